@@ -1,0 +1,1 @@
+"""Section 3.2: aligning a category model to an image."""

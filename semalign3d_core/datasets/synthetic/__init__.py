@@ -1,0 +1,1 @@
+"""Parametric categories rendered with full ground truth."""

@@ -1,0 +1,35 @@
+"""Errors that users can act on.
+
+Every message names the file, topic or key, what was found, what was expected, and what to do.
+"""
+
+
+class SemAlign3DError(Exception):
+    """Base of all errors this package raises on purpose; its text is meant for the user."""
+
+
+class InputError(SemAlign3DError, ValueError):
+    """An image, annotation, array or option cannot be used as given."""
+
+
+class FileFormatError(InputError):
+    """A file exists but is truncated, edited, of another version, or not of our format."""
+
+
+class MissingFileError(SemAlign3DError, FileNotFoundError):
+    """A file or folder that is needed does not exist."""
+
+
+class MissingDependencyError(SemAlign3DError, ImportError):
+    """An optional package is not installed."""
+
+
+class MissingWeightsError(SemAlign3DError):
+    """Pretrained weights are needed but neither on disk nor allowed to be downloaded."""
+
+
+def choice(kind, name, registry):
+    """Returns ``registry[name]``; an unknown name raises :class:`InputError` naming the legal ones."""
+    if name in registry:
+        return registry[name]
+    raise InputError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(registry))}")

@@ -1,0 +1,1 @@
+"""Evaluation: work lists, engines, reports."""

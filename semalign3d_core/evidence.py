@@ -1,0 +1,140 @@
+"""What was seen in one image: features, depth, mask, camera."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from semalign3d_core.camera import PinholeCamera
+from semalign3d_core.errors import InputError
+from semalign3d_core.image_grid import SquareGrid, mirror_image
+
+DEPTH_KINDS = ("metric", "depth", "disparity")
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """An image on its way to the providers.
+
+    rgb:      (h, w, 3) uint8
+    name:     what messages call it (a path, a topic)
+    record:   the data-set record it belongs to, for providers that read precomputed sidecars; else None
+    mirrored: True if ``rgb`` is the mirror image of the record's file
+    """
+
+    rgb: np.ndarray
+    name: str = "image"
+    record: object = None
+    mirrored: bool = False
+
+    def __post_init__(self):
+        if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8 or 0 in self.rgb.shape:
+            raise InputError(f"{self.name}: expected a non-empty (h, w, 3) uint8 image, got {self.rgb.dtype} {self.rgb.shape}")
+
+    @property
+    def height(self):
+        return self.rgb.shape[0]
+
+    @property
+    def width(self):
+        return self.rgb.shape[1]
+
+    def mirror(self):
+        """The mirror image of the same record."""
+        return replace(self, rgb=np.ascontiguousarray(self.rgb[:, ::-1]), mirrored=not self.mirrored)
+
+
+@dataclass(frozen=True)
+class DepthMap:
+    """A depth map and what its numbers mean.
+
+    values: (h, w) float32; NaN where unknown (sensor holes)
+    kind:   ``metric`` (metres), ``depth`` (up to scale) or ``disparity`` (relative inverse depth; nearer is larger)
+    """
+
+    values: torch.Tensor
+    kind: str
+
+    def __post_init__(self):
+        if self.kind not in DEPTH_KINDS:
+            raise InputError(f"unknown depth kind {self.kind!r}: choose one of {', '.join(DEPTH_KINDS)}")
+        if self.values.ndim != 2:
+            raise InputError(f"depth map must be (h, w), got shape {tuple(self.values.shape)}")
+
+    def z(self):
+        """Depth along the optical axis, (h, w): disparity ``d`` becomes ``1 - 0.3 d / max(d)`` (method, section 0)."""
+        if self.kind != "disparity":
+            return self.values
+        largest = self.values.nan_to_num(nan=0.0).max().clamp(min=1e-12)
+        return 1 - 0.3 * self.values / largest
+
+    def inverse(self):
+        """Relative inverse depth, (h, w): nearer is larger; NaN where unknown or not positive."""
+        if self.kind == "disparity":
+            return self.values
+        return torch.where(self.values > 0, 1 / self.values, torch.nan)
+
+    def mirror(self):
+        return DepthMap(mirror_image(self.values), self.kind)
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A feature map and how it sits on its image.
+
+    values: (C, cells, cells) float32, unit norm along C
+    grid:   the :class:`SquareGrid` of the image it belongs to
+    """
+
+    values: torch.Tensor
+    grid: SquareGrid
+
+    def sample(self, pixels):
+        """Features (..., C) at pixels (..., 2), bilinear, renormalised."""
+        return torch.nn.functional.normalize(self.grid.sample(self.values, pixels), dim=-1)
+
+
+@dataclass(frozen=True)
+class ImageEvidence:
+    """Everything the alignment knows of one image.
+
+    features: :class:`FeatureMap`
+    mask:     (h, w) bool of the object, or None when nothing is known
+    depth:    :class:`DepthMap` or None
+    camera:   :class:`PinholeCamera`; ``camera.known`` says whether its focal length is measured
+    image:    (h, w, 3) uint8 for pictures, or None
+    name:     what messages call the image
+    """
+
+    features: FeatureMap
+    camera: PinholeCamera
+    mask: torch.Tensor | None = None
+    depth: DepthMap | None = None
+    image: np.ndarray | None = field(default=None, repr=False)
+    name: str = "image"
+
+    def __post_init__(self):
+        size = (self.camera.height, self.camera.width)
+        for what, shape in (
+            ("features", (self.features.grid.height, self.features.grid.width)),
+            ("mask", None if self.mask is None else tuple(self.mask.shape)),
+            ("depth", None if self.depth is None else tuple(self.depth.values.shape)),
+        ):
+            if shape is not None and shape != size:
+                raise InputError(f"{self.name}: {what} belongs to {shape[1]} x {shape[0]} pixels, the camera to {size[1]} x {size[0]}")
+
+
+def gather(image, backbone, depth=None, segmenter=None, camera=None, box=None):
+    """Asks the providers for everything they know of ``image`` and returns its :class:`ImageEvidence`.
+
+    image: :class:`ImageInput`; backbone, depth, segmenter: providers (see their packages), the last two may be None;
+    camera: a measured :class:`PinholeCamera`, or None; box: (x1, y1, x2, y2) in pixels, a prompt for the segmenter.
+    """
+    return ImageEvidence(
+        features=backbone.extract(image),
+        camera=camera or PinholeCamera.centred(1.5, image.height, image.width),
+        mask=None if segmenter is None else segmenter.segment(image, box=box),
+        depth=None if depth is None else depth.estimate(image),
+        image=image.rgb,
+        name=image.name,
+    )

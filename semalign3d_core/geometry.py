@@ -1,0 +1,100 @@
+"""Rotations, similarity alignment and covers of the rotation group. Everything is batched over leading dimensions."""
+
+import math
+
+import torch
+
+
+def rotation_from_vector(vector):
+    """Rotation matrices (..., 3, 3) from rotation vectors (..., 3) in radians (Rodrigues); smooth at zero."""
+    angle2 = (vector * vector).sum(-1)[..., None, None]
+    small = angle2 < 1e-8
+    safe = torch.where(small, torch.ones_like(angle2), angle2)
+    angle = safe.sqrt()
+    a = torch.where(small, 1 - angle2 / 6, angle.sin() / angle)
+    b = torch.where(small, 0.5 - angle2 / 24, (1 - angle.cos()) / safe)
+    cross = cross_matrix(vector)
+    identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    return identity + a * cross + b * (cross @ cross)
+
+
+def cross_matrix(vector):
+    """(..., 3) to (..., 3, 3) with ``cross_matrix(v) w = v x w``."""
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).reshape(*vector.shape, 3)
+
+
+def rotation_angle(first, second):
+    """Angle in radians between rotation matrices (..., 3, 3)."""
+    trace = (first * second).sum((-2, -1))
+    return ((trace - 1) / 2).clamp(-1, 1).acos()
+
+
+def rotation_to_quaternion(rotation):
+    """Unit quaternions (..., 4) as (x, y, z, w) (the order of ROS), w >= 0, from rotation matrices (..., 3, 3)."""
+    m = rotation
+    diagonal = m.diagonal(dim1=-2, dim2=-1)
+    trace = diagonal.sum(-1, keepdim=True)
+    # Four times the outer product q q^T, of which the best-conditioned row is taken.
+    x, y, z = diagonal.unbind(-1)
+    off = [m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]]
+    skew = [m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]]
+    one = torch.ones_like(x)
+    rows = torch.stack(
+        [
+            torch.stack([one + x - y - z, off[0], off[1], skew[0]], -1),
+            torch.stack([off[0], one - x + y - z, off[2], skew[1]], -1),
+            torch.stack([off[1], off[2], one - x - y + z, skew[2]], -1),
+            torch.stack([skew[0], skew[1], skew[2], one + trace[..., 0]], -1),
+        ],
+        -2,
+    )
+    best = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)
+    quaternion = torch.nn.functional.normalize(torch.gather(rows, -2, best[..., None, None].expand(*best.shape, 1, 4))[..., 0, :], dim=-1)
+    return torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
+
+
+def rotation_from_quaternion(quaternion):
+    """Rotation matrices (..., 3, 3) from quaternions (..., 4) as (x, y, z, w)."""
+    quaternion = torch.nn.functional.normalize(quaternion, dim=-1)
+    vector, w = quaternion[..., :3], quaternion[..., 3, None, None]
+    cross = cross_matrix(vector)
+    identity = torch.eye(3, dtype=quaternion.dtype, device=quaternion.device)
+    return identity + 2 * w * cross + 2 * cross @ cross
+
+
+def similarity_alignment(source, target, weight=None, reflect=False):
+    """Least-squares ``scale R source + t = target`` (Umeyama 1991).
+
+    source, target: (..., K, 3); weight: (..., K) >= 0 or None; reflect: allow det R = -1.
+    Returns scale (...), R (..., 3, 3), t (..., 3).
+    """
+    weight = torch.ones_like(source[..., 0]) if weight is None else weight
+    weight = (weight / weight.sum(-1, keepdim=True))[..., None]
+    source_mean, target_mean = (weight * source).sum(-2), (weight * target).sum(-2)
+    a, b = source - source_mean[..., None, :], target - target_mean[..., None, :]
+    covariance = (weight * b).transpose(-1, -2) @ a
+    u, s, vt = torch.linalg.svd(covariance)
+    sign = torch.ones_like(s)
+    if not reflect:
+        sign[..., 2] = torch.linalg.det(u @ vt).sign()
+    rotation = (u * sign[..., None, :]) @ vt
+    scale = (s * sign).sum(-1) / (weight * a * a).sum((-2, -1)).clamp(min=1e-20)
+    translation = target_mean - scale[..., None] * (rotation @ source_mean[..., None])[..., 0]
+    return scale, rotation, translation
+
+
+def shape_diameter(points):
+    """Largest distance between two of the points (..., K, 3)."""
+    return torch.cdist(points, points).amax((-2, -1))
+
+
+def uniform_rotations(count, dtype=torch.float32):
+    """An even, deterministic cover of all rotations, (count, 3, 3): super-Fibonacci spirals (Alexa, CVPR 2022)."""
+    phi, psi = math.sqrt(2), 1.533751168755204288118041
+    s = torch.arange(count, dtype=torch.float64) + 0.5
+    r, big_r = (s / count).sqrt(), (1 - s / count).sqrt()
+    alpha, beta = 2 * math.pi * s / phi, 2 * math.pi * s / psi
+    quaternion = torch.stack([r * alpha.sin(), r * alpha.cos(), big_r * beta.sin(), big_r * beta.cos()], -1)
+    return rotation_from_quaternion(quaternion).to(dtype)

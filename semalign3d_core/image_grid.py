@@ -1,0 +1,126 @@
+"""Image geometry: square padding, resizing, pixel <-> feature cell, flips and bilinear sampling.
+
+This module is the only owner of these facts. Pixels have their centres at integers. An image is padded to a
+square of side ``L = max(h, w)``; cell ``c`` of ``W`` has its centre at pixel ``(c + 0.5) L / W - 0.5`` of that square.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from semalign3d_core.errors import InputError
+
+PADDINGS = ("bottom_right", "centre")
+
+
+@dataclass(frozen=True)
+class SquareGrid:
+    """How a square feature grid sits on an image.
+
+    height, width: image size in pixels;  cells: cells per side;
+    padding: ``bottom_right`` (image in the upper left corner of the square) or
+    ``centre`` (floor of half the difference before, the rest behind).
+    """
+
+    height: int
+    width: int
+    cells: int
+    padding: str = "bottom_right"
+
+    def __post_init__(self):
+        if self.padding not in PADDINGS:
+            raise InputError(f"unknown padding {self.padding!r}: choose one of {', '.join(PADDINGS)}")
+        if min(self.height, self.width, self.cells) < 1:
+            raise InputError(f"image of {self.width} x {self.height} pixels on {self.cells} cells: all must be at least 1")
+
+    @property
+    def side(self):
+        """Side ``L`` of the padded square in pixels."""
+        return max(self.height, self.width)
+
+    @property
+    def offset(self):
+        """(x, y) of the image's upper left pixel in the padded square."""
+        if self.padding == "bottom_right":
+            return 0, 0
+        return (self.side - self.width) // 2, (self.side - self.height) // 2
+
+    @property
+    def cell_size(self):
+        """Side of one cell in pixels (float)."""
+        return self.side / self.cells
+
+    def pixel_to_cell(self, pixels):
+        """Pixels (..., 2) to continuous cell coordinates (column, row); cell centres are integers."""
+        offset = torch.tensor(self.offset, dtype=pixels.dtype, device=pixels.device)
+        return (pixels + offset + 0.5) / self.cell_size - 0.5
+
+    def cell_to_pixel(self, cells):
+        """Continuous cell coordinates (..., 2) to pixels of the (unpadded) image."""
+        offset = torch.tensor(self.offset, dtype=cells.dtype, device=cells.device)
+        return (cells + 0.5) * self.cell_size - 0.5 - offset
+
+    def cell_centres(self, device=None):
+        """Pixels (cells * cells, 2) of all cell centres, row-major."""
+        index = torch.arange(self.cells, dtype=torch.float32, device=device)
+        rows, columns = torch.meshgrid(index, index, indexing="ij")
+        return self.cell_to_pixel(torch.stack([columns, rows], dim=-1).reshape(-1, 2))
+
+    def mirrored(self):
+        """The grid of the mirror image.
+
+        With centred padding and an odd difference the image moves by one pixel inside the square; that is how
+        the mirror image itself would be padded, so the same object describes it.
+        """
+        return self
+
+    def sample(self, features, pixels):
+        """Bilinear sample of ``features`` (C, cells, cells) at ``pixels`` (..., 2): returns (..., C); edges are clamped."""
+        return bilinear(features, self.pixel_to_cell(pixels))
+
+    def cells_inside(self, mask):
+        """(cells, cells) float: share of each cell's area that lies inside ``mask`` (h, w)."""
+        square = pad_square(mask.float()[None], self.padding)[None]
+        return torch.nn.functional.interpolate(square, size=(self.cells, self.cells), mode="area")[0, 0]
+
+
+def bilinear(values, positions):
+    """Bilinear sample of ``values`` (C, H, W) at continuous (column, row) ``positions`` (..., 2), clamped at the edges.
+
+    Returns (..., C). Differentiable in values and, between cell centres, in positions.
+    """
+    channels, rows, columns = values.shape
+    x = positions[..., 0].clamp(0, columns - 1)
+    y = positions[..., 1].clamp(0, rows - 1)
+    x0 = x.detach().floor().clamp(max=max(columns - 2, 0)).long()
+    y0 = y.detach().floor().clamp(max=max(rows - 2, 0)).long()
+    x1, y1 = (x0 + 1).clamp(max=columns - 1), (y0 + 1).clamp(max=rows - 1)
+    wx, wy = x - x0, y - y0
+    flat = values.reshape(channels, -1)
+
+    def at(row, column):
+        return flat[:, row * columns + column]
+
+    mixed = (at(y0, x0) * (1 - wx) + at(y0, x1) * wx) * (1 - wy) + (at(y1, x0) * (1 - wx) + at(y1, x1) * wx) * wy
+    return mixed.movedim(0, -1)
+
+
+def pad_square(image, padding="bottom_right", value=0):
+    """Pads ``image`` (C, h, w) to a square of side ``max(h, w)``; see :class:`SquareGrid` for ``padding``."""
+    height, width = image.shape[-2:]
+    grid = SquareGrid(height, width, 1, padding)
+    left, top = grid.offset
+    sides = (left, grid.side - width - left, top, grid.side - height - top)
+    return torch.nn.functional.pad(image, sides, value=value)
+
+
+def mirror_image(image):
+    """Mirrors an array or tensor (..., h, w) left-right; use ``image.transpose`` first for channel-last pictures."""
+    return image.flip(-1) if isinstance(image, torch.Tensor) else image[..., ::-1].copy()
+
+
+def mirror_points(points, width):
+    """Mirrors pixels (..., 2) of an image ``width`` pixels wide: ``u -> w - 1 - u``."""
+    mirrored = points.clone() if isinstance(points, torch.Tensor) else points.copy()
+    mirrored[..., 0] = width - 1 - points[..., 0]
+    return mirrored
