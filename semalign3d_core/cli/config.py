@@ -1,0 +1,33 @@
+"""Write a preset with all its values, as a start for one's own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from semalign3d_core.config import preset_folder
+from semalign3d_core.errors import InputError
+from semalign3d_core.files import write_text
+
+
+@dataclass
+class Options:
+    """Options of ``semalign3d config``."""
+
+    preset: str = ""
+    """Preset to write, for example align_fast; nothing lists them all."""
+    output: Path | None = None
+    """File to write; nothing prints it."""
+
+
+def run(options):
+    presets = {path.stem: path for path in sorted(preset_folder().glob("*.yaml"))}
+    if not options.preset:
+        print("\n".join(presets))
+        return 0
+    if options.preset not in presets:
+        raise InputError(f"unknown preset {options.preset!r}: choose one of {', '.join(presets)}")
+    text = presets[options.preset].read_text()
+    if options.output is None:
+        print(text, end="")
+    else:
+        write_text(options.output, text)
+    return 0

@@ -1,0 +1,57 @@
+"""``semalign3d <command>``: one module per command, each with a dataclass ``Options`` and a function ``run(options)``."""
+
+import importlib
+import sys
+
+from semalign3d_core.errors import SemAlign3DError
+
+# command -> (module of semalign3d_core.cli, one line for the overview)
+COMMANDS = {
+    "build": ("build", "build the model of a category from an annotated data set folder"),
+    "align": ("align", "place a category model in an image: named keypoints in 2D and 3D"),
+    "match": ("match", "carry points of one image over to another"),
+    "synth": ("synth", "render a synthetic data set"),
+    "train": ("train", "train the learned parts"),
+    "inspect": ("inspect", "write an HTML page that shows what a category model holds"),
+    "import": ("import_annotations", "make a data set folder from COCO keypoints or plain folders"),
+    "evaluate": ("eval_spair", "score methods on a data set (the same as eval_spair)"),
+    "doctor": ("doctor", "say what is installed, which weights are present, and what to do about the rest"),
+    "config": ("config", "write a preset with all its values"),
+}
+
+
+def overview():
+    lines = ["usage: semalign3d <command> [options]     (semalign3d <command> --help shows the options)", ""]
+    return "\n".join(lines + [f"  {name:10s} {text}" for name, (_, text) in COMMANDS.items()])
+
+
+def main(arguments=None):
+    """Runs one command and returns its exit code; errors meant for the user are printed without a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if arguments else 2
+    if arguments[0] not in COMMANDS:
+        print(f"semalign3d: unknown command {arguments[0]!r}\n\n{overview()}", file=sys.stderr)
+        return 2
+    return run_command(COMMANDS[arguments[0]][0], arguments[1:], f"semalign3d {arguments[0]}")
+
+
+def run_command(module_name, arguments, program):
+    """Parses ``arguments`` into the module's ``Options`` and runs it."""
+    import tyro
+
+    module = importlib.import_module(f"semalign3d_core.cli.{module_name}")
+    options = tyro.cli(module.Options, args=arguments, prog=program, description=module.__doc__)
+    try:
+        return module.run(options) or 0
+    except SemAlign3DError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; what is finished is kept, run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
