@@ -27,8 +27,14 @@ def _precomputed(argument, **options):
     return PrecomputedBackbone(argument, **options)
 
 
+def _compact(argument, dataset_root=None):
+    from semalign3d_core.backbones.compact import CompactBackbone
+
+    return CompactBackbone(argument or None)
+
+
 # family -> factory(argument: str, *, dataset_root) -> FeatureBackbone; heavy imports happen inside the factories
-BACKBONES = {"precomputed": _precomputed}
+BACKBONES = {"compact": _compact, "precomputed": _precomputed}
 
 
 def create(spec, dataset_root=None):

@@ -1,0 +1,114 @@
+"""The embedded backbone: a small convolutional network trained on the synthetic categories.
+
+It lets everything run without a download. It knows the synthetic categories and not photographs.
+"""
+
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from semalign3d_core.errors import FileFormatError, MissingFileError
+from semalign3d_core.evidence import FeatureMap
+from semalign3d_core.image_grid import SquareGrid, pad_square
+
+INPUT_SIDE = 240
+CELLS = 60
+PADDING = "bottom_right"
+WEIGHTS_FILE = "compact.safetensors"
+
+
+def _convolution(inputs, outputs, kernel=3, stride=1):
+    # An even kernel with stride 2 keeps output cell centres at the centre of the input cells they cover.
+    padding = (kernel - 1) // 2 if stride == 1 else 1
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside the identity."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.body = nn.Sequential(
+            _convolution(channels, channels), nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+
+    def forward(self, x):
+        return torch.relu(x + self.body(x))
+
+
+class CompactNet(nn.Module):
+    """Encoder at strides 4, 8, 16, 32 with a global context vector, and a top-down path back to stride 4.
+
+    forward: (B, 3, 240, 240) in [0, 1] -> (B, channels, 60, 60), unit norm along the channels.
+    """
+
+    def __init__(self, channels=64, widths=(24, 48, 80, 128, 160)):
+        super().__init__()
+        stem, *levels = widths
+        self.stem = nn.Sequential(_convolution(3, stem, 4, 2), _convolution(stem, levels[0], 4, 2))
+        self.down = nn.ModuleList(_convolution(a, b, 4, 2) for a, b in zip(levels[:-1], levels[1:], strict=True))
+        self.blocks = nn.ModuleList(Residual(width) for width in levels)
+        self.context = nn.Linear(levels[-1], levels[-1])
+        self.lateral = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(levels[:-1], levels[1:], strict=True))
+        self.refine = nn.ModuleList(Residual(width) for width in levels[:-1])
+        self.head = nn.Conv2d(levels[0], channels, 1)
+
+    def forward(self, image):
+        x = self.stem((image - 0.5) / 0.25)
+        levels = []
+        for index, block in enumerate(self.blocks):
+            x = block(x if index == 0 else self.down[index - 1](x))
+            levels.append(x)
+        x = x + self.context(x.mean((2, 3)))[:, :, None, None]
+        for index in reversed(range(len(self.lateral))):
+            x = nn.functional.interpolate(self.lateral[index](x), size=levels[index].shape[-2:], mode="bilinear", align_corners=False)
+            x = self.refine[index](x + levels[index])
+        return nn.functional.normalize(self.head(x), dim=1)
+
+
+class CompactBackbone:
+    """The shipped (or a given) compact network behind the backbone protocol.
+
+    weights: path of a file that ``semalign3d train compact`` wrote; None takes the shipped one.
+    """
+
+    def __init__(self, weights=None, device="cpu"):
+        path = Path(weights) if weights else Path(str(resources.files("semalign3d_core"))) / "assets" / WEIGHTS_FILE
+        self.network, self.name = load_network(path)
+        self.device = torch.device(device)
+        self.network.to(self.device)
+        self.channels = self.network.head.out_channels
+
+    @torch.inference_mode()
+    def extract(self, image):
+        """Features (channels, 60, 60) of the image padded at the bottom or right; see the backbone protocol."""
+        values = self.network(prepare(image.rgb)[None].to(self.device))[0]
+        return FeatureMap(values.clone(), SquareGrid(image.height, image.width, CELLS, PADDING))
+
+
+def prepare(rgb):
+    """(h, w, 3) uint8 to the network's input (3, 240, 240) float32 in [0, 1]."""
+    square = pad_square(torch.from_numpy(rgb.transpose(2, 0, 1).copy()), PADDING, value=128)
+    # Area averaging when shrinking, as a camera with larger pixels would see it; pixel areas keep their place.
+    mode = cv2.INTER_AREA if square.shape[-1] > INPUT_SIDE else cv2.INTER_LINEAR
+    small = cv2.resize(square.permute(1, 2, 0).numpy(), (INPUT_SIDE, INPUT_SIDE), interpolation=mode)
+    return torch.from_numpy(small).permute(2, 0, 1).float() / 255
+
+
+def load_network(path):
+    """(:class:`CompactNet` in evaluation mode, its name) from a safetensors file; wrong files raise with the reason."""
+    if not path.is_file():
+        raise MissingFileError(f"{path} does not exist; install the package again or train one: semalign3d train compact --output {path.name}")
+    try:
+        with safe_open(path, framework="pt") as stored:
+            header = stored.metadata() or {}
+            state = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118 (not a dict)
+        network = CompactNet(channels=state["head.weight"].shape[0])
+        network.load_state_dict({k: v.long() if k.endswith("num_batches_tracked") else v for k, v in state.items()})
+        return network.eval(), header["name"]
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise FileFormatError(f"{path} does not hold a compact network ({error}); install the package again or train one") from error

@@ -1,0 +1,37 @@
+"""Train a learned part. ``semalign3d train compact`` trains the embedded backbone on the synthetic categories."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from semalign3d_core.training.compact import CompactTraining, save_network, train_compact
+
+
+@dataclass
+class Options:
+    """Options of ``semalign3d train``."""
+
+    part: tyro.conf.Positional[Literal["compact"]]
+    """What to train."""
+    output: Path = Path("compact.safetensors")
+    """File to write; used with --backbone compact:FILE."""
+    name: str = "compact"
+    """Name of the features, stored in every category model that uses them; change it whenever the weights change."""
+    work: Path = Path("runs/compact")
+    """Folder of rendered images and checkpoints; an interrupted run goes on from there."""
+    workers: int = 2
+    """Processes that render."""
+    config: CompactTraining = field(default_factory=CompactTraining)
+    """Settings of the training."""
+
+
+def run(options):
+    resolved = dataclasses.asdict(options.config)
+    network = train_compact(options.config, options.work / "samples", options.work / "checkpoint.safetensors", options.workers)
+    save_network(network, options.output, options.name, options.config)
+    size = options.output.stat().st_size / 1e6
+    print(f"wrote {options.output} ({size:.1f} MB) after {resolved['steps']} steps on {resolved['images']} images")
+    return 0
