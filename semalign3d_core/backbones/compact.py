@@ -102,7 +102,9 @@ def prepare(rgb):
 def load_network(path):
     """(:class:`CompactNet` in evaluation mode, its name) from a safetensors file; wrong files raise with the reason."""
     if not path.is_file():
-        raise MissingFileError(f"{path} does not exist; install the package again or train one: semalign3d train compact --output {path.name}")
+        raise MissingFileError(
+            f"{path} does not exist; install the package again or train one: semalign3d train compact --output {path.name}"
+        )
     try:
         with safe_open(path, framework="pt") as stored:
             header = stored.metadata() or {}

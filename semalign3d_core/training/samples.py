@@ -25,7 +25,13 @@ class SampleSet:
         folder = Path(folder)
         per_category = -(-count // len(categories))
         jobs = [
-            (folder / f"{category}_{seed}_{start}_{min(start + CHUNK, per_category)}.npz", category, seed, start, min(start + CHUNK, per_category))
+            (
+                folder / f"{category}_{seed}_{start}_{min(start + CHUNK, per_category)}.npz",
+                category,
+                seed,
+                start,
+                min(start + CHUNK, per_category),
+            )
             for category in categories
             for start in range(0, per_category, CHUNK)
         ]
