@@ -2,15 +2,21 @@
 
 This module is the only owner of these facts. Pixels have their centres at integers. An image is padded to a
 square of side ``L = max(h, w)``; cell ``c`` of ``W`` has its centre at pixel ``(c + 0.5) L / W - 0.5`` of that square.
+The published protocol (GeoAware-SC: Telling Left from Right, CVPR 2024) resizes first and pads then: the image stands in
+the middle of a square canvas, 840 pixels for the vision transformer and the annotations, 960 for Stable Diffusion, seen as 60 x 60 cells.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from PIL import Image
 
 from semalign3d_core.errors import InputError
 
-PADDINGS = ("bottom_right", "centre")
+PADDINGS = ("bottom_right", "centre", "canvas")
+CANVAS_SIDE = 840  # annotations and vision transformer; 14 pixels per cell
+CANVAS_CELLS = 60
 
 
 @dataclass(frozen=True)
@@ -18,8 +24,9 @@ class SquareGrid:
     """How a square feature grid sits on an image.
 
     height, width: image size in pixels;  cells: cells per side;
-    padding: ``bottom_right`` (image in the upper left corner of the square) or
-    ``centre`` (floor of half the difference before, the rest behind).
+    padding: ``bottom_right`` (image in the upper left corner of the square),
+    ``centre`` (floor of half the difference before, the rest behind) or
+    ``canvas`` (as :func:`resize_pad` places it; the offset need not be a whole number of image pixels).
     """
 
     height: int
@@ -43,6 +50,9 @@ class SquareGrid:
         """(x, y) of the image's upper left pixel in the padded square."""
         if self.padding == "bottom_right":
             return 0, 0
+        if self.padding == "canvas":
+            scale, (left, top) = canvas_placement(self.width, self.height)
+            return left / scale, top / scale
         return (self.side - self.width) // 2, (self.side - self.height) // 2
 
     @property
@@ -105,11 +115,53 @@ def bilinear(values, positions):
     return mixed.movedim(0, -1)
 
 
+def canvas_placement(width, height, side=CANVAS_SIDE):
+    """(scale, (x, y)): canvas position = image position * scale + whole-pixel offset of the published canvas."""
+    scale = side / max(width, height)
+    # numpy rounds half to even, as the published protocol does
+    return scale, tuple(int((side - np.around(side * length / max(width, height))) / 2) for length in (width, height))
+
+
+def resize_pad(rgb, side, fill="zero"):
+    """The published square canvas (side, side, 3) uint8 of ``rgb`` (h, w, 3): LANCZOS resize, then centred padding.
+
+    fill: ``zero`` (black) or ``edge`` (border pixels repeated).
+    """
+    height, width = rgb.shape[:2]
+    _, (left, top) = canvas_placement(width, height, side)
+    columns, rows = (max(1, int(np.around(side * length / max(width, height)))) for length in (width, height))
+    small = np.asarray(Image.fromarray(rgb).resize((columns, rows), Image.Resampling.LANCZOS))
+    sides = ((top, side - rows - top), (left, side - columns - left), (0, 0))
+    return np.pad(small, sides, mode="constant" if fill == "zero" else "edge")
+
+
+def keypoints_to_canvas(keypoints, width, height, side=CANVAS_SIDE):
+    """Keypoints (..., K, 3) of x, y, visibility in image pixels to the published canvas, float32.
+
+    The published loaders multiply the whole row by the visibility, so that unseen keypoints become zeros; to leave half
+    visible ones (0.5, in AP-10K) where they are, pass them with visibility 1.
+    """
+    scale, offset = canvas_placement(width, height, side)
+    keypoints = torch.as_tensor(keypoints, dtype=torch.float32)
+    moved = torch.cat([keypoints[..., :2] * scale + torch.tensor(offset, dtype=torch.float32), keypoints[..., 2:]], dim=-1)
+    return moved * keypoints[..., 2:]
+
+
+def patch_index(points, side=CANVAS_SIDE, cells=CANVAS_CELLS):
+    """Row-major cell index (...,) int64 of canvas positions ``points`` (..., 2 or more), truncated as published.
+
+    Positions on the far border belong to the last cell (the published code lets them wrap into the next row).
+    """
+    # float32 times float32, then truncation: a position on a cell border must fall to the same side as published
+    position = (torch.as_tensor(points, dtype=torch.float32)[..., :2] * np.float32(cells / side)).long().clamp(0, cells - 1)
+    return position[..., 1] * cells + position[..., 0]
+
+
 def pad_square(image, padding="bottom_right", value=0):
     """Pads ``image`` (C, h, w) to a square of side ``max(h, w)``; see :class:`SquareGrid` for ``padding``."""
     height, width = image.shape[-2:]
     grid = SquareGrid(height, width, 1, padding)
-    left, top = grid.offset
+    left, top = (round(value) for value in grid.offset)
     sides = (left, grid.side - width - left, top, grid.side - height - top)
     return torch.nn.functional.pad(image, sides, value=value)
 
