@@ -1,0 +1,109 @@
+"""The files that describe the package agree with each other and with the code."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import yaml
+
+import semalign3d_core
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGE = ElementTree.parse(ROOT / "package.xml").getroot()
+
+# distribution on PyPI -> key in package.xml (rosdep), and imported module -> the same
+ROSDEP_KEYS = {
+    "numpy": "python3-numpy",
+    "torch": "python3-torch",
+    "scipy": "python3-scipy",
+    "opencv-python-headless": "python3-opencv",
+    "pillow": "python3-pil",
+    "safetensors": "python3-safetensors-pip",
+    "tyro": "python3-tyro-pip",
+    "pyyaml": "python3-yaml",
+    "tqdm": "python3-tqdm",
+    "rosbags": "python3-rosbags-pip",
+}
+MODULES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+
+
+def depends(*tags):
+    return {element.text for tag in tags for element in PACKAGE.findall(tag)}
+
+
+def imported_packages(folder):
+    """Top-level packages that the Python files below ``folder`` import anywhere, inside functions included."""
+    found = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"semalign3d_core", "semalign3d_ros"}
+
+
+def test_one_version_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    versions = {semalign3d_core.__version__, PROJECT["version"], PACKAGE.findtext("version"), str(citation["version"])}
+    assert len(versions) == 1, versions
+
+
+def test_package_xml_names_every_python_dependency():
+    required = {re.split(r"[><=\[ ]", requirement)[0] for requirement in PROJECT["dependencies"]}
+    assert {ROSDEP_KEYS[name] for name in required} <= depends("exec_depend")
+
+
+def test_package_xml_names_everything_the_ros_layer_imports():
+    named = depends("depend", "exec_depend")
+    for module in imported_packages(ROOT / "semalign3d_ros") | imported_packages(ROOT / "launch"):
+        distribution = MODULES.get(module, module)
+        assert ROSDEP_KEYS.get(distribution, distribution) in named, f"{module} is imported but not in package.xml"
+
+
+def test_package_xml_names_what_the_build_uses():
+    text = (ROOT / "CMakeLists.txt").read_text()
+    assert set(re.findall(r"find_package\((\w+)", text)) <= depends("buildtool_depend", "depend")
+
+
+def test_every_import_of_the_core_is_a_declared_dependency():
+    extras = PROJECT["optional-dependencies"].values()
+    declared = {re.split(r"[><=\[ ]", requirement)[0] for group in [PROJECT["dependencies"], *extras] for requirement in group}
+    for module in imported_packages(ROOT / "semalign3d_core"):
+        assert MODULES.get(module, module) in declared, f"{module} is imported but not in pyproject.toml"
+
+
+def test_every_interface_file_is_built():
+    text = (ROOT / "CMakeLists.txt").read_text()
+    for path in [*ROOT.glob("msg/*.msg"), *ROOT.glob("srv/*.srv"), *ROOT.glob("action/*.action")]:
+        assert f'"{path.parent.name}/{path.name}"' in text
+
+
+@pytest.mark.parametrize("name", ["align_node", "image_source_node", "eval_spair", "semalign3d"])
+def test_executables_can_be_executed_and_are_installed(name):
+    script = ROOT / "scripts" / name
+    assert script.stat().st_mode & 0o111
+    assert script.read_text().startswith("#!/usr/bin/env python3\n")
+    assert f"scripts/{name}" in (ROOT / "CMakeLists.txt").read_text()
+
+
+def test_a_missing_tool_is_named_with_the_command_that_installs_it(tmp_path):
+    for tool in ("sh", "make", "python3"):
+        (tmp_path / tool).symlink_to(sys.executable if tool == "python3" else f"/usr/bin/{tool}")
+    done = subprocess.run(
+        ["/bin/sh", ROOT / "scripts" / "check_system.sh", sys.executable], env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "missing on this machine: cmake g++; install with: sudo apt-get install cmake g++" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_ros_layer_stays_thin():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "semalign3d_ros").glob("*.py")}
+    assert max(lengths.values()) <= 250, lengths
