@@ -1,0 +1,72 @@
+"""Percentage of correct keypoints (PCK), per keypoint, and its dagger version.
+
+Positions are (x, y) in any one frame, thresholds in the same unit. K keypoints, A alphas; leading axes (pairs) broadcast.
+NaN positions are never correct: a prediction that is missing counts as wrong. Scores are aggregated in ``aggregate.py``.
+"""
+
+import numpy as np
+
+
+def pck_correct(pred, truth, threshold, alphas):
+    """(..., K, A) bool: distance of ``pred`` (..., K, 2) to ``truth`` (..., K, 2) < alpha * ``threshold`` (...), strictly.
+
+    The strict comparison is that of GeoAware-SC, SphericalMaps and SD+DINO; see :func:`pck_correct_inclusive`.
+    """
+    distance, limit = _distances_and_limits(pred, truth, threshold, alphas)
+    return distance < limit
+
+
+def pck_correct_inclusive(pred, truth, threshold, alphas):
+    """As :func:`pck_correct` with ``<=``, the comparison of SFNet and of "Demystifying Unsupervised Semantic Correspondence" (2022)."""
+    distance, limit = _distances_and_limits(pred, truth, threshold, alphas)
+    return distance <= limit
+
+
+def nearest_is_own(pred, truth, common):
+    """(..., K) bool: among the common keypoints, the true one nearest to prediction i is keypoint i (first index on ties).
+
+    ``common`` (..., K) bool marks keypoints annotated in both images; only they compete. Rows that are not common, and NaN
+    predictions, are False.
+    """
+    pred, truth, common = np.asarray(pred, np.float64), np.asarray(truth, np.float64), np.asarray(common, bool)
+    distance = np.linalg.norm(pred[..., :, None, :] - truth[..., None, :, :], axis=-1)
+    distance = np.where(common[..., None, :], distance, np.inf)
+    distance = np.where(np.isnan(distance), np.inf, distance)
+    own = distance.argmin(axis=-1) == np.arange(pred.shape[-2])
+    return own & common & np.isfinite(pred).all(axis=-1)
+
+
+def pck_dagger_correct(pred, truth, common, threshold, alphas):
+    """(..., K, A) bool PCK-dagger as the GeoAware protocol's later evaluation has it: strictly correct, and :func:`nearest_is_own`."""
+    return pck_correct(pred, truth, threshold, alphas) & nearest_is_own(pred, truth, common)[..., None]
+
+
+def pck_dagger_correct_inclusive(pred, truth, common, threshold, alphas):
+    """(..., K, A) bool PCK-dagger as defined in 2022 by Aygun and Mac Aodha: ``<=``, and :func:`nearest_is_own`."""
+    return pck_correct_inclusive(pred, truth, threshold, alphas) & nearest_is_own(pred, truth, common)[..., None]
+
+
+def error_kinds(pred, truth, common, threshold, alpha):
+    """Errors of common keypoints after Aygun and Mac Aodha (2022), a dictionary of (..., K) bool, with r = alpha * threshold:
+
+    ``miss``: no common target within r;  ``jitter``: the own target between r and 2 r away (both included);
+    ``swap``: nearest to another target, and some target within r (included). A missing prediction is a miss.
+    """
+    pred, truth, common = np.asarray(pred, np.float64), np.asarray(truth, np.float64), np.asarray(common, bool)
+    radius = (alpha * np.asarray(threshold, np.float64))[..., None]
+    every = np.linalg.norm(pred[..., :, None, :] - truth[..., None, :, :], axis=-1)
+    every = np.where(common[..., None, :] & np.isfinite(every), every, np.inf)
+    nearest = every.min(axis=-1)
+    own = np.diagonal(every, axis1=-2, axis2=-1)
+    return {
+        "miss": common & (nearest >= radius),
+        "jitter": common & (own >= radius) & (own <= 2 * radius),
+        "swap": common & ~nearest_is_own(pred, truth, common) & (nearest <= radius),
+    }
+
+
+def _distances_and_limits(pred, truth, threshold, alphas):
+    """Distances (..., K, 1) and limits (..., 1, A), float64."""
+    distance = np.linalg.norm(np.asarray(pred, np.float64) - np.asarray(truth, np.float64), axis=-1)
+    limit = np.asarray(threshold, np.float64)[..., None] * np.asarray(alphas, np.float64)
+    return distance[..., None], limit[..., None, :]

@@ -1,0 +1,3 @@
+"""Vectors of GeoAware-SC about data sets and metrics."""
+
+CHECKS = {}
