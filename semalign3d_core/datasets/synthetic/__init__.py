@@ -1,1 +1,8 @@
-"""Parametric categories rendered with full ground truth."""
+"""Parametric categories rendered with full ground truth. Needs the extra ``synth`` (embreex) only where it renders."""
+
+from semalign3d_core.datasets.synthetic.instances import CATEGORIES, KEYPOINTS, Instance, make_instance, mean_shape
+from semalign3d_core.datasets.synthetic.rendering import RenderConfig, Rendering, orbit, render, sample_rendering
+
+__all__ = [
+    "CATEGORIES", "KEYPOINTS", "Instance", "RenderConfig", "Rendering", "make_instance", "mean_shape", "orbit", "render", "sample_rendering",
+]  # fmt: skip

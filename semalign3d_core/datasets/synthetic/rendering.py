@@ -1,0 +1,261 @@
+"""Ray casting (embree, no display): picture and full ground truth of an object in a scene."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from semalign3d_core.datasets.synthetic.appearance import develop, random_effects, shade, texture_colours
+from semalign3d_core.datasets.synthetic.disparity import DisparityConfig, monocular_disparity
+from semalign3d_core.datasets.synthetic.instances import CATEGORIES, generator, make_instance
+from semalign3d_core.datasets.synthetic.scene import OBJECT, OCCLUDER, SceneConfig, corner_normals, random_surroundings
+from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig, orbit_views, random_view
+from semalign3d_core.errors import MissingDependencyError
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """All that a rendering depends on besides its seeds."""
+
+    view: ViewConfig = field(default_factory=ViewConfig)
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    disparity: DisparityConfig = field(default_factory=DisparityConfig)
+    samples: int = 2  # colour samples per pixel side (anti-aliasing)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """One picture with its truth (h, w pixels, K keypoints; NaN marks what does not exist).
+
+    image:       (h, w, 3) uint8;  mask: (h, w) bool, visible object pixels;  amodal_mask: (h, w) bool, without occluders
+    depth:       (h, w) float32, z in metres, whole scene;  disparity: (h, w) float32, what a monocular network would say
+    canonical:   (h, w, 3) float32, place of the surface point on the category's template; NaN off the object
+    matrix:      (3, 3) intrinsics in pixels;  ``x_cam = scale * rotation @ X + translation`` in metres
+    keypoints_3d: (K, 3) camera frame, metres;  keypoints_2d: (K, 2) pixels (also outside of the picture)
+    visible:     (K,) bool, in the picture and neither hidden by the object itself nor by an occluder
+    shape:       (K, 3) keypoints in the object frame;  azimuth, elevation, roll: degrees
+    truncated, occluded: bool;  box: (4,) x1, y1, x2, y2 of ``mask``, pixels (NaN if nothing is visible)
+    """
+
+    category: str
+    instance_seed: int
+    view_seed: int
+    image: np.ndarray
+    mask: np.ndarray
+    amodal_mask: np.ndarray
+    depth: np.ndarray
+    disparity: np.ndarray
+    canonical: np.ndarray
+    matrix: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    scale: float
+    keypoints_3d: np.ndarray
+    keypoints_2d: np.ndarray
+    visible: np.ndarray
+    shape: np.ndarray
+    azimuth: float
+    elevation: float
+    roll: float
+    truncated: bool
+    occluded: bool
+    box: np.ndarray
+
+
+def sample_rendering(category, instance_seed, view_seed, size=256, config=RenderConfig()):  # noqa: B008 (frozen)
+    """A random picture of instance ``instance_seed``; equal arguments give equal pixels.
+
+    ``size``: side of a square picture, or (height, width), in pixels.
+    """
+    instance = make_instance(category, instance_seed)
+    view = random_view(instance, generator("view", category, instance_seed, view_seed), size, config.view)
+    return render(instance, view, view_seed, config)
+
+
+def render(instance, view, seed, config=RenderConfig()):  # noqa: B008 (frozen)
+    """Renders an instance in a given view; ``seed`` decides everything else (surroundings, textures, light, camera, disparity)."""
+    rng = generator("scene", instance.category, instance.seed, seed)
+    surroundings = random_surroundings(instance, view, rng, config.scene)
+    return _render(instance, view, surroundings, random_effects(rng), seed, config)
+
+
+def orbit(instance, count, size=256, seed=0, config=RenderConfig(), **motion):  # noqa: B008 (frozen)
+    """Yields ``count`` renderings of a smooth sequence: the object turns in front of a fixed scene.
+
+    ``motion``: turns, focal, fill, elevation; see :func:`~semalign3d_core.datasets.synthetic.viewpoints.orbit_views`.
+    """
+    views = orbit_views(instance, count, size, **motion)
+    rng = generator("scene", instance.category, instance.seed, seed)
+    surroundings = random_surroundings(instance, views[0], rng, config.scene)
+    effects = random_effects(rng)
+    for number, view in enumerate(views):
+        yield _render(instance, view, surroundings, effects.next_frame(number), seed, config)
+
+
+class _Tracer:
+    """A triangle soup that rays can be shot at. Rays start in the camera; their z component is 1, so distances are depths."""
+
+    def __init__(self, triangles):
+        try:
+            from embreex import rtcore_scene
+            from embreex.mesh_construction import TriangleMesh
+        except ImportError as error:
+            raise MissingDependencyError("rendering needs embreex: pip install 'semalign3d[synth]'") from error
+        self.scene = rtcore_scene.EmbreeScene()
+        self.mesh = TriangleMesh(self.scene, np.ascontiguousarray(triangles, dtype=np.float32))
+
+    def hits(self, rays):
+        """(triangle or -1, depth, corner weights (N, 3)) of the first hit along ``rays`` (N, 3) from the origin."""
+        rays = np.ascontiguousarray(rays, dtype=np.float32)
+        found = self.scene.run(np.zeros_like(rays), rays, output=1)
+        u, v = found["u"], found["v"]
+        return found["primID"], found["tfar"], np.stack([1 - u - v, u, v], -1)
+
+    def blocked(self, points, direction):
+        """(N,) bool: whether something lies in ``direction`` (3,) of the points (N, 3)."""
+        points = np.ascontiguousarray(points, dtype=np.float32)
+        rays = np.ascontiguousarray(np.broadcast_to(direction, points.shape), dtype=np.float32)
+        return self.scene.run(points, rays, query="OCCLUDED") != -1
+
+
+@dataclass(frozen=True)
+class _Soup:
+    """Object and surroundings as one list of triangles."""
+
+    triangles: np.ndarray
+    normals: np.ndarray
+    owner: np.ndarray
+    material: np.ndarray
+    texture: np.ndarray  # (T, 3, 3) texture coordinates of the corners
+    tracer: _Tracer
+
+
+def _render(instance, view, surroundings, effects, seed, config):
+    soup = _soup(instance, view, surroundings)
+    height, width = view.height, view.width
+    triangle, depth, weights = soup.tracer.hits(_rays(view, 1))
+    owner = np.where(triangle >= 0, soup.owner[triangle], -1)
+    mask = owner == OBJECT
+    canonical = np.full((height * width, 3), np.nan, dtype=np.float32)
+    canonical[mask] = _interpolate(instance.canonical[instance.faces][triangle[mask]], weights[mask])
+    depth = np.where(triangle >= 0, depth, np.nan).astype(np.float32).reshape(height, width)
+    amodal = mask | _behind_occluder(instance, view, owner == OCCLUDER)
+    mask, amodal = mask.reshape(height, width), amodal.reshape(height, width)
+    keypoints = view.to_camera(instance.keypoints, instance.diameter)
+    pixels = view.project(keypoints)
+    return Rendering(
+        category=instance.category,
+        instance_seed=instance.seed,
+        view_seed=seed,
+        image=develop(_radiance(soup, view, surroundings, config.samples), effects),
+        mask=mask,
+        amodal_mask=amodal,
+        depth=depth,
+        disparity=monocular_disparity(depth, mask, generator("disparity", instance.seed, seed), config.disparity),
+        canonical=canonical.reshape(height, width, 3),
+        matrix=view.matrix,
+        rotation=view.rotation,
+        translation=view.translation,
+        scale=instance.diameter,
+        keypoints_3d=keypoints,
+        keypoints_2d=pixels,
+        visible=_visible(instance, view, soup.tracer, keypoints, pixels),
+        shape=instance.keypoints,
+        azimuth=view.azimuth % 360,
+        elevation=view.elevation,
+        roll=view.roll,
+        truncated=_leaves_picture(instance, view),
+        occluded=bool((amodal & ~mask).sum() > 0.01 * max(amodal.sum(), 1)),
+        box=_box(mask),
+    )
+
+
+def _soup(instance, view, surroundings):
+    vertices = view.to_camera(instance.vertices, instance.diameter)
+    corners = vertices[instance.faces]
+    first = len(surroundings.materials.gloss)
+    triangles = np.concatenate([corners, surroundings.triangles])
+    return _Soup(
+        triangles=triangles,
+        normals=np.concatenate([corner_normals(vertices, instance.faces, instance.smooth), surroundings.normals]),
+        owner=np.concatenate([np.full(len(corners), OBJECT), surroundings.owner]),
+        material=np.concatenate([instance.group + first, surroundings.material]),
+        texture=np.concatenate([instance.vertices[instance.faces], surroundings.triangles]),
+        tracer=_Tracer(triangles),
+    )
+
+
+def _rays(view, samples):
+    """Rays (h * samples * w * samples, 3) with z = 1 through the middles of the sub-pixels."""
+    matrix = view.matrix
+    offset = (np.arange(samples) + 0.5) / samples - 0.5
+    u = (np.arange(view.width)[:, None] + offset).ravel()
+    v = (np.arange(view.height)[:, None] + offset).ravel()
+    x, y = np.meshgrid((u - matrix[0, 2]) / matrix[0, 0], (v - matrix[1, 2]) / matrix[1, 1])
+    return np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3)
+
+
+def _interpolate(corners, weights):
+    return np.einsum("nck,nc->nk", corners, weights)
+
+
+def _radiance(soup, view, surroundings, samples):
+    """(h, w, 3) linear colours, the mean of ``samples`` squared rays per pixel."""
+    rays = _rays(view, samples)
+    triangle, depth, weights = soup.tracer.hits(rays)
+    hit = triangle >= 0
+    triangle, weights, rays, depth = triangle[hit], weights[hit], rays[hit], depth[hit]
+    unit = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    normals = _interpolate(soup.normals[triangle], weights)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
+    normals *= np.where((normals * unit).sum(1, keepdims=True) > 0, -1, 1)  # towards the camera: parts are seen from both sides
+    points = rays * depth[:, None]
+    clear = 2e-3 * depth[:, None]
+    lit = ~soup.tracer.blocked(points + clear * normals - 0.5 * clear * unit, surroundings.light.direction)
+    colours, gloss, power = _surface(soup, surroundings, triangle, weights)
+    radiance = np.zeros((len(hit), 3))
+    radiance[hit] = shade(colours, normals, unit, lit, surroundings.light, gloss, power)
+    return radiance.reshape(view.height, samples, view.width, samples, 3).mean((1, 3))
+
+
+def _surface(soup, surroundings, triangle, weights):
+    """Colour (N, 3), gloss (N,) and power (N,) at hits."""
+    first = len(surroundings.materials.gloss)
+    points, material = _interpolate(soup.texture[triangle], weights), soup.material[triangle]
+    colours, gloss, power = np.empty((len(triangle), 3)), np.empty(len(triangle)), np.empty(len(triangle))
+    for rows, table, start in ((material < first, surroundings.materials, 0), (material >= first, surroundings.object_materials, first)):
+        index = material[rows] - start
+        colours[rows] = texture_colours(table, index, points[rows])
+        gloss[rows], power[rows] = table.gloss[index], table.power[index]
+    return colours, gloss, power
+
+
+def _behind_occluder(instance, view, covered):
+    """(N,) bool: pixels that show an occluder and would show the object without it."""
+    result = np.zeros(len(covered), dtype=bool)
+    if covered.any():
+        alone = _Tracer(view.to_camera(instance.vertices, instance.diameter)[instance.faces])
+        result[covered] = alone.hits(_rays(view, 1)[covered])[0] >= 0
+    return result
+
+
+def _visible(instance, view, tracer, keypoints, pixels):
+    tolerance = CATEGORIES[instance.category].surface_tolerance * instance.diameter
+    present = np.isfinite(keypoints).all(1)
+    rays = np.where(present[:, None], keypoints / keypoints[:, 2:], (0, 0, 1))
+    triangle, depth, _ = tracer.hits(rays)
+    free = (triangle < 0) | (depth > keypoints[:, 2] - tolerance)
+    inside = (pixels >= 0).all(1) & (pixels[:, 0] <= view.width - 1) & (pixels[:, 1] <= view.height - 1)
+    return present & free & inside
+
+
+def _leaves_picture(instance, view):
+    pixels = view.project(view.to_camera(instance.vertices, instance.diameter))
+    low, high = pixels.min(0), pixels.max(0)
+    return bool((low < -0.5).any() or high[0] > view.width - 0.5 or high[1] > view.height - 0.5)
+
+
+def _box(mask):
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return np.full(4, np.nan)
+    return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=float)

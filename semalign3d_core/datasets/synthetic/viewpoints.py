@@ -1,0 +1,145 @@
+"""Where the camera stands: random views of an object, and orbits around it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from semalign3d_core.datasets.synthetic.instances import CATEGORIES
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How views are drawn. Angles in degrees, focal lengths in units of the longer image side L, rates as shares of images."""
+
+    elevation: tuple = (-10.0, 50.0)
+    focal: tuple = (0.8, 2.5)
+    fill: tuple = (0.50, 0.85)  # longer side of the object's box, share of L
+    small_rate: float = 0.08
+    small_fill: tuple = (0.16, 0.30)
+    truncation_rate: float = 0.12
+    truncated_fill: tuple = (1.0, 1.4)
+    upside_down_rate: float = 0.02
+
+
+@dataclass(frozen=True)
+class View:
+    """A camera and the pose of an object in front of it.
+
+    height, width: image size in pixels;  focal: units of L;  azimuth, elevation, roll: degrees (azimuth 0 looks at the front)
+    rotation: (3, 3) object to camera;  translation: (3,) metres
+    ``x_cam = diameter * rotation @ X + translation``; principal point (w / 2, h / 2).
+    """
+
+    height: int
+    width: int
+    focal: float
+    azimuth: float
+    elevation: float
+    roll: float
+    rotation: np.ndarray
+    translation: np.ndarray
+
+    @property
+    def matrix(self):
+        """3x3 intrinsic matrix in pixels."""
+        f = self.focal * max(self.height, self.width)
+        return np.array([[f, 0, self.width / 2], [0, f, self.height / 2], [0, 0, 1]])
+
+    def project(self, points):
+        """Camera-frame points (..., 3) to pixels (..., 2)."""
+        f = self.focal * max(self.height, self.width)
+        return f * points[..., :2] / points[..., 2:] + np.array([self.width, self.height]) / 2
+
+    def back_project(self, pixel, depth):
+        """The camera-frame point (3,) at a pixel (2,) and a depth in metres."""
+        f = self.focal * max(self.height, self.width)
+        return np.append((np.asarray(pixel) - np.array([self.width, self.height]) / 2) / f, 1.0) * depth
+
+    @property
+    def half_extent(self):
+        """(2,) tangents of half the field of view."""
+        return np.array([self.width, self.height]) / (2 * self.focal * max(self.height, self.width))
+
+    def to_camera(self, points, diameter):
+        """Object-frame points (..., 3) to the camera frame in metres."""
+        return diameter * points @ self.rotation.T + self.translation
+
+
+def rotation_matrix(azimuth, elevation, roll):
+    """Object-to-camera rotation of a camera at ``azimuth`` (0 = in front, on +z; 90 = on +x) and ``elevation``, rolled; degrees."""
+    a, e, r = np.deg2rad([azimuth, elevation, roll])
+    forward = -np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
+    right = np.array([np.cos(a), 0.0, -np.sin(a)])
+    upright = np.stack([right, np.cross(forward, right), forward])
+    return np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]]) @ upright
+
+
+def random_view(instance, rng, size, config=ViewConfig()):  # noqa: B008 (frozen)
+    """A random :class:`View` of an instance; ``size`` is the side of a square image or (height, width) in pixels."""
+    height, width = (size, size) if np.isscalar(size) else size
+    category = CATEGORIES[instance.category]
+    azimuth = rng.uniform(0, 360)
+    if category.frontal is not None and (category.frontal == 0 or rng.random() < 0.75):
+        azimuth = rng.uniform(-category.frontal, category.frontal) % 360
+    elevation, roll = rng.uniform(*config.elevation), rng.normal(0, category.roll)
+    if rng.random() < config.upside_down_rate:
+        roll += 180
+    focal = np.exp(rng.uniform(*np.log(config.focal)))
+    kind = rng.random()
+    truncated, small = kind < config.truncation_rate, kind > 1 - config.small_rate
+    fill = rng.uniform(*(config.truncated_fill if truncated else config.small_fill if small else config.fill))
+    rotation = rotation_matrix(azimuth, elevation, roll)
+    view = View(height, width, focal, azimuth, elevation, roll, rotation, np.zeros(3))
+    return place(instance, view, fill, _box_shift(rng, fill, (height, width), truncated))
+
+
+def _box_shift(rng, fill, size, truncated):
+    """Function of the box extent (pixels) that draws where the box's middle goes, in pixels from the image's middle."""
+    extent = np.array([size[1], size[0]], dtype=float)
+    share = rng.uniform(-1, 1, 2)
+
+    def shift(box):
+        room = np.maximum(extent - box - 0.04 * extent.max(), 0) / 2
+        if truncated:
+            room = 0.12 * extent + 0.25 * np.abs(extent - box)
+        return share * room
+
+    return shift
+
+
+def place(instance, view, fill, shift=None):
+    """The view with the translation at which the object's box has a longer side of ``fill`` L and lies where ``shift`` says."""
+    longer = max(view.height, view.width)
+    points = instance.diameter * instance.vertices @ view.rotation.T
+    offset, depth = np.zeros(2), 2.0 * view.focal / fill * instance.diameter
+    target = np.zeros(2)
+    for _ in range(8):
+        nearest = -points[:, 2].min() + 0.15 * instance.diameter
+        depth = max(depth, nearest)
+        translation = np.array([*offset, depth])
+        pixels = view.project(points + translation)
+        low, high = pixels.min(0), pixels.max(0)
+        target = shift(high - low) if shift else target
+        depth *= ((high - low).max() / (fill * longer)) ** 0.9
+        miss = target - (0.5 * (low + high) - np.array([view.width, view.height]) / 2)
+        offset = offset + 0.9 * miss * depth / (view.focal * longer)
+    return replace(view, translation=np.array([*offset, max(depth, nearest)]))
+
+
+def orbit_views(instance, count, size, turns=1.0, focal=1.5, fill=0.7, elevation=(5.0, 30.0)):
+    """``count`` smoothly changing views: the object turns (a bottle only nods and rolls, it looks the same from all sides)."""
+    height, width = (size, size) if np.isscalar(size) else size
+    symmetric = CATEGORIES[instance.category].frontal == 0
+    views = []
+    for phase in np.arange(count) / max(count, 1):
+        wave = np.sin(2 * np.pi * phase)
+        azimuth = 0.0 if symmetric else (360 * turns * phase) % 360
+        tilt = elevation[0] + (elevation[1] - elevation[0]) * 0.5 * (1 + wave)
+        roll = (25.0 if symmetric else 5.0) * np.sin(4 * np.pi * phase)
+        view = View(height, width, focal, azimuth, tilt, roll, rotation_matrix(azimuth, tilt, roll), np.zeros(3))
+        views.append(place(instance, view, fill * (1 + 0.12 * np.cos(2 * np.pi * phase)), _sway(phase, longer=max(height, width))))
+    return views
+
+
+def _sway(phase, longer):
+    return lambda box: 0.05 * longer * np.array([np.sin(2 * np.pi * phase), np.cos(4 * np.pi * phase)])
