@@ -42,8 +42,8 @@ def run_command(module_name, arguments, program):
     import tyro
 
     module = importlib.import_module(f"semalign3d_core.cli.{module_name}")
-    options = tyro.cli(module.Options, args=arguments, prog=program, description=module.__doc__)
     try:
+        options = tyro.cli(module.Options, args=arguments, prog=program, description=module.__doc__)
         return module.run(options) or 0
     except SemAlign3DError as error:
         print(f"{program}: {error}", file=sys.stderr)

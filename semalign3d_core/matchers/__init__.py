@@ -26,5 +26,11 @@ class Matches:
     visible: torch.Tensor | None = None
 
 
+def _nearest_neighbour(**options):
+    from semalign3d_core.matchers.nearest_neighbour import NearestNeighbour
+
+    return NearestNeighbour(**options)
+
+
 # name -> factory(**options) -> Matcher
-MATCHERS = {}
+MATCHERS = {"nearest_neighbour": _nearest_neighbour}
