@@ -26,11 +26,14 @@ class Matches:
     visible: torch.Tensor | None = None
 
 
-def _nearest_neighbour(**options):
-    from semalign3d_core.matchers.nearest_neighbour import NearestNeighbour
+def _similarity(readout):
+    def create(**options):
+        from semalign3d_core.matchers.soft_argmax import SimilarityMatcher
 
-    return NearestNeighbour(**options)
+        return SimilarityMatcher(readout, **options)
+
+    return create
 
 
 # name -> factory(**options) -> Matcher
-MATCHERS = {"nearest_neighbour": _nearest_neighbour}
+MATCHERS = {"nearest_neighbour": _similarity("nearest_neighbour"), "window_soft_argmax": _similarity("window_soft_argmax")}
