@@ -4,5 +4,14 @@ from semalign3d_core.datasets.synthetic.instances import CATEGORIES, KEYPOINTS, 
 from semalign3d_core.datasets.synthetic.rendering import RenderConfig, Rendering, orbit, render, sample_rendering
 
 __all__ = [
-    "CATEGORIES", "KEYPOINTS", "Instance", "RenderConfig", "Rendering", "make_instance", "mean_shape", "orbit", "render", "sample_rendering",
-]  # fmt: skip
+    "CATEGORIES",
+    "KEYPOINTS",
+    "Instance",
+    "RenderConfig",
+    "Rendering",
+    "make_instance",
+    "mean_shape",
+    "orbit",
+    "render",
+    "sample_rendering",
+]

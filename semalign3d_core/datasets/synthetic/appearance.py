@@ -124,7 +124,9 @@ class CameraEffects:
 def random_effects(rng):
     """What an ordinary camera might do to the picture."""
     cast = np.exp(rng.normal(0, 0.06, 3))
-    return CameraEffects(rng.uniform(0.8, 1.25), rng.uniform(0.85, 1.15), cast, rng.uniform(0.25, 0.8), rng.uniform(0.0, 0.02), int(rng.integers(2**31)))
+    return CameraEffects(
+        rng.uniform(0.8, 1.25), rng.uniform(0.85, 1.15), cast, rng.uniform(0.25, 0.8), rng.uniform(0.0, 0.02), int(rng.integers(2**31))
+    )
 
 
 def develop(radiance, effects):

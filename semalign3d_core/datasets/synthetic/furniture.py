@@ -139,7 +139,12 @@ def build_tvmonitor(p):
         parts.append(box(f"button_{number}", "button", (x - button, 0.5 * chin - button, 0), (x + button, 0.5 * chin + button, 0.01)))
     parts += _tv_stand(p, floor, panel)
     base = 0.5 * p.base_width * p.width
-    half = {"frame_top": (w, h, 0), "frame_bottom": (w, 0, 0), "screen_top": (inner, h - bezel, -inset), "screen_bottom": (inner, chin, -inset)}
+    half = {
+        "frame_top": (w, h, 0),
+        "frame_bottom": (w, 0, 0),
+        "screen_top": (inner, h - bezel, -inset),
+        "screen_bottom": (inner, chin, -inset),
+    }
     half |= {"rear_top": (rear_w, rear_high, zr), "rear_bottom": (rear_w, rear_low, zr), "stand": (base, floor, 0.0)}
     keypoints = {f"{k}_{s}": np.asarray(v) * (x, 1, 1) for k, v in half.items() for s, x in (("left", -1), ("right", 1))}
     plate, feet = p.stand and not p.feet, p.stand and p.feet

@@ -8,7 +8,7 @@ silhouette points, so its object frame is the frame of the view, with azimuth 0.
 
 import zlib
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,7 +40,13 @@ class Category:
 
 CATEGORIES = {
     "bottle": Category(
-        vessels.BOTTLE_NAMES, vessels.build_bottle, vessels.BOTTLE_RANGES, vessels.BOTTLE_FLAGS, frontal=0.0, roll=15.0, surface_tolerance=0.12
+        vessels.BOTTLE_NAMES,
+        vessels.build_bottle,
+        vessels.BOTTLE_RANGES,
+        vessels.BOTTLE_FLAGS,
+        frontal=0.0,
+        roll=15.0,
+        surface_tolerance=0.12,
     ),
     "mug": Category(vessels.MUG_NAMES, vessels.build_mug, vessels.MUG_RANGES, vessels.MUG_FLAGS, roll=10.0),
     "chair": Category(furniture.CHAIR_NAMES, furniture.build_chair, furniture.CHAIR_RANGES, furniture.CHAIR_FLAGS),
@@ -135,7 +141,7 @@ def _sample_shape(definition, rng):
     return SimpleNamespace(**numbers, **flags)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _template(category):
     definition = choice("synthetic category", category, CATEGORIES)
     middle = {name: 0.5 * (low + high) for name, (low, high) in definition.ranges.items()}

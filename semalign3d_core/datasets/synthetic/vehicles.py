@@ -41,7 +41,12 @@ def build_car(p):
     rings = [_body_ring(x, low, top, z) for x, top, z in zip(widths, tops, stations, strict=True)]
     roof, top_w = belt + unit["roof"], p.cabin_taper * w
     roof_front, roof_rear = hood_end - unit["front_rake"], min(trunk_end + unit["rear_rake"], hood_end - unit["front_rake"] - 0.14 * length)
-    base = [(-0.94 * w, belt - 0.01, hood_end), (0.94 * w, belt - 0.01, hood_end), (0.94 * w, belt - 0.01, trunk_end), (-0.94 * w, belt - 0.01, trunk_end)]
+    base = [
+        (-0.94 * w, belt - 0.01, hood_end),
+        (0.94 * w, belt - 0.01, hood_end),
+        (0.94 * w, belt - 0.01, trunk_end),
+        (-0.94 * w, belt - 0.01, trunk_end),
+    ]
     cover = [(-top_w, roof, roof_front), (top_w, roof, roof_front), (top_w, roof, roof_rear), (-top_w, roof, roof_rear)]
     parts = [loft("body", "paint", rings, smooth=False), hexahedron("cabin", "paint", base, cover)]
     parts += _windows(np.array(base), np.array(cover)) + _car_details(p, w, belt, (front, rear), (roof, top_w, roof_front, roof_rear))
@@ -49,13 +54,23 @@ def build_car(p):
     axles = {"front": front - unit["wheel_front"], "rear": rear + unit["wheel_rear"]}
     for end, z in axles.items():
         centre, thick = (0, radius, z), 0.05 * length
-        tyre = [(0.55 * radius, rim - thick), (radius, rim - thick), (radius, rim - thick), (radius, rim), (radius, rim), (0.62 * radius, rim)]
+        tyre = [
+            (0.55 * radius, rim - thick),
+            (radius, rim - thick),
+            (radius, rim - thick),
+            (radius, rim),
+            (radius, rim),
+            (0.62 * radius, rim),
+        ]
         hub = [(0.62 * radius, rim - 0.02), (0.60 * radius, rim + 0.005), (0.15 * radius, rim + 0.015)]
         parts += both_sides(revolve(f"tyre_{end}_left", "tyre", tyre, 20, "x", centre))
         parts += both_sides(revolve(f"hub_{end}_left", "hub", hub, 20, "x", centre))
     half = {f"wheel_{end}": (rim + 0.015, radius, z) for end, z in axles.items()}
     half |= {"roof_front": (top_w, roof, roof_front), "roof_rear": (top_w, roof, roof_rear)}
-    half |= {"headlight": (0.70 * w, tops[0] - 0.03 * length, front + 0.012), "taillight": (0.80 * w, tops[-1] - 0.04 * length, rear - 0.012)}
+    half |= {
+        "headlight": (0.70 * w, tops[0] - 0.03 * length, front + 0.012),
+        "taillight": (0.80 * w, tops[-1] - 0.04 * length, rear - 0.012),
+    }
     half |= {"mirror": (1.10 * w, belt + 0.02 * length, hood_end - 0.04 * length)}
     keypoints = {f"{k}_{s}": np.asarray(v) * (x, 1, 1) for k, v in half.items() for s, x in (("left", 1), ("right", -1))}
     absent = {"spoiler": not p.spoiler, "bumper_front": not p.bumpers, "bumper_rear": not p.bumpers}
@@ -92,13 +107,20 @@ def _car_details(p, w, belt, ends, roof_frame):
     zm = front - p.hood * u - 0.04 * u
     rack = box("rack_left", "trim", (0.8 * top_w, roof, roof_rear), (0.88 * top_w, roof + 0.02 * u, roof_front))
     return [
-        *both_sides(box("headlight_left", "light", (0.55 * w, light - 0.022 * u, front - 0.02), (0.84 * w, light + 0.02 * u, front + 0.012))),
+        *both_sides(
+            box("headlight_left", "light", (0.55 * w, light - 0.022 * u, front - 0.02), (0.84 * w, light + 0.02 * u, front + 0.012))
+        ),
         *both_sides(box("taillight_left", "tail", (0.66 * w, tail - 0.03 * u, rear - 0.012), (0.92 * w, tail + 0.03 * u, rear + 0.02))),
         *both_sides(box("mirror_left", "trim", (0.92 * w, belt, zm - 0.015 * u), (1.10 * w, belt + 0.04 * u, zm + 0.015 * u))),
         *both_sides(rack),
         box("grille", "trim", (-0.42 * w, light - 0.03 * u, front - 0.02), (0.42 * w, light + 0.01 * u, front + 0.008)),
         box("plate", "light", (-0.25 * w, tail - 0.05 * u, rear - 0.01), (0.25 * w, tail - 0.01 * u, rear + 0.02)),
-        box("bumper_front", "trim", (-0.85 * w, p.clearance * u, front - 0.03 * u), (0.85 * w, p.clearance * u + 0.04 * u, front + 0.015 * u)),
+        box(
+            "bumper_front",
+            "trim",
+            (-0.85 * w, p.clearance * u, front - 0.03 * u),
+            (0.85 * w, p.clearance * u + 0.04 * u, front + 0.015 * u),
+        ),
         box("bumper_rear", "trim", (-0.9 * w, p.clearance * u, rear - 0.015 * u), (0.9 * w, p.clearance * u + 0.045 * u, rear + 0.03 * u)),
         box("spoiler", "trim", (-0.8 * w, belt + 0.03 * u, rear), (0.8 * w, belt + 0.042 * u, rear + 0.05 * u)),
     ]
@@ -149,10 +171,14 @@ def build_aeroplane(p):
     fin_front, fin_chord = rear + 0.20 * u, 0.16 * u
     fin_low = np.array([0, lift + 0.2 * r, fin_front])
     fin_high = np.array([0, lift + p.fin * u, fin_front - p.fin_sweep * u])
-    parts.append(_blade("fin", "wing", (fin_low, fin_low - (0, 0, fin_chord)), (fin_high, fin_high - (0, 0, 0.5 * fin_chord)), (0.015 * u, 0, 0)))
+    parts.append(
+        _blade("fin", "wing", (fin_low, fin_low - (0, 0, fin_chord)), (fin_high, fin_high - (0, 0, 0.5 * fin_chord)), (0.015 * u, 0, 0))
+    )
     stab = fin_high - (0, 0.005 * u, 0.0) if p.t_tail else np.array([0.15 * r, lift + 0.1 * r, rear + 0.15 * u])
     stab_tip = stab + (p.stabiliser * u, 0.01 * u, -0.5 * sweep - 0.02 * u)
-    parts += both_sides(_blade("stabiliser_left", "wing", (stab, stab - (0, 0, 0.10 * u)), (stab_tip, stab_tip - (0, 0, 0.06 * u)), (0, 0.012 * u, 0)))
+    parts += both_sides(
+        _blade("stabiliser_left", "wing", (stab, stab - (0, 0, 0.10 * u)), (stab_tip, stab_tip - (0, 0, 0.06 * u)), (0, 0.012 * u, 0))
+    )
     engine = wing_at(p.engine_place)[0]
     parts += _engines(p, engine, wing_at(min(p.engine_place + 0.27, 0.9))[0]) + _plane_details(p, front, r)
     half = {"wing_tip": wing_at(1)[0], "wing_root_front": wing_at(0.06)[0], "wing_root_rear": wing_at(0.06)[1], "stabiliser_tip": stab_tip}
@@ -186,7 +212,9 @@ def _fuselage(p):
     u, r = p.length, p.radius * p.length
     angle = 2 * np.pi * np.arange(24) / 24
     rings = []
-    for share in np.concatenate([np.linspace(0, 1, 8) ** 2 * p.nose, np.linspace(p.nose + 0.05, 1 - p.tail, 4), np.linspace(1 - p.tail, 1, 8)[1:]]):
+    for share in np.concatenate(
+        [np.linspace(0, 1, 8) ** 2 * p.nose, np.linspace(p.nose + 0.05, 1 - p.tail, 4), np.linspace(1 - p.tail, 1, 8)[1:]]
+    ):
         nose, tail = min(share / p.nose, 1.0), max(share - 1 + p.tail, 0.0) / p.tail
         radius = r * np.sqrt(1 - (1 - nose) ** 2) * (1 - 0.85 * tail**1.5) + 0.002 * u
         middle = p.upsweep * r * tail**1.5 - 0.1 * r * (1 - nose)
@@ -197,7 +225,11 @@ def _fuselage(p):
 def _cockpit(p):
     u, r = p.length, p.radius * p.length
     z = 0.5 * u - 0.8 * p.nose * u
-    low = [(-0.62 * r, 0.45 * r, z + 0.35 * p.nose * u), (0.62 * r, 0.45 * r, z + 0.35 * p.nose * u), (0.75 * r, 0.55 * r, z - 0.25 * p.nose * u)]
+    low = [
+        (-0.62 * r, 0.45 * r, z + 0.35 * p.nose * u),
+        (0.62 * r, 0.45 * r, z + 0.35 * p.nose * u),
+        (0.75 * r, 0.55 * r, z - 0.25 * p.nose * u),
+    ]
     low.append((-0.75 * r, 0.55 * r, z - 0.25 * p.nose * u))
     high = [(x * 0.7, 1.04 * r, depth - 0.1 * p.nose * u) for x, _, depth in low]
     return [hexahedron("cockpit", "glass", low, high)]
@@ -208,7 +240,12 @@ def _engines(p, inner, outer):
     parts = []
     for name, edge in (("engine_left", inner), ("outer_engine_left", outer)):
         x, y, z = edge + _ENGINE_SHIFT * radius * (1, 1, 0)
-        profile = [(0.05 * radius, z + 2.0 * radius), (0.8 * radius, z + 1.9 * radius), (radius, z + 2.2 * radius), (1.05 * radius, z + radius)]
+        profile = [
+            (0.05 * radius, z + 2.0 * radius),
+            (0.8 * radius, z + 1.9 * radius),
+            (radius, z + 2.2 * radius),
+            (1.05 * radius, z + radius),
+        ]
         profile += [(0.9 * radius, z - radius), (0.5 * radius, z - 2.2 * radius)]
         parts += both_sides(revolve(name, "engine", profile, 16, "z", (x, y, 0)))
     return parts

@@ -48,7 +48,9 @@ def build_bottle(p):
     middle = 0.5 * shoulder
     radii = (top, cap, neck, radius, np.interp(middle, lower[:, 1], lower[:, 0]), base)
     heights = (height, collar, neck_low, shoulder, middle, 0)
-    keypoints = {f"{k}_{s}": (x * r, y, 0.0) for k, r, y in zip(BOTTLE_LABELS, radii, heights, strict=True) for s, x in (("left", -1), ("right", 1))}
+    keypoints = {
+        f"{k}_{s}": (x * r, y, 0.0) for k, r, y in zip(BOTTLE_LABELS, radii, heights, strict=True) for s, x in (("left", -1), ("right", 1))
+    }
     absent = {"cap": not p.cap, "label": not p.label}
     return parts, keypoints, absent, () if p.cap else ("collar_left", "collar_right")
 

@@ -1,0 +1,90 @@
+"""Render a synthetic data set in SPair-71k's layout, with depth, masks and full ground truth."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from semalign3d_core.errors import InputError
+
+
+@dataclass
+class Options:
+    """Options of ``semalign3d synth``."""
+
+    output: Path
+    """Folder of the data set. A folder of the same options is completed: what exists is not rendered again."""
+    categories: tuple[str, ...] = ("bottle", "mug", "chair", "car", "aeroplane", "tvmonitor")
+    """Categories to render."""
+    train: int = 50
+    """Training images per category."""
+    val: int = 0
+    """Validation images per category."""
+    test: int = 20
+    """Test images per category (of instances that training does not know)."""
+    pairs: int = 60
+    """Pairs per category and split."""
+    seed: int = 0
+    """Seed of the whole data set."""
+    size: int = 256
+    """Longer image side in pixels."""
+    aspect: tuple[float, float] = (1.0, 1.0)
+    """Range of height / width of the images."""
+    workers: int = 2
+    """Processes."""
+    depth_kind: str = "disparity"
+    """What Depth/ holds: disparity (monocular-like), depth (up to scale) or metric."""
+    keypoint_noise: float = 0.0
+    """Standard deviation of annotated positions, as a share of the longer side of the object's box."""
+    disparity_noise: float = 0.03
+    """Smooth error of the disparity, as a share of the object's own range."""
+    disparity_bend: float = 0.0
+    """Disparity is bent by a random power: standard deviation of its logarithm."""
+    occluder_rate: float = 0.2
+    """Share of images with an occluder."""
+    truncation_rate: float = 0.12
+    """Share of images with a truncated object."""
+    small_rate: float = 0.08
+    """Share of images with a small object (16 to 30 percent of the image)."""
+
+
+def run(options):
+    import sys
+
+    from tqdm import tqdm
+
+    from semalign3d_core.datasets.synthetic.writer import write_data_set
+
+    for name in ("train", "val", "test", "pairs"):
+        if getattr(options, name) < 0:
+            raise InputError(f"--{name} must not be negative, found {getattr(options, name)}")
+    counts = {"trn": options.train, "val": options.val, "test": options.test}
+    total = sum(counts.values()) * len(options.categories)
+    with tqdm(total=total, unit="image", desc="synth", file=sys.stderr) as bar:
+
+        def progress(done, _):
+            bar.update(done - bar.n)
+
+        rendered = write_data_set(
+            options.output, options.categories, counts, options.pairs, writer_config(options), options.workers, progress
+        )
+        bar.update(total - bar.n)
+    kept = f", {total - rendered} were there already" if rendered < total else ""
+    print(f"{options.output}: {total} images of {len(options.categories)} categories, {rendered} rendered now{kept}")
+    return 0
+
+
+def writer_config(options):
+    """The :class:`WriterConfig` that the options stand for."""
+    from semalign3d_core.datasets.synthetic.disparity import DisparityConfig
+    from semalign3d_core.datasets.synthetic.rendering import RenderConfig
+    from semalign3d_core.datasets.synthetic.scene import SceneConfig
+    from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig
+    from semalign3d_core.datasets.synthetic.writer import WriterConfig
+
+    if options.size < 16 or options.aspect[0] <= 0 or options.aspect[1] < options.aspect[0]:
+        raise InputError(f"--size {options.size} --aspect {options.aspect}: images need 16 pixels and a positive range of aspects")
+    render = RenderConfig(
+        ViewConfig(small_rate=options.small_rate, truncation_rate=options.truncation_rate),
+        SceneConfig(occluder_rate=options.occluder_rate),
+        DisparityConfig(noise=options.disparity_noise, bend=options.disparity_bend),
+    )
+    return WriterConfig(options.size, tuple(options.aspect), options.seed, options.depth_kind, options.keypoint_noise, render)

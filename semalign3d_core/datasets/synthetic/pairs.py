@@ -1,0 +1,84 @@
+"""Pairs of images and their lists, as SPair-71k has them."""
+
+import math
+from pathlib import Path
+
+from semalign3d_core.datasets.synthetic.instances import generator
+from semalign3d_core.files import read_json, write_json, write_text
+
+COMMON_KEYPOINTS = 3  # a pair shares at least that many
+SMALL_SHARE = 5  # the small layout holds every fifth pair
+
+
+def write_pairs(root, categories, counts, count, seed):
+    """Writes ``PairAnnotation`` and ``Layout`` for all splits.
+
+    ``count`` ordered pairs per category and split are drawn without replacement among pairs with enough common keypoints (fewer if
+    there are not so many). Pairs of categories that an earlier call wrote stay in the lists.
+    """
+    root = Path(root)
+    for split in ("trn", "val", "test"):
+        (root / "PairAnnotation" / split).mkdir(parents=True, exist_ok=True)
+        names = _other_categories(root / "Layout" / "large" / f"{split}.txt", categories)
+        for category in categories:
+            images = [f"{split}_{n:05d}" for n in range(counts.get(split, 0))]
+            annotations = {name: read_json(root / "ImageAnnotation" / category / f"{name}.json") for name in images}
+            first = len(names)
+            for number, (source, target) in enumerate(_draw(annotations, count, generator("pairs", category, split, seed))):
+                name = f"{number:06d}-{source}-{target}:{category}"
+                names.append(name)
+                content = pair_annotation(name, number, annotations[source], annotations[target])
+                write_json(root / "PairAnnotation" / split / f"{name}.json", content)
+            _remove_others(root / "PairAnnotation" / split, category, names[first:])
+        for layout, kept in (("large", names), ("small", names[::SMALL_SHARE])):
+            write_text(root / "Layout" / layout / f"{split}.txt", "".join(f"{name}\n" for name in kept))
+
+
+def _other_categories(path, categories):
+    known = path.read_text().split() if path.is_file() else []
+    return [name for name in known if name.partition(":")[2] not in categories]
+
+
+def _remove_others(folder, category, names):
+    """Removes the pairs of an earlier call with other counts: loaders that list the folder must see the same pairs as the layout."""
+    for path in folder.glob(f"*:{category}.json"):
+        if path.stem not in names:
+            path.unlink()
+
+
+def _draw(annotations, count, rng):
+    names = sorted(annotations)
+    seen = {name: {k for k, p in annotations[name]["kps"].items() if p is not None} for name in names}
+    legal = [(a, b) for a in names for b in names if a != b and len(seen[a] & seen[b]) >= COMMON_KEYPOINTS]
+    return [legal[i] for i in rng.permutation(len(legal))[:count]]
+
+
+def pair_annotation(name, number, source, target):
+    """SPair-71k's fields of a pair. Variations: 0 easy, 1 medium, 2 hard; truncation and occlusion: 0 none, 1 source, 2 target, 3 both."""
+    common = [k for k in source["kps"] if source["kps"][k] is not None and target["kps"][k] is not None]
+    turn = abs(source["azimuth_id"] - target["azimuth_id"])
+    turn = min(turn, 8 - turn)
+    content = {"pair_id": number, "filename": name}
+    for side, annotation in (("src", source), ("trg", target)):
+        content |= {
+            f"{side}_imname": annotation["filename"],
+            f"{side}_imsize": [annotation["image_width"], annotation["image_height"], 3],
+            f"{side}_bndbox": annotation["bndbox"],
+            f"{side}_pose": annotation["pose"],
+            f"{side}_kps": [annotation["kps"][k] for k in common],
+        }
+    return content | {
+        "category": source["category"],
+        "kps_ids": common,
+        "mirror": 0,
+        "viewpoint_variation": 0 if turn <= 1 else 1 if turn == 2 else 2,
+        "scale_variation": _scale_variation(source["bndbox"], target["bndbox"]),
+        "truncation": source["truncated"] + 2 * target["truncated"],
+        "occlusion": source["occluded"] + 2 * target["occluded"],
+    }
+
+
+def _scale_variation(first, second):
+    areas = [max(x2 - x1, 1) * max(y2 - y1, 1) for x1, y1, x2, y2 in (first, second)]
+    ratio = abs(math.log(areas[0] / areas[1]))
+    return 0 if ratio < math.log(2) else 1 if ratio < math.log(4) else 2

@@ -1,0 +1,232 @@
+"""Writes a synthetic data set folder in SPair-71k's layout with all sidecars; can be interrupted and resumed.
+
+Every image depends on (seed, category, split, index) and the options alone, never on the order or the number of workers.
+Instances of the splits come from disjoint ranges of instance seeds.
+"""
+
+import multiprocessing
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from semalign3d_core.config import to_dict
+from semalign3d_core.datasets.synthetic.instances import CATEGORIES, KEYPOINTS, generator
+from semalign3d_core.datasets.synthetic.pairs import write_pairs
+from semalign3d_core.datasets.synthetic.rendering import RenderConfig, sample_rendering
+from semalign3d_core.errors import InputError, choice
+from semalign3d_core.files import atomic_path, read_json, write_json
+
+SPLITS = ("trn", "val", "test")
+INSTANCES_PER_SPLIT = 1_000_000
+POSES = ("Frontal", "Left", "Rear", "Right")
+VISIBLE_PIXELS = 40  # an image that shows less of its object is drawn again
+
+
+@dataclass(frozen=True)
+class WriterConfig:
+    """What a data set is made of.
+
+    size: longer image side in pixels;  aspect: range of height / width, log-uniform;  seed: of the whole data set
+    depth_kind: what ``Depth/`` holds: disparity (monocular-like), depth (true, up to an unknown scale) or metric (metres)
+    keypoint_noise: sd of the annotated positions, share of the longer side of the object's box
+    """
+
+    size: int = 256
+    aspect: tuple = (1.0, 1.0)
+    seed: int = 0
+    depth_kind: str = "disparity"
+    keypoint_noise: float = 0.0
+    render: RenderConfig = field(default_factory=RenderConfig)
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One image to write."""
+
+    category: str
+    split: str
+    index: int
+
+    @property
+    def name(self):
+        """File name without suffix; unique within the category."""
+        return f"{self.split}_{self.index:05d}"
+
+
+def instance_range(split):
+    """(first, one past the last) instance seed of a split; the ranges of the splits do not meet."""
+    start = SPLITS.index(split) * INSTANCES_PER_SPLIT
+    return start, start + INSTANCES_PER_SPLIT
+
+
+def draw(task, config):
+    """The :class:`Rendering` of one image; images that hardly show their object are drawn again."""
+    rng = generator("image", task.category, task.split, task.index, config.seed)
+    for _ in range(20):
+        low, high = instance_range(task.split)
+        instance, view = int(rng.integers(low, high)), int(rng.integers(2**31))
+        aspect = np.exp(rng.uniform(*np.log(config.aspect)))
+        size = (max(round(config.size * min(aspect, 1.0)), 8), max(round(config.size / max(aspect, 1.0)), 8))
+        rendering = sample_rendering(task.category, instance, view, size, config.render)
+        seen = rendering.mask.sum()
+        if seen >= VISIBLE_PIXELS and seen > 0.35 * rendering.amodal_mask.sum() and rendering.visible.sum() >= 2:
+            return rendering
+    raise InputError(f"{task.category} {task.name}: 20 drawings showed too little of the object; lower the occluder and truncation rates")
+
+
+def write_data_set(root, categories, counts, pairs, config, workers=1, progress=None, extra=None):
+    """Writes (or completes) a data set.
+
+    root: folder;  categories: names;  counts: {split: images per category};  pairs: per category and split
+    workers: processes;  progress: called with the number of finished images so far of the total, (done, total)
+    extra: picklable function (root, task, rendering, config) that writes further files of an image, returns whether they exist
+           when called with rendering None
+    Returns the number of images that were rendered now. Raises :class:`InputError` if the folder holds another data set.
+    """
+    root = Path(root)
+    for category in categories:
+        choice("synthetic category", category, CATEGORIES)
+    _claim(root, config)
+    tasks = [ImageTask(c, split, n) for c in categories for split in SPLITS for n in range(counts.get(split, 0))]
+    missing = [task for task in tasks if not _finished(root, task, extra)]
+    done = len(tasks) - len(missing)
+    for _ in _finish(root, missing, config, workers, extra):
+        done += 1
+        if progress:
+            progress(done, len(tasks))
+    write_keypoint_table(root, categories)
+    write_pairs(root, categories, counts, pairs, config.seed)
+    return len(missing)
+
+
+def write_keypoint_table(root, categories):
+    """``keypoints.json``: names and flip permutations; categories that are already in it stay."""
+    path = Path(root) / "keypoints.json"
+    table = read_json(path) if path.is_file() else {}
+    table |= {c: {"names": list(KEYPOINTS[c].names), "flip_permutation": list(KEYPOINTS[c].flip_permutation)} for c in categories}
+    write_json(path, table)
+
+
+def _claim(root, config):
+    """Writes the options to ``synth.json``; a folder made with other options is refused."""
+    path, options = root / "synth.json", {"format": 1, "options": to_dict(config)}
+    text = _plain(options)
+    if path.is_file():
+        if read_json(path) != text:
+            raise InputError(f"{path}: this data set was made with other options; choose another output folder or the same options")
+    elif (root / "ImageAnnotation").exists():
+        raise InputError(f"{root} holds a data set that was not made by this command; choose another output folder")
+    else:
+        write_json(path, text)
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _finished(root, task, extra):
+    """The annotation is written last, so it says that the other files are there."""
+    written = (root / "ImageAnnotation" / task.category / f"{task.name}.json").is_file()
+    return written and (extra is None or extra(root, task, None, None))
+
+
+def _finish(root, tasks, config, workers, extra):
+    jobs = [(root, task, config, extra) for task in tasks]
+    if workers <= 1 or len(jobs) < 2:
+        yield from map(_write_image, jobs)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # inherited by the workers: one thread each
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), _quiet_worker) as pool:
+        yield from pool.imap_unordered(_write_image, jobs, chunksize=2)
+
+
+def _quiet_worker():
+    import signal
+    import sys
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business: it ends the pool ...
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ... by this signal; unwinding removes half-written files
+    cv2.setNumThreads(1)
+
+
+def _write_image(job):
+    root, task, config, extra = job
+    rendering = draw(task, config)
+    if not _finished(root, task, None):
+        write_rendering(root, task, rendering, config)
+    if extra is not None:
+        extra(root, task, rendering, config)
+    return task
+
+
+def write_rendering(root, task, rendering, config):
+    """All files of one image; the annotation comes last."""
+    place = f"{task.category}/{task.name}"
+    with atomic_path(root / "JPEGImages" / f"{place}.jpg") as path:
+        Image.fromarray(rendering.image).save(path, quality=92)
+    with atomic_path(root / "Segmentation" / f"{place}.png") as path:
+        Image.fromarray(rendering.mask.astype(np.uint8) * (list(CATEGORIES).index(task.category) + 1)).save(path)
+    with atomic_path(root / "Depth" / f"{place}.npz") as path:
+        np.savez_compressed(path, depth=_depth(rendering, task, config), kind=config.depth_kind)
+    with atomic_path(root / "Truth" / f"{place}.npz") as path:
+        np.savez_compressed(path, **truth(rendering))
+    write_json(root / "ImageAnnotation" / f"{place}.json", annotation(rendering, task, config))
+
+
+def truth(rendering):
+    """What the renderer knows (``Truth/<category>/<name>.npz``): see :class:`Rendering` for shapes and frames."""
+    kept = ("rotation", "translation", "scale", "keypoints_3d", "keypoints_2d", "visible", "shape", "azimuth", "elevation", "roll")
+    arrays = {name: np.asarray(getattr(rendering, name)) for name in kept}
+    return arrays | {
+        "matrix": rendering.matrix,
+        "instance_seed": np.asarray(rendering.instance_seed),
+        "view_seed": np.asarray(rendering.view_seed),
+        "amodal_mask": rendering.amodal_mask,
+        "depth": rendering.depth,
+    }
+
+
+def _depth(rendering, task, config):
+    if config.depth_kind == "disparity":
+        return rendering.disparity
+    if config.depth_kind == "metric":
+        return rendering.depth
+    if config.depth_kind == "depth":
+        return rendering.depth * np.float32(np.exp(generator("depth scale", task.category, task.name, config.seed).normal(0, 1)))
+    raise InputError(f"unknown depth kind {config.depth_kind!r}: choose one of depth, disparity, metric")
+
+
+def annotation(rendering, task, config):
+    """The image annotation with SPair-71k's fields. Annotated keypoints are the visible ones."""
+    height, width = rendering.mask.shape
+    box = rendering.box + (0, 0, 1, 1)
+    points = rendering.keypoints_2d
+    if config.keypoint_noise > 0:
+        rng = generator("keypoint noise", task.category, task.name, config.seed)
+        points = points + config.keypoint_noise * (box[2:] - box[:2]).max() * rng.normal(size=points.shape)
+        points = np.clip(points, 0, (width - 1, height - 1))
+    visible = zip(points, rendering.visible, strict=True)
+    return {
+        "filename": f"{task.name}.jpg",
+        "src_database": "semalign3d synth",
+        "src_annotation": f"instance {rendering.instance_seed}",
+        "src_image": f"view {rendering.view_seed}",
+        "image_width": width,
+        "image_height": height,
+        "image_depth": 3,
+        "category": task.category,
+        "category_id": list(CATEGORIES).index(task.category),
+        "pose": POSES[int((rendering.azimuth + 45) // 90) % 4],
+        "truncated": int(rendering.truncated),
+        "occluded": int(rendering.occluded),
+        "difficult": 0,
+        "bndbox": [int(v) for v in box],
+        "kps": {str(k): [round(float(p[0]), 2), round(float(p[1]), 2)] if seen else None for k, (p, seen) in enumerate(visible)},
+        "azimuth_id": int(rendering.azimuth // 45) % 8,
+    }
