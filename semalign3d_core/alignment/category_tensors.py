@@ -1,0 +1,97 @@
+"""What the solvers need of a category model, computed once per category."""
+
+from dataclasses import dataclass
+
+import torch
+
+from semalign3d_core.alignment.fisher import fisher_modes
+from semalign3d_core.category.model import BetaTable
+from semalign3d_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class CategoryTensors:
+    """K present keypoints, P dense points, J = P + K points (dense first), M modes.
+
+    keypoints:  (K,) indices of the present keypoints in the model
+    shape:      (K, 3) X0;  lift: (J, K) so that all points are ``lift @ X`` (W, then the identity)
+    points:     (J, 3) at X0;  point_modes: (3, J, M) their derivative by the mode coefficients
+    modes:      (M, K, 3);  variances: (M,)
+    features:   (J, C), mu, sd: (J,)
+    betas:      :class:`BetaTable` of the present keypoints
+    log_focal:  (2,) mean and sd of log f
+    """
+
+    keypoints: torch.Tensor
+    shape: torch.Tensor
+    lift: torch.Tensor
+    points: torch.Tensor
+    point_modes: torch.Tensor
+    modes: torch.Tensor
+    variances: torch.Tensor
+    features: torch.Tensor
+    mu: torch.Tensor
+    sd: torch.Tensor
+    betas: BetaTable
+    log_focal: torch.Tensor
+
+    @property
+    def dense(self):
+        """P, the number of dense points."""
+        return len(self.points) - len(self.shape)
+
+    @classmethod
+    def of(cls, model, modes):
+        """From a :class:`CategoryModel`; ``modes`` is the largest number of deformation modes used."""
+        keep = model.present.nonzero()[:, 0]
+        if len(keep) < 4:
+            raise InputError(f"the model of {model.category!r} has {len(keep)} annotated keypoints; at least 4 are needed to place it in an image")
+        shape = model.shape[keep]
+        betas = _present_rows(model.betas, model.present)
+        basis, variances = _largest(model.modes[:, keep], model.mode_variances, modes)
+        if not len(basis):
+            basis, variances = fisher_modes(shape, betas, modes)
+        lift = torch.cat([model.weights[:, keep], torch.eye(len(keep)).to(shape)])
+        return cls(
+            keypoints=keep, shape=shape, lift=lift, points=lift @ shape, modes=basis, variances=variances, betas=betas,
+            point_modes=torch.einsum("jk,mkc->cjm", lift, basis).contiguous(),
+            features=torch.cat([model.dense_features, model.keypoint_features[keep]]),
+            mu=torch.cat([model.dense_mu, model.keypoint_mu[keep]]), sd=torch.cat([model.dense_sd, model.keypoint_sd[keep]]),
+            log_focal=torch.stack([model.focal[0].log(), model.focal[1].clamp(min=0.05)]),
+        )  # fmt: skip
+
+
+def _largest(modes, variances, count):
+    order = variances.argsort(descending=True)[:count]
+    return modes[order], variances[order].clamp(min=1e-8)
+
+
+def _present_rows(betas, present):
+    """The rows of a table that use only present keypoints, renumbered."""
+    number = torch.cumsum(present.long(), 0) - 1
+    edges = present[betas.edge1].all(-1) & present[betas.edge2].all(-1)
+    tets = present[betas.triangle].all(-1) & present[betas.vertex]
+    return BetaTable(
+        number[betas.edge1[edges]], number[betas.edge2[edges]], betas.edge_beta[edges],
+        number[betas.triangle[tets]], number[betas.vertex[tets]], betas.tet_beta[tets],
+    )  # fmt: skip
+
+
+def spread_rows(betas, rows):
+    """A table of at most ``rows`` edge pairs and ``rows`` tetrahedra, evenly spread over ``betas``."""
+    edges = _spread(len(betas.edge1), rows, betas.edge1.device)
+    tets = _spread(len(betas.vertex), rows, betas.edge1.device)
+    return chosen_rows(betas, edges, tets)
+
+
+def chosen_rows(betas, edges, tets):
+    """The table of the edge pairs and tetrahedra with the given indices."""
+    return BetaTable(
+        betas.edge1[edges], betas.edge2[edges], betas.edge_beta[edges], betas.triangle[tets], betas.vertex[tets], betas.tet_beta[tets]
+    )
+
+
+def _spread(count, rows, device):
+    if count <= rows:
+        return torch.arange(count, device=device)
+    return (torch.arange(rows, device=device) * (count / rows)).long()

@@ -1,0 +1,119 @@
+"""The energy of an alignment (Eq. 7-13): every term a function, batched over starts.
+
+B starts, U pixels, N cells, K keypoints, P dense points. Image positions are normalised by L. Every term is a mean, so
+weights do not depend on counts; all work in float32 and float64 on any device and are differentiable in the positions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from semalign3d_core.category.geometric_features import geometric_loss
+
+
+@dataclass(frozen=True)
+class DistanceField:
+    """Distance to the mask, exactly 0 inside it.
+
+    distance: (H, W) in L; offset: (H, W, 2) from each node to the nearest mask point, in L (zero inside);
+    origin: (2,) normalised position of node (0, 0); spacing: float, between nodes, in L.
+    """
+
+    distance: torch.Tensor
+    offset: torch.Tensor
+    origin: torch.Tensor
+    spacing: float
+
+    def sample(self, points):
+        """Distance at points (..., 2), bilinear; beyond the field the distance to its edge is added."""
+        rows, columns = self.distance.shape
+        position = (points - self.origin) / self.spacing
+        inside = _clamped(position, columns - 1, rows - 1)
+        low = _clamped(inside.detach().floor(), columns - 2, rows - 2)
+        weight = inside - low
+        index = (low[..., 1] * columns + low[..., 0]).long()
+        flat = self.distance.reshape(-1)
+        upper = flat[index] * (1 - weight[..., 0]) + flat[index + 1] * weight[..., 0]
+        lower = flat[index + columns] * (1 - weight[..., 0]) + flat[index + columns + 1] * weight[..., 0]
+        return upper * (1 - weight[..., 1]) + lower * weight[..., 1] + (position - inside).abs().sum(-1) * self.spacing
+
+    def nearest_offset(self, points):
+        """Vector from points (..., 2) to the nearest mask point, at the nearest node."""
+        rows, columns = self.distance.shape
+        node = _clamped(((points - self.origin) / self.spacing).round(), columns - 1, rows - 1)
+        index = (node[..., 1] * columns + node[..., 0]).long()
+        target = node * self.spacing + self.origin + self.offset.reshape(-1, 2)[index]
+        outside = self.distance.reshape(-1)[index] > 0
+        return torch.where(outside[..., None], target - points, torch.zeros_like(points))
+
+
+def _clamped(position, right, bottom):
+    return torch.stack([position[..., 0].clamp(0, right), position[..., 1].clamp(0, bottom)], -1)
+
+
+def best_points(log_semantic, pixels, projections, sigma):
+    """The exact argmax of Eq. 6 over points, without an exponential and without gradient.
+
+    ``argmax_j log p_sem + log p_spat = argmax_j log p_sem + (u . y_j - |y_j|^2 / 2) / sigma^2``: one small matrix product.
+    log_semantic: (U, J); pixels: (U, 2); projections: (B, J, 2); sigma: (B,). Returns indices (B, U).
+    """
+    with torch.no_grad():
+        centre = pixels.mean(0)
+        u, y = pixels - centre, projections - centre
+        inverse = (1 / sigma**2)[:, None, None]
+        left = torch.cat([u, torch.ones_like(u[:, :1])], -1).expand(len(y), -1, -1)
+        right = torch.cat([y, -0.5 * (y * y).sum(-1, keepdim=True)], -1) * inverse
+        return torch.baddbmm(log_semantic.expand(len(y), -1, -1), left, right.transpose(1, 2)).argmax(-1)
+
+
+def selected_likelihood(log_semantic, squared_distance, sigma):
+    """Eq. 6 of chosen pairs: ``exp(log p_sem - d^2 / 2 sigma^2)``; (B, U), (B, U), (B,) -> (B, U)."""
+    return (log_semantic - 0.5 * squared_distance / (sigma**2)[:, None]).exp()
+
+
+def dense_reconstruction(log_semantic, pixels, projections, sigma):
+    """Eq. 7, 8: minus the mean over pixels of the best likelihood over points, (B,).
+
+    The gradient flows through the selected pair only, as that of a maximum does.
+    """
+    index = best_points(log_semantic, pixels, projections, sigma)
+    chosen = projections.gather(1, index[..., None].expand(-1, -1, 2))
+    log_chosen = log_semantic.expand(len(index), -1, -1).gather(2, index[..., None])[..., 0]
+    return -selected_likelihood(log_chosen, ((pixels - chosen) ** 2).sum(-1), sigma).mean(-1)
+
+
+def best_cells(log_semantic, cells, projections, sigma):
+    """For every keypoint its best cell (Eq. 9): log_semantic (K, N), cells (K, N, 2) candidates of each keypoint,
+    projections (B, K, 2), sigma (B,). Returns indices (B, K)."""
+    with torch.no_grad():
+        distance2 = ((cells - projections[:, :, None]) ** 2).sum(-1)
+        return (log_semantic - 0.5 * distance2 / (sigma**2)[:, None, None]).argmax(-1)
+
+
+def sparse_reconstruction(log_semantic, cells, projections, sigma):
+    """Eq. 9: minus the mean over keypoints of the best likelihood over cells, (B,); arguments as :func:`best_cells`."""
+    index = best_cells(log_semantic, cells, projections, sigma)[..., None]
+    batch = len(projections)
+    log_chosen = log_semantic.expand(batch, -1, -1).gather(2, index)[..., 0]
+    chosen = cells.expand(batch, -1, -1, -1).gather(2, index[..., None].expand(-1, -1, -1, 2))[:, :, 0]
+    return -selected_likelihood(log_chosen, ((chosen - projections) ** 2).sum(-1), sigma).mean(-1)
+
+
+def geometric_consistency(keypoints, betas):
+    """Eq. 10: minus the mean log-likelihood of edge ratios, angles and tetrahedra, (B,); keypoints (B, K, 3)."""
+    return geometric_loss(keypoints, betas)
+
+
+def background(projections, field, cap):
+    """Eq. 11: mean over dense points of the distance outside the mask, capped at ``cap`` against cut masks, (B,); in L."""
+    return field.sample(projections).clamp(max=cap).mean(-1)
+
+
+def depth_regularisation(keypoints, depth=1.0):
+    """Eq. 12: ``(mean_k z_k - c)^2``, which fixes the free scale, (B,)."""
+    return (keypoints[..., 2].mean(-1) - depth) ** 2
+
+
+def total(terms, weights):
+    """Eq. 13: the weighted sum of the terms; both dictionaries by name."""
+    return sum(weights[name] * value for name, value in terms.items())

@@ -1,0 +1,99 @@
+"""Which of several solutions is the object: energy, depth order, facing, and the margin to a distant rival."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from semalign3d_core.alignment.poses import project_points
+from semalign3d_core.alignment.visibility import front_most
+
+FLATNESS = 0.35  # smallest over middle extent of a cloud that counts as flat
+NO_RIVAL = 0.5  # margin where no rival exists
+REJECTED = 10.0  # added to the score of a solution that shows the wrong face
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The winner among B candidates: its index, score (B,), rotations (B, 3, 3), depth-order correlation (B,), and the margin."""
+
+    winner: int
+    score: torch.Tensor
+    rotations: torch.Tensor
+    depth_order: torch.Tensor
+    margin: float
+
+
+def select(category, observation, candidates, energies, depth, facing, weight, rival_degrees, axis=None):
+    """:class:`Selection` among candidates with energies (B,).
+
+    depth: inverse depth (h, w) or None; facing: (3,) object-frame normal that must look at the camera, or None;
+    weight: of the depth-order correlation; axis: (3,) undetermined axis, about which solutions do not count as rivals.
+    """
+    rotations = candidates.rotations(category)
+    order = torch.zeros_like(energies) if depth is None else depth_order(category, observation, candidates, depth)
+    score = energies - weight * order
+    if facing is not None:
+        score = score + REJECTED * ~faces_camera(candidates.keypoints, rotations, facing)
+    winner = int(score.argmin())
+    far = rotation_distance(rotations, rotations[winner], axis) > math.radians(rival_degrees)
+    margin = float((torch.where(far, score, torch.inf).amin() - score[winner]).clamp(max=NO_RIVAL))
+    return Selection(winner, score, rotations, order, margin)
+
+
+def rotation_distance(rotations, reference, axis=None):
+    """Angle in radians between rotations (B, 3, 3) and one (3, 3); with an undetermined axis (3,), the angle between the axes."""
+    if axis is None:
+        return (((rotations * reference).sum((-2, -1)) - 1) / 2).clamp(-1, 1).acos()
+    return (rotations @ axis * (reference @ axis)).sum(-1).clamp(-1, 1).acos()
+
+
+def front_normal(points, pose_rotations, share):
+    """The object-frame normal (3,) of a flat category that nearly all training poses turn to the camera; None otherwise.
+
+    points: (P, 3) cloud; pose_rotations: (N, 3, 3).
+    """
+    if len(pose_rotations) < 5:
+        return None
+    centred = points - points.mean(0)
+    values, axes = torch.linalg.eigh(centred.T @ centred)
+    if (values[0] / values[1].clamp(min=1e-12)).sqrt() > FLATNESS:
+        return None
+    toward = -(pose_rotations @ axes[:, 0])[:, 2]  # cosine to the direction of the camera
+    sign = toward.median().sign()
+    return axes[:, 0] * sign if float((toward * sign > 0).float().mean()) >= share else None
+
+
+def faces_camera(keypoints, rotations, normal):
+    """(B,) bool: the normal, turned by (B, 3, 3), looks from the object's centre (mean of (B, K, 3)) toward the camera."""
+    return ((rotations @ normal) * keypoints.mean(1)).sum(-1) < 0
+
+
+def depth_order(category, observation, candidates, inverse_depth):
+    """Spearman correlation (B,) of 1/z of the front-most cloud points with the inverse depth at their pixels."""
+    points = (category.lift @ candidates.keypoints)[:, : category.dense]
+    projected = project_points(points, candidates.focal, observation.principal)
+    height, width = inverse_depth.shape
+    pixel = (projected * max(height, width)).round().long()
+    inside = (pixel >= 0).all(-1) & (pixel[..., 0] < width) & (pixel[..., 1] < height)
+    seen = inverse_depth[pixel[..., 1].clamp(0, height - 1), pixel[..., 0].clamp(0, width - 1)]
+    usable = inside & front_most(projected, points[..., 2]) & torch.isfinite(seen)
+    if observation.field is not None:
+        usable &= observation.field.sample(projected) <= 0
+    return masked_spearman(1 / points[..., 2].clamp(min=1e-3), seen.nan_to_num(), usable)
+
+
+def masked_spearman(first, second, usable):
+    """Rank correlation (B,) of the usable entries of (B, P) arrays; 0 where fewer than 5 are usable."""
+    ranks = [_ranks(values, usable) for values in (first, second)]
+    count = usable.sum(-1, keepdim=True)
+    centred = [torch.where(usable, rank - (count - 1) / 2, torch.zeros_like(rank)) for rank in ranks]
+    norm = ((centred[0] ** 2).sum(-1) * (centred[1] ** 2).sum(-1)).sqrt()
+    correlation = (centred[0] * centred[1]).sum(-1) / norm.clamp(min=1e-9)
+    return torch.where(count[:, 0] >= 5, correlation, torch.zeros_like(correlation))
+
+
+def _ranks(values, usable):
+    order = torch.where(usable, values, torch.inf).argsort(-1)
+    ranks = torch.arange(values.shape[-1], device=values.device).to(values).expand_as(values)
+    return torch.zeros_like(values).scatter(-1, order, ranks)
