@@ -1,0 +1,29 @@
+"""Score a method, or anybody's predictions, on a data set: PCK tables, JSON, CSV and an HTML report."""
+
+import sys
+
+from semalign3d_core.evaluation.config import EvaluationConfig as Options
+
+
+def run(options):
+    """Runs the evaluation, prints the table and returns the exit code."""
+    from semalign3d_core.evaluation.report import write_report
+    from semalign3d_core.evaluation.results import terminal_table
+    from semalign3d_core.evaluation.runner import evaluate
+
+    evaluation = evaluate(options)
+    report = write_report(evaluation)
+    print(terminal_table(evaluation.results))
+    print(f"\nwritten to {options.output}: results.json predictions.jsonl results.csv pairs.csv {report.name}")
+    return 0
+
+
+def main(arguments=None):
+    """The console script ``eval_spair``."""
+    from semalign3d_core.cli.main import run_command
+
+    return run_command("eval_spair", sys.argv[1:] if arguments is None else arguments, "eval_spair")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

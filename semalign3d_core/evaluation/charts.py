@@ -1,0 +1,59 @@
+"""Line charts as inline SVG, so that a report is one file and needs no plotting package."""
+
+from html import escape
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 52, 44, 14, 170
+COLOURS = ("#0b62a4", "#d1495b", "#2e8b57", "#edae49", "#7b4fa3", "#00798c", "#8c5a2b", "#c2185b", "#5a7d2a", "#4b4e6d")
+
+
+def line_chart(series, x_label, y_label="PCK (%)", y_range=(0, 100)):
+    """SVG of ``series``: {name: [(x, y), ...]}; values that are None are left out. The first series is drawn boldly."""
+    xs = [x for points in series.values() for x, _ in points]
+    if not xs:
+        return "<p>nothing to draw</p>"
+    x_range = (min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
+    place = _scale(x_range, y_range)
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_label)} over {escape(x_label)}">']
+    parts += _axes(place, x_range, y_range, sorted(set(xs)), x_label, y_label)
+    for index, (name, points) in enumerate(series.items()):
+        parts += _line(place, name, [(x, y) for x, y in points if y is not None], index)
+    return "\n".join([*parts, "</svg>"])
+
+
+def _scale(x_range, y_range):
+    def place(x, y):
+        u = LEFT + (x - x_range[0]) / (x_range[1] - x_range[0]) * (WIDTH - LEFT - RIGHT)
+        v = HEIGHT - BOTTOM - (y - y_range[0]) / (y_range[1] - y_range[0]) * (HEIGHT - BOTTOM - TOP)
+        return u, v
+
+    return place
+
+
+def _axes(place, x_range, y_range, xs, x_label, y_label):
+    parts = []
+    for step in range(6):
+        y = y_range[0] + step * (y_range[1] - y_range[0]) / 5
+        (u, v), (end, _) = place(x_range[0], y), place(x_range[1], y)
+        parts.append(f'<line x1="{u:.1f}" y1="{v:.1f}" x2="{end:.1f}" y2="{v:.1f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{u - 6:.1f}" y="{v + 4:.1f}" text-anchor="end">{y:g}</text>')
+    ticks = xs if len(xs) <= 8 else [x_range[0] + i * (x_range[1] - x_range[0]) / 5 for i in range(6)]
+    for x in ticks:
+        u, v = place(x, y_range[0])
+        parts.append(f'<text x="{u:.1f}" y="{v + 16:.1f}" text-anchor="middle">{x:.3g}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text transform="translate(13 {HEIGHT / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
+    return parts
+
+
+def _line(place, name, points, index):
+    colour, width = COLOURS[index % len(COLOURS)], 3 if index == 0 else 1.4
+    dash = "" if index < len(COLOURS) else ' stroke-dasharray="5 3"'
+    line = " ".join(f"{u:.1f},{v:.1f}" for u, v in (place(x, y) for x, y in points))
+    parts = [f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="{width}"{dash}><title>{escape(name)}</title></polyline>']
+    if len(points) <= 8:
+        parts += [f'<circle cx="{u:.1f}" cy="{v:.1f}" r="3" fill="{colour}"/>' for u, v in (place(x, y) for x, y in points)]
+    y = TOP + 12 + 16 * index
+    parts.append(f'<line x1="{WIDTH - RIGHT + 12}" y1="{y - 4}" x2="{WIDTH - RIGHT + 34}" y2="{y - 4}" stroke="{colour}" stroke-width="{width}"{dash}/>')
+    parts.append(f'<text x="{WIDTH - RIGHT + 40}" y="{y}">{escape(name)}</text>')
+    return parts

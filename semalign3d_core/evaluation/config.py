@@ -1,0 +1,74 @@
+"""What an evaluation is asked to do; the options of ``eval_spair`` are exactly these fields."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from semalign3d_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Everything that decides the numbers of an evaluation, and where it runs."""
+
+    dataset: Path
+    """Data set folder."""
+    output: Path = Path("out/evaluation")
+    """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.yaml and report.html."""
+    split: str = "test"
+    """trn, val or test, or whatever the data set calls its lists of pairs."""
+    categories: tuple[str, ...] = ()
+    """Categories; nothing means all."""
+    layout: str = "large"
+    """Which list of pairs of SPair-71k: large or small."""
+    limit: int | None = None
+    """Only the first so many pairs of each category."""
+    method: str = "nearest_neighbour"
+    """nearest_neighbour, window_soft_argmax, semalign3d ..."""
+    backbone: str = "compact"
+    """family[:argument], for example compact, dinov2:base or precomputed:NAME."""
+    depth: str = "none"
+    """Depth source: none, precomputed ..."""
+    masks: str = "none"
+    """Mask source: none, precomputed ..."""
+    models: Path | None = None
+    """Folder of category models, for methods that need them; nothing means the shipped ones."""
+    preset: str = ""
+    """Preset of the method, or a YAML file; nothing means the method's default."""
+    alpha: tuple[float, ...] = (0.01, 0.05, 0.1)
+    """PCK thresholds, as shares of the reference length."""
+    threshold: Literal["dataset", "box", "image"] = "dataset"
+    """Reference length: the target's object box, its image (longer side each), or what the data set is published with."""
+    predictions: Path | None = None
+    """Score this file (JSON lines, {"pair", "points"}) instead of running a method."""
+    kap: bool = False
+    """Also keypoint average precision, for methods with similarity maps."""
+    on_bad_input: Literal["error", "skip"] = "error"
+    """error: stop at the first unusable image, pair or prediction; skip: count it as wrong, list it and go on."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the work runs: processes of this machine, or a Ray cluster (extra "ray")."""
+    workers: int = 1
+    """Processes; each uses one CPU thread, so that results do not depend on their number."""
+    retries: int = 2
+    """How often a work item is tried again after a crash."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1 ..., or auto."""
+    cache: Path | None = None
+    """Folder of the cache; nothing means <output>/cache. Runs may share one."""
+    gallery: int = 6
+    """Pairs per gallery of the report; 0 for none."""
+    seed: int = 0
+    """Seed of whatever a method draws."""
+
+    def __post_init__(self):
+        if not self.alpha or not all(0 < a <= 10 for a in self.alpha):
+            raise InputError(f"alpha must be positive numbers like 0.1, found {list(self.alpha)}")
+        if self.workers < 1 or self.retries < 0 or self.gallery < 0:
+            raise InputError("workers must be at least 1, retries and gallery at least 0")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit must be at least 1, found {self.limit}")
+
+    @property
+    def cache_folder(self):
+        return self.output / "cache" if self.cache is None else self.cache
+

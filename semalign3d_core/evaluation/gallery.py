@@ -1,0 +1,68 @@
+"""Pictures of pairs for the report: source and target side by side, lines from the keypoints to where they were predicted."""
+
+import base64
+import io
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from semalign3d_core.errors import SemAlign3DError
+from semalign3d_core.images import read_image
+
+THUMBNAIL_HEIGHT = 180
+GAP = 8
+
+
+def best_and_worst(scores, count):
+    """The ``count`` pairs with the largest and with the smallest share of right points (ties: by mean error); scored pairs only."""
+    usable = [s for s in scores if not s.problem and len(s.correct)]
+    ranked = sorted(usable, key=lambda s: (-s.share.mean(), _mean_error(s), s.pair.name))
+    half = min(count, (len(ranked) + 1) // 2)
+    return ranked[:half], ranked[::-1][: min(count, len(ranked) - half)]
+
+
+def figure(score, alpha_index, alpha):
+    """HTML figure of one scored pair; green lines lead to points that are right at that alpha, red ones to wrong points."""
+    record = score.pair.record
+    try:
+        source, source_scale = _thumbnail(record.source)
+        target, target_scale = _thumbnail(record.target)
+    except SemAlign3DError as error:
+        return f"<figure><figcaption>{escape(score.pair.name)}: {escape(str(error))}</figcaption></figure>"
+    shift, width = source.width + GAP, source.width + GAP + target.width
+    parts = [f'<svg viewBox="0 0 {width} {THUMBNAIL_HEIGHT}" width="{width}">', _embedded(source, 0), _embedded(target, shift)]
+    predicted = np.nan_to_num(score.points, nan=-1e4)
+    for start, found, truth, right in zip(
+        score.pair.source_points * source_scale,
+        predicted * target_scale + [shift, 0],
+        score.pair.target_points * target_scale + [shift, 0],
+        score.correct[:, alpha_index],
+        strict=True,
+    ):
+        colour = "#19b05b" if right else "#e5383b"
+        parts.append(f'<line x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{found[0]:.1f}" y2="{found[1]:.1f}" stroke="{colour}" stroke-width="1.3"/>')
+        parts.append(f'<circle cx="{start[0]:.1f}" cy="{start[1]:.1f}" r="2.5" fill="{colour}"/>')
+        parts.append(f'<circle cx="{truth[0]:.1f}" cy="{truth[1]:.1f}" r="4" fill="none" stroke="#fff" stroke-width="1.5"/>')
+    right = int(score.correct[:, alpha_index].sum())
+    caption = f"{escape(score.pair.name)}: {right} of {len(score.correct)} right at {alpha:g}"
+    return "\n".join(["<figure>", *parts, f"</svg><figcaption>{caption}</figcaption></figure>"])
+
+
+def _mean_error(score):
+    error = np.linalg.norm(score.points - score.pair.target_points, axis=1) / score.pair.unit
+    return float(np.minimum(np.nan_to_num(error, nan=10.0), 10.0).mean())
+
+
+def _thumbnail(record):
+    """(picture, scale): the scale takes pixels of the image to pixels of the picture."""
+    picture = Image.fromarray(read_image(record.path).rgb)
+    scale = THUMBNAIL_HEIGHT / picture.height
+    return picture.resize((max(1, round(picture.width * scale)), THUMBNAIL_HEIGHT), Image.Resampling.BILINEAR), scale
+
+
+def _embedded(picture, x):
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<image x="{x}" y="0" width="{picture.width}" height="{picture.height}" href="data:image/jpeg;base64,{data}"/>'

@@ -1,0 +1,53 @@
+"""Methods of an evaluation: a matcher for a category, and a description of everything its results depend on."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from semalign3d_core.category.storage import find_model, load_model, model_hash
+from semalign3d_core.config import preset_folder
+from semalign3d_core.errors import InputError, choice
+from semalign3d_core.matchers import MATCHERS
+
+NEEDS_MODEL = ("semalign3d",)
+HAS_PRESETS = ("semalign3d",)
+NOT_NUMERICAL = ("cli", "evaluation", "datasets", "metrics", "training", "assets")
+
+
+def make_matcher(config, category, device):
+    """(matcher, description) of ``config.method`` for a category; the description is JSON and part of the cache's keys."""
+    factory = choice("method", config.method, MATCHERS)
+    description = {"method": config.method, "preset": _preset_text(config.preset), "seed": config.seed, "code": code_hash()}
+    if config.preset and config.method not in HAS_PRESETS:
+        raise InputError(f"method {config.method} has no presets, found --preset {config.preset}; methods with presets: {', '.join(HAS_PRESETS)}")
+    options = {"preset": config.preset} if config.preset else {}
+    if config.method in NEEDS_MODEL:
+        model = load_model(find_model(category, config.models))
+        description["model"] = model_hash(model)
+        options["model"] = model.to(device)
+    return factory(**options), description
+
+
+def model_hashes(config, categories):
+    """{category: content hash} of the models a method uses; raises for one that is missing."""
+    if config.method not in NEEDS_MODEL or config.predictions is not None:
+        return {}
+    return {category: model_hash(load_model(find_model(category, config.models))) for category in categories}
+
+
+@lru_cache(maxsize=1)
+def code_hash():
+    """Hash of the sources and presets that matching depends on: results of edited code are not taken from the cache."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        if path.relative_to(package).parts[0] not in NOT_NUMERICAL:
+            digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    for path in sorted(preset_folder().glob("*.yaml")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _preset_text(preset):
+    """The name of a shipped preset (whose content is part of the code's hash), the content of a preset of the user's own."""
+    return Path(preset).read_text() if preset and Path(preset).is_file() else preset

@@ -1,0 +1,153 @@
+"""The pairs of an evaluation: what is to be scored, and what about them cannot be."""
+
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+
+from semalign3d_core.errors import FileFormatError, InputError, SemAlign3DError
+from semalign3d_core.evaluation.worker import Query, WorkItem
+
+OUTSIDE_TOLERANCE = 0.01  # of the longer image side: annotators click a little outside; further out is an error
+
+
+@dataclass(frozen=True)
+class EvaluationPair:
+    """One pair to be scored; Q common keypoints, in the order that predictions use.
+
+    name, category: of the pair
+    labels:  (Q,) keypoint indices;  source_points, target_points: (Q, 2) float32 pixels
+    unit:    reference length in pixels of the target
+    record:  the :class:`PairRecord`, None where it could not be read
+    problem: why the pair cannot be evaluated, "" if it can
+    lost_points: how many points then count as wrong: its common keypoints, or where these are unknown all of the category
+    """
+
+    name: str
+    category: str
+    labels: tuple = ()
+    source_points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    target_points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    unit: float = float("nan")
+    record: object = None
+    problem: str = ""
+    lost_points: int = 0
+
+
+def read_pairs(dataset, config):
+    """All :class:`EvaluationPair` of a configuration, in the data set's order.
+
+    With ``on_bad_input="error"`` the first bad pair raises; with ``skip`` it is kept with its ``problem``.
+    """
+    known = dataset.categories()
+    categories = config.categories or tuple(known)
+    for category in categories:
+        if category not in known:
+            raise InputError(f"unknown category {category!r}: {config.dataset} has {', '.join(known)}")
+    pairs, counts = [], dict.fromkeys(categories, 0)
+    for name in dataset.pair_names(config.split, config.layout):
+        category = name.rpartition(":")[2]
+        if category not in counts or (config.limit is not None and counts[category] >= config.limit):
+            continue
+        counts[category] += 1
+        pairs.append(_read_pair(dataset, config, name, category))
+    empty = [category for category, count in counts.items() if not count]
+    if empty and config.categories or not pairs:
+        raise InputError(f"{config.dataset}: split {config.split!r} has no pairs of {', '.join(empty)}; choose other categories or another split")
+    return pairs
+
+
+def _read_pair(dataset, config, name, category):
+    record = None
+    try:
+        record = dataset.pair(config.split, name, category)
+        return evaluation_pair(record, category, threshold_kind(dataset, config))
+    except SemAlign3DError as error:
+        if config.on_bad_input == "error":
+            raise type(error)(f"pair {name}: {error} (--on-bad-input skip counts such pairs as wrong and goes on)") from error
+        lost = len(dataset.keypoint_spec(category).names) if record is None else len(common_labels(record))
+        return EvaluationPair(name, category, record=record, problem=str(error), lost_points=lost)
+
+
+def threshold_kind(dataset, config):
+    """``box`` or ``image``: as configured, or what the data set is published with."""
+    return getattr(dataset, "threshold", "box") if config.threshold == "dataset" else config.threshold
+
+
+def evaluation_pair(record, category, kind):
+    """The :class:`EvaluationPair` of a :class:`PairRecord`; raises :class:`InputError` for what cannot be scored."""
+    labels = common_labels(record)
+    source, target = record.source.keypoints[labels], record.target.keypoints[labels]
+    for image, points in ((record.source, source), (record.target, target)):
+        _check_inside(image, labels, points)
+    unit = _unit(record.target, kind)
+    return EvaluationPair(record.name, category, tuple(labels), source, target, unit, record, lost_points=len(labels))
+
+
+def common_labels(record):
+    """Keypoints annotated in both images: in the order of the pair's own list (``kps_ids``) where it has the same ones, else ascending."""
+    both = np.isfinite(record.source.keypoints).all(1) & np.isfinite(record.target.keypoints).all(1)
+    labels = [int(k) for k in np.flatnonzero(both)]
+    try:
+        listed = [int(k) for k in record.attributes.get("kps_ids", [])]
+    except (TypeError, ValueError):
+        raise FileFormatError(f"kps_ids are {record.attributes['kps_ids']!r}, expected a list of keypoint numbers") from None
+    return listed if sorted(listed) == labels else labels
+
+
+def outside_count(pair):
+    """How many of the pair's keypoints lie outside their image, by no more than the tolerance."""
+    if pair.record is None:
+        return 0
+    sides = ((pair.record.source, pair.source_points), (pair.record.target, pair.target_points))
+    return int(sum((_overshoot(image, points) > 0).sum() for image, points in sides))
+
+
+def _overshoot(image, points):
+    """(Q,) how far points lie outside the image's pixels, in pixels."""
+    size = np.array([image.width, image.height], dtype=np.float32)
+    return np.maximum(-0.5 - points, points - (size - 0.5)).max(1, initial=0)
+
+
+def _check_inside(image, labels, points):
+    beyond = np.flatnonzero(_overshoot(image, points) > OUTSIDE_TOLERANCE * max(image.width, image.height))
+    if len(beyond):
+        x, y = points[beyond[0]]
+        raise FileFormatError(
+            f"keypoint {labels[beyond[0]]} of {image.category}/{image.name} is at ({x:g}, {y:g}), outside the image of "
+            f"{image.width} x {image.height} pixels; correct the annotation"
+        )
+
+
+def _unit(target, kind):
+    if kind == "image":
+        return float(max(target.width, target.height))
+    if target.box is None:
+        raise FileFormatError(f"{target.category}/{target.name} has no object box (bndbox); annotate it or use --threshold image")
+    unit = float(max(target.box[2] - target.box[0], target.box[3] - target.box[1]))
+    if not 0 < unit < np.inf:
+        raise FileFormatError(f"{target.category}/{target.name}: object box {target.box.tolist()} has no positive size; correct the annotation")
+    return unit
+
+
+def image_items(pairs):
+    """One :class:`WorkItem` per image that the pairs use, each image once, by category."""
+    records = {}
+    for pair in pairs:
+        for record in (pair.record.source, pair.record.target):
+            records.setdefault((record.category, record.name), record)
+    return [WorkItem(records[key]) for key in sorted(records)]
+
+
+def match_items(pairs):
+    """One :class:`WorkItem` per source image with all its pairs, neighbours in the list sharing a category."""
+
+    def source(pair):
+        return pair.record.source.category, pair.record.source.name
+
+    groups = groupby(sorted(pairs, key=lambda pair: (source(pair), pair.name)), key=source)
+    return [_match_item(list(group)) for _, group in groups]
+
+
+def _match_item(pairs):
+    return WorkItem(pairs[0].record.source, tuple(Query(pair.name, pair.record.target, pair.source_points) for pair in pairs))

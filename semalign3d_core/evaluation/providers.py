@@ -1,0 +1,114 @@
+"""Providers whose results are kept on disk in half precision.
+
+What comes out is always what the file holds, also when it was computed just now, so that a first run and a second one see
+the same numbers. Precomputed providers are files already and are not copied.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from semalign3d_core.errors import InputError
+from semalign3d_core.evidence import DepthMap, FeatureMap
+from semalign3d_core.files import sha256_of_arrays, sha256_of_file
+from semalign3d_core.image_grid import SquareGrid
+
+
+class _Cached:
+    """What the cached providers share: the wrapped provider, its spelling on the command line and the cache."""
+
+    def __init__(self, provider, spec, cache):
+        self.provider, self.spec, self.cache = provider, spec, cache
+        self.name = getattr(provider, "name", spec)
+
+    @classmethod
+    def wrap(cls, provider, spec, cache):
+        """The provider behind the cache; None and precomputed providers as they are."""
+        return provider if provider is None or spec.startswith("precomputed") else cls(provider, spec, cache)
+
+    def _depends_on(self, image, **more):
+        return {"provider": self.name, "spec": self.spec, "image": image_hash(image), "mirrored": image.mirrored, **more}
+
+
+class CachedBackbone(_Cached):
+    """A backbone behind the cache."""
+
+    @property
+    def channels(self):
+        return self.provider.channels
+
+    def extract(self, image):
+        """The :class:`FeatureMap` of an image; raises :class:`InputError` for features that are not finite."""
+
+        def compute():
+            found = self.provider.extract(image)
+            if not torch.isfinite(found.values).all():
+                raise InputError(f"{image.name}: the backbone {self.name} gave NaN or infinite features; check its weights and the image")
+            return {"padding": found.grid.padding}, {"features": found.values.half().cpu().contiguous()}
+
+        structure, tensors = self.cache.fetch("features", self._depends_on(image), compute)
+        values = torch.nn.functional.normalize(tensors["features"].float(), dim=0)
+        return FeatureMap(values, SquareGrid(image.height, image.width, values.shape[-1], structure["padding"]))
+
+
+class CachedDepth(_Cached):
+    """A depth source behind the cache."""
+
+    def estimate(self, image):
+        """The :class:`DepthMap` of an image, or None."""
+
+        def compute():
+            found = self.provider.estimate(image)
+            return ({"kind": None}, {}) if found is None else ({"kind": found.kind}, {"depth": found.values.half().cpu().contiguous()})
+
+        structure, tensors = self.cache.fetch("depth", self._depends_on(image), compute)
+        return None if structure["kind"] is None else DepthMap(tensors["depth"].float(), structure["kind"])
+
+
+class CachedMasks(_Cached):
+    """A mask source behind the cache."""
+
+    def segment(self, image, box=None, points=None):
+        """The object's mask (h, w) bool, or None."""
+
+        def compute():
+            found = self.provider.segment(image, box=box, points=points)
+            return ({"found": False}, {}) if found is None else ({"found": True}, {"mask": _bits(found)})
+
+        prompts = {"box": _plain(box), "points": _plain(points)}
+        structure, tensors = self.cache.fetch("masks", self._depends_on(image, **prompts), compute)
+        if not structure["found"]:
+            return None
+        bits = np.unpackbits(tensors["mask"].numpy(), count=image.height * image.width)
+        return torch.from_numpy(bits.reshape(image.height, image.width).astype(bool))
+
+
+def image_hash(image):
+    """What an image's content is known by: the hash of its file, or of its pixels where there is no file."""
+    if image.record is None:
+        return sha256_of_arrays({"rgb": image.rgb})
+    return sha256_of_file(image.record.path)
+
+
+def evidence_digest(evidence):
+    """Hash of everything a matcher sees of an image: features and depth as the cache rounds them, mask, camera."""
+    arrays = {
+        "features": evidence.features.values.half().cpu().numpy(),
+        "grid": np.frombuffer(repr(dataclasses.astuple(evidence.features.grid)).encode(), np.uint8),
+        "camera": np.concatenate([evidence.camera.focal.numpy(), evidence.camera.principal.numpy(), [evidence.camera.known]]),
+    }
+    if evidence.mask is not None:
+        arrays["mask"] = evidence.mask.cpu().numpy()
+    if evidence.depth is not None:
+        arrays["depth"] = evidence.depth.values.half().cpu().numpy()
+        arrays["kind"] = np.frombuffer(evidence.depth.kind.encode(), np.uint8)
+    return sha256_of_arrays(arrays)
+
+
+def _bits(mask):
+    return torch.from_numpy(np.packbits(mask.cpu().numpy().astype(bool)))
+
+
+def _plain(values):
+    return None if values is None else np.asarray(values, dtype=np.float64).tolist()

@@ -1,0 +1,147 @@
+"""The files of an evaluation: results.json, predictions.jsonl, results.csv, pairs.csv; and the table on the terminal."""
+
+import csv
+import dataclasses
+import io
+import json
+import platform
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+import semalign3d_core
+from semalign3d_core.evaluation.methods import code_hash
+from semalign3d_core.evaluation.pairs import outside_count
+from semalign3d_core.evaluation.predictions import write_predictions
+from semalign3d_core.evaluation.scoring import breakdowns, summarise
+from semalign3d_core.files import write_json, write_text
+from semalign3d_core.metrics.aggregate import alpha_key
+
+PROTOCOL = {
+    "correct": "distance < alpha x reference length (strict); a point that is missing or not finite is wrong",
+    "aggregates": {
+        "per_image": "mean over pairs of the share of right keypoints of a pair",
+        "per_point": "share of right keypoints, all pairs pooled",
+        "mean_of_categories": "plain mean over categories of per_image",
+        "pair_weighted": "mean of per_image weighted by pairs",
+        "mean_of_categories_per_point": "plain mean over categories of per_point",
+    },
+    "pck_dagger": "right, and no other common keypoint of the target is nearer to the prediction; inclusive: with <= in place of <",
+    "skipped_pairs": "count as wrong with all their keypoints in pck and pck_dagger; pck_scored_only leaves them out",
+    "pairs_without_common_keypoints": "have no score for any method: in no mean, counted as skipped",
+    "keypoints_outside_the_image": "scored as annotated up to 1 % of the image's longer side, beyond that bad input",
+}
+
+
+def plain_config(config):
+    """A configuration as JSON knows it."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(config).items()}
+
+
+def result_dictionary(evaluation):
+    """The dictionary of ``results.json``."""
+    config, scores = evaluation.config, evaluation.scores
+    summary = summarise(scores, config.alpha)
+    return {
+        "method": f"predictions:{config.predictions.name}" if config.predictions else config.method,
+        "config": plain_config(config),
+        "versions": versions(),
+        "protocol": {
+            "reference_length": {"box": "longer side of the target's object box", "image": "longer side of the target image"}[evaluation.threshold],
+            "threshold": evaluation.threshold,
+            "on_bad_input": config.on_bad_input,
+            **PROTOCOL,
+        },
+        "seeds": {"seed": config.seed},
+        "hashes": {**_data_hashes(evaluation), **evaluation.hashes},
+        "per_category": summary["per_category"],
+        "all": summary["all"],
+        "breakdowns": breakdowns(scores, config.alpha),
+        "skipped": [{"pair": s.pair.name, "reason": s.problem or "no common keypoints"} for s in scores if s.problem or s.unscorable],
+        "keypoints_outside_the_image": sum(outside_count(s.pair) for s in scores),
+        "points_not_finite": sum(int((~np.isfinite(s.points)).any(1).sum()) for s in scores if s.points is not None),
+        "extra_predictions": evaluation.extra_predictions,
+        "cache": dict(sorted(evaluation.cache.items())),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in evaluation.seconds.items()},
+    }
+
+
+def versions():
+    """Versions of whatever the numbers depend on."""
+    packages = {}
+    for name in ("torch", "numpy", "scipy", "opencv-python-headless", "pillow", "safetensors", "transformers", "diffusers"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {"semalign3d": semalign3d_core.__version__, "code": code_hash(), "python": platform.python_version(), **packages}
+
+
+def _data_hashes(evaluation):
+    """Hashes of the annotation that was scored and of the images as they were seen."""
+    annotation = sha256()
+    for score in evaluation.scores:
+        pair = score.pair
+        annotation.update(json.dumps([pair.name, list(pair.labels), pair.unit]).encode())
+        annotation.update(pair.source_points.tobytes() + pair.target_points.tobytes())
+    hashes = {"annotation": annotation.hexdigest()}
+    if evaluation.digests:
+        hashes["images"] = sha256(json.dumps(sorted(evaluation.digests.items())).encode()).hexdigest()
+    return hashes
+
+
+def write_results(evaluation):
+    """Writes all files except the report."""
+    folder, scores = evaluation.config.output, evaluation.scores
+    write_predictions(folder / "predictions.jsonl", {s.pair.name: s.points for s in scores if s.points is not None})
+    write_text(folder / "results.csv", _csv(["category", "metric", "alpha", "aggregate", "percent", "pairs", "skipped"], _score_rows(evaluation.results)))
+    write_text(folder / "pairs.csv", _csv(*_pair_table(scores, evaluation.config.alpha)))
+    write_json(folder / "results.json", evaluation.results)
+
+
+def _csv(header, rows):
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _score_rows(results):
+    places = [*results["per_category"].items(), ("all", results["all"])]
+    for category, entry in places:
+        for metric in ("pck", "pck_dagger", "pck_dagger_inclusive", "pck_scored_only"):
+            for alpha, values in (entry[metric] or {}).items():
+                for aggregate, percent in values.items():
+                    yield category, metric, alpha, aggregate, percent, entry["pairs"], entry["skipped"]
+
+
+def _pair_table(scores, alphas):
+    header = ["pair", "category", "keypoints", *(f"right@{alpha_key(a)}" for a in alphas), "skipped"]
+    rows = [(s.pair.name, s.pair.category, len(s.correct), *s.correct.sum(0).tolist(), s.problem or "no common keypoints" * s.unscorable) for s in scores]
+    return header, rows
+
+
+def terminal_table(results):
+    """The table that a user sees: PCK per image and per point, per category and over all."""
+    alphas = list(results["all"]["pck"])
+    lines = ["", f"{results['method']}: PCK in percent, per image / per point (reference: {results['protocol']['reference_length']})"]
+    lines.append(f"{'category':20s} {'pairs':>6s} {'skipped':>7s} " + " ".join(f"{'@' + a:>15s}" for a in alphas))
+    for category, entry in results["per_category"].items():
+        cells = (_pair_of(entry["pck"][a]["per_image"], entry["pck"][a]["per_point"]) for a in alphas)
+        lines.append(f"{category:20s} {entry['pairs']:6d} {entry['skipped']:7d} " + " ".join(cells))
+    total, rows = results["all"], (("mean of categories", "mean_of_categories", "mean_of_categories_per_point"), ("weighted by pairs", "pair_weighted", "per_point"))
+    for label, image, point in rows:
+        cells = (_pair_of(total["pck"][a][image], total["pck"][a][point]) for a in alphas)
+        lines.append(f"{label:20s} {total['pairs']:6d} {total['skipped']:7d} " + " ".join(cells))
+    if total["skipped"]:
+        lines.append(f"{total['skipped']} pairs skipped (see \"skipped\" in results.json); bad ones count as wrong above")
+    if results["extra_predictions"]:
+        lines.append(f"{results['extra_predictions']} predictions are of pairs that were not asked for; ignored")
+    return "\n".join(lines)
+
+
+def _pair_of(image, point):
+    return f"{'-':>15s}" if image is None else f"{image:7.2f}/{point:7.2f}"

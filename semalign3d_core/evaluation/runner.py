@@ -1,0 +1,148 @@
+"""An evaluation from the configuration to the files of its results."""
+
+import functools
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from semalign3d_core.errors import InputError
+from semalign3d_core.evaluation.engine import ENGINES
+from semalign3d_core.evaluation.methods import make_matcher, model_hashes
+from semalign3d_core.evaluation.pairs import image_items, match_items, read_pairs, threshold_kind
+from semalign3d_core.evaluation.predictions import problem_of, read_predictions
+from semalign3d_core.evaluation.results import plain_config, result_dictionary, write_results
+from semalign3d_core.evaluation.scoring import score_pair, skipped_pair
+from semalign3d_core.evaluation.worker import resolve_device, run_item
+from semalign3d_core.files import sha256_of_file, write_json
+
+
+@dataclass
+class Evaluation:
+    """What an evaluation gathers on its way to the result files.
+
+    scores: [:class:`PairScore`] in the data set's order;  results: the dictionary of ``results.json``
+    digests: {"category/image": hash of what was seen of it};  cache: counts;  seconds: {stage: wall time}
+    extra_predictions: pairs of a prediction file that nobody asked for
+    """
+
+    config: object
+    threshold: str = "box"
+    scores: list = field(default_factory=list)
+    results: dict = field(default_factory=dict)
+    hashes: dict = field(default_factory=dict)
+    digests: dict = field(default_factory=dict)
+    cache: Counter = field(default_factory=Counter)
+    seconds: dict = field(default_factory=dict)
+    extra_predictions: int = 0
+
+
+def evaluate(config):
+    """Runs an evaluation, writes its files into ``config.output`` and returns the :class:`Evaluation`."""
+    write_json(config.output / "config.json", plain_config(config))  # first of all, so that an unwritable folder costs no work
+    evaluation = Evaluation(config)
+    started = time.monotonic()
+    dataset = open_any(config.dataset)
+    with _clock(evaluation, "read"):
+        pairs = read_pairs(dataset, config)
+        evaluation.threshold = threshold_kind(dataset, config)
+    usable = [pair for pair in pairs if not pair.problem]
+    points, problems = _predicted(evaluation, usable) if config.predictions else _computed(evaluation, usable)
+    problems |= {pair.name: pair.problem for pair in pairs if pair.problem}
+    with _clock(evaluation, "score"):
+        evaluation.scores = [_score(pair, points, problems, config.alpha) for pair in pairs]
+    evaluation.seconds["total"] = time.monotonic() - started
+    evaluation.results = result_dictionary(evaluation)
+    write_results(evaluation)
+    return evaluation
+
+
+def open_any(folder):
+    """The data set in a folder."""
+    from semalign3d_core.datasets.folder import FolderDataset
+
+    return FolderDataset(folder)
+
+
+def _score(pair, points, problems, alphas):
+    if pair.name in problems:
+        return skipped_pair(pair, problems[pair.name], alphas)
+    return score_pair(pair, points.get(pair.name, np.zeros((0, 2))), alphas)
+
+
+def _predicted(evaluation, pairs):
+    """({pair: points}, {pair: problem}) of a prediction file."""
+    config = evaluation.config
+    points, problems = read_predictions(config.predictions)
+    found = {pair.name: problem_of(pair, points, problems) for pair in pairs if pair.labels}
+    found = {name: problem for name, problem in found.items() if problem}
+    if found and config.on_bad_input == "error":
+        name, problem = next(iter(found.items()))
+        raise InputError(
+            f"{config.predictions}: {len(found)} of {len(pairs)} pairs cannot be scored, first {name}: {problem} "
+            "(--on-bad-input skip counts them as wrong)"
+        )
+    evaluation.extra_predictions = len(set(points) - {pair.name for pair in pairs})
+    evaluation.hashes["predictions"] = sha256_of_file(config.predictions)
+    return points, found
+
+
+def _computed(evaluation, pairs):
+    """({pair: points}, {pair: problem}) of the configured method."""
+    config = evaluation.config
+    pairs = [pair for pair in pairs if pair.labels]
+    categories = sorted({record.category for pair in pairs for record in (pair.record.source, pair.record.target)})
+    evaluation.hashes["models"] = model_hashes(config, categories)
+    for category in categories[:1]:
+        make_matcher(config, category, "cpu")  # an unknown method or preset is found out before any work
+    bad = {}
+    with _clock(evaluation, "images"):
+        for item, result in _run(evaluation, image_items(pairs), "images", lambda item: 1):
+            if result.failures:
+                bad[str(item)] = result.failures[""]
+            evaluation.digests[str(item)] = result.digest
+    problems = {pair.name: reason for pair in pairs if (reason := _bad_image(pair, bad))}
+    points = {}
+    with _clock(evaluation, "pairs"):
+        good = [pair for pair in pairs if pair.name not in problems]
+        for item, result in _run(evaluation, match_items(good), "pairs", lambda item: len(item.queries)):
+            reasons = {q.name: result.failures[""] for q in item.queries} if "" in result.failures else result.failures
+            problems |= reasons
+            points |= result.points
+    return points, problems
+
+
+def _bad_image(pair, bad):
+    sides = (pair.record.source, pair.record.target)
+    return next((bad[name] for side in sides if (name := f"{side.category}/{side.name}") in bad), None)
+
+
+def _run(evaluation, items, what, size):
+    """Yields (item, result) as the engine delivers them, with a progress bar; bad input is an error where configured."""
+    config = evaluation.config
+    run = ENGINES[config.engine]
+    work = functools.partial(run_item, config, uuid.uuid4().hex)
+    with tqdm(total=sum(map(size, items)), desc=what, unit=what.removesuffix("s"), mininterval=0.5) as bar:
+        for index, result in run(work, items, config.workers, config.retries, resolve_device(config.device)):
+            evaluation.cache.update(result.counts)
+            if result.failures and config.on_bad_input == "error":
+                reason = next(iter(result.failures.values()))
+                raise InputError(f"{items[index]}: {reason} (--on-bad-input skip counts its pairs as wrong and goes on)")
+            yield items[index], result
+            bar.update(size(items[index]))
+
+
+class _clock:
+    """Adds the wall time of a block to ``evaluation.seconds``."""
+
+    def __init__(self, evaluation, stage):
+        self.seconds, self.stage = evaluation.seconds, stage
+
+    def __enter__(self):
+        self.started = time.monotonic()
+
+    def __exit__(self, *error):
+        self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + time.monotonic() - self.started

@@ -1,0 +1,190 @@
+"""What one process does: prepares images and matches the pairs of a source image, everything through the cache.
+
+A worker is made from the configuration alone, so that any process of any engine can make its own; see :func:`run_item`.
+"""
+
+import dataclasses
+import functools
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from semalign3d_core import backbones, depth, masks
+from semalign3d_core.errors import FileFormatError, SemAlign3DError
+from semalign3d_core.evaluation.cache import Cache
+from semalign3d_core.evaluation.methods import make_matcher
+from semalign3d_core.evaluation.packing import pack, unpack
+from semalign3d_core.evaluation.providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest
+from semalign3d_core.evidence import gather
+from semalign3d_core.files import sha256_of_arrays
+from semalign3d_core.images import read_image
+
+IMAGES_IN_MEMORY = 40  # of 11 MB each with 768 channels; more than the images of a category's test split
+
+
+@dataclass(frozen=True)
+class Query:
+    """One pair of a work item: its name, the target's record, the points to carry over (Q, 2) and, for KAP, further
+    points of the source that the target lacks."""
+
+    name: str
+    target: object
+    points: np.ndarray
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """One image (``queries`` empty: prepare it) or all pairs of one source image (match them)."""
+
+    record: object
+    queries: tuple = ()
+
+    def __str__(self):
+        return f"{self.record.category}/{self.record.name}"
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """What became of a work item.
+
+    failures: {what: reason}; what is "" for the image itself, else the name of a pair
+    points:   {pair: (Q, 2) float32 pixels of the target}
+    digest:   hash of the image's evidence; counts: cache statistics
+    """
+
+    failures: dict = field(default_factory=dict)
+    points: dict = field(default_factory=dict)
+    digest: str = ""
+    counts: dict = field(default_factory=dict)
+
+
+def run_item(config, run, item):
+    """Prepares or matches one :class:`WorkItem`; bad input becomes a failure in the :class:`ItemResult`.
+
+    run: names the evaluation, so that a process keeps nothing (models, images) from one evaluation to the next.
+    """
+    return _worker(config, run).run(item)
+
+
+@functools.lru_cache(maxsize=1)
+def _worker(config, run):
+    return Worker(config)
+
+
+class Worker:
+    """Providers, matchers and recently used images of one process."""
+
+    def __init__(self, config):
+        self.config = config
+        self.device = resolve_device(config.device)
+        self.cache = Cache(config.cache_folder)
+        self.backbone = CachedBackbone.wrap(backbones.create(config.backbone, config.dataset), config.backbone, self.cache)
+        self.depth = CachedDepth.wrap(depth.create(config.depth, config.dataset), config.depth, self.cache)
+        self.masks = CachedMasks.wrap(masks.create(config.masks, config.dataset), config.masks, self.cache)
+        self._matchers, self._images = {}, OrderedDict()
+        torch.manual_seed(config.seed)
+
+    def run(self, item):
+        """The :class:`ItemResult` of one item."""
+        self.cache.counts.clear()
+        try:
+            if item.queries:
+                points, failures = self._match(item)
+                return ItemResult(failures, points, counts=dict(self.cache.counts))
+            return ItemResult(digest=self.image(item.record)[2], counts=dict(self.cache.counts))
+        except SemAlign3DError as error:
+            return ItemResult({"": str(error)}, counts=dict(self.cache.counts))
+
+    def matcher(self, category):
+        """The (matcher, description) of a category."""
+        if category not in self._matchers:
+            self._matchers[category] = make_matcher(self.config, category, self.device)
+        return self._matchers[category]
+
+    def image(self, record):
+        """(evidence, what the matcher accepts in its place, digest) of an image; the last few are kept in memory."""
+        key = record.category, record.name
+        if key not in self._images:
+            self._images[key] = self._load(record)
+            while len(self._images) > IMAGES_IN_MEMORY:
+                self._images.popitem(last=False)
+        self._images.move_to_end(key)
+        return self._images[key]
+
+    def _load(self, record):
+        image = read_image(record.path, record)
+        if (image.height, image.width) != (record.height, record.width):
+            raise FileFormatError(
+                f"{record.path} has {image.width} x {image.height} pixels, its annotation says {record.width} x {record.height}; "
+                "restore the file or the annotation"
+            )
+        image = dataclasses.replace(image, name=f"{record.category}/{record.name}")
+        evidence = gather(image, self.backbone, self.depth, self.masks, box=record.box)
+        digest = evidence_digest(evidence)
+        evidence = _on_device(dataclasses.replace(evidence, image=None), self.device)
+        return evidence, self._prepared(record, evidence, digest), digest
+
+    def _prepared(self, record, evidence, digest):
+        matcher, description = self.matcher(record.category)
+        if not hasattr(matcher, "prepare"):
+            return evidence
+        known = _known(evidence)
+        structure, tensors = self.cache.fetch(
+            "prepared", {"evidence": digest, **description}, lambda: pack(matcher.prepare(evidence), known)
+        )
+        return unpack(structure, tensors, known, self.device)
+
+    def _match(self, item):
+        """({pair: points}, {pair: reason}) of all pairs of one source image, as one entry of the cache."""
+        source, targets, failures = self.image(item.record), {}, {}
+        for query in item.queries:
+            try:
+                targets[query.name] = self.image(query.target)
+            except SemAlign3DError as error:
+                failures[query.name] = str(error)
+        queries = [q for q in item.queries if q.name in targets]
+        matcher, description = self.matcher(item.record.category)
+        depends_on = {
+            "source": source[2],
+            "targets": [targets[q.name][2] for q in queries],
+            "points": sha256_of_arrays({f"{i}": q.points for i, q in enumerate(queries)}),
+            **description,
+        }
+        structure, tensors = self.cache.fetch("matches", depends_on, lambda: self._matched(matcher, source, targets, queries))
+        return {q.name: tensors[f"p{i}"].numpy() for i, q in enumerate(queries)}, failures
+
+    def _matched(self, matcher, source, targets, queries):
+        with torch.no_grad():
+            found = [matcher.match(source[1], targets[q.name][1], torch.from_numpy(q.points).to(self.device)).points for q in queries]
+        return {}, {f"p{i}": points.detach().float().cpu().contiguous() for i, points in enumerate(found)}
+
+
+def resolve_device(name):
+    """``auto`` is CUDA where there is one; the rest is as named."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _known(evidence):
+    """The parts of the evidence that prepared values may refer to."""
+    return {
+        "evidence": evidence,
+        "features": evidence.features,
+        "features.values": evidence.features.values,
+        "camera": evidence.camera,
+        "mask": evidence.mask,
+        "depth": evidence.depth,
+        "depth.values": None if evidence.depth is None else evidence.depth.values,
+    }
+
+
+def _on_device(evidence, device):
+    if str(device) == "cpu":
+        return evidence
+    features = dataclasses.replace(evidence.features, values=evidence.features.values.to(device))
+    mask = None if evidence.mask is None else evidence.mask.to(device)
+    found = None if evidence.depth is None else dataclasses.replace(evidence.depth, values=evidence.depth.values.to(device))
+    return dataclasses.replace(evidence, features=features, mask=mask, depth=found)
