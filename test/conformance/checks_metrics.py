@@ -1,9 +1,10 @@
 """Vectors of the correspondence metrics."""
 
 import numpy as np
+import torch
 from compare import difference, exact
 
-from semalign3d_core.image_grid import canvas_placement, keypoints_to_canvas
+from semalign3d_core.image_grid import canvas_placement, keypoints_to_canvas, patch_index
 from semalign3d_core.metrics.aggregate import PckAccumulator, weighted_mean
 from semalign3d_core.metrics.average_precision import average_precision
 from semalign3d_core.metrics.kap import KAP_VARIANTS, KapAccumulator, KapPair, kap_samples
@@ -98,7 +99,28 @@ def _keypoint_padding(data, path):
         yield difference(f"threshold {i}", max(x2 - x1, y2 - y1) * scale, data["threshold"][i], **ATOL)
 
 
+def _nn_transfer(data, path):
+    from semalign3d_core.matchers.soft_argmax import arg_max, soft_arg_max, window_soft_arg_max
+
+    cells, side = int(data["num_patches"]), float(data["anno_size"])
+    stride = side / cells
+    for i, keypoints in enumerate(data["src_kps"]):
+        index = patch_index(keypoints, side, cells)
+        yield exact(f"src_patch_idx {i}", index, data["src_patch_idx"][i])
+        similarity = torch.from_numpy(data["src_desc"][i])[index] @ torch.from_numpy(data["trg_desc"][i]).T
+        similarity = similarity.reshape(-1, cells, cells)
+        found = {
+            "pred_hard": arg_max(similarity),
+            "pred_soft_window2": window_soft_arg_max(similarity, 2),
+            "pred_soft_full": soft_arg_max(similarity),
+        }
+        for name, position in found.items():
+            pixels = position.clamp(0, cells - 1) * stride + stride // 2
+            yield difference(f"{name} {i}", pixels, data[name][i], atol=1e-3 if name == "pred_hard" else 2e-2, rtol=0)
+
+
 CHECKS = {
+    "nn_transfer": _nn_transfer,
     "pck": _pck,
     "pck_aggregate": _pck_aggregate,
     "kap": _kap,
