@@ -28,7 +28,7 @@ class Materials:
 
 
 def random_materials(rng, count, unit=1.0):
-    """``count`` random textures for surfaces whose coordinates are measured in ``unit``."""
+    """``count`` random textures for surfaces whose coordinates are measured in ``unit`` (a number or (count, 1, 1))."""
     kind = rng.choice(4, size=count, p=(0.35, 0.25, 0.25, 0.15))  # plain, soft noise, hard blotches, stripes
     direction = rng.normal(size=(count, WAVES, 3))
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
@@ -131,7 +131,7 @@ def random_effects(rng):
 
 def develop(radiance, effects):
     """Radiance (h, w, 3) to the picture (h, w, 3) uint8."""
-    exposed = effects.gain * radiance / max(np.percentile(radiance, 90), 1e-3) * 0.75
+    exposed = 0.9 * effects.gain * radiance / max(np.percentile(radiance, 98), 1e-3)
     picture = np.clip(exposed * effects.cast, 0, 1) ** (effects.gamma / 2.2)
     picture = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), effects.blur)
     noise = np.random.default_rng(effects.seed).standard_normal(picture.shape, dtype=np.float32)

@@ -56,7 +56,12 @@ def build_chair(p):
     parts += both_sides(box("arm_left", "arm", (back - 0.5 * p.arm_width, arm - 0.03, zb - 0.5 * thick), (outer, arm, arm_end)))
     post = [(back, arm - 0.02, arm_end - 0.05), (back, h - 0.5 * p.seat_thickness, arm_end - 0.05)]
     parts += both_sides(tube("arm_post_left", "frame", post, 0.015))
-    half = {"back_top": back_point(1, 1), "seat_back": (back, h, zb), "seat_front": (front, h, zf), "arm_front": (back, arm, arm_end)}
+    half = {
+        "back_top": back_point(1, 1) - (0, 0, 0.5 * thick),
+        "seat_back": (back, h, zb),
+        "seat_front": (front, h, zf),
+        "arm_front": (back, arm, arm_end),
+    }
     half |= {"leg_front": (front - inset + p.splay, 0, zf - inset + p.splay), "leg_back": (back - inset + p.splay, 0, zb + inset - p.splay)}
     keypoints = {f"{k}_{s}": np.asarray(v) * (x, 1, 1) for k, v in half.items() for s, x in (("left", 1), ("right", -1))}
     absent = _absent_chair_parts(p)
@@ -140,8 +145,8 @@ def build_tvmonitor(p):
     parts += _tv_stand(p, floor, panel)
     base = 0.5 * p.base_width * p.width
     half = {
-        "frame_top": (w, h, 0),
-        "frame_bottom": (w, 0, 0),
+        "frame_top": (w, h, -0.5 * panel),
+        "frame_bottom": (w, 0, -0.5 * panel),
         "screen_top": (inner, h - bezel, -inset),
         "screen_bottom": (inner, chin, -inset),
     }

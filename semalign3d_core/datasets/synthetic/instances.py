@@ -7,7 +7,7 @@ silhouette points, so its object frame is the frame of the view, with azimuth 0.
 """
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import SimpleNamespace
 
@@ -27,6 +27,7 @@ class Category:
     frontal: None for all azimuths alike, else the half width in degrees within which 3 of 4 views lie
     roll:    standard deviation of the camera's roll in degrees
     surface_tolerance: how far in front of a keypoint the surface may lie while it still counts as visible (share of the diameter)
+    facing: {start of keypoint names: direction}: keypoints that are visible only to a camera on that side
     """
 
     names: tuple
@@ -35,7 +36,8 @@ class Category:
     flags: dict
     frontal: float | None = None
     roll: float = 6.0
-    surface_tolerance: float = 0.025
+    surface_tolerance: float = 0.04
+    facing: dict = field(default_factory=dict)
 
 
 CATEGORIES = {
@@ -48,11 +50,18 @@ CATEGORIES = {
         roll=15.0,
         surface_tolerance=0.12,
     ),
-    "mug": Category(vessels.MUG_NAMES, vessels.build_mug, vessels.MUG_RANGES, vessels.MUG_FLAGS, roll=10.0),
+    "mug": Category(vessels.MUG_NAMES, vessels.build_mug, vessels.MUG_RANGES, vessels.MUG_FLAGS, roll=10.0, surface_tolerance=0.06),
     "chair": Category(furniture.CHAIR_NAMES, furniture.build_chair, furniture.CHAIR_RANGES, furniture.CHAIR_FLAGS),
     "car": Category(vehicles.CAR_NAMES, vehicles.build_car, vehicles.CAR_RANGES, vehicles.CAR_FLAGS),
     "aeroplane": Category(vehicles.PLANE_NAMES, vehicles.build_aeroplane, vehicles.PLANE_RANGES, vehicles.PLANE_FLAGS, roll=8.0),
-    "tvmonitor": Category(furniture.TV_NAMES, furniture.build_tvmonitor, furniture.TV_RANGES, furniture.TV_FLAGS, frontal=65.0),
+    "tvmonitor": Category(
+        furniture.TV_NAMES,
+        furniture.build_tvmonitor,
+        furniture.TV_RANGES,
+        furniture.TV_FLAGS,
+        frontal=65.0,
+        facing={"screen": (0.0, 0.0, 1.0)},
+    ),
 }
 
 

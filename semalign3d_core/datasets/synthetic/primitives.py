@@ -29,15 +29,24 @@ class Part:
         return replace(self, name=name, vertices=self.vertices * np.array([-1.0, 1.0, 1.0]), faces=self.faces[:, ::-1])
 
 
-def loft(name, group, rings, smooth=True):
-    """A closed surface through ``rings`` (n, m, 3) of m points each, with flat ends (creased: the end rings are doubled)."""
+def shell(name, group, rings):
+    """A smooth surface through ``rings`` (n, m, 3) of m points each, open at both ends."""
     rings = np.asarray(rings, dtype=float)
     count, around = rings.shape[:2]
     body, rows = rings.reshape(-1, 3), np.arange(count - 1)[:, None] * around
     here, there = np.arange(around), np.roll(np.arange(around), -1)
     a, b, c, d = rows + here, rows + there, rows + around + here, rows + around + there
     sides = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([b, d, c], -1).reshape(-1, 3)])
-    vertices, faces = [body], [sides]
+    return Part(name, body, sides, group, smooth=True)
+
+
+def loft(name, group, rings, smooth=True):
+    """A closed surface through ``rings`` (n, m, 3) with flat ends (creased: the end rings are doubled)."""
+    rings = np.asarray(rings, dtype=float)
+    open_surface = shell(name, group, rings)
+    around = rings.shape[1]
+    here, there = np.arange(around), np.roll(np.arange(around), -1)
+    vertices, faces = [open_surface.vertices], [open_surface.faces]
     for ring in (rings[0], rings[-1]):
         start = sum(len(v) for v in vertices)
         vertices.append(np.concatenate([ring, ring.mean(0, keepdims=True)]))
@@ -46,13 +55,22 @@ def loft(name, group, rings, smooth=True):
 
 
 def revolve(name, group, profile, around=32, axis="y", centre=(0, 0, 0)):
-    """A surface of revolution: ``profile`` (n, 2) of (radius, height along the axis); doubled points make a crease."""
+    """A solid of revolution: ``profile`` (n, 2) of (radius, height along the axis); doubled points make a crease."""
+    return loft(name, group, _turned(profile, around, axis, centre))
+
+
+def hoop(name, group, profile, around=32):
+    """As :func:`revolve` around y, but open: a band or ring without discs at its ends."""
+    return shell(name, group, _turned(profile, around, "y", (0, 0, 0)))
+
+
+def _turned(profile, around, axis, centre):
     profile = np.asarray(profile, dtype=float)
     angle = 2 * np.pi * np.arange(around) / around
     radius, height = profile[:, :1], np.broadcast_to(profile[:, 1:], (len(profile), around))
     first, second = radius * np.sin(angle), radius * np.cos(angle)
     columns = {"y": (first, height, second), "x": (height, first, second), "z": (first, second, height)}[axis]
-    return loft(name, group, np.stack(columns, -1) + np.asarray(centre, dtype=float))
+    return np.stack(columns, -1) + np.asarray(centre, dtype=float)
 
 
 def tube(name, group, path, radius, around=10, up=(0.0, 0.0, 1.0)):

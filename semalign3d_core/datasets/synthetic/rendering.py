@@ -245,7 +245,18 @@ def _visible(instance, view, tracer, keypoints, pixels):
     triangle, depth, _ = tracer.hits(rays)
     free = (triangle < 0) | (depth > keypoints[:, 2] - tolerance)
     inside = (pixels >= 0).all(1) & (pixels[:, 0] <= view.width - 1) & (pixels[:, 1] <= view.height - 1)
-    return present & free & inside
+    return present & free & inside & _faces_camera(instance, view)
+
+
+def _faces_camera(instance, view):
+    """(K,) bool: False for keypoints that exist on one side only, seen from the other side."""
+    definition = CATEGORIES[instance.category]
+    camera = view.camera_position(instance.diameter) - np.nan_to_num(instance.keypoints)
+    faces = np.ones(len(definition.names), dtype=bool)
+    for start, direction in definition.facing.items():
+        rows = [k for k, name in enumerate(definition.names) if name.startswith(start)]
+        faces[rows] = camera[rows] @ np.asarray(direction) > 0
+    return faces
 
 
 def _leaves_picture(instance, view):

@@ -56,7 +56,8 @@ def random_surroundings(instance, view, rng, config=SceneConfig()):  # noqa: B00
     near, far = points[:, 2].min(), points[:, 2].max()
     wall = far + diameter * np.exp(rng.uniform(np.log(0.35), np.log(6.0)))
     pieces = [_wall(view, wall, rng)]
-    upright = view.rotation[1, 1] < -0.1 and view.elevation > 4  # the object's y points up in the picture, the camera looks down
+    camera = view.camera_position(diameter) - (0, instance.vertices[:, 1].min(), 0)
+    upright = view.rotation[1, 1] < -0.1 and camera[1] > 0.12 * np.linalg.norm(camera)  # seen from clearly above the floor
     if upright and rng.random() < config.floor_rate:
         pieces.append(_floor(instance, view, wall))
     owners = [BACKGROUND] * len(pieces)
@@ -84,7 +85,7 @@ def _assemble(pieces, owners, diameter, rng, groups, config):
         np.concatenate(normals),
         np.concatenate(owner),
         np.concatenate(material),
-        random_materials(rng, count, config.unit_texture * diameter),
+        random_materials(rng, count, config.unit_texture * diameter * np.exp(rng.uniform(0, 1.5, (count, 1, 1)))),
         random_materials(rng, groups, config.unit_texture),
         random_light(rng),
     )
@@ -113,14 +114,14 @@ def _floor(instance, view, wall):
 def _clutter(view, box, depths, diameter, rng):
     """An object-like thing beside or behind the object."""
     near, far, wall = depths
-    size = diameter * rng.uniform(0.12, 0.6)
+    share = rng.uniform(0.06, 0.4)  # apparent size, of the longer image side
     pixel = rng.uniform((-0.1 * view.width, -0.1 * view.height), (1.1 * view.width, 1.1 * view.height))
-    inside = np.all(pixel > box[:2]) and np.all(pixel < box[2:])
-    depth = rng.uniform(far + 0.3 * size, max(wall, far + 0.5 * size)) if inside or rng.random() < 0.6 else rng.uniform(near, far)
-    if depth < far + 0.5 * size:  # beside the object: keep clear of its box
-        margin = view.focal * max(view.height, view.width) * 0.6 * size / depth
-        if np.all(pixel > box[:2] - margin) and np.all(pixel < box[2:] + margin):
-            depth = far + 0.6 * size
+    margin = 0.7 * share * max(view.height, view.width)
+    beside = np.any(pixel < box[:2] - margin) or np.any(pixel > box[2:] + margin)
+    depth = rng.uniform(near, far) if beside and rng.random() < 0.5 else rng.uniform(far, max(wall, far + 0.2 * diameter))
+    size = share * depth / view.focal
+    if not beside:
+        depth += 0.8 * size  # the thing reaches about that far towards the camera
     return _blob(view.back_project(pixel, depth), size, rng)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from semalign3d_core.datasets.synthetic.primitives import revolve, tube
+from semalign3d_core.datasets.synthetic.primitives import hoop, revolve, tube
 
 BOTTLE_RANGES = {
     "height": (0.16, 0.36),
@@ -43,7 +43,7 @@ def build_bottle(p):
     parts.append(revolve("cap", "cap", cap_profile, around=40))
     low, high = p.label_low * height, p.label_high * height
     band = [(1.012 * np.interp(y, lower[:, 1], lower[:, 0]), y) for y in np.linspace(low, high, 5)]
-    parts.append(revolve("label", "label", band, around=40))
+    parts.append(hoop("label", "label", band, around=40))
     top = 0.93 * cap if p.cap else neck
     middle = 0.5 * shoulder
     radii = (top, cap, neck, radius, np.interp(middle, lower[:, 1], lower[:, 0]), base)
@@ -88,9 +88,15 @@ def build_mug(p):
     profile = np.concatenate([[(0.3 * base, foot), side[0], side[0]], side[1:], side[-1:], hollow[:1], hollow])
     parts = [revolve("body", "body", profile, around=40)]
     ring = [(0.70 * base, foot + 1e-3), (0.78 * base, 0), (0.86 * base, 0), (0.9 * base, foot + 1e-3)]
-    parts.append(revolve("foot_ring", "body", ring, around=40))
-    lip = [(radius, height * 0.93), (radius * 1.04, height * 0.96), (radius * 1.04, height), (radius, height)]
-    parts.append(revolve("lip", "handle", lip, around=40))
+    parts.append(hoop("foot_ring", "body", ring, around=40))
+    lip = [
+        (radius, height * 0.93),
+        (radius * 1.04, height * 0.96),
+        (radius * 1.04, height),
+        (inner[-1], height),
+        (inner[-1], 0.95 * height),
+    ]
+    parts.append(hoop("lip", "handle", lip, around=40))
     low, high = (p.handle_centre - p.handle_half) * height, (p.handle_centre + p.handle_half) * height
     thickness = p.thickness * height
 

@@ -60,6 +60,10 @@ class View:
         """(2,) tangents of half the field of view."""
         return np.array([self.width, self.height]) / (2 * self.focal * max(self.height, self.width))
 
+    def camera_position(self, diameter):
+        """(3,) the camera in the object frame."""
+        return -self.rotation.T @ self.translation / diameter
+
     def to_camera(self, points, diameter):
         """Object-frame points (..., 3) to the camera frame in metres."""
         return diameter * points @ self.rotation.T + self.translation
@@ -90,7 +94,22 @@ def random_view(instance, rng, size, config=ViewConfig()):  # noqa: B008 (frozen
     fill = rng.uniform(*(config.truncated_fill if truncated else config.small_fill if small else config.fill))
     rotation = rotation_matrix(azimuth, elevation, roll)
     view = View(height, width, focal, azimuth, elevation, roll, rotation, np.zeros(3))
-    return place(instance, view, fill, _box_shift(rng, fill, (height, width), truncated))
+    return _seen_from(instance, place(instance, view, fill, _box_shift(rng, fill, (height, width), truncated)))
+
+
+def _seen_from(instance, view):
+    """The view with the azimuth and elevation at which the camera really sees the object, which need not lie on the optical axis.
+
+    The frame of a rotationally symmetric object is turned so that its azimuth is exactly 0.
+    """
+    camera = view.camera_position(instance.diameter)
+    azimuth = np.arctan2(camera[0], camera[2])
+    elevation = np.rad2deg(np.arcsin(camera[1] / np.linalg.norm(camera)))
+    if CATEGORIES[instance.category].frontal == 0:
+        sine, cosine = np.sin(azimuth), np.cos(azimuth)
+        turn = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+        return replace(view, rotation=view.rotation @ turn, azimuth=0.0, elevation=elevation)
+    return replace(view, azimuth=np.rad2deg(azimuth) % 360, elevation=elevation)
 
 
 def _box_shift(rng, fill, size, truncated):
@@ -137,7 +156,8 @@ def orbit_views(instance, count, size, turns=1.0, focal=1.5, fill=0.7, elevation
         tilt = elevation[0] + (elevation[1] - elevation[0]) * 0.5 * (1 + wave)
         roll = (25.0 if symmetric else 5.0) * np.sin(4 * np.pi * phase)
         view = View(height, width, focal, azimuth, tilt, roll, rotation_matrix(azimuth, tilt, roll), np.zeros(3))
-        views.append(place(instance, view, fill * (1 + 0.12 * np.cos(2 * np.pi * phase)), _sway(phase, longer=max(height, width))))
+        placed = place(instance, view, fill * (1 + 0.12 * np.cos(2 * np.pi * phase)), _sway(phase, longer=max(height, width)))
+        views.append(_seen_from(instance, placed))
     return views
 
 
