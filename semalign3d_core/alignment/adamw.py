@@ -61,12 +61,13 @@ class AdamWSolver:
         projections = project_points(category.lift @ keypoints, focal, observation.principal)
         cloud, points = projections[:, : category.dense], projections[:, category.dense :]
         sigma = keypoints.new_full((len(keypoints),), unit)
-        result = config.weight_dense * energy.dense_reconstruction(observation.pixel_log, observation.pixels, cloud, sigma * at["sigma_dense"])
+        dense_seen = observation.pixel_log, observation.pixels
+        result = config.weight_dense * energy.dense_reconstruction(*dense_seen, cloud, sigma * at["sigma_dense"])
         result = result + config.weight_geometry * energy.geometric_consistency(keypoints, self._rows(generator))
         result = result + config.weight_depth * energy.depth_regularisation(keypoints)
         if at["weight_sparse"] > 0:
-            sparse = energy.sparse_reconstruction(observation.keypoint_log, observation.keypoint_cells, points, sigma * at["sigma_sparse"])
-            result = result + at["weight_sparse"] * sparse
+            keypoints_seen = observation.keypoint_log, observation.keypoint_cells
+            result = result + at["weight_sparse"] * energy.sparse_reconstruction(*keypoints_seen, points, sigma * at["sigma_sparse"])
         if observation.field is not None and at["weight_background"] > 0:
             result = result + at["weight_background"] * energy.background(cloud, observation.field, self.cap * unit) / unit
         return result

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from semalign3d_core.alignment.category_tensors import CategoryTensors, spread_rows
-from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.confidence import probability, statistics, undetermined_axis
+from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.observation import observe
 from semalign3d_core.alignment.poses import Candidates, project_points
 from semalign3d_core.alignment.report import make_alignment

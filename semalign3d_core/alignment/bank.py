@@ -9,15 +9,15 @@ from semalign3d_core.alignment.poses import TYPICAL_SCALE, fit_box, poses_in_box
 from semalign3d_core.geometry import rotation_from_vector, uniform_rotations
 
 BUFFER = 12  # side of the depth buffer that decides visibility
-COARSE = 10  # side of the grid on which coverage of the mask is judged
 
 
 @dataclass(frozen=True)
 class ViewpointBank:
     """R rotations with what they show of J' scoring points.
 
-    rotations: (R, 3, 3); chosen: (J',) indices into the category's points; projected: (R, J', 2) for f = 1;
-    low, high: (R, 2) extents of the whole cloud's projection; visible: (R, J') bool by a coarse depth buffer
+    rotations: (R, 3, 3); chosen: (J',) indices into the category's points; projected: (2, R, J') for f = 1;
+    low, high: (R, 2) extents of the whole cloud's projection; visible: (R, J') weights that sum to one over the points
+    that a coarse depth buffer shows
     """
 
     rotations: torch.Tensor
@@ -33,8 +33,9 @@ def make_bank(category, rotations, config):
     rotated = category.points @ rotations.transpose(1, 2)
     projected = rotated[..., :2] / (1 + TYPICAL_SCALE * rotated[..., 2:])
     chosen = scoring_points(category, config.points)
-    visible = _front_points(projected, rotated[..., 2])
-    return ViewpointBank(rotations, chosen, projected[:, chosen].contiguous(), projected.amin(1), projected.amax(1), visible[:, chosen])
+    visible = _front_points(projected, rotated[..., 2])[:, chosen].to(projected)
+    shown = projected[:, chosen].movedim(-1, 0).contiguous()
+    return ViewpointBank(rotations, chosen, shown, projected.amin(1), projected.amax(1), visible / visible.sum(1, keepdim=True).clamp(min=1))
 
 
 def bank_rotations(pose_rotations, config, seed=0):
@@ -100,51 +101,53 @@ def score_bank(bank, observation):
     Mean tolerance-map value at the projected visible points + half of (share of points inside the mask + share of mask
     cells covered). Without a mask only the first part is known.
     """
-    tolerance, spacing, origin, shape = tolerance_map(observation, bank.chosen)
+    tolerance, spacing, origin = tolerance_map(observation, bank.chosen)
+    rows, columns = tolerance.shape[1:]
     scale, centre = fit_box(bank.low, bank.high, observation.boxes[:, None])
-    position = scale[..., None, None] * bank.projected + centre[..., None, :]  # (Nb, R, J', 2)
-    cell = ((position - origin) / spacing).round()
-    column, row = cell.unbind(-1)
-    inside = (column >= 0) & (column < shape[1]) & (row >= 0) & (row < shape[0])
-    index = row.clamp(0, shape[0] - 1) * shape[1] + column.clamp(0, shape[1] - 1)
-    offset = torch.arange(len(bank.chosen), device=index.device) * (shape[0] * shape[1])
-    value = tolerance.reshape(-1)[(index + offset).long()] * inside
-    visible = bank.visible.to(value)
-    score = (value * visible).sum(-1) / visible.sum(-1)
+    scale, centre = scale / spacing, (centre - origin) / spacing + 0.5  # so that truncation rounds; -0.5 ... 0 rounds up, harmlessly
+    column = torch.addcmul(centre[..., :1], scale[..., None], bank.projected[0])  # (Nb, R, J')
+    row = torch.addcmul(centre[..., 1:], scale[..., None], bank.projected[1])
+    inside = (torch.minimum(column, row) >= 0) & (column < columns) & (row < rows)
+    column, row = column.clamp(0, columns - 1).int(), row.clamp(0, rows - 1).int()
+    cell = row * columns + column
+    offset = torch.arange(len(bank.chosen), device=cell.device, dtype=torch.int32) * (rows * columns)
+    value = tolerance.reshape(-1).index_select(0, (cell + offset).reshape(-1)).reshape(cell.shape)
+    score = torch.einsum("brj,rj->br", value * inside, bank.visible)
     if observation.field is None:
         return score
-    outside = observation.field.sample(position) > 0.02 * observation.size
-    return score + 0.5 * ((~outside).to(value).mean(-1) + _covered_share(position, observation))
+    mask = pooled_coverage(observation.region, rows, columns)
+    on_mask = (mask.reshape(-1).index_select(0, cell.reshape(-1)).reshape(cell.shape) * inside).mean(-1)
+    return score + 0.5 * (on_mask + _covered_share(row, column, inside, mask))
 
 
 def tolerance_map(observation, chosen):
     """Likelihood of each chosen point maximised over windows of 4 x 4 cells, so that it forgives about two cells.
 
-    Returns the map (J', h, w), its node spacing in L, the position (2,) of its first node, and (h, w).
+    Returns the map (J', h, w), its node spacing in L and the position (2,) of its first node.
     """
     region = observation.region
-    log = observation.log_semantic[chosen].reshape(1, -1, region.rows, region.columns)
-    pooled = torch.nn.functional.max_pool2d(log, 4, 2, padding=1, ceil_mode=True)[0].exp()
+    log = observation.log_semantic[chosen].reshape(-1, region.rows, region.columns)
+    for _ in range(2):  # columns, then rows: pairs (2i-1, 2i), then two neighbouring pairs
+        padded = torch.nn.functional.pad(log, (1, 3 - log.shape[-1] % 2), value=-torch.inf)
+        pairs = torch.maximum(padded[..., ::2], padded[..., 1::2])
+        log = torch.maximum(pairs[..., :-1], pairs[..., 1:]).transpose(1, 2)
     # Window i covers cells 2i-1 ... 2i+2: its centre is half a cell behind cell 2i.
-    return pooled, 2 * region.spacing, region.origin + 0.5 * region.spacing, pooled.shape[1:]
+    return log.exp().contiguous(), 2 * region.spacing, region.origin + 0.5 * region.spacing
 
 
-def _covered_share(position, observation):
-    """Share of coarse cells of the mask that hold a projected point, (Nb, R)."""
-    box = observation.boxes[0]
-    side = box[2:] - box[:2]
-    region = observation.region
-    cell = _coarse(region.centres(), box, side)
-    filled = torch.zeros(COARSE * COARSE + 1).to(box).index_add(0, cell, (region.coverage > 0.5).to(box))[:-1]
-    filled = (filled >= 0.3 * filled.amax()).to(box)
-    held = torch.zeros(*position.shape[:2], COARSE * COARSE + 1, dtype=torch.bool, device=box.device)
-    held.scatter_(2, _coarse(position, box, side), True)
-    return (held[..., :-1].to(box) @ filled) / filled.sum()
+def pooled_coverage(region, rows, columns):
+    """(rows, columns) 1 where a node of the tolerance map lies on the mask (at least half of its four cells do)."""
+    coverage = region.coverage.reshape(1, 1, region.rows, region.columns)
+    padded = torch.nn.functional.pad(coverage, (0, 2 * columns - region.columns, 0, 2 * rows - region.rows))
+    return (torch.nn.functional.avg_pool2d(padded, 2)[0, 0] >= 0.4).to(coverage)
 
 
-def _coarse(position, box, side):
-    """Index of the coarse cell of the box that holds each position (..., 2); the last index means outside."""
-    cell = ((position - box[:2]) / side * COARSE).floor()
-    outside = ((cell < 0) | (cell >= COARSE)).any(-1)
-    index = cell[..., 1] * COARSE + cell[..., 0]
-    return torch.where(outside, torch.full_like(index, COARSE * COARSE), index).long()
+def _covered_share(row, column, inside, mask):
+    """Share (Nb, R) of the mask's cells, two nodes wide, that hold a projected point."""
+    rows, columns = (mask.shape[0] + 1) // 2, (mask.shape[1] + 1) // 2
+    filled = torch.nn.functional.avg_pool2d(mask[None, None], 2, ceil_mode=True)[0, 0].reshape(-1) >= 0.5
+    nowhere = rows * columns
+    cell = torch.where(inside, (row >> 1) * columns + (column >> 1), nowhere).long()
+    held = torch.zeros(*cell.shape[:2], nowhere + 1, device=cell.device).to(mask)
+    held.scatter_(2, cell, 1.0)
+    return held[..., :-1] @ filled.to(mask) / filled.sum().clamp(min=1)

@@ -45,7 +45,7 @@ class CategoryTensors:
         """From a :class:`CategoryModel`; ``modes`` is the largest number of deformation modes used."""
         keep = model.present.nonzero()[:, 0]
         if len(keep) < 4:
-            raise InputError(f"the model of {model.category!r} has {len(keep)} annotated keypoints; at least 4 are needed to place it in an image")
+            raise InputError(f"the model of {model.category!r} has {len(keep)} annotated keypoints, at least 4 are needed")
         shape = model.shape[keep]
         betas = _present_rows(model.betas, model.present)
         basis, variances = _largest(model.modes[:, keep], model.mode_variances, modes)

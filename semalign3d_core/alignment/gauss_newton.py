@@ -27,6 +27,9 @@ class GaussNewtonSolver:
     def __init__(self, category, pose_rotations, config):
         self.category, self.config, self.bank_config = category, config.gauss_newton, config.bank
         self.bank = make_bank(category, bank_rotations(pose_rotations, config.bank), config.bank)
+        modes = category.point_modes  # (3, J, M)
+        self.mode_columns = modes.reshape(-1, modes.shape[-1]).T.contiguous()
+        self.mode_rows = modes.transpose(1, 2).reshape(3, -1).contiguous()
         self.rival_trace = 1 + 2 * math.cos(math.radians(config.selection.rival_degrees))
 
     def solve(self, observation):
@@ -75,23 +78,21 @@ class GaussNewtonSolver:
         turned, position, projected, focal = self._place(observation, poses)
         weight, pull, energy = self._pulls(observation, projected, sigma)
         jacobian = self._jacobian(poses, turned, position, projected, focal, observation)
-        rows = jacobian * weight.sqrt()[:, None, :, None]
-        rows = rows.reshape(len(rows), -1, rows.shape[-1])
-        hessian = rows.transpose(1, 2) @ rows
-        gradient = torch.einsum("bcjd,bjc->bd", jacobian, pull)
+        rows = (jacobian * weight.sqrt()[:, None, None]).flatten(0, 1)
+        hessian = (rows @ rows.transpose(1, 2)).unflatten(0, (-1, 2)).sum(1)
+        gradient = (jacobian.flatten(0, 1) @ pull.transpose(1, 2).reshape(len(rows), -1, 1)).unflatten(0, (-1, 2)).sum(1)[..., 0]
         return self._add_priors(poses, hessian, gradient, energy)
 
     def _place(self, observation, poses):
-        """Points turned and scaled (B, J, 3), in the camera frame, projected (B, J, 2), and focal lengths (B, 2)."""
+        """Points turned and scaled (B, 3, J), in the camera frame (B, 3, J), projected (B, J, 2), and focal lengths (B, 2)."""
         category = self.category
-        offset = (poses.coefficients @ category.point_modes.reshape(-1, category.point_modes.shape[-1]).T).reshape(len(poses.shift), 3, -1)
-        shape = category.points.T + offset
-        turned = ((poses.log_scale.exp()[:, None, None] * poses.rotation) @ shape).transpose(1, 2)
-        depth = (turned[..., 2] + 1).clamp(min=NEAREST)
-        position = torch.cat([turned[..., :2] + poses.shift[:, None], depth[..., None]], -1)
+        shape = category.points.T + (poses.coefficients @ self.mode_columns).reshape(len(poses.shift), 3, -1)
+        turned = (poses.log_scale.exp()[:, None, None] * poses.rotation) @ shape
+        depth = (turned[:, 2:] + 1).clamp(min=NEAREST)
+        position = torch.cat([turned[:, :2] + poses.shift[..., None], depth], 1)
         focal = observation.focal * poses.log_focal.exp()[:, None]
-        projected = focal[:, None] * position[..., :2] / depth[..., None] + observation.principal
-        return turned, position, projected, focal
+        projected = focal[..., None] * position[:, :2] / depth + observation.principal[:, None]
+        return turned, position, projected.transpose(1, 2).contiguous(), focal
 
     def _pulls(self, observation, projected, sigma):
         """Weight (B, J) and weighted residual (B, J, 2) of every point by all terms, and their energy (B,)."""
@@ -136,24 +137,23 @@ class GaussNewtonSolver:
         return weight, pull, energy + scale * torch.log1p(relative2).mean(-1)
 
     def _jacobian(self, poses, turned, position, projected, focal, observation):
-        """Derivative (B, 2, J, D) of the projections by rotation vector, shift, log scale, log focal and mode coefficients."""
-        batch, points = turned.shape[:2]
-        columns = turned.new_zeros(batch, 3, points, MODES + poses.coefficients.shape[1])
-        x, y, z = turned.unbind(-1)
-        columns[:, 1, :, 0], columns[:, 2, :, 0] = -z, y
-        columns[:, 0, :, 1], columns[:, 2, :, 1] = z, -x
-        columns[:, 0, :, 2], columns[:, 1, :, 2] = -y, x
-        columns[:, 0, :, 3] = 1
-        columns[:, 1, :, 4] = 1
-        columns[..., SCALE] = turned.transpose(1, 2)
+        """Derivative (B, 2, D, J) of the projections by rotation vector, shift, log scale, log focal and mode coefficients."""
+        batch, _, points = turned.shape
+        columns = turned.new_zeros(batch, 3, MODES + poses.coefficients.shape[1], points)
+        x, y, z = turned.unbind(1)
+        columns[:, 1, 0], columns[:, 2, 0] = -z, y
+        columns[:, 0, 1], columns[:, 2, 1] = z, -x
+        columns[:, 0, 2], columns[:, 1, 2] = -y, x
+        columns[:, 0, 3] = 1
+        columns[:, 1, 4] = 1
+        columns[:, :, SCALE] = turned
         scaled = poses.log_scale.exp()[:, None, None] * poses.rotation
-        modes = self.category.point_modes
-        columns[..., MODES:] = (scaled @ modes.reshape(3, -1)).reshape(batch, 3, *modes.shape[1:])
-        slope = (focal[:, None] / position[..., 2:]).transpose(1, 2)[..., None]
-        ray = (position[..., :2] / position[..., 2:]).transpose(1, 2)[..., None]
-        jacobian = slope * (columns[:, :2] - ray * columns[:, 2:])
+        columns[:, :, MODES:] = (scaled @ self.mode_rows).reshape(batch, 3, -1, points)
+        slope = (focal[..., None] / position[:, 2:])[:, :, None]
+        ray = (position[:, :2] / position[:, 2:])[:, :, None]
+        jacobian = slope * torch.addcmul(columns[:, :2], ray, columns[:, 2:], value=-1)
         if not observation.focal_known:
-            jacobian[..., FOCAL] = (projected - observation.principal).transpose(1, 2)
+            jacobian[:, :, FOCAL] = projected.transpose(1, 2) - observation.principal[:, None]
         return jacobian
 
     def _add_priors(self, poses, hessian, gradient, energy):

@@ -33,7 +33,8 @@ def distance_field(mask, longer_pixels, device=None):
     inside[:, pad + columns :] |= right
     inside[pad + rows :] |= bottom
     if not inside.any():
-        inside[pad : pad + rows, pad : pad + columns] = cv2.resize(mask.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST) > 0
+        centre = np.argwhere(mask).mean(0) * factor  # smaller than a pixel of the picture
+        inside[pad + min(int(centre[0]), rows - 1), pad + min(int(centre[1]), columns - 1)] = True
     spacing = height / rows / longer
     origin = ((0.5 - pad) * np.array([width / columns, height / rows]) - 0.5) / longer
     offset = _offsets_to(inside) * spacing

@@ -105,11 +105,12 @@ def _region(evidence, mask, margin):
     """:class:`Region` around the mask (or of the whole image) and the features (C, N) in it."""
     grid, values = evidence.features.grid, evidence.features.values
     height, width = evidence.camera.height, evidence.camera.width
-    box = torch.tensor([[0.0, 0.0], [width - 1.0, height - 1.0]]) if mask is None else torch.tensor(mask_box(mask)).reshape(2, 2).float()
+    picture = torch.tensor([[0.0, 0.0], [width - 1.0, height - 1.0]])
+    box = picture if mask is None else torch.tensor(mask_box(mask)).reshape(2, 2).float()
     cells = grid.pixel_to_cell(box).round().long()
-    whole = grid.pixel_to_cell(torch.tensor([[0.0, 0.0], [width - 1.0, height - 1.0]])).round().long().clamp(0, grid.cells - 1)
-    pad = 0 if mask is None else margin
-    (left, top), (right, bottom) = [tuple(int(v) for v in c) for c in (torch.maximum(cells[0] - pad, whole[0]), torch.minimum(cells[1] + pad, whole[1]))]
+    whole = grid.pixel_to_cell(picture).round().long().clamp(0, grid.cells - 1)
+    left, top = torch.maximum(cells[0] - margin, whole[0]).tolist()
+    right, bottom = torch.minimum(cells[1] + margin, whole[1]).tolist()
     shape = bottom - top + 1, right - left + 1
     coverage = torch.ones(shape) if mask is None else grid.cells_inside(torch.from_numpy(mask))[top : bottom + 1, left : right + 1]
     longer = max(height, width)

@@ -22,19 +22,19 @@ def make_alignment(aligner, observation, evidence, solution, belief, previous=No
     usable = seen[: category.dense] & _on_mask(observation, projected[0, : category.dense])
     visible = seen[category.dense :] & _in_picture(pixels[category.dense :], camera)
     if evidence.depth is not None:
-        inverse = evidence.depth.inverse().to(points)
-        hidden = behind_depth_map(inverse, cloud, pixels[: category.dense], usable, points[0, category.dense :], pixels[category.dense :], diameter)
-        visible &= ~hidden
+        inverse, dense = evidence.depth.inverse().to(points), category.dense
+        visible &= ~behind_depth_map(inverse, cloud, pixels[:dense], usable, points[0, dense:], pixels[dense:], diameter)
     factor = _metres(aligner, evidence, cloud, pixels[: category.dense], usable, diameter)
     points = points[0] * (factor or 1.0)
     scale, rotation, translation = similarity_alignment(category.shape, points[category.dense :])
     present = belief["present"]
+    keypoint_confidence = _keypoint_confidence(observation, category, projected[0]) * belief["keypoints"] * present
     return Alignment(
         category=aligner.model.category, model_hash=aligner.model_hash, keypoint_names=aligner.model.keypoint_names,
         keypoints_3d=_scattered(aligner.model, category, points[category.dense :]),
         keypoints_2d=_scattered(aligner.model, category, pixels[category.dense :]),
         visible=_scattered(aligner.model, category, visible, False),
-        keypoint_confidence=_scattered(aligner.model, category, _keypoint_confidence(observation, category, projected[0]) * belief["keypoints"] * present, 0.0),
+        keypoint_confidence=_scattered(aligner.model, category, keypoint_confidence, 0.0),
         cloud_3d=points[: category.dense], rotation=rotation, translation=translation, scale=float(scale), camera=camera,
         scale_kind="relative" if factor is None else "metric",
         energy=float(solution.energies[winner]), terms={name: float(value[winner]) for name, value in solution.terms.items()},
@@ -69,7 +69,7 @@ def _metres(aligner, evidence, cloud, pixels, usable, diameter):
 
 
 def _keypoint_confidence(observation, category, projected):
-    """(K,) best likelihood (Eq. 6) of every keypoint near its place, with half a floor: an occluded keypoint is still placed by the others."""
+    """(K,) best likelihood (Eq. 6) of every keypoint near its place; from 0.5, for the others place an occluded keypoint too."""
     keypoints = projected[category.dense :]
     distance2 = ((observation.keypoint_cells - keypoints[:, None]) ** 2).sum(-1)
     sigma = 0.05 * observation.unit

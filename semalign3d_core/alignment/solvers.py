@@ -22,10 +22,10 @@ def evaluate(category, betas, observation, keypoints, focal, config):
     """
     projections = project_points(category.lift @ keypoints, focal, observation.principal)
     sigma = keypoints.new_full((len(keypoints),), config.energy.sigma * observation.unit)
-    cloud = projections[:, : category.dense]
+    cloud, points = projections[:, : category.dense], projections[:, category.dense :]
     terms = {
         "dense": energy.dense_reconstruction(observation.pixel_log, observation.pixels, cloud, sigma),
-        "sparse": energy.sparse_reconstruction(observation.keypoint_log, observation.keypoint_cells, projections[:, category.dense :], sigma),
+        "sparse": energy.sparse_reconstruction(observation.keypoint_log, observation.keypoint_cells, points, sigma),
         "geometry": energy.geometric_consistency(keypoints, betas),
         "background": _background(observation, cloud, config.observation.cap),
         "depth": energy.depth_regularisation(keypoints),

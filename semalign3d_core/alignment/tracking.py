@@ -1,8 +1,10 @@
 """Video: starting from the alignment of the frame before, and knowing when not to."""
 
+from dataclasses import replace
+
 import torch
 
-from semalign3d_core.alignment.poses import Poses, project_points
+from semalign3d_core.alignment.poses import Poses
 from semalign3d_core.geometry import similarity_alignment
 
 REFRESH = 15  # frames after which the bank is asked again, so that no wrong pose survives
@@ -28,7 +30,8 @@ def warm_start(previous, category, observation):
     shape = (keypoints - translation) @ rotation / scale
     coefficients = torch.einsum("mkc,kc->m", category.modes, shape - category.shape)
     log_focal = (previous.camera.focal.to(like) / observation.focal).log().mean() * (not observation.focal_known)
-    poses = Poses(rotation[None], (translation[:2] / translation[2])[None], (scale / translation[2]).log()[None], log_focal[None], coefficients[None])
+    shift, log_scale = translation[:2] / translation[2], (scale / translation[2]).log()
+    poses = Poses(*(value[None] for value in (rotation, shift, log_scale, log_focal, coefficients)))
     if observation.field is None:
         return poses
     return _moved(poses, category, observation, previous.diagnostics["box"].to(like))
@@ -39,9 +42,9 @@ def _moved(poses, category, observation, before):
     box = observation.boxes[0]
     growth = ((box[2:] - box[:2]).sum() / (before[2:] - before[:2]).sum()).clamp(0.7, 1.4)
     focal = observation.focal * poses.log_focal.exp()[:, None]
-    origin = project_points(torch.cat([poses.shift, torch.ones_like(poses.shift[:, :1])], -1)[:, None], focal, observation.principal)[:, 0]
+    origin = focal * poses.shift + observation.principal
     target = (box[2:] + box[:2]) / 2 + growth * (origin - (before[2:] + before[:2]) / 2)
-    return Poses(poses.rotation, (target - observation.principal) / focal, poses.log_scale + growth.log(), poses.log_focal, poses.coefficients)
+    return replace(poses, shift=(target - observation.principal) / focal, log_scale=poses.log_scale + growth.log())
 
 
 def needs_restart(alignment, previous, config):

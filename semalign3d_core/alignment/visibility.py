@@ -65,7 +65,7 @@ def robust_line(x, y, rounds=5):
 
 
 def metric_scale(depth, cloud, cloud_pixels, usable):
-    """Factor from the camera frame of ``cloud`` (P, 3) to metres by the depth (h, w) in metres inside the object; None if too little is seen.
+    """Factor from the camera frame of ``cloud`` (P, 3) to metres by a depth map (h, w) in metres; None if too little is seen.
 
     Median of the ratios, then the mean of those near it: holes, background and things in front do not count.
     """

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch.nn.functional import normalize
 
 from semalign3d_core.camera import PinholeCamera
@@ -91,8 +92,8 @@ class SimulatedCategory:
     def field(self, points):
         """Random Fourier features of canonical coordinates, mixed from folded (left = right) and plain ones."""
         folded = np.abs(points) * [1, 0, 0] + points * [0, 1, 1]
-        mixed = self.folding * np.cos(folded @ self.frequency.T + self.phase) + (1 - self.folding) * np.cos(points @ self.frequency.T + self.phase)
-        return mixed + self.common
+        same, own = (np.cos(p @ self.frequency.T + self.phase) for p in (folded, points))
+        return self.folding * same + (1 - self.folding) * own + self.common
 
     def image(self, seed, truncated=0.0, size=(0.5, 0.85), noise=None, metric=None):
         """A :class:`SimulatedImage`. truncated: shift in units of the image; metric: true diameter scale in metres."""
@@ -131,8 +132,9 @@ class SimulatedCategory:
         features = self._features(rng, pixels, z, front, noise)
         background = np.where(depth < 1e8, depth, 1.6 * z.mean())
         values = background if kind == "metric" else 1 / background
-        evidence = ImageEvidence(FeatureMap(normalize(torch.tensor(features, dtype=torch.float32), dim=0), SquareGrid(SIZE, SIZE, CELLS)), camera,
-                                 mask=torch.tensor(mask), depth=DepthMap(torch.tensor(values, dtype=torch.float32), kind), name=f"{self.name}")
+        features = FeatureMap(normalize(torch.tensor(features, dtype=torch.float32), dim=0), SquareGrid(SIZE, SIZE, CELLS))
+        depth_map = DepthMap(torch.tensor(values, dtype=torch.float32), kind)
+        evidence = ImageEvidence(features, camera, mask=torch.tensor(mask), depth=depth_map, name=self.name)
         points = camera.to_pixels(camera.project(keypoints))
         column, row = points.round().long().clamp(0, SIZE - 1).T
         ahead = keypoints[:, 2] < torch.tensor(depth)[row, column] + 0.08 * float(z.mean())
@@ -141,7 +143,7 @@ class SimulatedCategory:
 
     def _features(self, rng, pixels, z, front, noise):
         channels = len(self.phase)
-        clutter = cv2.GaussianBlur(rng.normal(0, 1, (CELLS, CELLS, channels)), (0, 0), 2.5)
+        clutter = gaussian_filter(rng.normal(0, 1, (CELLS, CELLS, channels)), (2.5, 2.5, 0))
         clutter *= np.sqrt(0.5) / clutter.std()
         cell = np.clip(((pixels + 0.5) / (SIZE / CELLS)).astype(int), 0, CELLS - 1)
         total, count = np.zeros((CELLS, CELLS, channels)), np.zeros((CELLS, CELLS, 1))
@@ -149,7 +151,7 @@ class SimulatedCategory:
         np.add.at(total, (cell[ok, 1], cell[ok, 0]), self.surface_features[ok])
         np.add.at(count, (cell[ok, 1], cell[ok, 0]), 1)
         grid = np.where(count > 0, total / np.maximum(count, 1), clutter + self.common)
-        grid = cv2.GaussianBlur(grid, (0, 0), 0.8)
+        grid = gaussian_filter(grid, (0.8, 0.8, 0))
         grid += rng.normal(0, 1, grid.shape) * noise * np.linalg.norm(grid, axis=-1, keepdims=True) / np.sqrt(channels)
         return grid.transpose(2, 0, 1)
 
@@ -243,7 +245,8 @@ def moment_betas(shapes, pairs=400, seed=0):
     tets = triangle_vertex_features(noisy, quads[:, :3], quads[:, 3])
     unit = [ratio, (cosine + 1) / 2, *((tets + 1) / 2).unbind(-1)]
     fitted = [beta_by_moments(u) for u in unit]
-    return BetaTable(quads[:, :2], quads[:, 2:], torch.cat(fitted[:2], -1).float(), quads[:, :3], quads[:, 3], torch.cat(fitted[2:], -1).float())
+    edge_beta, tet_beta = torch.cat(fitted[:2], -1).float(), torch.cat(fitted[2:], -1).float()
+    return BetaTable(quads[:, :2], quads[:, 2:], edge_beta, quads[:, :3], quads[:, 3], tet_beta)
 
 
 def beta_by_moments(samples):
