@@ -3,13 +3,13 @@
 A backbone has ``name`` (identifies the features: family, size, version; two backbones with one name give
 interchangeable features), ``channels`` (int), and ``extract(image: ImageInput) -> FeatureMap`` with unit-norm
 features on the square-padded image. ``create(spec, dataset_root=None)`` makes one from the command line's spelling
-``family[:argument]``, for example ``compact``, ``dinov2:base`` or ``precomputed:sim``.
+``family[:argument][,option=value]``, for example ``compact``, ``dinov2:base``, ``precomputed:sim`` or ``dinov2:large,device=cpu``.
 """
 
 from typing import Protocol
 
-from semalign3d_core.errors import choice
 from semalign3d_core.evidence import FeatureMap, ImageInput
+from semalign3d_core.providers import create_provider
 
 
 class FeatureBackbone(Protocol):
@@ -33,11 +33,48 @@ def _compact(argument, dataset_root=None):
     return CompactBackbone(argument or None)
 
 
-# family -> factory(argument: str, *, dataset_root) -> FeatureBackbone; heavy imports happen inside the factories
-BACKBONES = {"compact": _compact, "precomputed": _precomputed}
+def _transformer(family):
+    def factory(argument, revision=None, device=None, dtype=None, cells=60):
+        from semalign3d_core.backbones.transformers_vit import load_transformer
+
+        return load_transformer(family, argument, revision, device, dtype, cells)
+
+    return factory
+
+
+def _diffusion(argument, revision=None, device=None, dtype=None, captioner=""):
+    from semalign3d_core.backbones.stable_diffusion import load_diffusion
+
+    return load_diffusion(argument, revision, device, dtype, captioner)
+
+
+def _diffusion_and_transformer(argument, revision=None, device=None, dtype=None, captioner=""):
+    from semalign3d_core.backbones.fused import FusedBackbone
+
+    diffusion = _diffusion("", revision, device, dtype, captioner)
+    return FusedBackbone(diffusion, _transformer("dinov2")(argument or "base", None, device, dtype))
+
+
+def _geoaware(argument, captioner="", revision=None, device=None, dtype=None):
+    from semalign3d_core.backbones.geoaware import load_geoaware
+
+    return load_geoaware(argument, captioner, revision, device, dtype)
+
+
+# family -> factory(argument: str, *, dataset_root) -> FeatureBackbone; heavy imports happen inside the factories.
+# A factory that needs no data set folder has no such parameter; its other parameters are options of the spelling.
+BACKBONES = {
+    "compact": _compact,
+    "precomputed": _precomputed,
+    "dinov2": _transformer("dinov2"),
+    "dinov3": _transformer("dinov3"),
+    "vit": _transformer("vit"),
+    "sd": _diffusion,
+    "sd_dinov2": _diffusion_and_transformer,
+    "geoaware": _geoaware,
+}
 
 
 def create(spec, dataset_root=None):
-    """Makes the backbone that ``spec`` (``family[:argument]``) names; unknown families raise with the legal ones."""
-    family, _, argument = spec.partition(":")
-    return choice("backbone", family, BACKBONES)(argument, dataset_root=dataset_root)
+    """Makes the backbone that ``spec`` names; unknown families and options raise with the legal ones."""
+    return create_provider("backbone", BACKBONES, spec, dataset_root=dataset_root)

@@ -3,6 +3,7 @@
 Source: GeoAware-SC (CVPR 2024), section 3.3; parameter names and shapes are those of the official checkpoints.
 """
 
+import logging
 import math
 import pickle
 import re
@@ -11,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from semalign3d_core.backbones.fused import to_tokens, unit_norm
+from semalign3d_core.backbones.fused import FusedBackbone, to_tokens, unit_norm
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.evidence import FeatureMap
+from semalign3d_core.files import sha256_of_file
 
 OFFICIAL_DIMS = (640, 1280, 1280, 768)  # s3, s4, s5 of Stable Diffusion, DINOv2 base
 OFFICIAL_WIDTH = 768
@@ -123,6 +125,25 @@ def _dimensions(state, path):
     return tuple(dims[i] for i in range(len(dims))), last.shape[0]
 
 
+def load_geoaware(checkpoint, captioner="", revision=None, device=None, dtype=None):
+    """The :class:`GeoAwareBackbone` of a checkpoint file over Stable Diffusion 1.5 and DINOv2 base.
+
+    captioner: ODISE's checkpoint; the official post-processor was trained with it (:mod:`.captioner`).
+    revision: of Stable Diffusion;  device, dtype: see :mod:`.precision`.
+    """
+    from semalign3d_core.backbones.precision import choose_device
+    from semalign3d_core.backbones.stable_diffusion import load_diffusion
+    from semalign3d_core.backbones.transformers_vit import load_transformer
+
+    network = load_network(checkpoint)
+    if not captioner:
+        logging.getLogger(__name__).warning("the official post-processor expects ODISE's captioner: add ,captioner=FILE to the backbone")
+    fused = FusedBackbone(
+        load_diffusion("", revision, device, dtype, captioner), load_transformer("dinov2", "base", device=device, dtype=dtype)
+    )
+    return GeoAwareBackbone(fused, network, sha256_of_file(checkpoint)[:8], choose_device(device))
+
+
 class GeoAwareBackbone:
     """Fused features through the post-processor.
 
@@ -136,7 +157,7 @@ class GeoAwareBackbone:
         self.name = f"geoaware-{label}({fused.name})"
         self.channels = network.width
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def extract(self, image):
         """Post-processed features (width, cells, cells), unit norm; see the backbone protocol."""
         output = self.network(self.fused.raw(image).to(self.device))

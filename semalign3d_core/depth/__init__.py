@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from semalign3d_core.errors import choice
 from semalign3d_core.evidence import DepthMap, ImageInput
+from semalign3d_core.providers import create_provider
 
 
 class DepthEstimator(Protocol):
@@ -20,10 +20,31 @@ def _precomputed(argument, **options):
     return PrecomputedDepth(**options)
 
 
-DEPTHS = {"none": lambda argument, **options: None, "precomputed": _precomputed}
+def _sensor(argument, dataset_root=None):
+    from semalign3d_core.depth.sensor import SensorDepth
+
+    return SensorDepth(argument, dataset_root)
+
+
+def _transformers(family):
+    def factory(argument, revision=None, device=None, dtype=None, kind=None):
+        from semalign3d_core.depth.transformers_depth import load_depth
+
+        return load_depth(family, argument, revision, device, dtype, kind)
+
+    return factory
+
+
+# family -> factory(argument: str, *, dataset_root) -> DepthEstimator or None; other parameters are options of the spelling
+DEPTHS = {
+    "none": lambda argument, **options: None,
+    "precomputed": _precomputed,
+    "sensor": _sensor,
+    "depth_anything_v2": _transformers("depth_anything_v2"),
+    "hf": _transformers("hf"),
+}
 
 
 def create(spec, dataset_root=None):
-    """Makes the depth provider that ``spec`` (``family[:argument]``) names; ``none`` gives None."""
-    family, _, argument = spec.partition(":")
-    return choice("depth source", family, DEPTHS)(argument, dataset_root=dataset_root)
+    """Makes the depth provider that ``spec`` (``family[:argument][,option=value]``) names; ``none`` gives None."""
+    return create_provider("depth source", DEPTHS, spec, dataset_root=dataset_root)

@@ -1,0 +1,131 @@
+"""Patch tokens of vision transformers: DINOv2, DINOv3 and any other that the transformers library loads.
+
+Source: GeoAware-SC (CVPR 2024), section "DINOv2 branch": output of the last block, before the final layer norm, without class
+and register tokens, of the published square canvas of 60 x 60 patches.
+"""
+
+import inspect
+import json
+from pathlib import Path
+
+import torch
+
+from semalign3d_core.backbones.precision import choose_device, choose_dtype, place
+from semalign3d_core.errors import FileFormatError, InputError
+from semalign3d_core.evidence import FeatureMap
+from semalign3d_core.image_grid import CANVAS_CELLS, SquareGrid, resize_pad
+from semalign3d_core.providers import require
+from semalign3d_core.weights import known_weights, locate
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FINAL_NORMS = ("layernorm", "norm", "post_layernorm")
+
+
+class TransformerBackbone:
+    """A vision transformer behind the backbone protocol.
+
+    model: a transformers vision model;  label: identifies its weights;  cells: patches per side of the canvas;
+    mean, std: normalisation of RGB in [0, 1];  device: where the model runs;  dtype: its number format.
+    """
+
+    def __init__(self, model, label, cells=CANVAS_CELLS, mean=IMAGENET_MEAN, std=IMAGENET_STD, device="cpu", dtype=torch.float32):
+        patch = model.config.patch_size
+        self.patch = patch if isinstance(patch, int) else patch[0]
+        self.cells, self.channels = cells, model.config.hidden_size
+        self.name = f"{model.config.model_type}-{self.channels}@{label}" + ("" if cells == CANVAS_CELLS else f"-{cells}")
+        self.device, self.dtype = torch.device(device), dtype
+        fix_positions(model, cells)
+        self.model = place(model, self.device, dtype)
+        self.mean, self.std = (torch.tensor(v)[:, None, None] for v in (mean, std))
+        self._arguments = {"interpolate_pos_encoding": True} if _interpolates(model) else {}
+
+    def grid(self, image):
+        """The :class:`SquareGrid` of an image's features."""
+        return SquareGrid(image.height, image.width, self.cells, "canvas")
+
+    def extract(self, image):
+        """Features (C, cells, cells) float32, unit norm; see the backbone protocol."""
+        return self.extract_batch([image])[0]
+
+    def extract_batch(self, images):
+        """Features of several images in one pass; the same as one by one."""
+        values = torch.nn.functional.normalize(self.raw(images), dim=1)
+        return [FeatureMap(value.clone(), self.grid(image)) for value, image in zip(values, images, strict=True)]
+
+    @torch.no_grad()
+    def raw(self, images):
+        """Patch tokens (B, C, cells, cells) float32 on the CPU, as the last block gives them."""
+        pixels = torch.stack([self.prepare(image.rgb) for image in images]).to(self.device, self.dtype)
+        tokens = self._before_final_norm(pixels)
+        patches = tokens[:, tokens.shape[1] - self.cells**2 :]  # class and register tokens come first
+        return patches.float().transpose(1, 2).reshape(len(images), -1, self.cells, self.cells).cpu()
+
+    def prepare(self, rgb):
+        """(h, w, 3) uint8 to the normalised canvas (3, side, side), side = cells * patch."""
+        canvas = resize_pad(rgb, self.cells * self.patch)
+        return (torch.from_numpy(canvas).permute(2, 0, 1).float() / 255 - self.mean) / self.std
+
+    def _before_final_norm(self, pixels):
+        norm, kept = _final_norm(self.model), []
+        hook = norm.register_forward_pre_hook(lambda module, arguments: kept.append(arguments[0]))
+        try:
+            self.model(pixel_values=pixels, **self._arguments)
+        finally:
+            hook.remove()
+        if not kept or kept[-1].ndim != 3 or kept[-1].shape[1] < self.cells**2:
+            raise InputError(f"{self.name}: the final norm did not see one token per patch; this kind of model is not supported")
+        return kept[-1]
+
+
+def _final_norm(model):
+    for name in FINAL_NORMS:
+        if isinstance(getattr(model, name, None), torch.nn.Module):
+            return getattr(model, name)
+    raise InputError(f"{type(model).__name__} has no final norm called {', '.join(FINAL_NORMS)}; this kind of model is not supported")
+
+
+def _interpolates(model):
+    return "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+
+
+def fix_positions(model, cells):
+    """Gives a DINOv2 ``model`` the position embeddings of its original release for a grid of ``cells`` x ``cells`` patches.
+
+    That release samples them with the scale ``(cells + 0.1) / stored``, bicubic without antialiasing, the transformers
+    library with ``cells / stored``. Other models are left as they are.
+    """
+    if model.config.model_type not in ("dinov2", "dinov2_with_registers"):
+        return
+    stored = model.embeddings.position_embeddings
+    side = round((stored.shape[1] - 1) ** 0.5)
+    if side == cells:
+        return
+    positions = stored[:, 1:].detach().float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    scale = (cells + 0.1) / side
+    positions = torch.nn.functional.interpolate(positions, scale_factor=(scale, scale), mode="bicubic", align_corners=False)
+    positions = torch.cat([stored[:, :1].detach().float(), positions.flatten(2).transpose(1, 2)], dim=1)
+    model.embeddings.position_embeddings = torch.nn.Parameter(positions.to(stored.dtype), requires_grad=False)
+
+
+def load_transformer(family, argument, revision=None, device=None, dtype=None, cells=CANVAS_CELLS):
+    """The :class:`TransformerBackbone` of a short name, hub id or local path; see ``semalign3d_core.weights`` for missing ones.
+
+    revision: another commit than the pinned one;  device, dtype: see :mod:`.precision`;  cells: patches per side (60 published).
+    """
+    located = locate(known_weights(family, argument, "base"), revision)
+    transformers = require("transformers", "hf")
+    try:
+        model = transformers.AutoModel.from_pretrained(located.folder, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FileFormatError(f"{located.folder} holds no complete vision model ({str(error).splitlines()[0]}); get it again") from error
+    model = getattr(model, "vision_model", model)  # two-towered models
+    device = choose_device(device)
+    mean, std = read_normalisation(located.folder)
+    return TransformerBackbone(model, located.digest()[:8], int(cells), mean, std, device, choose_dtype(dtype, device))
+
+
+def read_normalisation(folder):
+    """(mean, std) of ``preprocessor_config.json`` in a model folder; those of ImageNet where it is absent."""
+    path = Path(folder) / "preprocessor_config.json"
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    return tuple(stored.get("image_mean", IMAGENET_MEAN)), tuple(stored.get("image_std", IMAGENET_STD))
