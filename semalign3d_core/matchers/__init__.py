@@ -35,5 +35,15 @@ def _similarity(readout):
     return create
 
 
+def _semalign3d(**options):
+    from semalign3d_core.matchers.semalign3d import SemAlign3DMatcher
+
+    return SemAlign3DMatcher(**options)
+
+
 # name -> factory(**options) -> Matcher
-MATCHERS = {"nearest_neighbour": _similarity("nearest_neighbour"), "window_soft_argmax": _similarity("window_soft_argmax")}
+MATCHERS = {
+    "nearest_neighbour": _similarity("nearest_neighbour"),
+    "window_soft_argmax": _similarity("window_soft_argmax"),
+    "semalign3d": _semalign3d,
+}

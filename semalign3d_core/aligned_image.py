@@ -1,0 +1,124 @@
+"""What the transfer needs of a category and of one aligned image, computed once whatever the number of pairs."""
+
+from dataclasses import dataclass
+
+import torch
+
+from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.alignment.visibility import behind_depth_map, front_most
+from semalign3d_core.errors import InputError
+from semalign3d_core.evidence import FeatureMap
+
+NEIGHBOURS = 12  # points around a point, from which the local map between two images is fitted
+LEAST_SD = 1e-4  # of the cosine, against points seen once
+
+
+@dataclass(frozen=True)
+class CategorySurface:
+    """All points of a category, dense then sparse: J = P + K. Made once per model by ``category_surface``.
+
+    features (J, C), mu (J,), sd (J,): what each point looks like;  weights (J, K): its place, ``y = weights X``
+    neighbours (J, N) int64: the usable points nearest to it on the mean shape
+    is_keypoint (J,) bool;  usable (J,) bool, False for absent keypoints
+    """
+
+    features: torch.Tensor
+    mu: torch.Tensor
+    sd: torch.Tensor
+    weights: torch.Tensor
+    neighbours: torch.Tensor
+    is_keypoint: torch.Tensor
+    usable: torch.Tensor
+
+
+@dataclass(frozen=True)
+class AlignedImage:
+    """One image as the transfer sees it; made by ``aligned_image``.
+
+    alignment: :class:`Alignment`;  features: :class:`FeatureMap`
+    keypoints:  (K, 3) camera frame, 0 where absent
+    places:     (J, 2) projected points, units of L;  usable: (J,) bool, in front of the camera and not absent
+    hidden:     (J,) bool, behind the object itself;  occluded: (J,) bool, behind something that the depth map shows
+    size:       longer side of the projected cloud's box, units of L
+    similarity: (J, cells * cells) of every point to every cell, or None (computed as needed)
+    """
+
+    alignment: Alignment
+    features: FeatureMap
+    keypoints: torch.Tensor
+    places: torch.Tensor
+    usable: torch.Tensor
+    hidden: torch.Tensor
+    occluded: torch.Tensor
+    size: float
+    similarity: torch.Tensor | None
+
+    def maps(self, features, index=None):
+        """Similarity maps (Q, cells * cells) of features (Q, C), which are those of the surface points ``index`` if given."""
+        if index is None or self.similarity is None:
+            return features @ self.features.values.flatten(1)
+        return self.similarity[index]
+
+
+def category_surface(model):
+    """The :class:`CategorySurface` of a :class:`CategoryModel`."""
+    count, device = len(model.dense_mu), model.weights.device
+    identity = torch.eye(len(model.present), dtype=model.weights.dtype, device=device)
+    dense = torch.ones(count, dtype=torch.bool, device=device)
+    weights, usable = torch.cat([model.weights, identity]), torch.cat([dense, model.present])
+    distance = torch.cdist(weights @ model.shape, weights @ model.shape).masked_fill(~usable, torch.inf)
+    return CategorySurface(
+        features=torch.cat([model.dense_features, model.keypoint_features]),
+        mu=torch.cat([model.dense_mu, model.keypoint_mu]),
+        sd=torch.cat([model.dense_sd, model.keypoint_sd]).clamp(min=LEAST_SD),
+        weights=weights,
+        neighbours=distance.topk(min(NEIGHBOURS + 1, int(usable.sum())), largest=False).indices,
+        is_keypoint=torch.cat([~dense, torch.ones_like(model.present)]),
+        usable=usable,
+    )
+
+
+def aligned_image(surface, evidence, alignment, similarity=None):
+    """Prepares one image: ``evidence`` (:class:`ImageEvidence`) and its ``alignment``.
+
+    similarity: ``surface.features @ F`` (J, cells * cells) for an image that is the target of many pairs; else None.
+    """
+    keypoints = alignment.keypoints_3d.nan_to_num(nan=0.0)
+    points = surface.weights @ keypoints
+    usable = surface.usable & (points[:, 2] > 1e-6)
+    if not usable.any():
+        raise InputError(f"{evidence.name}: its alignment has no point in front of the camera; align it again")
+    places = alignment.camera.project(torch.where(usable[:, None], points, torch.ones_like(points)))
+    extent = places[usable].amax(0) - places[usable].amin(0)
+    hidden, occluded = _unseen(surface, evidence, alignment, points, places)
+    return AlignedImage(
+        alignment=alignment,
+        features=evidence.features,
+        keypoints=keypoints,
+        places=places,
+        usable=usable,
+        hidden=hidden,
+        occluded=occluded,
+        size=max(extent.max().item(), 1e-3),
+        similarity=similarity,
+    )
+
+
+def _unseen(surface, evidence, alignment, points, places):
+    """(hidden, occluded), both (J,) bool: behind the object itself, and behind something that the depth map shows."""
+    dense = ~surface.is_keypoint
+    diameter = alignment.scale  # the mean shape has diameter 1
+    seen = front_most(places[None, dense], points[None, dense, 2], places[None], points[None, :, 2], diameter)[0]
+    occluded = torch.zeros_like(seen)
+    if evidence.depth is not None:
+        pixels = alignment.camera.to_pixels(places)
+        usable = seen[dense] if evidence.mask is None else seen[dense] & _on_mask(evidence.mask.to(seen.device), pixels[dense])
+        inverse = evidence.depth.inverse().to(points)
+        occluded = behind_depth_map(inverse, points[dense], pixels[dense], usable, points, pixels, diameter)
+    return ~seen, occluded
+
+
+def _on_mask(mask, pixels):
+    nearest = pixels.round().long()
+    rows = nearest[:, 1].clamp(0, mask.shape[0] - 1)
+    return mask[rows, nearest[:, 0].clamp(0, mask.shape[1] - 1)]

@@ -1,0 +1,232 @@
+"""Transfer of points between images through the category (paper section 3.3, Eq. 14).
+
+``lift_points`` finds what a pixel is on the category, ``place_points`` where that is in another image. Both work on
+:class:`AlignedImage`, so that an image is prepared once whatever the number of its pairs, and a demonstration is lifted
+once whatever the number of live frames. Q query points; image positions are in units of L unless they are called pixels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from semalign3d_core.aligned_image import aligned_image, category_surface
+from semalign3d_core.camera import back_project
+from semalign3d_core.errors import InputError
+from semalign3d_core.matchers import Matches
+
+SECOND_STEPS = ("mean", "argmax")
+LATTICE = 21  # samples per side of the window of the second step ...
+LATTICE_REACH = 5.0  # ... which reaches this many sigma to each side
+LONGEST_RESIDUAL = 3.0  # sigma; beyond that the query does not belong to the point that was found
+TEMPERATURE = 8.0  # of the likelihoods in the confidence: single cells are noisy, their ranking is what they tell
+LOCAL_RIDGE = 0.05  # of the local map between two images, towards the ratio of their object sizes
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Settings of the transfer; the defaults are the preset ``fast``.
+
+    sigma, target_sigma: spread of p_spat in the source (step 1 of Eq. 14) and in the target (step 2)
+    size_unit:           both are in units of L at this object size and grow with the object; None: always in units of L
+    uncertain_widening:  the spread is multiplied by ``uncertain_widening ** (1 - confidence of the image's alignment)``
+    semantic_weight:     factor of log p_sem in step 1
+    keypoint_preference: nats by which annotated keypoints are preferred in step 1; above 0 only if the queries are keypoints
+    hidden_penalty:      nats against points behind the object in step 1 (a query is on what one sees)
+    own_feature:         weight of the similarity of the query's own feature in step 2
+    second_step:         ``mean`` (softmax-weighted mean) or ``argmax`` (as published)
+    residual:            share of the source's residual that is carried to the target: 1 returns every query to itself
+                         when source and target are the same image, 0 is Eq. 14 as published
+    category_sigmas:     ((category, sigma), ...): published spreads that replace both
+    """
+
+    sigma: float = 0.02
+    target_sigma: float = 0.02
+    size_unit: float | None = 0.6
+    uncertain_widening: float = 2.0
+    semantic_weight: float = 0.5
+    keypoint_preference: float = 0.0
+    hidden_penalty: float = 2.0
+    own_feature: float = 10.0
+    second_step: str = "mean"
+    residual: float = 1.0
+    category_sigmas: tuple = ()
+
+    def __post_init__(self):
+        if self.second_step not in SECOND_STEPS:
+            raise InputError(f"transfer: second_step is {self.second_step!r}, expected one of {', '.join(SECOND_STEPS)}")
+        if min(self.sigma, self.target_sigma, self.uncertain_widening, self.size_unit or 1) <= 0:
+            raise InputError("transfer: sigma, target_sigma, size_unit and uncertain_widening must be positive")
+
+    def spreads(self, image):
+        """(sigma, target_sigma) in units of L for an :class:`AlignedImage`."""
+        published = dict(self.category_sigmas).get(image.alignment.category)
+        sigmas = (self.sigma, self.target_sigma) if published is None else (published, published)
+        factor = 1.0 if self.size_unit is None else image.size / self.size_unit
+        factor *= self.uncertain_widening ** (1 - min(max(float(image.alignment.confidence), 0.0), 1.0))
+        return sigmas[0] * factor, sigmas[1] * factor
+
+
+@dataclass(frozen=True)
+class CategoryPoints:
+    """Pixels of a source image, lifted to the category.
+
+    index:      (Q,) j*, the point of the category's surface
+    features:   (Q, C) the queries' own features, unit norm
+    confidence: (Q,) alignment's confidence times the tempered likelihood p_sem p_spat of j* in the source
+    residual:   (Q, 2) query minus what step 2 finds for j* in the source itself
+    around:     (Q, N, 2) places of the neighbours of j* in the source, relative to j*;  size: float, of the object there
+    """
+
+    index: torch.Tensor
+    features: torch.Tensor
+    confidence: torch.Tensor
+    residual: torch.Tensor
+    around: torch.Tensor
+    size: float
+
+
+def transfer_points(model, source_evidence, source_alignment, target_evidence, target_alignment, points, config=None):
+    """Where ``points`` (Q, 2), pixels of the source, are in the target: :class:`Matches`.
+
+    Whoever transfers more than one pair prepares each image once with ``aligned_image`` and calls ``transfer``.
+    """
+    surface = category_surface(model)
+    source = aligned_image(surface, source_evidence, source_alignment)
+    target = aligned_image(surface, target_evidence, target_alignment)
+    return transfer(surface, source, target, points, config or Transfer())
+
+
+def transfer(surface, source, target, points, config):
+    """Eq. 14 between two :class:`AlignedImage` of one category: (Q, 2) pixels to :class:`Matches`."""
+    return place_points(surface, lift_points(surface, source, points, config), target, config)
+
+
+def cycle_distance(surface, source, target, points, config):
+    """Pixels (Q,) by which points return beside themselves after source -> target -> source: small where trustworthy."""
+    there = transfer(surface, source, target, points, config)
+    back = transfer(surface, target, source, there.points, config)
+    return (back.points - torch.as_tensor(points, dtype=torch.float32, device=back.points.device)).norm(dim=-1)
+
+
+def lift_points(surface, image, points, config):
+    """Step 1 of Eq. 14: ``j* = argmax_j p_sem(p, j) p_spat(p, y_j)`` for pixels (Q, 2); returns :class:`CategoryPoints`."""
+    points = torch.as_tensor(points, dtype=torch.float32, device=image.places.device).reshape(-1, 2)
+    if not torch.isfinite(points).all():
+        raise InputError("the points to transfer contain NaN or infinity")
+    sigma, target_sigma = config.spreads(image)
+    places = image.alignment.camera.to_normalised(points)
+    features = image.features.sample(points)
+    semantic = log_semantic(features @ surface.features.T, surface.mu, surface.sd)
+    spatial = -(places[:, None] - image.places).square().sum(-1) / (2 * sigma**2)  # log of Eq. 5
+    preference = config.keypoint_preference * surface.is_keypoint - config.hidden_penalty * image.hidden
+    score = config.semantic_weight * semantic + spatial + preference
+    index = score.masked_fill(~image.usable, -torch.inf).argmax(1)
+    found = _second_step(surface, image, index, None, config)[0] if config.residual else places
+    residual = config.residual * (places - found)
+    length = residual.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return CategoryPoints(
+        index=index,
+        features=features,
+        confidence=float(image.alignment.confidence) * _tempered((semantic + spatial).gather(1, index[:, None])[:, 0]),
+        residual=residual * (LONGEST_RESIDUAL * target_sigma / length).clamp(max=1),
+        around=image.places[surface.neighbours[index]] - image.places[index][:, None],
+        size=image.size,
+    )
+
+
+def place_points(surface, lifted, image, config):
+    """Step 2 of Eq. 14: where the lifted points are in ``image``; returns :class:`Matches`.
+
+    The score log p_sem(q, j*) + log p_spat(q, y_j*) + own_feature <F_source(p), F(q)> is read between the cells, so the
+    result is finer than the feature grid. It shares its systematic error (a corner is drawn into the object, j* stands
+    for its surroundings) with the same step in the source, whose known residual is therefore added, mapped locally.
+    The 3D position is the found pixel at the depth of y_j*. The confidence is the product of both alignments'
+    confidences and the tempered likelihoods of the point in the images that show it.
+    """
+    index, alignment, camera = lifted.index, image.alignment, image.alignment.camera
+    found, log_likelihood = _second_step(surface, image, index, lifted.features, config)
+    found = found + _mapped_residual(surface, lifted, image)
+    points = surface.weights[index] @ image.keypoints
+    pixels = camera.to_pixels(found)
+    inside = ((pixels > -0.5) & (pixels < pixels.new_tensor([camera.width, camera.height]) - 0.5)).all(-1)
+    visible = (inside & image.usable[index]) & ~(image.hidden | image.occluded)[index]
+    evidence = torch.where(visible, _tempered(log_likelihood), 1.0)
+    return Matches(
+        points=pixels,
+        confidence=lifted.confidence * float(alignment.confidence) * evidence,
+        points_3d=back_project(found, points[:, 2], camera.focal.to(points), camera.principal.to(points)),
+        visible=visible,
+    )
+
+
+def log_semantic(similarity, mu, sd):
+    """log p_sem (Eq. 4), one-sided: 0 where the similarity is at least ``mu``."""
+    return -((mu - similarity).clamp(min=0) / sd).square() / 2
+
+
+def _tempered(log_likelihood):
+    return (log_likelihood / TEMPERATURE).exp()
+
+
+def _second_step(surface, image, index, own_features, config):
+    """Places (Q, 2) of the surface points ``index`` in ``image`` and log p_sem p_spat there (Q,)."""
+    _, sigma = config.spreads(image)
+    maps = [image.maps(surface.features[index], index)]
+    if own_features is not None and config.own_feature:
+        maps.append(image.maps(own_features))
+    score = _Score(image, torch.stack(maps, 1), (surface.mu[index], surface.sd[index]), image.places[index], sigma, config.own_feature)
+    found = score.mean() if config.second_step == "mean" else score.argmax()
+    return found, score(found[:, None])[0][:, 0]
+
+
+def _mapped_residual(surface, lifted, image):
+    """The source's residual (Q, 2) in the target, by the linear map that the neighbours of j* suggest."""
+    there = image.places[surface.neighbours[lifted.index]] - image.places[lifted.index][:, None]
+    here, ratio = lifted.around, image.size / lifted.size
+    gram = here.transpose(1, 2) @ here
+    ridge = LOCAL_RIDGE * gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp(min=1e-9) * torch.eye(2).to(gram)
+    local = torch.linalg.solve(gram + ridge, here.transpose(1, 2) @ there + ratio * ridge)
+    return (lifted.residual[:, None] @ local)[:, 0]
+
+
+class _Score:
+    """The score of step 2 as a function of the place in the target image.
+
+    maps: (Q, 1 or 2, cells * cells) similarity to j* and, if given, to the query's own feature; presence: mu, sd (Q,).
+    """
+
+    def __init__(self, image, maps, presence, centres, sigma, own_feature):
+        self.grid, self.camera = image.features.grid, image.alignment.camera
+        self.maps = maps.unflatten(2, (self.grid.cells, self.grid.cells))
+        self.mu, self.sd = (value[:, None] for value in presence)
+        self.centres, self.sigma, self.own_feature = centres, sigma, own_feature
+
+    def __call__(self, places):
+        """(log p_sem p_spat, whole score) at ``places`` (Q, N, 2), both (Q, N)."""
+        cells = self.grid.pixel_to_cell(self.camera.to_pixels(places))
+        normalised = cells * (2 / max(self.grid.cells - 1, 1)) - 1
+        sampled = torch.nn.functional.grid_sample(self.maps, normalised[:, :, None], padding_mode="border", align_corners=True)[..., 0]
+        spatial = -(places - self.centres[:, None]).square().sum(-1) / (2 * self.sigma**2)
+        likelihood = log_semantic(sampled[:, 0], self.mu, self.sd) + spatial
+        return likelihood, likelihood + self.own_feature * sampled[:, 1:].sum(1)
+
+    def mean(self):
+        """Softmax-weighted mean over a window around the projected point, (Q, 2)."""
+        places = self.centres[:, None] + _lattice(LATTICE_REACH * self.sigma, self.centres)
+        weight = self(places)[1].softmax(1)
+        return (weight[..., None] * places).sum(1)
+
+    def argmax(self):
+        """Best cell of the whole image, then the best place around it between the cells, (Q, 2)."""
+        cells = self.camera.to_normalised(self.grid.cell_centres(self.centres.device))
+        best = cells[self(cells.expand(len(self.centres), -1, -1))[1].argmax(1)]
+        places = best[:, None] + _lattice(self.grid.cell_size / self.camera.longer_side, self.centres)
+        choice = self(places)[1].argmax(1)
+        return places[torch.arange(len(places), device=places.device), choice]
+
+
+def _lattice(reach, like):
+    """(LATTICE^2, 2) offsets from -reach to reach; the middle one comes first so that ties stay in place."""
+    line = torch.linspace(-1, 1, LATTICE, dtype=like.dtype, device=like.device)
+    offsets = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(-1, 2)
+    return reach * offsets[offsets.square().sum(1).argsort(stable=True)]

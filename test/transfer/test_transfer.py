@@ -1,0 +1,281 @@
+"""Transfer of points between images whose alignment is known exactly, and known to be a little wrong."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from simulated_category import SHAPES, SIZE, SimulatedCategory
+
+from semalign3d_core.aligned_image import aligned_image, category_surface
+from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.category.storage import model_hash
+from semalign3d_core.config import load_preset
+from semalign3d_core.errors import InputError
+from semalign3d_core.evidence import DepthMap
+from semalign3d_core.geometry import rotation_from_vector, similarity_alignment
+from semalign3d_core.transfer import Transfer, cycle_distance, lift_points, place_points, transfer, transfer_points
+
+
+def true_alignment(model, image, confidence=1.0, turned=(0.0, 0.0, 0.0)):
+    """The alignment an image was made with, turned by a rotation vector about the object's centre."""
+    points = image.keypoints_3d
+    turn = rotation_from_vector(torch.tensor(turned))
+    points = (points - points.mean(0)) @ turn.T + points.mean(0)
+    scale, rotation, translation = similarity_alignment(model.shape, points)
+    camera = image.evidence.camera
+    return Alignment(
+        model.category, model_hash(model), model.keypoint_names, points, camera.to_pixels(camera.project(points)), image.visible,
+        torch.full((len(points),), confidence), model.weights @ points, rotation, translation, float(scale), camera,
+        "relative", -1.0, {}, confidence, True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world():
+    """A chair category, six images of different chairs, and their true alignments."""
+    category = SimulatedCategory("chair")
+    model = category.model(betas=False)
+    images = [category.image(seed) for seed in range(6)]
+    surface = category_surface(model)
+    aligned = [aligned_image(surface, image.evidence, true_alignment(model, image)) for image in images]
+    return category, model, images, surface, aligned
+
+
+def _object_size(image):
+    rows, columns = image.evidence.mask.nonzero(as_tuple=True)
+    return max(int(rows.max() - rows.min()), int(columns.max() - columns.min()))
+
+
+def _errors(world, config, aligned=None):
+    """Errors of all keypoints seen in both images of every pair, in object sizes."""
+    _, _, images, surface, exact = world
+    aligned, errors = aligned or exact, []
+    for a, source in enumerate(images):
+        for b, target in enumerate(images):
+            both = source.visible & target.visible
+            if a != b and both.any():
+                found = transfer(surface, aligned[a], aligned[b], source.keypoints[both], config).points
+                errors.append((found - target.keypoints[both]).norm(dim=1) / _object_size(target))
+    return torch.cat(errors)
+
+
+def test_keypoints_arrive_below_the_resolution_of_the_grid(world):
+    """A cell is 1/60 of the image, about 1/40 of the object; the median error stays below it."""
+    errors = _errors(world, load_preset(Transfer, "transfer", "keypoints"))
+    assert (errors < 0.1).float().mean() > 0.93
+    assert (errors < 0.05).float().mean() > 0.88
+    assert errors.median() < 0.025
+
+
+def test_every_ingredient_earns_its_place(world):
+    """Against a slightly wrong alignment: the residual, the soft second step and the preference for keypoints all help."""
+    _, model, images, surface, _ = world
+    turned = [aligned_image(surface, i.evidence, true_alignment(model, i, turned=(0.06, -0.08, 0.05))) for i in images]
+    best = load_preset(Transfer, "transfer", "keypoints")
+
+    def share(config):
+        return (_errors(world, config, turned) < 0.05).float().mean()
+
+    assert share(best) > share(replace(best, residual=0.0)) + 0.1
+    assert share(best) > share(replace(best, second_step="argmax")) + 0.02
+    assert share(best) > share(replace(best, keypoint_preference=0.0))
+    published = replace(load_preset(Transfer, "transfer", "reference"), category_sigmas=(("chair", 0.03),))
+    assert share(best) > share(published) + 0.15
+
+
+def test_an_image_to_itself_returns_every_point(world):
+    """Image -> category -> image of arbitrary points on the object, own features left aside."""
+    _, _, images, surface, aligned = world
+    mask = images[0].evidence.mask.nonzero().flip(1).float()
+    points = mask[:: len(mask) // 60] + 0.3
+    found = transfer(surface, aligned[0], aligned[0], points, Transfer(own_feature=0.0)).points
+    distance = (found - points).norm(dim=1)
+    assert distance.median() < 0.3
+    assert (distance < SIZE / 60).float().mean() > 0.9
+
+
+def _surface_samples(category, image, seed):
+    """Pixels of the simulated object's surface samples and whether they are seen; the n-th is the same place of every chair."""
+    import numpy as np
+
+    boxes = SHAPES[category.name](np.random.default_rng(10_000 + seed))
+    corners, samples = (torch.tensor(x, dtype=torch.float32) for x in (category.corners(boxes), category.place(boxes)))
+    scale, rotation, translation = similarity_alignment(corners, image.keypoints_3d)
+    samples = scale * samples @ rotation.T + translation
+    pixels = image.evidence.camera.to_pixels(image.evidence.camera.project(samples))
+    column, row = pixels.round().long().clamp(0, SIZE - 1).unbind(-1)
+    seen = samples[:, 2] < 1.02 / image.evidence.depth.values[row, column]
+    return pixels, seen & ((pixels >= 0) & (pixels < SIZE - 1)).all(1)
+
+
+def test_arbitrary_surface_points_arrive(world):
+    category, _, images, surface, aligned = world
+    errors = []
+    for a, b in ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0)):
+        source, seen_here = _surface_samples(category, images[a], a)
+        target, seen_there = _surface_samples(category, images[b], b)
+        both = (seen_here & seen_there).nonzero()[:, 0]
+        both = both[:: max(1, len(both) // 40)]
+        found = transfer(surface, aligned[a], aligned[b], source[both], Transfer()).points
+        errors.append((found - target[both]).norm(dim=1) / _object_size(images[b]))
+    errors = torch.cat(errors)
+    assert (errors < 0.1).float().mean() > 0.9
+    assert (errors < 0.05).float().mean() > 0.7
+
+
+def test_all_points_at_once_equal_one_by_one_and_the_one_call_interface(world):
+    _, model, images, surface, aligned = world
+    config = Transfer()
+    points = images[0].keypoints
+    together = transfer(surface, aligned[0], aligned[1], points, config)
+    single = [transfer(surface, aligned[0], aligned[1], p, config) for p in points]
+    direct = transfer_points(
+        model, images[0].evidence, aligned[0].alignment, images[1].evidence, aligned[1].alignment, points.numpy(), config
+    )
+    stored = replace(aligned[1], similarity=aligned[1].maps(surface.features))
+    for other in (direct, transfer(surface, aligned[0], stored, points, config)):
+        assert torch.allclose(together.points, other.points, atol=1e-3)
+        assert torch.allclose(together.confidence, other.confidence, atol=1e-4)
+    assert torch.allclose(together.points, torch.cat([s.points for s in single]), atol=1e-3)
+    assert torch.equal(together.visible, torch.cat([s.visible for s in single]))
+
+
+def test_a_demonstration_is_lifted_once_for_many_frames(world):
+    _, _, images, surface, aligned = world
+    lifted = lift_points(surface, aligned[0], images[0].keypoints, Transfer())
+    for frame in aligned[1:3]:
+        placed = place_points(surface, lifted, frame, Transfer())
+        assert torch.equal(placed.points, transfer(surface, aligned[0], frame, images[0].keypoints, Transfer()).points)
+
+
+def test_three_dimensional_position_projects_onto_the_point(world):
+    _, _, images, surface, aligned = world
+    found = transfer(surface, aligned[0], aligned[1], images[0].keypoints, Transfer())
+    camera = aligned[1].alignment.camera
+    assert torch.allclose(camera.to_pixels(camera.project(found.points_3d)), found.points, atol=1e-2)
+    both = images[0].visible & images[1].visible
+    truth = images[1].keypoints_3d
+    assert ((found.points_3d - truth).norm(dim=1)[both] / aligned[1].alignment.scale).median() < 0.08
+
+
+def test_visibility_follows_the_object_and_what_stands_in_front(world):
+    _, model, images, surface, aligned = world
+    config = load_preset(Transfer, "transfer", "keypoints")
+    agree = []
+    for a in range(6):
+        for b in range(6):
+            if a != b:
+                seen = images[a].visible
+                found = transfer(surface, aligned[a], aligned[b], images[a].keypoints[seen], config)
+                agree.append(found.visible == images[b].visible[seen])
+    assert torch.cat(agree).float().mean() > 0.8
+    evidence = images[1].evidence
+    before = transfer(surface, aligned[0], aligned[1], images[0].keypoints, config)
+    chosen = int(before.visible.nonzero()[0])
+    near = (before.points - before.points[chosen]).abs().amax(1)
+    column, row = before.points[chosen].round().int().tolist()
+    values = evidence.depth.values.clone()
+    values[max(row - 14, 0) : row + 15, max(column - 14, 0) : column + 15] = values.max() * 3  # something small in front
+    covered = aligned_image(surface, replace(evidence, depth=DepthMap(values, "disparity")), aligned[1].alignment)
+    after = transfer(surface, aligned[0], covered, images[0].keypoints, config)
+    assert not after.visible[chosen]
+    assert torch.equal(after.visible[near > 25], before.visible[near > 25])
+    assert before.visible[near > 25].any()
+
+
+def test_point_outside_the_picture_is_not_visible():
+    category = SimulatedCategory("chair")
+    model = category.model(images=10, betas=False)
+    whole, cut = category.image(0), category.image(1, truncated=0.45)
+    surface = category_surface(model)
+    aligned = [aligned_image(surface, i.evidence, true_alignment(model, i)) for i in (whole, cut)]
+    outside = ((cut.keypoints < -10) | (cut.keypoints > SIZE + 10)).any(1)
+    assert outside.any()
+    found = transfer(surface, *aligned, whole.keypoints, load_preset(Transfer, "transfer", "keypoints"))
+    beyond = ((found.points < -0.5) | (found.points > SIZE - 0.5)).any(1)
+    assert not found.visible[beyond].any()
+    assert (beyond & outside).any()
+
+
+def test_confidence_falls_with_the_alignment_and_off_the_object(world):
+    _, model, images, surface, aligned = world
+    seen = images[0].visible & images[1].visible
+    points = images[0].keypoints[seen]
+    sure = transfer(surface, aligned[0], aligned[1], points, Transfer()).confidence
+    doubtful = aligned_image(surface, images[1].evidence, replace(aligned[1].alignment, confidence=0.3))
+    assert ((sure >= 0) & (sure <= 1)).all()
+    assert (transfer(surface, aligned[0], doubtful, points, Transfer()).confidence < 0.5 * sure).all()
+    corner = transfer(surface, aligned[0], aligned[1], torch.tensor([[2.0, 2.0]]), Transfer())
+    assert corner.confidence < 0.01 * sure.median()
+
+
+def test_spread_grows_with_doubt_and_with_the_object(world):
+    aligned = world[4][0]
+    config = Transfer(sigma=0.02, target_sigma=0.03, size_unit=0.6, uncertain_widening=2.0)
+    assert config.spreads(replace(aligned, size=0.6)) == pytest.approx((0.02, 0.03))
+    assert config.spreads(replace(aligned, size=0.3)) == pytest.approx((0.01, 0.015))
+    unsure = replace(aligned, size=0.6, alignment=replace(aligned.alignment, confidence=0.0))
+    assert config.spreads(unsure) == pytest.approx((0.04, 0.06))
+
+
+def test_published_spreads_of_the_reference_preset(world):
+    """Paper, Table 5: chair and tv 0.01, aeroplane, bicycle and bottle 0.03, all others 1.0."""
+    config = load_preset(Transfer, "transfer", "reference")
+    aligned = world[4][0]
+    expected = {"chair": 0.01, "tvmonitor": 0.01, "aeroplane": 0.03, "bicycle": 0.03, "bottle": 0.03, "car": 1.0, "dog": 1.0}
+    for category, sigma in expected.items():
+        image = replace(aligned, alignment=replace(aligned.alignment, category=category, confidence=0.1))
+        assert config.spreads(image) == (sigma, sigma)
+
+
+def test_published_argmax_is_the_best_cell_refined(world):
+    """With an even field and no own feature the best place is the projected point itself."""
+    _, _, _, surface, aligned = world
+    flat = replace(aligned[1], similarity=torch.ones(len(surface.mu), 3600))
+    config = replace(load_preset(Transfer, "transfer", "reference"), category_sigmas=(("chair", 0.03),))
+    lifted = lift_points(surface, aligned[0], world[2][0].keypoints, config)
+    found = place_points(surface, lifted, flat, config)
+    expected = flat.alignment.camera.to_pixels(flat.places[lifted.index])
+    inside = ((expected > 0) & (expected < SIZE - 1)).all(1)
+    assert inside.sum() >= 7
+    assert (found.points - expected)[inside].abs().max() <= 0.5 * SIZE / 60 * 0.1 + 1e-3  # half a step of the refinement
+
+
+def test_cycle_distance_tells_good_from_bad(world):
+    _, model, images, surface, aligned = world
+    seen = images[0].visible & images[2].visible
+    points = images[0].keypoints[seen]
+    good = cycle_distance(surface, aligned[0], aligned[2], points, Transfer())
+    wrong = aligned_image(surface, images[2].evidence, true_alignment(model, images[2], turned=(0.0, 2.0, 0.0)))
+    bad = cycle_distance(surface, aligned[0], wrong, points, Transfer())
+    assert good.shape == (len(points),)
+    assert good.median() < 6
+    assert bad.median() > 1.5 * good.median()
+
+
+def test_absent_keypoint_changes_nothing_and_is_never_found(world):
+    _, model, images, _, aligned = world
+    absent = replace(model, present=torch.tensor([True] * 9 + [False]), keypoint_features=model.keypoint_features.clone())
+    absent.keypoint_features[9] = 0
+    surface = category_surface(absent)
+    alignment = aligned[0].alignment
+    keypoints = alignment.keypoints_3d.clone()
+    image = aligned_image(surface, images[0].evidence, replace(alignment, keypoints_3d=keypoints))
+    lifted = lift_points(surface, image, images[0].keypoints, Transfer(keypoint_preference=50.0))
+    assert not (lifted.index == len(surface.usable) - 1).any()
+    assert torch.isfinite(lifted.residual).all()
+
+
+def test_wrong_options_are_named(world):
+    with pytest.raises(InputError, match="second_step is 'median', expected one of mean, argmax"):
+        Transfer(second_step="median")
+    with pytest.raises(InputError, match="must be positive"):
+        Transfer(sigma=0.0)
+    with pytest.raises(InputError, match="NaN"):
+        transfer(world[3], world[4][0], world[4][1], torch.full((1, 2), torch.nan), Transfer())
+
+
+def test_no_points_give_no_matches(world):
+    found = transfer(world[3], world[4][0], world[4][1], torch.zeros(0, 2), Transfer())
+    assert found.points.shape == (0, 2)
+    assert found.points_3d.shape == (0, 3)
