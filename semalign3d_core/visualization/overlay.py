@@ -1,0 +1,203 @@
+"""Drawing alignments and matches on pictures, with OpenCV alone: fast enough for every frame of a stream.
+
+All pictures are (h, w, 3) uint8 RGB; the functions return new ones and leave their input as it is.
+"""
+
+import colorsys
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+AXIS_COLOURS = ((230, 60, 60), (60, 200, 60), (70, 110, 255))  # x, y, z as RViz has them
+AXIS_LENGTH = 0.4  # of the object's diameter
+RED, WHITE, BLACK = (200, 40, 40), (255, 255, 255), (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class OverlayStyle:
+    """What an overlay shows."""
+
+    names: bool = True  # of the keypoints, with their confidence
+    cloud: bool = True  # the projected dense points
+    axes: bool = True  # of the object's pose
+    scale: int = 1  # the picture is enlarged by this factor first
+
+
+def draw_alignment(image, alignment, style=None):
+    """The picture with an alignment on it: visible keypoints solid, hidden ones hollow, cloud, pose axes, confidence.
+
+    image: (h, w, 3); alignment: :class:`~semalign3d_core.alignment.result.Alignment` of it. A picture without the object gets a
+    banner instead, so that nobody takes a guess for a finding.
+    """
+    style = style or OverlayStyle()
+    canvas = _enlarged(image, style.scale)
+    text = f"{alignment.category} {alignment.confidence:.2f}"
+    if not alignment.found:
+        return _banner(canvas, f"{alignment.category} not found ({alignment.confidence:.2f})", RED)
+    if style.cloud:
+        _draw_cloud(canvas, alignment, style.scale)
+    if style.axes:
+        _draw_axes(canvas, alignment, style.scale)
+    _draw_keypoints(canvas, alignment, style)
+    return _banner(canvas, text, BLACK)
+
+
+def draw_points(image, points, labels=None, visible=None):
+    """The picture with points (Q, 2) pixels as crosses with their labels; hidden ones (visible (Q,) bool) are thin."""
+    canvas, unit, placed = image.copy(), _unit(image), []
+    points = np.asarray(points.detach().cpu() if isinstance(points, torch.Tensor) else points, dtype=np.float64)
+    for q, (place, colour) in enumerate(zip(points, keypoint_colours(len(points)), strict=True)):
+        if np.isfinite(place).all() and _near(place, canvas):
+            thickness = 2 * unit if visible is None or visible[q] else unit
+            cv2.drawMarker(canvas, _pixel(place), BLACK, cv2.MARKER_TILTED_CROSS, 12 * unit, thickness + 2, cv2.LINE_AA)
+            cv2.drawMarker(canvas, _pixel(place), colour, cv2.MARKER_TILTED_CROSS, 12 * unit, thickness, cv2.LINE_AA)
+            _label(canvas, place, str(q) if labels is None else labels[q], placed, unit)
+    return canvas
+
+
+def draw_matches(source, target, points, matches, labels=None):
+    """Source and target side by side with a line per match; matches that are hidden in the target end in a ring.
+
+    source, target: pictures, any sizes; points: (Q, 2) pixels of the source; matches: :class:`~semalign3d_core.matchers.Matches`.
+    """
+    height = max(source.shape[0], target.shape[0], 240)
+    left, right = (_resized_to_height(picture, height) for picture in (source, target))
+    canvas = np.concatenate([left, np.full((height, 6, 3), 255, np.uint8), right], axis=1)
+    here = np.asarray(points, dtype=np.float64) * (height / source.shape[0])
+    there = _array(matches.points) * (height / target.shape[0]) + [left.shape[1] + 6, 0]
+    visible = np.ones(len(here), bool) if matches.visible is None else _array(matches.visible)
+    colours, placed, unit = keypoint_colours(len(here)), [], _unit(canvas)
+    for a, b, colour in zip(here, there, colours, strict=True):
+        if np.isfinite(b).all():
+            cv2.line(canvas, _pixel(a), _pixel(b), colour, unit, cv2.LINE_AA)
+    for q, (a, b, colour) in enumerate(zip(here, there, colours, strict=True)):
+        label = str(q) if labels is None else labels[q]
+        for place, solid in ((a, True), (b, visible[q])):
+            if np.isfinite(place).all():
+                _marker(canvas, place, colour, solid, 4 * unit)
+                _label(canvas, place, label, placed, unit)
+    return canvas
+
+
+def keypoint_colours(count):
+    """``count`` colours (RGB tuples) that are easy to tell apart, the same for the same index in every picture."""
+    hues = (0.13 + 0.618034 * np.arange(count)) % 1
+    return [tuple(int(255 * c) for c in colorsys.hsv_to_rgb(h, 0.85 - 0.3 * (i % 2), 1.0)) for i, h in enumerate(hues)]
+
+
+def readable_scale(image, longer_side=640):
+    """Factor by which a small picture must be enlarged so that names can be read."""
+    return max(1, round(longer_side / max(image.shape[:2])))
+
+
+def _draw_cloud(canvas, alignment, scale):
+    cloud = alignment.cloud_3d
+    if not len(cloud):
+        return
+    front = cloud[:, 2] > 1e-9
+    pixels = _array(alignment.camera.to_pixels(alignment.camera.project(torch.where(front[:, None], cloud, torch.ones_like(cloud)))))
+    depth, front = _array(cloud[:, 2]), _array(front)
+    near, far = np.quantile(depth[front], [0.02, 0.98]) if front.any() else (0, 1)
+    shade = np.clip((far - depth) / max(far - near, 1e-9), 0, 1)
+    layer, radius = canvas.copy(), max(1, round(max(canvas.shape[:2]) / 300))
+    for j in np.argsort(-depth):
+        if front[j] and _near(pixels[j] * scale, canvas):
+            colour = (int(40 + 60 * shade[j]), int(90 + 160 * shade[j]), int(160 + 95 * shade[j]))
+            cv2.circle(layer, _pixel(_enlarge(pixels[j], scale)), radius, colour, -1, cv2.LINE_AA)
+    cv2.addWeighted(layer, 0.55, canvas, 0.45, 0, dst=canvas)
+
+
+def _draw_axes(canvas, alignment, scale):
+    ends = alignment.translation + AXIS_LENGTH * alignment.scale * torch.cat([torch.zeros(1, 3), torch.eye(3)]).to(
+        alignment.rotation
+    ) @ alignment.rotation.T
+    if (ends[:, 2] <= 1e-9).any():
+        return
+    pixels = _enlarge(_array(alignment.camera.to_pixels(alignment.camera.project(ends))), scale)
+    if not all(_near(p, canvas) for p in pixels):
+        return
+    order, thickness = np.argsort(-_array(ends[1:, 2])), 2 * _unit(canvas)  # the nearest axis is drawn last
+    for axis in order:
+        cv2.arrowedLine(canvas, _pixel(pixels[0]), _pixel(pixels[axis + 1]), AXIS_COLOURS[axis], thickness, cv2.LINE_AA, tipLength=0.12)
+
+
+def _draw_keypoints(canvas, alignment, style):
+    points, visible = _enlarge(_array(alignment.keypoints_2d), style.scale), _array(alignment.visible)
+    confidence, colours, placed = _array(alignment.keypoint_confidence), keypoint_colours(len(points)), []
+    shown = [k for k in range(len(points)) if np.isfinite(points[k]).all() and _near(points[k], canvas)]
+    unit = _unit(canvas)
+    for k in sorted(shown, key=lambda k: visible[k]):
+        _marker(canvas, points[k], colours[k], visible[k], 4 * unit)
+    if style.names:
+        for k in sorted(shown, key=lambda k: not visible[k]):
+            _label(canvas, points[k], f"{alignment.keypoint_names[k]} {confidence[k]:.2f}", placed, unit, faint=not visible[k])
+
+
+def _marker(canvas, place, colour, solid, radius):
+    cv2.circle(canvas, _pixel(place), radius + 1, BLACK, -1 if solid else 3, cv2.LINE_AA)
+    cv2.circle(canvas, _pixel(place), radius, colour, -1 if solid else 1, cv2.LINE_AA)
+
+
+def _label(canvas, place, text, placed, unit, faint=False):
+    """Writes ``text`` beside ``place`` where it covers no earlier label in ``placed`` (boxes, appended to)."""
+    size = 0.36 * unit
+    (width, height), _ = cv2.getTextSize(text, FONT, size, 1)
+    x, y = place
+    gap = 6 * unit
+    offsets = [(gap, height / 2), (-gap - width, height / 2), (-width / 2, -gap), (-width / 2, gap + height)]
+    offsets += [(dx, dy + side * (height + 3)) for dx, dy in offsets[:2] for side in (-1, 1)]
+    boxes = [(x + dx, y + dy - height, x + dx + width, y + dy + 2) for dx, dy in offsets]
+    free = [b for b in boxes if not any(_overlap(b, other) for other in placed) and b[0] >= 0 and b[2] <= canvas.shape[1]]
+    box = (free or boxes)[0]
+    placed.append(box)
+    corner = _pixel((box[0], box[3] - 2))
+    cv2.putText(canvas, text, corner, FONT, size, BLACK, 2 * unit + 1, cv2.LINE_AA)
+    cv2.putText(canvas, text, corner, FONT, size, (190, 190, 190) if faint else WHITE, unit, cv2.LINE_AA)
+
+
+def _banner(canvas, text, colour):
+    unit = _unit(canvas)
+    (width, height), _ = cv2.getTextSize(text, FONT, 0.45 * unit, unit)
+    cv2.rectangle(canvas, (0, 0), (min(width + 12 * unit, canvas.shape[1]), height + 10 * unit), colour, -1)
+    cv2.putText(canvas, text, (6 * unit, height + 5 * unit), FONT, 0.45 * unit, WHITE, unit, cv2.LINE_AA)
+    return canvas
+
+
+def _overlap(a, b):
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _near(place, canvas):
+    """Inside the picture or so little outside that OpenCV can draw it."""
+    return bool(np.isfinite(place).all() and np.abs(place).max() < 3 * max(canvas.shape[:2]))
+
+
+def _unit(canvas):
+    """Pixels of a thin line, growing with the picture."""
+    return max(1, round(max(canvas.shape[:2]) / 640))
+
+
+def _pixel(place):
+    return int(round(float(place[0]))), int(round(float(place[1])))
+
+
+def _array(tensor):
+    return tensor.detach().cpu().numpy()
+
+
+def _enlarge(points, scale):
+    return (points + 0.5) * scale - 0.5
+
+
+def _enlarged(image, scale):
+    if scale == 1:
+        return image.copy()
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+
+def _resized_to_height(image, height):
+    width = max(1, round(image.shape[1] * height / image.shape[0]))
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_CUBIC)
