@@ -7,13 +7,14 @@ import sys
 from semalign3d_core.errors import SemAlign3DError
 
 BUILD_HINT = (
-    "{name} is not installed. Build the package and source it in this shell: "
-    "colcon build && . install/setup.bash   (or, after make setup: . scripts/env.sh)"
+    "{name} is missing. Build the package and source it in this shell: colcon build && . install/setup.bash   "
+    "(without a ROS installation: make setup && . scripts/env.sh)"
 )
+FROM_ROS = ("semalign3d_ros", "rclpy", "rcl_interfaces", "builtin_interfaces", "std_srvs")
 
 
 def run_node(module_name):
-    """Imports ``semalign3d_ros.<module_name>``, calls its ``main(arguments)`` and exits with its return value.
+    """Imports ``semalign3d_ros.<module_name>``, calls its ``main(arguments)`` and exits with what that returns.
 
     SIGINT and SIGTERM end the process with exit code 0 at any moment, also while it is still starting. Errors meant for
     the user are one line on stderr and exit code 1.
@@ -25,12 +26,32 @@ def run_node(module_name):
     except KeyboardInterrupt:
         code = 0
     except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith(("semalign3d_ros", "rclpy", "sensor_msgs", "std_msgs")):
+        package = (error.name or "").partition(".")[0]
+        if package not in FROM_ROS and not package.endswith("_msgs"):
             raise
         code = _fail(module_name, BUILD_HINT.format(name=error.name))
     except SemAlign3DError as error:
         code = _fail(module_name, error)
     sys.exit(code)
+
+
+def spin(arguments, make_node):
+    """Initialises ROS, spins ``make_node()`` until a signal or the node's own end, closes it; returns its ``exit_code``."""
+    import rclpy
+    from rclpy.executors import ExternalShutdownException
+
+    rclpy.init(args=arguments)
+    node = None
+    try:
+        node = make_node()
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        if node is not None:
+            node.close()
+        rclpy.try_shutdown()
+    return 0 if node is None else node.exit_code
 
 
 def _fail(module_name, message):

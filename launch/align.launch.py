@@ -1,0 +1,73 @@
+"""Starts the node align, and on request an image source and RViz.
+
+ros2 launch semalign3d_ros align.launch.py category:=bottle image:=/camera/color/image_raw camera_info:=/camera/color/camera_info
+ros2 launch semalign3d_ros align.launch.py category:=chair source:=video.mp4 rviz:=true
+"""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, NotEqualsSubstitution, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+# name -> (default, description)
+ARGUMENTS = {
+    "category": ("bottle", "category to look for: name of a model, or path of a model file"),
+    "models": ("", "folder of category models; empty: only those that come with the package"),
+    "demonstration": ("", "YAML file with a demonstration image and named points in it; empty: none"),
+    "backbone": ("compact", "feature backbone, the one that the category model was built with"),
+    "warm_start": ("false", "start from the alignment of the previous image instead of searching anew"),
+    "namespace": ("semalign3d", "namespace of the node and of its topics"),
+    "image": ("image", "topic of the camera images"),
+    "image_transport": ("raw", "raw or compressed"),
+    "camera_info": ("camera_info", "topic of the CameraInfo of the images"),
+    "depth": ("depth", "topic of depth images registered to the images"),
+    "mask": ("mask", "topic of masks of the object"),
+    "parameters": (PathJoinSubstitution([FindPackageShare("semalign3d_ros"), "config", "align.yaml"]), "YAML file with further parameters"),
+    "source": ("", "folder of images, image, video file, rosbag2 folder or webcam number to publish; empty: there is a camera already"),
+    "focal_length": ("0.0", "focal length in pixels of the source; 0: not known"),
+    "rviz": ("false", "start RViz with a view of the results"),
+}
+
+
+def text(name):
+    """The argument as string parameter: without this, launch would read a webcam number or the category of a year as a number."""
+    return ParameterValue(LaunchConfiguration(name), value_type=str)
+
+
+def generate_launch_description():
+    """See the module."""
+    align = Node(
+        package="semalign3d_ros",
+        executable="align_node",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            LaunchConfiguration("parameters"),
+            {name: text(name) for name in ("category", "models", "demonstration", "backbone", "image_transport")},
+            {"warm_start": ParameterValue(LaunchConfiguration("warm_start"), value_type=bool)},
+        ],
+        remappings=[(topic, LaunchConfiguration(topic)) for topic in ("image", "camera_info", "depth", "mask")],
+        output="screen",
+    )
+    source = Node(
+        package="semalign3d_ros",
+        executable="image_source_node",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            {name: text(name) for name in ("source", "image_transport")},
+            {"focal_length": ParameterValue(LaunchConfiguration("focal_length"), value_type=float)},
+        ],
+        remappings=[(topic, LaunchConfiguration(topic)) for topic in ("image", "camera_info", "depth")],
+        condition=IfCondition(NotEqualsSubstitution(LaunchConfiguration("source"), "")),
+        output="screen",
+    )
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", PathJoinSubstitution([FindPackageShare("semalign3d_ros"), "config", "align.rviz"])],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+    arguments = [DeclareLaunchArgument(name, default_value=value, description=about) for name, (value, about) in ARGUMENTS.items()]
+    return LaunchDescription([*arguments, align, source, rviz])

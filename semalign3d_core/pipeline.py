@@ -1,0 +1,142 @@
+"""From one image to named keypoints and correspondences: what the command line and the ROS node both run."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from semalign3d_core import backbones, depth, masks
+from semalign3d_core.aligned_image import aligned_image, category_surface
+from semalign3d_core.alignment.aligner import Aligner
+from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.category.storage import find_model, load_model
+from semalign3d_core.config import load_preset
+from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.evidence import ImageEvidence, ImageInput, gather
+from semalign3d_core.images import read_image
+from semalign3d_core.matchers import Matches
+from semalign3d_core.transfer import Transfer, lift_points, place_points
+
+
+def option(default, text):
+    """A field of a configuration with one line about it, for whoever lists or declares the options."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """What a pipeline is made of, spelled as on the command line."""
+
+    category: str = option("bottle", "category to look for: name of a model, or path of a model file")
+    models: str = option("", "folder of category models; empty: only those that come with the package")
+    backbone: str = option("compact", "feature backbone, the one that the category model was built with")
+    depth: str = option("none", "depth source for images that come without a depth image")
+    masks: str = option("similarity", "mask source for images that come without a mask")
+    preset: str = option("fast", "preset of the alignment, or path of a YAML file")
+    transfer: str = option("fast", "preset of the transfer of points, or path of a YAML file")
+    demonstration: str = option("", "YAML file with a demonstration image and named points in it; empty: none")
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """An image with named query points: ``labels`` (Q names), ``points`` (Q, 2) float32 pixels."""
+
+    image: ImageInput
+    labels: tuple
+    points: np.ndarray
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What was found in one image; ``matches`` are the demonstration's points in it, or None without a demonstration."""
+
+    evidence: ImageEvidence
+    alignment: Alignment
+    matches: Matches | None = None
+
+
+class Pipeline:
+    """Providers, aligner and transfer for one category.
+
+    model: :class:`CategoryModel`; backbone, depth, segmenter: providers, the last two may be None;
+    aligner: :class:`Aligner` of the model; demonstration: :class:`Demonstration` or None; transfer: :class:`Transfer`.
+    The demonstration is aligned once, here; ``demonstration_alignment`` tells how well that went.
+    """
+
+    def __init__(self, model, backbone, aligner, depth=None, segmenter=None, demonstration=None, transfer=None):
+        if backbone.name != model.backbone:
+            raise InputError(
+                f"the model of {model.category!r} was built with the backbone {model.backbone!r}, not with {backbone.name!r}: "
+                "choose that backbone, or build the model again with this one"
+            )
+        self.model, self.backbone, self.aligner, self.depth, self.segmenter = model, backbone, aligner, depth, segmenter
+        self.transfer = transfer or Transfer()
+        self.surface = category_surface(model)
+        self.demonstration, self.demonstration_alignment, self._lifted = demonstration, None, None
+        if demonstration is not None:
+            shown = self.process(demonstration.image)
+            self.demonstration_alignment = shown.alignment
+            source = aligned_image(self.surface, shown.evidence, shown.alignment)
+            self._lifted = lift_points(self.surface, source, demonstration.points, self.transfer)
+
+    def process(self, image, camera=None, depth=None, mask=None, previous=None):
+        """The :class:`FrameResult` of an :class:`ImageInput`.
+
+        camera: a measured :class:`PinholeCamera`; depth: :class:`DepthMap`; mask: (h, w) bool tensor of the object.
+        Each replaces what the provider of that name would have said. previous: :class:`Alignment` to start from.
+        """
+        evidence = gather(image, self.backbone, self.depth if depth is None else None, self.segmenter if mask is None else None, camera)
+        if mask is not None:
+            evidence = replace(evidence, mask=mask if mask.any() else None)
+        if depth is not None:
+            evidence = replace(evidence, depth=depth)
+        with torch.no_grad():
+            alignment = self.aligner.align(evidence, previous)
+            return FrameResult(evidence, alignment, self._place(evidence, alignment))
+
+    def _place(self, evidence, alignment):
+        if self._lifted is None:
+            return None
+        return place_points(self.surface, self._lifted, aligned_image(self.surface, evidence, alignment), self.transfer)
+
+
+def create_pipeline(config):
+    """The :class:`Pipeline` that a :class:`PipelineConfig` describes; every file it names is read and checked here."""
+    model = load_model(find_model(config.category, config.models or None))
+    return Pipeline(
+        model,
+        backbones.create(config.backbone),
+        Aligner(model, config.preset),
+        depth.create(config.depth),
+        masks.create(config.masks),
+        load_demonstration(config.demonstration) if config.demonstration else None,
+        load_preset(Transfer, "transfer", config.transfer),
+    )
+
+
+def load_demonstration(path):
+    """Reads a demonstration: YAML with ``image`` (a path, relative to the file) and ``points`` ({label: [x, y]}, pixels)."""
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"demonstration {path} does not exist; it is a YAML file with the keys image and points")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict) or set(content) != {"image", "points"} or not isinstance(content["points"], dict):
+        raise FileFormatError(f"{path}: expected exactly the keys image (a path) and points (a mapping of labels to [x, y])")
+    image = read_image(path.parent / str(content["image"]))
+    points = [_point(path, label, value, image) for label, value in content["points"].items()]
+    if not points:
+        raise FileFormatError(f"{path}: points is empty; name at least one, for example  cap: [120, 80]")
+    return Demonstration(image, tuple(str(label) for label in content["points"]), np.array(points, dtype=np.float32))
+
+
+def _point(path, label, value, image):
+    numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    if not numbers or not (0 <= value[0] <= image.width - 1 and 0 <= value[1] <= image.height - 1):
+        size = f"{image.width} x {image.height}"
+        raise FileFormatError(f"{path}: point {label!r} is {value!r}, expected [x, y] inside the {size} pixels of the image")
+    return value
