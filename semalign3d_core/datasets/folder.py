@@ -1,39 +1,53 @@
 """Any data set folder in SPair-71k's layout."""
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
+from semalign3d_core.datasets.tables import SPAIR_CATEGORIES, SPAIR_LABELS, flip_permutation
+from semalign3d_core.errors import FileFormatError, MissingFileError
 from semalign3d_core.files import read_json
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
 class FolderDataset:
     """A data set folder (``JPEGImages``, ``ImageAnnotation``, ``PairAnnotation``, ``Layout`` and optional sidecars).
 
-    ``keypoints.json`` gives every category's keypoint names and flip permutation.
+    ``keypoints.json`` gives every category's keypoint names and flip permutation. Without it, categories named as in
+    SPair-71k have that data set's 30 labels and its published tables.
     """
+
+    threshold_kind = "bbox"
+    annotation = "keypoints"
+    remedy = ""  # what to do about a missing file, for data sets that can be downloaded
 
     def __init__(self, root):
         self.root = Path(root)
         if not (self.root / "ImageAnnotation").is_dir():
-            raise MissingFileError(f"{self.root / 'ImageAnnotation'} does not exist: {self.root} is not a data set folder in SPair-71k's layout")
+            raise self._missing(self.root / "ImageAnnotation", f"{self.root} is not a data set folder in SPair-71k's layout")
         self._records = {}
 
     def categories(self):
         """Names of all annotated categories, sorted."""
-        return sorted(p.name for p in (self.root / "ImageAnnotation").iterdir() if p.is_dir())
+        return sorted(p.name for p in (self.root / "ImageAnnotation").iterdir() if p.is_dir() and not p.name.startswith("."))
 
     def keypoint_spec(self, category):
-        """The :class:`KeypointSpec` of a category, from ``keypoints.json``."""
+        """The :class:`KeypointSpec` of a category, from ``keypoints.json`` or SPair-71k's tables."""
+        check_categories([category], self.categories(), self.root)
         path = self.root / "keypoints.json"
-        specs = read_json(path)
-        if category not in specs:
-            raise InputError(f"{path} has no category {category!r}: it has {', '.join(sorted(specs))}")
-        names, flip = tuple(specs[category]["names"]), tuple(specs[category]["flip_permutation"])
+        if self._keypoints is None and category in SPAIR_CATEGORIES:
+            return spair_keypoint_spec(category)
+        if category not in (self._keypoints or ()):
+            raise MissingFileError(f"{path} does not give the keypoints of {category!r}; write {{category: {{names, flip_permutation}}}}")
+        try:
+            names, flip = (tuple(self._keypoints[category][key]) for key in ("names", "flip_permutation"))
+        except (KeyError, TypeError) as error:
+            problem = f"{type(error).__name__} {error}"
+            raise FileFormatError(f"{path}: {category} needs the lists names and flip_permutation ({problem})") from error
         if sorted(flip) != list(range(len(names))) or any(flip[flip[k]] != k for k in range(len(names))):
             raise FileFormatError(f"{path}: flip_permutation of {category} must pair its {len(names)} labels, found {list(flip)}")
         return KeypointSpec(names, flip)
@@ -47,61 +61,106 @@ class FolderDataset:
 
     def images(self, category, split=None):
         """All images of a category that the pairs of ``split`` (trn, val, test) use; all annotated ones without a split. Sorted."""
+        check_categories([category], self.categories(), self.root)
         if split is None:
-            folder = self.root / "ImageAnnotation" / category
-            if not folder.is_dir():
-                raise InputError(f"{folder} does not exist: categories are {', '.join(self.categories())}")
-            names = {p.stem for p in folder.glob("*.json")}
+            names = {p.stem for p in (self.root / "ImageAnnotation" / category).glob("*.json")}
         else:
-            names = set()
-            for pair in self.pair_names(split):
-                stem, _, pair_category = pair.partition(":")
-                if pair_category == category:
-                    names.update(stem.split("-")[1:3])
+            pairs = [pair for pair in self.pair_names(split) if category_of(pair) == category]
+            names = {name for pair in pairs for name in self._image_names(split, pair)}
         return [self.image(category, name) for name in sorted(names)]
 
     def pair_names(self, split, layout="large"):
         """Names of all pairs of a split, in the order of ``Layout/<layout>/<split>.txt``."""
         path = self.root / "Layout" / layout / f"{split}.txt"
         if not path.is_file():
-            raise MissingFileError(f"{path} does not exist: splits are trn, val and test, layouts large and small")
-        return path.read_text().split()
+            raise self._missing(path, "splits are trn, val and test, layouts large and small")
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        for category in sorted({category_of(name) for name in names} - set(self.categories())):
+            raise self._missing(self.root / "ImageAnnotation" / category, f"{path} lists pairs of {category!r}")
+        return names
 
     def pairs(self, split, layout="large", categories=None):
-        """Yields the :class:`PairRecord` of a split, optionally of some categories only."""
-        for name in self.pair_names(split, layout):
-            category = name.partition(":")[2]
-            if categories is None or category in categories:
-                yield self.pair(split, name, category)
+        """The :class:`PairRecord` of a split, optionally of some categories only."""
+        return selected_pairs(self, split, layout, categories)
 
-    def pair(self, split, name, category):
+    def pair(self, split, name, category=None):
         """One :class:`PairRecord` from ``PairAnnotation/<split>/<name>.json``."""
-        content = read_json(self.root / "PairAnnotation" / split / f"{name}.json")
-        source, target = Path(content["src_imname"]).stem, Path(content["trg_imname"]).stem
-        return PairRecord(name, self.image(category, source), self.image(category, target), content)
+        path = self._pair_path(split, name)
+        if not path.is_file():
+            raise self._missing(path, f"pair {name} of split {split} has no annotation")
+        content, category = read_json(path), category or category_of(name)
+        try:
+            source, target = Path(content["src_imname"]).stem, Path(content["trg_imname"]).stem
+        except (KeyError, TypeError) as error:
+            problem = f"{type(error).__name__} {error}"
+            raise FileFormatError(f"{path}: {problem}; expected src_imname and trg_imname as SPair-71k has them") from error
+        try:
+            return PairRecord(name, self.image(category, source), self.image(category, target), content)
+        except MissingFileError as error:
+            raise MissingFileError(f"{path} names an image that is missing: {error}") from error
+
+    @cached_property
+    def _keypoints(self):
+        """The content of ``keypoints.json``, None where it is absent."""
+        path = self.root / "keypoints.json"
+        if not path.is_file():
+            return None
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise FileFormatError(f"{path} must be an object of categories, found {type(content).__name__}")
+        return content
+
+    def _pair_path(self, split, name):
+        return self.root / "PairAnnotation" / split / f"{name}.json"
+
+    def _image_names(self, split, pair):
+        """Source and target of a pair, from its name ``<number>-<source>-<target>:<category>`` if that is unambiguous."""
+        parts = pair.rpartition(":")[0].split("-")
+        if len(parts) == 3:
+            return parts[1:]
+        record = self.pair(split, pair)
+        return record.source.name, record.target.name
+
+    def _missing(self, path, reason):
+        """The error for a file or folder that is not there; ``remedy`` says how to get it."""
+        return MissingFileError(f"{path} does not exist: {reason}{'; ' + self.remedy if self.remedy else ''}")
 
     def _read_image(self, category, name):
         path = self.root / "ImageAnnotation" / category / f"{name}.json"
-        content = read_json(path)
-        count = self._keypoint_count(category)
-        keypoints = np.full((count, 2), np.nan, dtype=np.float32)
+        if not path.is_file():
+            raise self._missing(path, f"image {name} of {category} is not annotated")
+        content, count = read_json(path), len(self.keypoint_spec(category).names)
         try:
-            for label, position in content["kps"].items():
-                if position is not None:
-                    keypoints[int(label)] = position
+            keypoints = _keypoint_array(content["kps"], count)
             width, height = int(content["image_width"]), int(content["image_height"])
+            box = content.get("bndbox")
+            box = None if box is None else np.asarray(box, dtype=np.float32).reshape(4)
         except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
-            raise FileFormatError(f"{path}: {type(error).__name__} {error}; expected kps, image_width, image_height as SPair-71k has them") from error
-        box = content.get("bndbox")
-        box = None if box is None else np.asarray(box, dtype=np.float32)
-        return ImageRecord(category, name, self._image_path(category, name), height, width, keypoints, box, content)
+            problem = f"{type(error).__name__} {error}"
+            raise FileFormatError(f"{path}: {problem}; expected kps, bndbox, image_width, image_height as SPair-71k has them") from error
+        return ImageRecord(category, name, self._image_path(category, name, content), height, width, keypoints, box, content)
 
-    def _keypoint_count(self, category):
-        return len(self.keypoint_spec(category).names)
-
-    def _image_path(self, category, name):
+    def _image_path(self, category, name, content):
         folder = self.root / "JPEGImages" / category
-        for suffix in IMAGE_SUFFIXES:
-            if (folder / (name + suffix)).is_file():
-                return folder / (name + suffix)
-        return folder / (name + IMAGE_SUFFIXES[0])
+        candidates = [content["filename"]] if isinstance(content.get("filename"), str) else []
+        candidates += [name + suffix for suffix in IMAGE_SUFFIXES]
+        return next((folder / c for c in candidates if (folder / c).is_file()), folder / candidates[0])
+
+
+def spair_keypoint_spec(category):
+    """The 30 raw labels of SPair-71k, which publishes no names; unused ones stay without annotation."""
+    return KeypointSpec(tuple(f"kp{label:02d}" for label in range(SPAIR_LABELS)), tuple(flip_permutation(category, SPAIR_LABELS)))
+
+
+def _keypoint_array(positions, count):
+    """(count, 2) float32, NaN where the annotation is null."""
+    keypoints = np.full((count, 2), np.nan, dtype=np.float32)
+    for label, position in positions.items():
+        if position is None:
+            continue
+        if not 0 <= int(label) < count:
+            raise IndexError(f"keypoint {label!r} of {count} labels")
+        keypoints[int(label)] = np.asarray(position, dtype=np.float32).reshape(-1)[:2]
+        if not np.isfinite(keypoints[int(label)]).all() or len(position) < 2:
+            raise ValueError(f"keypoint {label!r} is at {position!r}, expected [x, y] or null")
+    return keypoints

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -44,3 +45,39 @@ class PairRecord:
     source: ImageRecord
     target: ImageRecord
     attributes: dict = field(default_factory=dict)
+
+    @property
+    def category(self):
+        """What the pair is scored under: the part of its name behind the last colon (of cross-species pairs a family)."""
+        return self.name.rpartition(":")[2] or self.source.category
+
+
+class Dataset(Protocol):
+    """What evaluation and building ask of a data set; nobody asks for its name.
+
+    threshold_kind: what PCK thresholds are relative to: ``bbox`` (longest side of the target's box) or ``image`` (longest side)
+    annotation:     ``keypoints``, or ``masks`` where only masks are published (:meth:`mask` gives them)
+
+    Keypoints outside their image are handed on as annotated; who uses them applies its own policy.
+    """
+
+    threshold_kind: str
+    annotation: str
+
+    def categories(self):
+        """Names of all categories."""
+
+    def keypoint_spec(self, category):
+        """The :class:`KeypointSpec` of a category; :class:`~semalign3d_core.errors.InputError` if there is no such category."""
+
+    def images(self, category, split=None):
+        """All :class:`ImageRecord` of a category, or those that the pairs of a split use, sorted by name."""
+
+    def pair_names(self, split, layout="large"):
+        """Names of the pairs of a split, in published order, each ending in ``:<category>``."""
+
+    def pair(self, split, name, category=None):
+        """One :class:`PairRecord` by its name."""
+
+    def pairs(self, split, layout="large", categories=None):
+        """The :class:`PairRecord` of a split, one after the other, of all or of some categories."""

@@ -1,10 +1,16 @@
 """Vectors of GeoAware-SC about data sets and metrics."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from compare import difference, exact
 
+from semalign3d_core.datasets import open_dataset
+from semalign3d_core.datasets.ap10k_pairs import PARTS, build_pairs, merge_annotations, split_images, usable_images
+from semalign3d_core.datasets.canvas import annotated_labels, canvas_keypoints, canvas_threshold, published_subsample
+from semalign3d_core.datasets.pf_pascal import CATEGORIES
 from semalign3d_core.datasets.tables import (
     GEOMETRY_GROUPS,
     MIRROR_PAIRS,
@@ -127,4 +133,106 @@ def _summary(correct, subset, alphas):
     return scores | {"num_points": result["points"], "num_pairs": result["pairs"]}
 
 
-CHECKS = {"geo_subset": _geo_subset, "flip": _flip, "preprocess": _preprocess, "pck": _pck}
+def _ap10k_pairs(data, path):
+    fixture = json.loads(path.with_name("ap10k_pairs_fixture.json").read_text())
+    merged = merge_annotations([fixture["parts"][part] for part in PARTS])
+    tree = usable_images(merged, set(fixture["crowd"]))
+    for species in tree.values():
+        for name, ids in species.items():
+            for part, chosen in split_images(ids).items():
+                yield exact(f"split {name} {part}", chosen, data[f"split/{name}/{part}"])
+    code = {name: i for i, name in enumerate(fixture["species"])} | {name: 100 + i for i, name in enumerate(fixture["families"])}
+    code["all"] = 200
+    for name, rows in build_pairs(tree, {key: content["keypoints"][2::3] for key, content in merged.items()}).items():
+        rows = sorted(rows, key=lambda row: f"{row[0]:012d}-{row[1]:012d}:{row[2]}.json")
+        ours = np.array([(a, b, code[label]) for a, b, label in rows]).reshape(-1, 3)
+        yield exact(f"pairs {name}", ours, data[f"pairs/{name}"])
+
+
+def _loaders(data, path):
+    fixture = json.loads(path.with_name("loaders_fixture.json").read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _spair_loader(data, fixture["spair"], Path(folder) / "SPair-71k")
+        yield from _ap10k_loader(data, fixture["ap10k"], Path(folder) / "ap-10k")
+        yield from _pascal_loader(data, fixture["pascal"], Path(folder) / "PF-dataset-PASCAL")
+
+
+def _write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _spair_loader(data, fixture, root):
+    (root / "JPEGImages").mkdir(parents=True)
+    for stem, content in fixture["images"].items():
+        _write(root / "ImageAnnotation" / content["category"] / f"{stem}.json", json.dumps(content))
+    for name, content in fixture["pairs"].items():
+        _write(root / "PairAnnotation" / "test" / name, json.dumps(content))
+    _write(root / "Layout" / "large" / "test.txt", "\n".join(sorted(name.removesuffix(".json") for name in fixture["pairs"])))
+    dataset = open_dataset(root)
+    pairs = list(dataset.pairs("test"))
+    yield from _canvas(data, "spair", pairs, canvas_keypoints)
+    chosen = published_subsample(dataset.pair_names("test"), len(data["spair_subsample6_thresholds"]))
+    thresholds = [canvas_threshold(dataset.pair("test", name).target) for name in chosen]
+    yield difference("spair subsample", thresholds, data["spair_subsample6_thresholds"], atol=1e-3, rtol=1e-6)
+
+
+def _ap10k_loader(data, fixture, root):
+    first = next(iter(fixture["pairs"].values()))["src_json_path"]
+    folder = Path(*Path(first).parts[Path(first).parts.index("ImageAnnotation") : -1])
+    (root / "JPEGImages").mkdir(parents=True)
+    for stem, content in fixture["images"].items():
+        _write(root / folder / f"{stem}.json", json.dumps(content))
+    for name, content in fixture["pairs"].items():
+        _write(root / "PairAnnotation" / "test" / name, json.dumps(content))
+
+    def published(record):
+        return canvas_keypoints(record, np.array(record.attributes["keypoints"][2::3]) / 2)
+
+    yield from _canvas(data, "ap10k", list(open_dataset(root).pairs("test")), published)
+
+
+def _pascal_loader(data, fixture, root):
+    from PIL import Image
+    from scipy.io import savemat
+
+    category = sorted({int(row.split(",")[2]) for row in fixture["test_csv"][1:]})
+    names = [CATEGORIES[c - 1] for c in category]
+    (root / "JPEGImages").mkdir(parents=True)
+    for i, (file, size) in enumerate(sorted(fixture["image_sizes_wh"].items())):
+        Image.new("RGB", size).save(root / "JPEGImages" / file)
+        (root / "Annotations" / names[0]).mkdir(parents=True, exist_ok=True)
+        savemat(root / "Annotations" / names[0] / f"{Path(file).stem}.mat", {"kps": data[f"pascal_mat_kps_{i}"].astype(np.float64)})
+    for split in ("test", "train"):
+        _write(root / f"{split}_pairs_pf_pascal.csv", "\n".join(fixture[f"{split}_csv"]) + "\n")
+    dataset = open_dataset(root)
+    for name, split in (("test", "test"), ("train", "trn")):
+        keypoints = _interleaved(list(dataset.pairs(split)), canvas_keypoints)
+        used = annotated_labels(keypoints)
+        yield exact(f"pascal {name} used", used, data[f"pascal_used_{name}"])
+        yield difference(f"pascal {name}", keypoints[:, used], data[f"pascal_kps_{name}"], atol=1e-3, rtol=1e-6)
+
+
+def _interleaved(pairs, read):
+    return np.stack([read(record) for pair in pairs for record in (pair.source, pair.target)])
+
+
+def _canvas(data, prefix, pairs, read):
+    keypoints = _interleaved(pairs, read)
+    used = annotated_labels(keypoints)
+    yield exact(f"{prefix} used", used, data[f"{prefix}_used"])
+    yield difference(f"{prefix} keypoints", keypoints[:, used], data[f"{prefix}_kps"], atol=1e-3, rtol=1e-6)
+    test = [canvas_threshold(pair.target) for pair in pairs]
+    trn = [canvas_threshold(record) for pair in pairs for record in (pair.source, pair.target)]
+    yield difference(f"{prefix} thresholds test", test, data[f"{prefix}_thresholds_test"], atol=1e-3, rtol=1e-6)
+    yield difference(f"{prefix} thresholds trn", trn, data[f"{prefix}_thresholds_trn"], atol=1e-3, rtol=1e-6)
+
+
+CHECKS = {
+    "geo_subset": _geo_subset,
+    "flip": _flip,
+    "preprocess": _preprocess,
+    "pck": _pck,
+    "ap10k_pairs": _ap10k_pairs,
+    "loaders": _loaders,
+}

@@ -1,0 +1,61 @@
+"""Data sets: one folder on disk, one class, one protocol (:class:`~semalign3d_core.datasets.records.Dataset`)."""
+
+from pathlib import Path
+
+from semalign3d_core.datasets.ap10k import Ap10kDataset
+from semalign3d_core.datasets.caltech101 import Caltech101Dataset
+from semalign3d_core.datasets.folder import FolderDataset
+from semalign3d_core.datasets.pf_pascal import PfPascalDataset
+from semalign3d_core.datasets.pf_willow import PfWillowDataset
+from semalign3d_core.datasets.spair import SpairDataset, SpairUDataset, is_spair
+from semalign3d_core.errors import InputError, MissingFileError, choice
+
+DATASETS = {
+    "folder": FolderDataset,
+    "spair": SpairDataset,
+    "spair_u": SpairUDataset,
+    "ap10k": Ap10kDataset,
+    "pf_pascal": PfPascalDataset,
+    "pf_willow": PfWillowDataset,
+    "caltech101": Caltech101Dataset,
+}
+
+
+def open_dataset(root, kind=None):
+    """The data set in folder ``root``: of a ``kind`` in :data:`DATASETS`, or of the one that its content shows."""
+    root = Path(root)
+    if kind is not None:
+        return choice("data set kind", kind, DATASETS)(root)
+    if not root.is_dir():
+        raise MissingFileError(f"data set folder {root} does not exist")
+    return DATASETS[_kind_of(root)](root)
+
+
+def _kind_of(root):
+    """The kind of a folder by what it holds; raises :class:`InputError` when it looks like none."""
+    if (root / "keypoints.json").is_file():
+        return "folder"
+    if (root / "ImageAnnotation").is_dir():
+        return _kind_of_annotation(root)
+    marks = {
+        "ap10k": ["annotations/ap10k-*.json"],
+        "pf_pascal": ["*_pairs_pf_pascal.csv", "Annotations/aeroplane/*.mat"],
+        "pf_willow": ["test_pairs_pf.csv", "*(*)"],
+        "caltech101": ["101_ObjectCategories"],
+    }
+    for kind, patterns in marks.items():
+        if any(any(root.glob(pattern)) for pattern in patterns):
+            return kind
+    if (root / "JPEGImages").is_dir() and (root / "PairAnnotation").is_dir():
+        return "spair"  # half extracted: its class says what is missing
+    kinds = ", ".join(DATASETS)
+    raise InputError(f"{root} does not look like a data set: expected ImageAnnotation and JPEGImages in it, or choose its kind: {kinds}")
+
+
+def _kind_of_annotation(root):
+    categories = [p for p in (root / "ImageAnnotation").iterdir() if p.is_dir()]
+    if any(child.is_dir() for category in categories for child in category.iterdir()):
+        return "ap10k"  # ImageAnnotation/<family>/<species>
+    if not is_spair([p.name for p in categories]):
+        return "folder"
+    return "spair_u" if root.resolve().name.lower().replace("_", "-") == "spair-u" else "spair"

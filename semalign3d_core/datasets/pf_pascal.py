@@ -1,0 +1,146 @@
+"""PF-PASCAL (Ham et al., Proposal Flow, 2017) with the pair lists of WeakAlign and SCNet."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from semalign3d_core.datasets import tabular
+from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
+from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
+from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+
+CATEGORIES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable"),
+    *("dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+LABELS = 20  # most keypoints of any category
+_SPLITS = {"trn": ("train", "trn"), "val": ("val",), "test": ("test",)}
+_REMEDY = (
+    "get https://www.di.ens.fr/willow/research/proposalflow/dataset/PF-dataset-PASCAL.zip and, into its folder, "
+    "https://www.di.ens.fr/willow/research/cnngeometric/other_resources/{test,val}_pairs_pf_pascal.csv"
+)
+
+
+class PfPascalDataset:
+    """PF-PASCAL: ``JPEGImages``, ``Annotations/<category>/<name>.mat`` and one CSV list per split.
+
+    In val and test the list itself gives the keypoints of a pair: number k of the list is label k, so that labels mean different
+    parts in different pairs. In trn, and for single images, labels are those of the .mat files. Neither is named, and no mirror
+    table is published. PCK is relative to the longest image side, as published with the field's lists.
+    """
+
+    threshold_kind = "image"
+    annotation = "keypoints"
+
+    def __init__(self, root):
+        self.root = Path(root)
+        for name in ("JPEGImages", "Annotations"):
+            if not (self.root / name).is_dir():
+                raise MissingFileError(f"{self.root / name} does not exist: the download of PF-PASCAL is not complete; {_REMEDY}")
+        self._rows, self._records = {}, {}
+
+    def categories(self):
+        """The 20 categories of PASCAL VOC."""
+        return list(CATEGORIES)
+
+    def keypoint_spec(self, category):
+        """20 labels without names, each its own mirror image; most categories use fewer."""
+        check_categories([category], CATEGORIES, self.root)
+        return KeypointSpec(tuple(f"kp{label:02d}" for label in range(LABELS)), tuple(range(LABELS)))
+
+    def images(self, category, split=None):
+        """Images of a category with the keypoints of their .mat files, sorted by name."""
+        check_categories([category], CATEGORIES, self.root)
+        if split is None:
+            names = {p.stem for p in (self.root / "Annotations" / category).glob("*.mat")}
+        else:
+            chosen = [row for name, row in self._list(split).items() if category_of(name) == category]
+            names = {Path(row[side]).stem for row in chosen for side in (0, 1)}
+        return [self.image(category, name) for name in sorted(names)]
+
+    def image(self, category, name):
+        """The :class:`ImageRecord` of one image as its .mat file annotates it."""
+        if (category, name) not in self._records:
+            path = self._find(f"JPEGImages/{name}.jpg")
+            self._records[category, name] = self._record(category, path, self._annotated(category, name))
+        return self._records[category, name]
+
+    def pair_names(self, split, layout="large"):
+        """Names ``<row>-<source>-<target>:<category>`` of a list's pairs, in its order. There is one layout only."""
+        tabular.only_large(layout, "PF-PASCAL")
+        return list(self._list(split))
+
+    def pairs(self, split, layout="large", categories=None):
+        """The :class:`PairRecord` of a split, optionally of some categories only."""
+        return selected_pairs(self, split, layout, categories)
+
+    def pair(self, split, name, category=None):
+        """One :class:`PairRecord` by its name."""
+        rows = self._list(split)
+        if name not in rows:
+            raise InputError(f"PF-PASCAL has no pair {name!r} in split {split}")
+        row, category, where = rows[name], category_of(name), f"{self.root}, split {split}, pair {name}"
+        keypoints = [None, None]
+        if split != "trn":
+            lists = [tabular.numbers(row[c], ";", where) for c in (3, 4, 5, 6)]
+            keypoints = [tabular.points(*lists[:2], LABELS, where), tabular.points(*lists[2:], LABELS, where)]
+        sides = []
+        for listed, positions in zip(row[:2], keypoints, strict=True):
+            path = self._find(listed)
+            positions = self._annotated(category, path.stem) if positions is None else positions
+            sides.append(self._record(category, path, positions))
+        return PairRecord(name, *sides)
+
+    def _list(self, split):
+        """{pair name: row} of a split's CSV file."""
+        if split not in _SPLITS:
+            raise InputError(f"PF-PASCAL has no split {split!r}: choose one of {', '.join(_SPLITS)}")
+        if split not in self._rows:
+            files = [self.root / f"{s}_pairs{end}.csv" for s in _SPLITS[split] for end in ("_pf_pascal", "")]
+            path = next((f for f in files if f.is_file()), files[0])
+            rows = tabular.read_rows(path, 3 if split == "trn" else 7, _REMEDY)
+            self._rows[split] = {tabular.pair_name(i, r[0], r[1], self._category(r, path)): r for i, r in enumerate(rows, start=1)}
+        return self._rows[split]
+
+    @staticmethod
+    def _category(row, path):
+        if not row[2].strip().isdigit() or not 1 <= int(row[2]) <= len(CATEGORIES):
+            raise FileFormatError(f"{path}: class {row[2]!r} of {row[0]}, expected 1 to {len(CATEGORIES)}; {_REMEDY}")
+        return CATEGORIES[int(row[2]) - 1]
+
+    def _find(self, listed):
+        return tabular.find_image(self.root, listed, _REMEDY)
+
+    def _annotated(self, category, name):
+        """(20, 2) float32 keypoints of a .mat file, NaN where missing."""
+        path = self.root / "Annotations" / category / f"{name}.mat"
+        (stored,) = tabular.read_mat(path, ["kps"], _REMEDY)
+        if stored.ndim != 2 or stored.shape[1] != 2 or len(stored) > LABELS:
+            raise FileFormatError(f"{path}: kps of shape {stored.shape}, expected up to {LABELS} rows of x and y; {_REMEDY}")
+        keypoints = np.full((LABELS, 2), np.nan, dtype=np.float32)
+        keypoints[: len(stored)] = np.where(np.isnan(stored).any(axis=1, keepdims=True), np.nan, stored)
+        return keypoints
+
+    def _record(self, category, path, keypoints):
+        return ImageRecord(category, path.stem, path, *self._sizes(path), keypoints, self._box(category, path.stem))
+
+    @cached_property
+    def _size_of(self):
+        return {}
+
+    def _sizes(self, path):
+        if path not in self._size_of:
+            self._size_of[path] = tabular.image_size(path)
+        return self._size_of[path]
+
+    def _box(self, category, name):
+        """The object's box where its .mat file gives one."""
+        path = self.root / "Annotations" / category / f"{name}.mat"
+        if not path.is_file():
+            return None
+        try:
+            (box,) = tabular.read_mat(path, ["bbox"], _REMEDY)
+        except FileFormatError:
+            return None  # some releases of the annotations have no box; PCK on images does not need it
+        return np.asarray(box, dtype=np.float32).reshape(-1)[:4]

@@ -1,0 +1,89 @@
+"""What data sets published as CSV lists and MATLAB files share."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+
+
+def read_rows(path, columns, remedy):
+    """All rows of a CSV file behind its header line, each with at least ``columns`` entries."""
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"{path} does not exist; {remedy}")
+    with open(path, newline="", encoding="utf-8-sig") as handle:
+        rows = [row for row in csv.reader(handle) if row]
+    for line, row in enumerate(rows[1:], start=2):
+        if len(row) < columns:
+            raise FileFormatError(f"{path}, line {line}: {len(row)} columns, expected at least {columns}; {remedy}")
+    return rows[1:]
+
+
+def numbers(text, separator, where):
+    """A list of floats from one CSV entry, such as ``12.5;30;7``."""
+    try:
+        return [float(part) for part in text.split(separator) if part.strip()]
+    except ValueError as error:
+        raise FileFormatError(f"{where}: {error}; expected numbers separated by {separator!r}") from None
+
+
+def points(xs, ys, count, where):
+    """(count, 2) float32 of two equally long lists, NaN behind their end."""
+    if len(xs) != len(ys) or len(xs) > count:
+        raise FileFormatError(f"{where}: {len(xs)} x and {len(ys)} y coordinates, expected equally many, at most {count}")
+    result = np.full((count, 2), np.nan, dtype=np.float32)
+    result[: len(xs)] = np.stack([xs, ys], axis=1)
+    return result
+
+
+def read_mat(path, names, remedy):
+    """The named variables of a MATLAB file (version 7 or older)."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"{path} does not exist; {remedy}")
+    try:
+        content = loadmat(path)
+    except (MatReadError, ValueError, TypeError, OSError, NotImplementedError, EOFError) as error:
+        raise FileFormatError(f"{path} is not a readable MATLAB file ({error}); {remedy}") from error
+    missing = [name for name in names if name not in content]
+    if missing:
+        raise FileFormatError(f"{path} has no variable {', '.join(missing)}; {remedy}")
+    return [content[name] for name in names]
+
+
+def find_image(root, listed, remedy):
+    """The file that a list calls ``listed``: relative to the data set's folder, to the one above, or below any leading folder."""
+    parts = Path(listed.strip()).parts
+    candidates = [root.parent.joinpath(*parts), *(root.joinpath(*parts[i:]) for i in range(len(parts)))]
+    found = next((c for c in candidates if c.is_file()), None)
+    if found is None:
+        raise MissingFileError(f"image {listed} of the pair list is not in {root}; {remedy}")
+    return found
+
+
+def image_size(path):
+    """(height, width) from an image file's header."""
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except FileNotFoundError:
+        raise MissingFileError(f"image {path} does not exist") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise FileFormatError(f"{path} is not a readable image ({error}); copy it again") from error
+
+
+def pair_name(number, source, target, category):
+    """The name of a pair in the style of SPair-71k; ``number`` counts from 1."""
+    return f"{number:06d}-{Path(source).stem}-{Path(target).stem}:{category}"
+
+
+def only_large(layout, dataset):
+    """Raises :class:`InputError` for any layout but ``large``: these data sets have one list per split."""
+    if layout != "large":
+        raise InputError(f"{dataset} has no layout {layout!r}: its only one is called large")
