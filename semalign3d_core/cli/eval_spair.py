@@ -2,7 +2,9 @@
 
 import sys
 
-from semalign3d_core.evaluation.config import EvaluationConfig as Options
+from semalign3d_core.evaluation.config import EvaluationConfig
+
+Options = EvaluationConfig
 
 
 def run(options):

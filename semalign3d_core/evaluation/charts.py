@@ -1,8 +1,9 @@
 """Line charts as inline SVG, so that a report is one file and needs no plotting package."""
 
+import math
 from html import escape
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 52, 44, 14, 170
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 700, 360, 52, 44, 14, 200
 COLOURS = ("#0b62a4", "#d1495b", "#2e8b57", "#edae49", "#7b4fa3", "#00798c", "#8c5a2b", "#c2185b", "#5a7d2a", "#4b4e6d")
 
 
@@ -36,7 +37,7 @@ def _axes(place, x_range, y_range, xs, x_label, y_label):
         (u, v), (end, _) = place(x_range[0], y), place(x_range[1], y)
         parts.append(f'<line x1="{u:.1f}" y1="{v:.1f}" x2="{end:.1f}" y2="{v:.1f}" stroke="#ddd"/>')
         parts.append(f'<text x="{u - 6:.1f}" y="{v + 4:.1f}" text-anchor="end">{y:g}</text>')
-    ticks = xs if len(xs) <= 8 else [x_range[0] + i * (x_range[1] - x_range[0]) / 5 for i in range(6)]
+    ticks = xs if len(xs) <= 8 else [x for x in _round_ticks(x_range[1]) if x >= x_range[0]]
     for x in ticks:
         u, v = place(x, y_range[0])
         parts.append(f'<text x="{u:.1f}" y="{v + 16:.1f}" text-anchor="middle">{x:.3g}</text>')
@@ -46,14 +47,22 @@ def _axes(place, x_range, y_range, xs, x_label, y_label):
     return parts
 
 
+def _round_ticks(largest):
+    """About five round numbers from 0 to ``largest``."""
+    power = 10 ** math.floor(math.log10(largest / 4))
+    step = min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda size: abs(largest / size - 5))
+    return [round(i * step, 10) for i in range(int(largest / step + 1e-9) + 1)]
+
+
 def _line(place, name, points, index):
     colour, width = COLOURS[index % len(COLOURS)], 3 if index == 0 else 1.4
     dash = "" if index < len(COLOURS) else ' stroke-dasharray="5 3"'
     line = " ".join(f"{u:.1f},{v:.1f}" for u, v in (place(x, y) for x, y in points))
-    parts = [f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="{width}"{dash}><title>{escape(name)}</title></polyline>']
+    style = f'fill="none" stroke="{colour}" stroke-width="{width}"{dash}'
+    parts = [f'<polyline points="{line}" {style}><title>{escape(name)}</title></polyline>']
     if len(points) <= 8:
         parts += [f'<circle cx="{u:.1f}" cy="{v:.1f}" r="3" fill="{colour}"/>' for u, v in (place(x, y) for x, y in points)]
-    y = TOP + 12 + 16 * index
-    parts.append(f'<line x1="{WIDTH - RIGHT + 12}" y1="{y - 4}" x2="{WIDTH - RIGHT + 34}" y2="{y - 4}" stroke="{colour}" stroke-width="{width}"{dash}/>')
-    parts.append(f'<text x="{WIDTH - RIGHT + 40}" y="{y}">{escape(name)}</text>')
+    x, y = WIDTH - RIGHT + 12, TOP + 12 + 16 * index
+    parts.append(f'<line x1="{x}" y1="{y - 4}" x2="{x + 22}" y2="{y - 4}" {style}/>')
+    parts.append(f'<text x="{x + 28}" y="{y}">{escape(name)}</text>')
     return parts

@@ -15,6 +15,8 @@ class EvaluationConfig:
     """Data set folder."""
     output: Path = Path("out/evaluation")
     """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.yaml and report.html."""
+    kind: str | None = None
+    """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow); nothing means what it looks like."""
     split: str = "test"
     """trn, val or test, or whatever the data set calls its lists of pairs."""
     categories: tuple[str, ...] = ()
@@ -37,7 +39,7 @@ class EvaluationConfig:
     """Preset of the method, or a YAML file; nothing means the method's default."""
     alpha: tuple[float, ...] = (0.01, 0.05, 0.1)
     """PCK thresholds, as shares of the reference length."""
-    threshold: Literal["dataset", "box", "image"] = "dataset"
+    threshold: Literal["dataset", "bbox", "image"] = "dataset"
     """Reference length: the target's object box, its image (longer side each), or what the data set is published with."""
     predictions: Path | None = None
     """Score this file (JSON lines, {"pair", "points"}) instead of running a method."""
@@ -71,4 +73,3 @@ class EvaluationConfig:
     @property
     def cache_folder(self):
         return self.output / "cache" if self.cache is None else self.cache
-

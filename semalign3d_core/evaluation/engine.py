@@ -78,11 +78,18 @@ def _one_thread():
 def _in_processes(function, items, workers, retries):
     waiting, attempts = list(range(len(items)))[::-1], [0] * len(items)
     while waiting:
-        executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+        executor = ProcessPoolExecutor(workers, _context(), _start_worker)
         try:
             yield from _drain(executor, function, items, waiting, attempts, workers, retries)
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _context():
+    """Workers are forked from a server that imported the package once and has touched neither threads nor a GPU."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["semalign3d_core.evaluation.worker"])
+    return context
 
 
 def _drain(executor, function, items, waiting, attempts, workers, retries):

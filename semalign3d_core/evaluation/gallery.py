@@ -41,8 +41,9 @@ def figure(score, alpha_index, alpha):
         strict=True,
     ):
         colour = "#19b05b" if right else "#e5383b"
-        parts.append(f'<line x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{found[0]:.1f}" y2="{found[1]:.1f}" stroke="{colour}" stroke-width="1.3"/>')
-        parts.append(f'<circle cx="{start[0]:.1f}" cy="{start[1]:.1f}" r="2.5" fill="{colour}"/>')
+        (x, y), (u, v) = start, found
+        parts.append(f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{u:.1f}" y2="{v:.1f}" stroke="{colour}" stroke-width="1.3"/>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>')
         parts.append(f'<circle cx="{truth[0]:.1f}" cy="{truth[1]:.1f}" r="4" fill="none" stroke="#fff" stroke-width="1.5"/>')
     right = int(score.correct[:, alpha_index].sum())
     caption = f"{escape(score.pair.name)}: {right} of {len(score.correct)} right at {alpha:g}"

@@ -19,7 +19,7 @@ def make_matcher(config, category, device):
     factory = choice("method", config.method, MATCHERS)
     description = {"method": config.method, "preset": _preset_text(config.preset), "seed": config.seed, "code": code_hash()}
     if config.preset and config.method not in HAS_PRESETS:
-        raise InputError(f"method {config.method} has no presets, found --preset {config.preset}; methods with presets: {', '.join(HAS_PRESETS)}")
+        raise InputError(f"method {config.method} has no presets, found --preset {config.preset}; these have: {', '.join(HAS_PRESETS)}")
     options = {"preset": config.preset} if config.preset else {}
     if config.method in NEEDS_MODEL:
         model = load_model(find_model(category, config.models))

@@ -5,6 +5,7 @@ from itertools import groupby
 
 import numpy as np
 
+from semalign3d_core.datasets.selection import category_of, check_categories
 from semalign3d_core.errors import FileFormatError, InputError, SemAlign3DError
 from semalign3d_core.evaluation.worker import Query, WorkItem
 
@@ -39,21 +40,22 @@ def read_pairs(dataset, config):
 
     With ``on_bad_input="error"`` the first bad pair raises; with ``skip`` it is kept with its ``problem``.
     """
-    known = dataset.categories()
-    categories = config.categories or tuple(known)
-    for category in categories:
-        if category not in known:
-            raise InputError(f"unknown category {category!r}: {config.dataset} has {', '.join(known)}")
+    if dataset.annotation != "keypoints":
+        raise InputError(f"{config.dataset} is published with {dataset.annotation}, not with keypoints: PCK cannot be computed")
+    names = dataset.pair_names(config.split, config.layout)
+    present = sorted({category_of(name) for name in names})  # of cross-species pairs these are families
+    categories = config.categories or tuple(present)
+    check_categories(categories, sorted({*dataset.categories(), *present}), config.dataset)
     pairs, counts = [], dict.fromkeys(categories, 0)
-    for name in dataset.pair_names(config.split, config.layout):
-        category = name.rpartition(":")[2]
+    for name in names:
+        category = category_of(name)
         if category not in counts or (config.limit is not None and counts[category] >= config.limit):
             continue
         counts[category] += 1
         pairs.append(_read_pair(dataset, config, name, category))
     empty = [category for category, count in counts.items() if not count]
     if empty and config.categories or not pairs:
-        raise InputError(f"{config.dataset}: split {config.split!r} has no pairs of {', '.join(empty)}; choose other categories or another split")
+        raise InputError(f"{config.dataset}: split {config.split!r} has no pairs of {', '.join(empty)}; choose others")
     return pairs
 
 
@@ -65,13 +67,18 @@ def _read_pair(dataset, config, name, category):
     except SemAlign3DError as error:
         if config.on_bad_input == "error":
             raise type(error)(f"pair {name}: {error} (--on-bad-input skip counts such pairs as wrong and goes on)") from error
-        lost = len(dataset.keypoint_spec(category).names) if record is None else len(common_labels(record))
+        lost = _most_keypoints(dataset) if record is None else len(common_labels(record))
         return EvaluationPair(name, category, record=record, problem=str(error), lost_points=lost)
 
 
+def _most_keypoints(dataset):
+    """The largest number of keypoints of a category: no pair can have more."""
+    return max(len(dataset.keypoint_spec(category).names) for category in dataset.categories())
+
+
 def threshold_kind(dataset, config):
-    """``box`` or ``image``: as configured, or what the data set is published with."""
-    return getattr(dataset, "threshold", "box") if config.threshold == "dataset" else config.threshold
+    """``bbox`` or ``image``: as configured, or what the data set is published with."""
+    return dataset.threshold_kind if config.threshold == "dataset" else config.threshold
 
 
 def evaluation_pair(record, category, kind):
@@ -126,7 +133,7 @@ def _unit(target, kind):
         raise FileFormatError(f"{target.category}/{target.name} has no object box (bndbox); annotate it or use --threshold image")
     unit = float(max(target.box[2] - target.box[0], target.box[3] - target.box[1]))
     if not 0 < unit < np.inf:
-        raise FileFormatError(f"{target.category}/{target.name}: object box {target.box.tolist()} has no positive size; correct the annotation")
+        raise FileFormatError(f"{target.category}/{target.name}: object box {target.box.tolist()} has no positive size; correct it")
     return unit
 
 

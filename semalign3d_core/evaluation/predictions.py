@@ -16,16 +16,16 @@ from semalign3d_core.files import write_text
 
 def write_predictions(path, predictions):
     """Writes {pair: (Q, 2) points} in the order of the dictionary."""
-    lines = (json.dumps({"pair": name, "points": [[_number(v) for v in point] for point in points]}) for name, points in predictions.items())
-    write_text(path, "".join(line + "\n" for line in lines))
+    write_text(path, "".join(_line(name, points) for name, points in predictions.items()))
 
 
-def _number(value):
-    return float(value) if np.isfinite(value) else None
+def _line(name, points):
+    plain = [[float(v) if np.isfinite(v) else None for v in point] for point in points]
+    return json.dumps({"pair": name, "points": plain}) + "\n"
 
 
 def read_predictions(path):
-    """Reads a file as ({pair: (Q, 2) float64 points}, {pair: problem}); a line that is not of the format raises :class:`FileFormatError`."""
+    """Reads a file as ({pair: (Q, 2) float64 points}, {pair: problem}); lines of another format raise :class:`FileFormatError`."""
     path, points, problems = Path(path), {}, {}
     if not path.is_file():
         raise MissingFileError(f"{path} does not exist: --predictions needs a file of JSON lines")

@@ -9,13 +9,14 @@ from semalign3d_core.evaluation.published import AVERAGING, published_results
 from semalign3d_core.evaluation.scoring import curve
 from semalign3d_core.files import write_text
 
-CURVE_ALPHAS = tuple(round(0.005 * step, 3) for step in range(1, 41))
+CURVE_ALPHAS = tuple(round(0.005 * step, 3) for step in range(41))
 MOST_CURVES = 20
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1180px; padding: 0 1rem; color: #1c1e21; background: #fff; }
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #ddd; padding-bottom: .2rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13.5px; }
 th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid #e8e8e8; white-space: nowrap; }
+th { white-space: normal; vertical-align: bottom; max-width: 7.5em; }
 th:first-child, td:first-child { text-align: left; } tr.ours td { background: #eaf4fd; font-weight: 600; } .note { color: #555; }
 .warning { background: #fff4e0; border-left: 4px solid #e09f1f; padding: .5rem .8rem; }
 .chart { max-width: 720px; width: 100%; font-size: 12px; } .gallery { display: flex; flex-wrap: wrap; gap: 14px; }
@@ -26,10 +27,10 @@ pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12px; }
 
 def write_report(evaluation, sections=()):
     """Writes ``report.html`` into the output folder and returns its path; ``sections``: further (title, HTML) before the details."""
-    results = evaluation.results
+    results, config = evaluation.results, evaluation.config
     body = [
         f"<h1>{escape(results['method'])}</h1>",
-        f'<p class="note">{escape(str(evaluation.config.dataset))}, split {escape(evaluation.config.split)}: {results["all"]["pairs"]} pairs of '
+        f'<p class="note">{escape(str(config.dataset))}, split {escape(config.split)}: {results["all"]["pairs"]} pairs of '
         f"{len(results['per_category'])} categories; reference length: {escape(results['protocol']['reference_length'])}</p>",
         _warning(results),
         _section("PCK per category", _category_table(results)),
@@ -57,7 +58,7 @@ def table(header, rows, ours=()):
     lines = []
     for index, row in enumerate(rows):
         cells = "".join(f"<td>{_cell(value)}</td>" for value in row)
-        lines.append(f'<tr{" class=ours" if index in ours else ""}>{cells}</tr>')
+        lines.append(f"<tr{' class=ours' if index in ours else ''}>{cells}</tr>")
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
@@ -77,7 +78,8 @@ def _warning(results):
         return ""
     shown = "".join(f"<li>{escape(entry['pair'])}: {escape(entry['reason'])}</li>" for entry in skipped[:10])
     more = f"<li>and {len(skipped) - 10} more, see results.json</li>" if len(skipped) > 10 else ""
-    return f'<div class="warning">{len(skipped)} pairs were skipped; bad ones count as wrong in every number here.<ul>{shown}{more}</ul></div>'
+    text = f"{len(skipped)} pairs were skipped; bad ones count as wrong in every number here."
+    return f'<div class="warning">{text}<ul>{shown}{more}</ul></div>'
 
 
 def _category_table(results):
@@ -103,23 +105,26 @@ def _published_table(results):
     if not alphas:
         return '<p class="note">No published thresholds among those evaluated.</p>'
     text = (
-        '<p class="note">Published numbers are those of SPair-71k&rsquo;s test split; compare only rows of one averaging, and only if this is '
-        "that data set. The averages over all are not built alike in all papers: each row says how.</p>"
+        '<p class="note">Published numbers are those of SPair-71k&rsquo;s test split; compare only rows of one averaging, and only if '
+        "this is that data set. The averages over all are not built alike in all papers: each row says how.</p>"
     )
     return text + "\n".join(f"<h3>PCK@{a}</h3>{_published_at(results, a)}" for a in sorted(alphas, key=float, reverse=True))
 
 
 def _published_at(results, alpha):
     rows = [row for row in published_results() if row.alpha == float(alpha)]
-    known = {category for row in rows for category in row.per_category}
-    categories = list(results["per_category"]) if not known or known & set(results["per_category"]) else [*results["per_category"], *sorted(known)]
-    categories = categories if known else []
+    published, own = {category for row in rows for category in row.per_category}, results["per_category"]
+    categories = [*own, *sorted(published if not published & set(own) else ())] if published else []
     header = ["method", "supervision", "average of a category", *categories, "all", "average over all"]
-    lines = [[r.method, r.supervision, AVERAGING[r.averaging], *map(r.per_category.get, categories), r.all, AVERAGING[r.all_averaging]] for r in rows]
+    lines = []
+    for row in rows:
+        scores = map(row.per_category.get, categories)
+        lines.append([row.method, row.supervision, AVERAGING[row.averaging], *scores, row.all, AVERAGING[row.all_averaging]])
     for kind, totals in (("per_image", ("mean_of_categories", "pair_weighted")), ("per_point", ("per_point",))):
-        scores = [results["per_category"][c]["pck"][alpha][kind] if c in results["per_category"] else None for c in categories]
+        scores = [own[c]["pck"][alpha][kind] if c in own else None for c in categories]
         for total in totals:
-            lines.append([f"this: {results['method']}", "", AVERAGING[kind], *scores, results["all"]["pck"][alpha][total], AVERAGING[total]])
+            everything = results["all"]["pck"][alpha][total]
+            lines.append([f"this: {results['method']}", "", AVERAGING[kind], *scores, everything, AVERAGING[total]])
     return table(header, lines, ours=range(len(rows), len(lines)))
 
 

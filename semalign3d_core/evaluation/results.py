@@ -19,6 +19,8 @@ from semalign3d_core.evaluation.scoring import breakdowns, summarise
 from semalign3d_core.files import write_json, write_text
 from semalign3d_core.metrics.aggregate import alpha_key
 
+REFERENCE_LENGTHS = {"bbox": "longer side of the target's object box", "image": "longer side of the target image"}
+SCORE_COLUMNS = ("category", "metric", "alpha", "aggregate", "percent", "pairs", "skipped")
 PROTOCOL = {
     "correct": "distance < alpha x reference length (strict); a point that is missing or not finite is wrong",
     "aggregates": {
@@ -31,6 +33,7 @@ PROTOCOL = {
     "pck_dagger": "right, and no other common keypoint of the target is nearer to the prediction; inclusive: with <= in place of <",
     "skipped_pairs": "count as wrong with all their keypoints in pck and pck_dagger; pck_scored_only leaves them out",
     "pairs_without_common_keypoints": "have no score for any method: in no mean, counted as skipped",
+    "annotation": "methods see no annotation of an image except the keypoints of the source that they carry over",
     "keypoints_outside_the_image": "scored as annotated up to 1 % of the image's longer side, beyond that bad input",
 }
 
@@ -49,7 +52,7 @@ def result_dictionary(evaluation):
         "config": plain_config(config),
         "versions": versions(),
         "protocol": {
-            "reference_length": {"box": "longer side of the target's object box", "image": "longer side of the target image"}[evaluation.threshold],
+            "reference_length": REFERENCE_LENGTHS[evaluation.threshold],
             "threshold": evaluation.threshold,
             "on_bad_input": config.on_bad_input,
             **PROTOCOL,
@@ -59,7 +62,8 @@ def result_dictionary(evaluation):
         "per_category": summary["per_category"],
         "all": summary["all"],
         "breakdowns": breakdowns(scores, config.alpha),
-        "skipped": [{"pair": s.pair.name, "reason": s.problem or "no common keypoints"} for s in scores if s.problem or s.unscorable],
+        "skipped": [{"pair": s.pair.name, "reason": _why_skipped(s)} for s in scores if _why_skipped(s)],
+        "annotation": "methods see no annotation of an image except the keypoints of the source that they carry over",
         "keypoints_outside_the_image": sum(outside_count(s.pair) for s in scores),
         "points_not_finite": sum(int((~np.isfinite(s.points)).any(1).sum()) for s in scores if s.points is not None),
         "extra_predictions": evaluation.extra_predictions,
@@ -96,7 +100,7 @@ def write_results(evaluation):
     """Writes all files except the report."""
     folder, scores = evaluation.config.output, evaluation.scores
     write_predictions(folder / "predictions.jsonl", {s.pair.name: s.points for s in scores if s.points is not None})
-    write_text(folder / "results.csv", _csv(["category", "metric", "alpha", "aggregate", "percent", "pairs", "skipped"], _score_rows(evaluation.results)))
+    write_text(folder / "results.csv", _csv(SCORE_COLUMNS, _score_rows(evaluation.results)))
     write_text(folder / "pairs.csv", _csv(*_pair_table(scores, evaluation.config.alpha)))
     write_json(folder / "results.json", evaluation.results)
 
@@ -120,8 +124,12 @@ def _score_rows(results):
 
 def _pair_table(scores, alphas):
     header = ["pair", "category", "keypoints", *(f"right@{alpha_key(a)}" for a in alphas), "skipped"]
-    rows = [(s.pair.name, s.pair.category, len(s.correct), *s.correct.sum(0).tolist(), s.problem or "no common keypoints" * s.unscorable) for s in scores]
+    rows = [(s.pair.name, s.pair.category, len(s.correct), *s.correct.sum(0).tolist(), _why_skipped(s)) for s in scores]
     return header, rows
+
+
+def _why_skipped(score):
+    return score.problem or ("no common keypoints" if score.unscorable else "")
 
 
 def terminal_table(results):
@@ -132,12 +140,15 @@ def terminal_table(results):
     for category, entry in results["per_category"].items():
         cells = (_pair_of(entry["pck"][a]["per_image"], entry["pck"][a]["per_point"]) for a in alphas)
         lines.append(f"{category:20s} {entry['pairs']:6d} {entry['skipped']:7d} " + " ".join(cells))
-    total, rows = results["all"], (("mean of categories", "mean_of_categories", "mean_of_categories_per_point"), ("weighted by pairs", "pair_weighted", "per_point"))
-    for label, image, point in rows:
+    total = results["all"]
+    for label, image, point in (
+        ("mean of categories", "mean_of_categories", "mean_of_categories_per_point"),
+        ("weighted by pairs", "pair_weighted", "per_point"),
+    ):
         cells = (_pair_of(total["pck"][a][image], total["pck"][a][point]) for a in alphas)
         lines.append(f"{label:20s} {total['pairs']:6d} {total['skipped']:7d} " + " ".join(cells))
     if total["skipped"]:
-        lines.append(f"{total['skipped']} pairs skipped (see \"skipped\" in results.json); bad ones count as wrong above")
+        lines.append(f'{total["skipped"]} pairs skipped (see "skipped" in results.json); bad ones count as wrong above')
     if results["extra_predictions"]:
         lines.append(f"{results['extra_predictions']} predictions are of pairs that were not asked for; ignored")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
+from semalign3d_core.datasets import open_dataset
 from semalign3d_core.errors import InputError
 from semalign3d_core.evaluation.engine import ENGINES
 from semalign3d_core.evaluation.methods import make_matcher, model_hashes
@@ -30,7 +31,7 @@ class Evaluation:
     """
 
     config: object
-    threshold: str = "box"
+    threshold: str = "bbox"
     scores: list = field(default_factory=list)
     results: dict = field(default_factory=dict)
     hashes: dict = field(default_factory=dict)
@@ -45,7 +46,7 @@ def evaluate(config):
     write_json(config.output / "config.json", plain_config(config))  # first of all, so that an unwritable folder costs no work
     evaluation = Evaluation(config)
     started = time.monotonic()
-    dataset = open_any(config.dataset)
+    dataset = open_dataset(config.dataset, config.kind)
     with _clock(evaluation, "read"):
         pairs = read_pairs(dataset, config)
         evaluation.threshold = threshold_kind(dataset, config)
@@ -58,13 +59,6 @@ def evaluate(config):
     evaluation.results = result_dictionary(evaluation)
     write_results(evaluation)
     return evaluation
-
-
-def open_any(folder):
-    """The data set in a folder."""
-    from semalign3d_core.datasets.folder import FolderDataset
-
-    return FolderDataset(folder)
 
 
 def _score(pair, points, problems, alphas):

@@ -21,7 +21,7 @@ from semalign3d_core.evidence import gather
 from semalign3d_core.files import sha256_of_arrays
 from semalign3d_core.images import read_image
 
-IMAGES_IN_MEMORY = 40  # of 11 MB each with 768 channels; more than the images of a category's test split
+IMAGES_IN_MEMORY = 30  # of 11 MB each with 768 channels; SPair-71k has at most 30 test images of a category
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Worker:
                 "restore the file or the annotation"
             )
         image = dataclasses.replace(image, name=f"{record.category}/{record.name}")
-        evidence = gather(image, self.backbone, self.depth, self.masks, box=record.box)
+        evidence = gather(image, self.backbone, self.depth, self.masks)  # no annotation of the image: it may be a target
         digest = evidence_digest(evidence)
         evidence = _on_device(dataclasses.replace(evidence, image=None), self.device)
         return evidence, self._prepared(record, evidence, digest), digest

@@ -1,0 +1,72 @@
+"""Engines: the same results from every engine, crashes are tried again, bad input is not."""
+
+import functools
+import os
+import signal
+
+import pytest
+
+from semalign3d_core.errors import InputError, SemAlign3DError
+from semalign3d_core.evaluation.engine import run_local
+
+
+def square(item):
+    return item * item
+
+
+def dies_once(folder, item):
+    marker = folder / f"{item}"
+    if item == 3 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item + 1
+
+
+def always_dies(item):
+    os._exit(9)
+
+
+def raises_until(folder, times, item):
+    tries = len(list(folder.iterdir()))
+    (folder / f"{tries}").touch()
+    if tries < times:
+        raise OSError("disk went away")
+    return item
+
+
+def bad_input(folder, item):
+    (folder / f"{len(list(folder.iterdir()))}").touch()
+    raise InputError("item is bad")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_item_once(workers):
+    assert sorted(run_local(square, list(range(9)), workers)) == [(i, i * i) for i in range(9)]
+
+
+def test_no_items():
+    assert list(run_local(square, [], 2)) == []
+
+
+def test_killed_process_is_replaced(tmp_path):
+    assert sorted(run_local(functools.partial(dies_once, tmp_path), list(range(6)), 2)) == [(i, i + 1) for i in range(6)]
+
+
+def test_item_that_always_kills_is_given_up():
+    with pytest.raises(SemAlign3DError, match="fewer workers"):
+        list(run_local(always_dies, ["car/img1"], 2, retries=1))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_crash_is_tried_again_and_finally_raised(tmp_path, workers):
+    assert list(run_local(functools.partial(raises_until, tmp_path, 2), [7], workers)) == [(0, 7)]
+    with pytest.raises(OSError, match="disk went away"):
+        list(run_local(functools.partial(raises_until, tmp_path, 99), [7], workers))
+    assert len(list(tmp_path.iterdir())) == 3 + 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bad_input_is_not_tried_again(tmp_path, workers):
+    with pytest.raises(InputError, match="item is bad"):
+        list(run_local(functools.partial(bad_input, tmp_path), [7], workers))
+    assert len(list(tmp_path.iterdir())) == 1
