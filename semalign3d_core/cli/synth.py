@@ -44,6 +44,14 @@ class Options:
     """Share of images with a truncated object."""
     small_rate: float = 0.08
     """Share of images with a small object (16 to 30 percent of the image)."""
+    features: str = ""
+    """Also write simulated backbone features to Features/<this name>/, for example sim; nothing writes none."""
+    channels: int = 96
+    """Channels of the simulated features."""
+    folding: float = 0.85
+    """How alike left and right are in the simulated features: 0 (unlike) to 1 (the same)."""
+    feature_noise: float = 0.6
+    """Noise of every feature cell, relative to the feature's norm."""
 
 
 def run(options):
@@ -57,6 +65,7 @@ def run(options):
         if getattr(options, name) < 0:
             raise InputError(f"--{name} must not be negative, found {getattr(options, name)}")
     counts = {"trn": options.train, "val": options.val, "test": options.test}
+    sidecar = feature_files(options)
     total = sum(counts.values()) * len(options.categories)
     with tqdm(total=total, unit="image", desc="synth", file=sys.stderr) as bar:
 
@@ -64,12 +73,22 @@ def run(options):
             bar.update(done - bar.n)
 
         rendered = write_data_set(
-            options.output, options.categories, counts, options.pairs, writer_config(options), options.workers, progress
+            options.output, options.categories, counts, options.pairs, writer_config(options), options.workers, progress, sidecar
         )
         bar.update(total - bar.n)
     kept = f", {total - rendered} were there already" if rendered < total else ""
     print(f"{options.output}: {total} images of {len(options.categories)} categories, {rendered} rendered now{kept}")
     return 0
+
+
+def feature_files(options):
+    """Writer of the simulated features that the options ask for, or None."""
+    from semalign3d_core.datasets.synthetic.simulated_features import FeatureFiles, SimulatedFeatureConfig
+
+    if not options.features:
+        return None
+    config = SimulatedFeatureConfig(channels=options.channels, folding=options.folding, noise=options.feature_noise)
+    return FeatureFiles(options.features, config).claim(options.output)
 
 
 def writer_config(options):

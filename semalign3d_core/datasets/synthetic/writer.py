@@ -78,13 +78,12 @@ def draw(task, config):
     raise InputError(f"{task.category} {task.name}: 20 drawings showed too little of the object; lower the occluder and truncation rates")
 
 
-def write_data_set(root, categories, counts, pairs, config, workers=1, progress=None, extra=None):
+def write_data_set(root, categories, counts, pairs, config, workers=1, progress=None, sidecar=None):
     """Writes (or completes) a data set.
 
     root: folder;  categories: names;  counts: {split: images per category};  pairs: per category and split
     workers: processes;  progress: called with the number of finished images so far of the total, (done, total)
-    extra: picklable function (root, task, rendering, config) that writes further files of an image, returns whether they exist
-           when called with rendering None
+    sidecar: picklable object that writes further files of an image: ``exists(root, task)`` and ``write(root, task, rendering)``
     Returns the number of images that were rendered now. Raises :class:`InputError` if the folder holds another data set.
     """
     root = Path(root)
@@ -92,9 +91,9 @@ def write_data_set(root, categories, counts, pairs, config, workers=1, progress=
         choice("synthetic category", category, CATEGORIES)
     _claim(root, config)
     tasks = [ImageTask(c, split, n) for c in categories for split in SPLITS for n in range(counts.get(split, 0))]
-    missing = [task for task in tasks if not _finished(root, task, extra)]
+    missing = [task for task in tasks if not _finished(root, task, sidecar)]
     done = len(tasks) - len(missing)
-    for _ in _finish(root, missing, config, workers, extra):
+    for _ in _finish(root, missing, config, workers, sidecar):
         done += 1
         if progress:
             progress(done, len(tasks))
@@ -130,14 +129,14 @@ def _plain(value):
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _finished(root, task, extra):
+def _finished(root, task, sidecar=None):
     """The annotation is written last, so it says that the other files are there."""
     written = (root / "ImageAnnotation" / task.category / f"{task.name}.json").is_file()
-    return written and (extra is None or extra(root, task, None, None))
+    return written and (sidecar is None or sidecar.exists(root, task))
 
 
-def _finish(root, tasks, config, workers, extra):
-    jobs = [(root, task, config, extra) for task in tasks]
+def _finish(root, tasks, config, workers, sidecar):
+    jobs = [(root, task, config, sidecar) for task in tasks]
     if workers <= 1 or len(jobs) < 2:
         yield from map(_write_image, jobs)
         return
@@ -156,12 +155,12 @@ def _quiet_worker():
 
 
 def _write_image(job):
-    root, task, config, extra = job
+    root, task, config, sidecar = job
     rendering = draw(task, config)
-    if not _finished(root, task, None):
+    if not _finished(root, task):
         write_rendering(root, task, rendering, config)
-    if extra is not None:
-        extra(root, task, rendering, config)
+    if sidecar is not None:
+        sidecar.write(root, task, rendering)
     return task
 
 
