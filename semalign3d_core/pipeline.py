@@ -102,15 +102,18 @@ class Pipeline:
         return place_points(self.surface, self._lifted, aligned_image(self.surface, evidence, alignment), self.transfer)
 
 
-def create_pipeline(config):
-    """The :class:`Pipeline` that a :class:`PipelineConfig` describes; every file it names is read and checked here."""
+def create_pipeline(config, dataset_root=None):
+    """The :class:`Pipeline` that a :class:`PipelineConfig` describes; every file it names is read and checked here.
+
+    dataset_root: data set folder whose precomputed files the providers may read.
+    """
     model = load_model(find_model(config.category, config.models or None))
     return Pipeline(
         model,
-        backbones.create(config.backbone),
+        backbones.create(config.backbone, dataset_root),
         Aligner(model, config.preset),
-        depth.create(config.depth),
-        masks.create(config.masks),
+        depth.create(config.depth, dataset_root),
+        masks.create(config.masks, dataset_root),
         load_demonstration(config.demonstration) if config.demonstration else None,
         load_preset(Transfer, "transfer", config.transfer),
     )
