@@ -1,0 +1,331 @@
+"""Building the model of a category from its annotated images (method, section 1).
+
+``build_category`` reads like the method: views, start, EM, statistics, modes, dense cloud, semantics, W.
+"""
+
+import logging
+import platform
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from semalign3d_core.category.affine_weights import affine_weights
+from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, trust_ratio, usable_flip
+from semalign3d_core.category.calibration_views import calibrated
+from semalign3d_core.category.config import BuildConfig
+from semalign3d_core.category.constellations import Constellations, mirror_rotation
+from semalign3d_core.category.dense_cloud import cluster_features, merged_samples, supported_clusters, with_mirror_images
+from semalign3d_core.category.disparity_start import disparity_start
+from semalign3d_core.category.factor_model import deformation_modes, fit_factor_model, mirrored_shapes
+from semalign3d_core.category.model import CategoryModel
+from semalign3d_core.category.multiview import multiview_start, view_diversity
+from semalign3d_core.category.reference import reference_model
+from semalign3d_core.category.semantics import feature_statistics
+from semalign3d_core.category.statistics import ValidityRules, beta_table, noise_augmentation
+from semalign3d_core.category.view_cache import ViewCache
+from semalign3d_core.category.views import gather_view
+from semalign3d_core.config import to_dict
+from semalign3d_core.errors import InputError, SemAlign3DError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ShapeResult:
+    """What the shape part of a build found: :class:`FactorModel`, and a dictionary for the report."""
+
+    model: object
+    report: dict
+
+
+def build_category(category, spec, records, providers, config=None, work_folder=None, progress=None):
+    """The :class:`CategoryModel` of a category and the report of how it was built (JSON-serialisable).
+
+    category: name; spec: :class:`KeypointSpec`; records: iterable of :class:`ImageRecord`; providers: :class:`Providers`;
+    work_folder: keeps extracted views until the caller removes them, so that an interrupted build resumes;
+    progress: called as (step name, done, total). The order of the records does not matter.
+    Raises :class:`InputError` when the annotations cannot determine a shape.
+    """
+    config, progress = config or BuildConfig(), progress or (lambda *_: None)
+    clock, problems = _Clock(), Problems.none()
+    flip = usable_flip(spec.flip_permutation)
+    records = sorted(records, key=lambda r: r.name)
+    cache = ViewCache(work_folder, to_dict(config.views), providers)
+    views = _views(records, spec, providers, config, flip, cache, problems, progress)
+    clock.lap("views")
+    keypoints = torch.stack([v.keypoints for v in views]) if views else torch.zeros(0, len(spec.names), 2)
+    present = present_keypoints(keypoints, spec.names, flip, config.policy, problems)
+    labels = present.nonzero()[:, 0]
+    data = constellations(views, labels, flip)
+    _check_trust(data, config, problems)
+    shape = find_shape(data, config, progress)
+    clock.lap("shape")
+    model = _category_model(category, spec, providers, views, labels, present, data, shape, config, progress)
+    clock.lap("statistics, cloud and features")
+    model = calibrated(model, records, views, spec, providers, config, problems, progress)
+    clock.lap("calibration")
+    report = _report(views, data, shape, labels, spec, config, problems, clock)
+    model.built_from.update(_provenance(category, providers, views, config), report=report)
+    return model, report
+
+
+class _Clock:
+    def __init__(self):
+        self.times, self.last = {}, time.perf_counter()
+
+    def lap(self, name):
+        now = time.perf_counter()
+        self.times[name], self.last = round(now - self.last, 3), now
+
+
+def _views(records, spec, providers, config, flip, cache, problems, progress):
+    """Views of all usable images; what is wrong with the others follows the data policy."""
+    views = []
+    for n, record in enumerate(records):
+        progress("reading images", n, len(records))
+        few = config.policy.minimum_keypoints - int((~np.isnan(record.keypoints[:, 0])).sum())
+        if few > 0:  # not a fault of the data, so never an error
+            problems.skipped[record.name] = f"{config.policy.minimum_keypoints - few} annotated keypoints do not place the object"
+            continue
+        try:
+            view = _checked_view(record, spec, providers, config, flip, cache, problems)
+        except SemAlign3DError as error:
+            if config.policy.on_bad_image == "error":
+                raise
+            problems.skipped[record.name] = str(error)
+            log.warning("left out: %s", error)
+            continue
+        if flip is not None and len(view.mirrored_pixel_features) == 0:
+            problems.warnings.append(f"{record.name}: no features of the mirror image; it is used unmirrored only")
+        views.append(view)
+    progress("reading images", len(records), len(records))
+    return views
+
+
+def _checked_view(record, spec, providers, config, flip, cache, problems):
+    keypoints, reasons = checked_keypoints(record, spec.names)
+    if reasons:
+        if config.policy.on_bad_image == "error":
+            raise InputError(f"{record.name}: {'; '.join(reasons)}; correct the annotation")
+        problems.dropped[record.name] = reasons
+        log.warning("%s: dropped: %s", record.name, "; ".join(reasons))
+    usable = int((~torch.isnan(keypoints[:, 0])).sum())
+    if usable < config.policy.minimum_keypoints:
+        raise InputError(f"{record.name}: {usable} usable keypoints, {config.policy.minimum_keypoints} are needed to place the object")
+    return cache.get(record, lambda: gather_view(record, keypoints, providers, config.views, mirror=flip is not None))
+
+
+def constellations(views, labels, flip):
+    """:class:`Constellations` of the keypoints ``labels`` (K',) of all views."""
+    position = torch.full((len(views[0].keypoints),), -1)
+    position[labels] = torch.arange(len(labels))
+    longer = torch.tensor([max(v.height, v.width) for v in views]).double()
+    pixels = torch.stack([v.keypoints for v in views])[:, labels].double()
+    visible = ~torch.isnan(pixels[..., 0])
+    principal = torch.stack([v.principal for v in views]).double()
+    points = (pixels / longer[:, None, None] - principal[:, None]).nan_to_num(nan=0.0)
+    # Focal lengths of the two axes are brought to one, the mean, by stretching y.
+    focal = torch.stack([v.focal for v in views]).double()
+    points = points * (focal[:, :1] / focal)[:, None]
+    low, high = torch.stack([v.inverse_range for v in views]).unbind(1)
+    inverse = (torch.stack([v.keypoint_inverse for v in views])[:, labels].double() - low[:, None]) / (high - low)[:, None]
+    measured = visible & torch.isfinite(inverse)
+    box = torch.stack([v.box for v in views]).double()
+    return Constellations(
+        points=points,
+        visible=visible,
+        inverse=torch.where(measured, inverse, 0.0),
+        measured=measured,
+        slope=torch.where(torch.tensor([v.kind == "disparity" for v in views]), torch.nan, (high - low) / low),
+        size=(box[:, 2:] - box[:, :2]).amax(1) / longer,
+        focal=focal[:, 0],
+        flip=None if flip is None else position[flip[labels]],
+    )
+
+
+def _check_trust(data, config, problems):
+    ratio = trust_ratio(int(data.visible.sum()), len(data.points), data.count)
+    if ratio < config.policy.trust_ratio:
+        problems.warnings.append(
+            f"{int(data.visible.sum())} annotated points in {len(data.points)} images are few for {data.count} keypoints (ratio "
+            f"{ratio:.2f}, reliable from {config.policy.trust_ratio}): look at the model with semalign3d inspect, annotate more images"
+        )
+        log.warning(problems.warnings[-1])
+
+
+def find_shape(data, config, progress=None):
+    """Mean shape, covariance and poses of all images from keypoints and depth alone: :class:`ShapeResult`."""
+    progress = progress or (lambda *_: None)
+    if config.method == "reference":
+        model, report = reference_model(data, config, progress)
+        return ShapeResult(model, {"start": "reference", "diversity": view_diversity(model.rotation, data.flip)} | report)
+    start, report = _start(data, config, progress)
+    model = fit_factor_model(start, data, config.em, lambda done, total: progress("EM", done, total))
+    return ShapeResult(model, report)
+
+
+def _start(data, config, progress):
+    """The start that the configuration or the diversity of the views asks for."""
+    generator = torch.Generator().manual_seed(config.seed)
+    report = {"start": config.start}
+    if config.start != "disparity":
+        progress("multi-view start", 0, 1)
+        multiview = multiview_start(data, config.multiview, generator)
+        report |= {"diversity": multiview.diversity, "multiview_residual": multiview.cost, "depth_correlation": multiview.correlation}
+        diverse = multiview.diversity >= config.diversity
+        if config.start == "multiview" or diverse or not _depth_usable(data):
+            return multiview.shape, report | {"start": "multiview"}
+    progress("disparity start", 0, 1)
+    return disparity_start(data, config.disparity, generator), report | {"start": "disparity"}
+
+
+def _depth_usable(data):
+    """Whether enough images tell the depth of four keypoints to start from it."""
+    return int((data.measured.sum(1) >= 4).sum()) >= 4
+
+
+def _category_model(category, spec, providers, views, labels, present, data, shape, config, progress):
+    """Everything that follows from the shape: Betas, modes, dense cloud, semantics, W."""
+    model, count = shape.model, len(spec.names)
+    progress("statistics", 0, 1)
+    generator = torch.Generator().manual_seed(config.seed)
+    betas = shape.report.pop("betas", None) or _completed_betas(model, data, labels, count, config, generator)
+    modes, variances = shape.report.pop("modes", None) or deformation_modes(model.covariance, count, labels, config.modes)
+    full_shape = torch.zeros(count, 3, dtype=torch.float64)
+    full_shape[labels] = model.shape
+    progress("dense cloud", 0, 1)
+    centres, dense = _dense(views, model, data, config)
+    weights = torch.zeros(len(centres), count, dtype=torch.float64)
+    weights[:, labels] = affine_weights(centres, model.shape)
+    semantic = _keypoint_semantics(views, present, usable_flip(spec.flip_permutation), config)
+    rotations = model.rotation if data.flip is None else torch.cat([model.rotation, mirror_rotation(model.rotation)])
+    return CategoryModel(
+        category=category,
+        keypoint_names=tuple(spec.names),
+        flip_permutation=tuple(int(k) for k in spec.flip_permutation),
+        backbone=providers.backbone.name,
+        present=present,
+        shape=full_shape.float(),
+        keypoint_features=semantic[0],
+        keypoint_mu=semantic[1],
+        keypoint_sd=semantic[2],
+        dense_features=dense[0],
+        dense_mu=dense[1],
+        dense_sd=dense[2],
+        weights=weights.float(),
+        betas=betas,
+        modes=modes.float(),
+        mode_variances=variances.float(),
+        pose_rotations=rotations.float(),
+        focal=_typical_focal(views),
+        diameter_metres=_diameter_metres(views, model, data),
+    )
+
+
+def _completed_betas(model, data, labels, count, config, generator):
+    """Betas of the completed shapes; noise copies keep exactly rigid features from becoming needles."""
+    shapes = mirrored_shapes(model.completed, data.flip)
+    points = torch.zeros(len(shapes), count, 3)
+    points[:, labels] = shapes.float()
+    everything = torch.ones(len(shapes), len(labels), dtype=torch.bool)
+    noisy, mask = noise_augmentation(shapes.float(), everything, config.betas.copies, config.betas.noise, generator)
+    full = torch.zeros(len(noisy), count, 3)
+    full[:, labels] = noisy
+    seen = torch.zeros(len(noisy), count, dtype=torch.bool)
+    seen[:, labels] = mask
+    return beta_table(full, seen, labels, ValidityRules(minimum_samples=4 * config.betas.copies))
+
+
+def _dense(views, model, data, config):
+    samples = with_mirror_images(merged_samples(views, model, data, config.dense), views)
+    centres, cluster = supported_clusters(samples, config.dense, config.seed)
+    if len(centres) == 0:
+        raise InputError("no dense point is seen in enough images; check masks and depth maps, or annotate more images")
+    return centres, cluster_features(samples, cluster, len(centres), views, config.dense.sd_floor)
+
+
+def _keypoint_semantics(views, present, flip, config):
+    """Features, mu and s of the keypoints over all images and mirror images (labels exchanged); 0 rows where absent."""
+    observations = [v.keypoint_features.float() for v in views]
+    seen = [~torch.isnan(v.keypoints[:, 0]) for v in views]
+    for view in views:
+        if flip is not None and len(view.mirrored_keypoint_features):
+            observations.append(view.mirrored_keypoint_features.float()[flip])
+            seen.append(~torch.isnan(view.keypoints[flip, 0]))
+    observations, seen = torch.stack(observations, dim=1), torch.stack(seen, dim=1) & present[:, None]
+    # feature_statistics wants the valid rows of each keypoint first
+    order = (~seen).long().argsort(dim=1, stable=True)
+    sorted_rows = torch.gather(observations, 1, order[..., None].expand_as(observations))
+    mean, mu, sd = feature_statistics(sorted_rows, seen.sum(1))
+    sd = sd.nan_to_num(nan=config.dense.sd_floor).clamp(min=config.dense.sd_floor)
+    return mean * present[:, None], torch.where(present, mu, 0.0), torch.where(present, sd, 0.0)
+
+
+def _typical_focal(views):
+    known = torch.tensor([float(v.focal.log().mean()) for v in views if bool(v.focal_known)])
+    if len(known) == 0:
+        return torch.tensor([float(views[0].focal[0]), 0.4])  # the usual spread of unknown cameras
+    spread = float(known.std()) if len(known) > 1 else 0.0
+    return torch.tensor([float(known.mean().exp()), max(spread, 0.02)])
+
+
+def _diameter_metres(views, model, data):
+    """Mean and sd of the instances' diameter where depth is metric: measured over modelled depth at the keypoints."""
+    diameters = []
+    camera, size = model.in_camera(), torch.cdist(model.completed, model.completed).amax((1, 2))
+    for n, view in enumerate(views):
+        known = data.measured[n]
+        if view.kind == "metric" and int(known.sum()) >= 3:
+            low, high = view.inverse_range
+            metres = 1 / (low + (high - low) * data.inverse[n][known])
+            diameters.append(float((metres / camera[n][known, 2]).median() * size[n]))
+    if not diameters:
+        return torch.tensor([torch.nan, torch.nan])
+    return torch.tensor([float(np.mean(diameters)), float(np.std(diameters))])
+
+
+def _report(views, data, shape, labels, spec, config, problems, clock):
+    """What a person wants to know about a build: JSON-serialisable."""
+    model = shape.model
+    camera = model.in_camera()
+    residual = (data.focal[:, None, None] * camera[..., :2] / camera[..., 2:] - data.points).norm(dim=-1)
+    images = []
+    for n, view in enumerate(views):
+        pixels = torch.where(data.visible[n], residual[n] * max(view.height, view.width), 0.0)
+        worst = int(pixels.argmax())
+        images.append(
+            {
+                "name": view.name,
+                "keypoints": int(data.visible[n].sum()),
+                "reprojection_error_pixels": round(float(pixels[data.visible[n]].square().mean().sqrt()), 3),
+                "reprojection_error_relative": round(float(model.error[n]), 5),
+                "worst_keypoint": spec.names[int(labels[worst])],
+                "worst_error_pixels": round(float(pixels[worst]), 3),
+                "weight": round(float(model.weight[n]), 4),
+            }
+        )
+    return {
+        "method": config.method,
+        **shape.report,
+        "images": images,
+        "absent_keypoints": [name for k, name in enumerate(spec.names) if k not in set(labels.tolist())],
+        "skipped_images": problems.skipped,
+        "dropped_keypoints": problems.dropped,
+        "warnings": problems.warnings,
+        "trust_ratio": round(trust_ratio(int(data.visible.sum()), len(views), data.count), 3),
+        "seconds": clock.times,
+    }
+
+
+def _provenance(category, providers, views, config):
+    from semalign3d_core import __version__
+
+    return {
+        "category": category,
+        "image_names": [v.name for v in views],
+        "providers": {name: str(getattr(p, "name", type(p).__name__)) for name, p in vars(providers).items()},
+        "config": to_dict(config),
+        "versions": {"semalign3d": __version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+    }

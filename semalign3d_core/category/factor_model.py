@@ -1,0 +1,250 @@
+"""EM of the factor model: mean shape, full shape covariance, one pose and one completed shape per image.
+
+Unknown per image: R, T and the displacement dX (K, 3) of the instance's keypoints; per category: the mean shape X0 and
+the covariance S (3K x 3K) of dX. ``Y = R (X0 + dX) + T``; the diameter of X0 is 1. All images are solved as one batch.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from semalign3d_core.category.constellations import MIRROR, Constellations, mirrored, symmetrised
+from semalign3d_core.category.weak_perspective import best_of_bank, refined
+from semalign3d_core.geometry import cross_matrix, rotation_from_vector, shape_diameter, uniform_rotations
+
+
+@dataclass(frozen=True)
+class EmOptions:
+    """rounds: E and M steps; first_steps, steps: Gauss-Newton steps per round; start_sd: of every coordinate of dX;
+    reprojection_sd: in units of the object's size / 0.6; depth_sd: in diameters, fixed (re-estimated it collapses);
+    depth_weight: of the depth in the search of the first poses; bank: rotations searched; shrinkage: of S to isotropic;
+    jitter: added to S; outlier: relative reprojection error at which an image's weight is halved."""
+
+    rounds: int = 15
+    first_steps: int = 6
+    steps: int = 3
+    start_sd: float = 0.05
+    reprojection_sd: float = 0.012
+    depth_sd: float = 0.1
+    depth_weight: float = 0.1
+    bank: int = 600
+    shrinkage: float = 0.05
+    jitter: float = 1e-5
+    outlier: float = 0.03
+
+
+@dataclass(frozen=True)
+class FactorModel:
+    """shape (K, 3), diameter 1, centred; covariance (3K, 3K); rotation (N, 3, 3), translation (N, 3);
+    displacement (N, K, 3); error (N,): RMS reprojection error relative to the object's size; weight (N,)."""
+
+    shape: torch.Tensor
+    covariance: torch.Tensor
+    rotation: torch.Tensor
+    translation: torch.Tensor
+    displacement: torch.Tensor
+    error: torch.Tensor
+    weight: torch.Tensor
+
+    @property
+    def completed(self):
+        """(N, K, 3) completed shapes of all instances in the object frame."""
+        return self.shape + self.displacement
+
+    def in_camera(self):
+        """(N, K, 3) completed keypoints in the camera frame, unit: diameters of the mean shape."""
+        return self.completed @ self.rotation.transpose(1, 2) + self.translation[:, None]
+
+
+def fit_factor_model(shape, data, options=None, progress=None):
+    """EM from a start ``shape`` (K, 3), symmetric if the data has a flip. Returns :class:`FactorModel`."""
+    options = options or EmOptions()
+    model = _first_poses(shape, data, options)
+    for step in range(options.rounds):
+        model, posterior = _expectation(model, data, options, options.first_steps if step == 0 else options.steps)
+        model = _maximisation(model, posterior, data.flip, options)
+        if progress:
+            progress(step + 1, options.rounds)
+    return _expectation(model, data, options, options.steps)[0]
+
+
+def _first_poses(shape, data, options):
+    rotations = uniform_rotations(options.bank, torch.float64)
+    weak = refined(shape[None], data, best_of_bank(shape[None], data, rotations, options.depth_weight))
+    depth = data.focal / weak.scale[0].clamp(min=1e-3)
+    translation = torch.cat([weak.shift[0] * (depth / data.focal)[:, None], depth[:, None]], dim=1)
+    size = 3 * data.count
+    covariance = options.start_sd**2 * torch.eye(size, dtype=torch.float64)
+    ones = torch.ones(len(depth), dtype=torch.float64)
+    return FactorModel(shape, covariance, weak.rotation[0], translation, torch.zeros(len(depth), data.count, 3).double(), ones, ones)
+
+
+def _expectation(model, data: Constellations, options, steps):
+    """Gauss-Newton on pose and displacement of all images; returns the model and the posterior covariance (N, 3K, 3K) of dX."""
+    size = 3 * data.count
+    prior = torch.linalg.inv(model.covariance + options.jitter * torch.eye(size, dtype=torch.float64))
+    for _ in range(steps):
+        normal, gradient = _normal_equations(model, data, options, prior)
+        step = torch.linalg.solve(normal, gradient[..., None])[..., 0]
+        turn = step[:, :3] * (0.4 / step[:, :3].norm(dim=1, keepdim=True).clamp(min=0.4))
+        shift = step[:, 3:6]
+        # No image may jump through its camera.
+        shorten = (0.3 * model.translation[:, 2:] / shift.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
+        model = replace(
+            model,
+            rotation=rotation_from_vector(turn) @ model.rotation,
+            translation=model.translation + shift * shorten,
+            displacement=model.displacement + step[:, 6:].reshape(-1, data.count, 3),
+        )
+    normal, _ = _normal_equations(model, data, options, prior)
+    posterior = torch.linalg.inv(normal)[:, 6:, 6:]
+    error = relative_error(model, data)
+    return replace(model, error=error, weight=1 / (1 + (error / options.outlier) ** 2)), posterior
+
+
+def relative_error(model, data):
+    """(N,) RMS reprojection error of the visible keypoints relative to the object's size."""
+    camera = model.in_camera()
+    residual = (data.focal[:, None, None] * camera[..., :2] / camera[..., 2:] - data.points).square().sum(-1)
+    visible = data.visible.double()
+    return ((residual * visible).sum(1) / visible.sum(1).clamp(min=1)).sqrt() / data.size
+
+
+def _normal_equations(model, data, options, prior):
+    camera = model.in_camera()
+    by_point = _point_jacobian(model, camera)
+    flat, jacobian, weight = _reprojection(camera, by_point, data, options)
+    weighted = jacobian.transpose(1, 2) * weight[:, None]
+    normal, gradient = weighted @ jacobian, (weighted @ flat[..., None])[..., 0]
+    gap, jacobian, weight = _depth_residual(camera, by_point, data, options)
+    weighted = jacobian.transpose(1, 2) * weight[:, None]
+    normal, gradient = normal + weighted @ jacobian, gradient + (weighted @ gap[..., None])[..., 0]
+    normal[:, 6:, 6:] += prior
+    gradient[:, 6:] -= model.displacement.flatten(1) @ prior
+    normal.diagonal(dim1=1, dim2=2)[:, :6] += 1e-6
+    return normal, gradient
+
+
+def _point_jacobian(model, camera):
+    """(N, K, 3, 6 + 3K): derivative of the keypoints in the camera frame by (omega, T, dX)."""
+    images, count = camera.shape[:2]
+    jacobian = camera.new_zeros(images, count, 3, 6 + 3 * count)
+    jacobian[..., :3] = -cross_matrix(camera - model.translation[:, None])
+    jacobian[..., 3:6] = torch.eye(3, dtype=camera.dtype)
+    blocks = jacobian[..., 6:].view(images, count, 3, count, 3)
+    index = torch.arange(count)
+    blocks[:, index, :, index] = model.rotation
+    return jacobian
+
+
+def _reprojection(camera, by_point, data, options):
+    """Residual (N, 2K), Jacobian (N, 2K, 6 + 3K) and weights (N, 2K): Cauchy, in units of the object's size."""
+    depth = camera[..., 2:].clamp(min=0.05)
+    projected = data.focal[:, None, None] * camera[..., :2] / depth
+    residual = data.points - projected
+    jacobian = (data.focal[:, None, None] / depth)[..., None] * by_point[..., :2, :]
+    jacobian = jacobian - (projected / depth)[..., None] * by_point[..., 2:, :]
+    sd = options.reprojection_sd * data.size[:, None] / 0.6
+    weight = data.visible / (1 + residual.square().sum(-1) / (9 * sd**2)) / sd**2
+    return residual.flatten(1), jacobian.flatten(1, 2), weight.repeat_interleave(2, dim=1)
+
+
+def _depth_residual(camera, by_point, data, options):
+    """Residual (N, K), Jacobian and weights of the depth at the keypoints, free of the map's affine.
+
+    1/z of the current keypoints is regressed on the map's values (without offset where depth is known up to scale); the
+    residual is predicted minus current z, minus its mean, so the affine never becomes a parameter.
+    """
+    known = data.measured.double()
+    count = known.sum(1)
+    predicted, usable = _predicted_depth(camera[..., 2].clamp(min=0.05), known, data)
+    gap = (predicted - camera[..., 2]) * known
+    share = known / count.clamp(min=1)[:, None]
+    gap = (gap - gap.sum(1, keepdim=True) / count.clamp(min=1)[:, None]) * known
+    jacobian = by_point[..., 2, :]
+    jacobian = jacobian - torch.einsum("nk,nkp->np", share, jacobian)[:, None]
+    weight = known * ((count - 2) / count.clamp(min=1))[:, None] / (1 + (gap / (2 * options.depth_sd)) ** 2) / options.depth_sd**2
+    return gap, jacobian, weight * usable[:, None]
+
+
+def _predicted_depth(depth, known, data):
+    """z (N, K) from the regression of 1/z on the map, and which images' regression is usable (4 points, positive slope)."""
+    count = known.sum(1)
+    target = 1 / depth
+    value, has_offset = data.inverse, torch.isnan(data.slope)
+    # Depth up to scale: 1/z is proportional to 1 + b v, a regression through the origin.
+    value = torch.where(has_offset[:, None], value, 1 + data.slope.nan_to_num(nan=0.0)[:, None] * value)
+    safe = count.clamp(min=1)
+    mean_value = (value * known).sum(1) / safe * has_offset
+    mean_target = (target * known).sum(1) / safe * has_offset
+    a, b = value - mean_value[:, None], target - mean_target[:, None]
+    slope = (a * b * known).sum(1) / (a * a * known).sum(1).clamp(min=1e-12)
+    inverse = mean_target[:, None] + slope[:, None] * a
+    predicted = 1 / inverse.clamp(min=0.2 * target.mean(1, keepdim=True))
+    return predicted, (count >= 4) & (slope > 0)
+
+
+def _maximisation(model, posterior, flip, options):
+    """New mean shape and covariance from the posterior of the displacements, mirror images added."""
+    weight = model.weight / model.weight.sum()
+    mean = symmetrised((weight[:, None, None] * model.displacement).sum(0), flip)
+    shape, displacement = model.shape + mean, model.displacement - mean
+    flat = displacement.flatten(1)
+    covariance = (weight[:, None] * flat).T @ flat + (weight[:, None, None] * posterior).sum(0)
+    if flip is not None:
+        covariance = (covariance + _mirrored_covariance(covariance, flip)) / 2
+    free = _free_projection(shape)
+    covariance = free @ covariance @ free
+    isotropic = covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
+    covariance = (1 - options.shrinkage) * covariance + options.shrinkage * isotropic
+    return _regauged(replace(model, shape=shape, displacement=displacement, covariance=covariance), flip)
+
+
+def _mirrored_covariance(covariance, flip):
+    count = len(flip)
+    blocks = covariance.view(count, 3, count, 3)[flip][:, :, flip]
+    return (blocks * MIRROR[:, None, None] * MIRROR).reshape(3 * count, 3 * count)
+
+
+def _free_projection(shape):
+    """(3K, 3K) projection that removes translation, rotation and scale of the shape."""
+    axes = torch.eye(3, dtype=shape.dtype)[:, None].expand(3, len(shape), 3)
+    turns = torch.linalg.cross(axes, shape.expand(3, -1, -1))
+    directions = torch.cat([axes, turns, shape[None]]).reshape(7, -1)
+    # Singular vectors rather than QR: a flat or straight shape has fewer than seven independent directions.
+    _, values, basis = torch.linalg.svd(directions, full_matrices=False)
+    basis = basis[values > 1e-6 * values[0]]
+    return torch.eye(shape.numel(), dtype=shape.dtype) - basis.T @ basis
+
+
+def _regauged(model, flip):
+    """The same images with X0 symmetric, centred and of diameter 1."""
+    shape = symmetrised(model.shape, flip)
+    centre = shape.mean(0)
+    shape = shape - centre
+    scale = shape_diameter(shape)
+    return replace(
+        model,
+        shape=shape / scale,
+        displacement=model.displacement / scale,
+        covariance=model.covariance / scale**2,
+        translation=(model.translation + model.rotation @ centre) / scale,
+    )
+
+
+def deformation_modes(covariance, count, labels, limit):
+    """Largest eigenvectors of the covariance as modes (M, count, 3), unit norm, and their variances (M,).
+
+    labels: (K,) rows of the covariance among the ``count`` keypoints of the category; other rows are 0.
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    keep = values.argsort(descending=True)[: min(limit, len(values))]
+    keep = keep[values[keep] > 1e-12]
+    modes = covariance.new_zeros(len(keep), count, 3)
+    modes[:, labels] = vectors[:, keep].T.reshape(len(keep), -1, 3)
+    return modes, values[keep]
+
+
+def mirrored_shapes(shapes, flip):
+    """Completed shapes (N, K, 3) with their mirror images appended, (2N, K, 3)."""
+    return shapes if flip is None else torch.cat([shapes, mirrored(shapes, flip)])

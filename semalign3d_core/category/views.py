@@ -1,0 +1,172 @@
+"""What the build keeps of one training image: keypoints, relative inverse depth and features at chosen pixels."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from semalign3d_core.camera import PinholeCamera
+from semalign3d_core.category.keypoint_correction import correct_keypoints
+from semalign3d_core.errors import InputError, MissingFileError
+from semalign3d_core.image_grid import mirror_points
+from semalign3d_core.images import read_image
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """pixels: sampled per image for the dense cloud; assumed_focal: in units of L where no intrinsics are known;
+    edge: local range of the inverse depth, in units of the object's own, above which a pixel lies on a depth edge;
+    minimum_mask: pixels below which a mask counts as empty."""
+
+    pixels: int = 600
+    assumed_focal: float = 1.5
+    edge: float = 0.25
+    minimum_mask: int = 30
+
+
+@dataclass(frozen=True)
+class View:
+    """One training image (K keypoints, S sampled pixels, C channels).
+
+    name; height, width: pixels; focal, principal: (2,) in units of L; focal_known: bool tensor
+    keypoints:        (K, 2) pixels, NaN where not annotated (or rejected)
+    keypoint_inverse: (K,) inverse depth at the keypoints, moved into the mask; NaN where unknown
+    inverse_range:    (2,) 5th and 95th percentile of the inverse depth over the mask
+    box:              (4,) x1, y1, x2, y2 of the mask in pixels
+    pixels, pixel_inverse: (S, 2), (S,): random object pixels away from edges
+    keypoint_features, pixel_features: (K, C), (S, C) float16 unit; 0 where a keypoint is not annotated
+    mirrored_keypoint_features, mirrored_pixel_features: of the mirror image at the same object points; (0, C) without
+    kind:             metric, depth or disparity
+    """
+
+    name: str
+    height: int
+    width: int
+    kind: str
+    focal: torch.Tensor
+    principal: torch.Tensor
+    focal_known: torch.Tensor
+    keypoints: torch.Tensor
+    keypoint_inverse: torch.Tensor
+    inverse_range: torch.Tensor
+    box: torch.Tensor
+    pixels: torch.Tensor
+    pixel_inverse: torch.Tensor
+    keypoint_features: torch.Tensor
+    pixel_features: torch.Tensor
+    mirrored_keypoint_features: torch.Tensor
+    mirrored_pixel_features: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Providers:
+    """Where features, depth and masks of training images come from; see the packages of the three."""
+
+    backbone: object
+    depth: object
+    segmenter: object
+
+
+def gather_view(record, keypoints, providers, options, mirror=True, load_image=read_image):
+    """The :class:`View` of one image. Raises :class:`InputError` (or a kin) that says what is wrong with it.
+
+    record: :class:`ImageRecord`; keypoints: (K, 2) checked annotation; mirror: whether features of the mirror image are
+    wanted; a missing file of mirrored features only leaves them out.
+    """
+    image = load_image(record.path, record)
+    if (image.height, image.width) != (record.height, record.width):
+        raise InputError(
+            f"{record.path} is {image.width} x {image.height} pixels, its annotation says {record.width} x {record.height}; "
+            "correct one of them"
+        )
+    mask = providers.segmenter.segment(image, box=record.box, points=keypoints[~torch.isnan(keypoints[:, 0])])
+    if mask is None or int(mask.sum()) < options.minimum_mask:
+        raise InputError(f"{record.name}: the mask is empty; segment this image again or leave it out")
+    depth = providers.depth.estimate(image)
+    inverse = depth.inverse()
+    inverse_range = _object_range(record, inverse, mask)
+    pixels = _sampled_pixels(record, mask, inverse, inverse_range, options)
+    camera = record_camera(record, options.assumed_focal)
+    features = providers.backbone.extract(image)
+    mirrored_keypoints, mirrored_pixels = _mirrored_features(image, keypoints, pixels, providers, mirror)
+    rows, columns = mask.nonzero().unbind(1)
+    return View(
+        name=record.name,
+        height=record.height,
+        width=record.width,
+        kind=depth.kind,
+        focal=camera.focal,
+        principal=camera.principal,
+        focal_known=torch.tensor(camera.known),
+        keypoints=keypoints,
+        keypoint_inverse=_keypoint_inverse(keypoints, inverse, mask),
+        inverse_range=inverse_range,
+        box=torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float(),
+        pixels=pixels,
+        pixel_inverse=inverse[pixels[:, 1].long(), pixels[:, 0].long()],
+        keypoint_features=_sampled(features, keypoints),
+        pixel_features=features.sample(pixels).half(),
+        mirrored_keypoint_features=mirrored_keypoints,
+        mirrored_pixel_features=mirrored_pixels,
+    )
+
+
+def record_camera(record, assumed_focal):
+    """The image's :class:`PinholeCamera`: from the annotation's ``camera_matrix`` (3 x 3, pixels) if it has one, else assumed."""
+    matrix = record.attributes.get("camera_matrix")
+    if matrix is None:
+        return PinholeCamera.centred(assumed_focal, record.height, record.width)
+    try:
+        values = np.asarray(matrix, dtype=np.float64).reshape(3, 3)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{record.name}: camera_matrix must be 3 x 3 numbers in pixels, found {matrix!r}") from error
+    return PinholeCamera.from_pixels(values, record.height, record.width)
+
+
+def _object_range(record, inverse, mask):
+    values = inverse[mask]
+    values = values[torch.isfinite(values)]
+    if len(values) < 0.5 * int(mask.sum()):
+        raise InputError(f"{record.name}: depth is unknown over more than half of the object; estimate it again or leave the image out")
+    low, high = torch.quantile(values.double()[: 2**23], torch.tensor([0.05, 0.95], dtype=torch.float64))
+    if not high - low > 1e-6 * max(abs(float(high)), 1e-12):
+        raise InputError(f"{record.name}: depth is constant over the object; estimate it again or leave the image out")
+    return torch.stack([low, high])
+
+
+def _keypoint_inverse(keypoints, inverse, mask):
+    result = torch.full((len(keypoints),), torch.nan)
+    seen = ~torch.isnan(keypoints[:, 0])
+    if seen.any():
+        inside = correct_keypoints(mask, keypoints[seen].round()).long()
+        result[seen] = inverse[inside[:, 1], inside[:, 0]]
+    return result
+
+
+def _sampled_pixels(record, mask, inverse, inverse_range, options):
+    """(S, 2) random object pixels, one pixel inside the mask and off depth edges; the image's name seeds the choice."""
+    window = torch.nn.functional.unfold(inverse[None, None].nan_to_num(nan=torch.inf), 3, padding=1).view(9, *mask.shape)
+    inner = torch.nn.functional.max_pool2d((~mask).float()[None, None], 3, 1, 1)[0, 0] == 0
+    smooth = window.amax(0) - window.amin(0) <= options.edge * float(inverse_range[1] - inverse_range[0])
+    rows, columns = (inner & smooth & torch.isfinite(inverse)).nonzero().unbind(1)
+    rng = np.random.default_rng(zlib.crc32(f"{record.category}/{record.name}".encode()))
+    chosen = torch.from_numpy(np.sort(rng.permutation(len(rows))[: options.pixels]))
+    return torch.stack([columns[chosen], rows[chosen]], dim=-1).float()
+
+
+def _mirrored_features(image, keypoints, pixels, providers, mirror):
+    """Features of the mirror image at the places where the object points went; labels are not exchanged here."""
+    nothing = torch.zeros(0, providers.backbone.channels, dtype=torch.float16)
+    if not mirror:
+        return nothing, nothing
+    try:
+        features = providers.backbone.extract(image.mirror())
+    except MissingFileError:
+        return nothing, nothing
+    return _sampled(features, mirror_points(keypoints, image.width)), features.sample(mirror_points(pixels, image.width)).half()
+
+
+def _sampled(features, keypoints):
+    seen = ~torch.isnan(keypoints[:, :1])
+    return (features.sample(keypoints.nan_to_num(nan=0.0)) * seen).half()
