@@ -24,7 +24,8 @@ class Category:
 
     names:   K keypoint names;  build: shape numbers -> (parts, keypoints, absent parts, missing keypoints)
     ranges:  {shape number: (lowest, highest)};  flags: {optional feature: probability}
-    frontal: None for all azimuths alike, else the half width in degrees within which 3 of 4 views lie
+    symmetric: rotationally symmetric around y: every view has azimuth 0
+    frontal: None for all azimuths alike, else the half width in degrees within which most views lie
     roll:    standard deviation of the camera's roll in degrees
     surface_tolerance: how far in front of a keypoint the surface may lie while it still counts as visible (share of the diameter)
     facing: {start of keypoint names: direction}: keypoints that are visible only to a camera on that side
@@ -34,6 +35,7 @@ class Category:
     build: object
     ranges: dict
     flags: dict
+    symmetric: bool = False
     frontal: float | None = None
     roll: float = 6.0
     surface_tolerance: float = 0.04
@@ -46,7 +48,7 @@ CATEGORIES = {
         vessels.build_bottle,
         vessels.BOTTLE_RANGES,
         vessels.BOTTLE_FLAGS,
-        frontal=0.0,
+        symmetric=True,
         roll=15.0,
         surface_tolerance=0.12,
     ),

@@ -6,6 +6,8 @@ import numpy as np
 
 from semalign3d_core.datasets.synthetic.instances import CATEGORIES
 
+FRONTAL_SHARE = 0.75  # of the views of categories with a preferred side
+
 
 @dataclass(frozen=True)
 class ViewConfig:
@@ -83,7 +85,7 @@ def random_view(instance, rng, size, config=ViewConfig()):  # noqa: B008 (frozen
     height, width = (size, size) if np.isscalar(size) else size
     category = CATEGORIES[instance.category]
     azimuth = rng.uniform(0, 360)
-    if category.frontal is not None and (category.frontal == 0 or rng.random() < 0.75):
+    if category.frontal is not None and rng.random() < FRONTAL_SHARE:
         azimuth = rng.uniform(-category.frontal, category.frontal) % 360
     elevation, roll = rng.uniform(*config.elevation), rng.normal(0, category.roll)
     if rng.random() < config.upside_down_rate:
@@ -105,7 +107,7 @@ def _seen_from(instance, view):
     camera = view.camera_position(instance.diameter)
     azimuth = np.arctan2(camera[0], camera[2])
     elevation = np.rad2deg(np.arcsin(camera[1] / np.linalg.norm(camera)))
-    if CATEGORIES[instance.category].frontal == 0:
+    if CATEGORIES[instance.category].symmetric:
         sine, cosine = np.sin(azimuth), np.cos(azimuth)
         turn = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
         return replace(view, rotation=view.rotation @ turn, azimuth=0.0, elevation=elevation)
@@ -148,7 +150,7 @@ def place(instance, view, fill, shift=None):
 def orbit_views(instance, count, size, turns=1.0, focal=1.5, fill=0.7, elevation=(5.0, 30.0)):
     """``count`` smoothly changing views: the object turns (a bottle only nods and rolls, it looks the same from all sides)."""
     height, width = (size, size) if np.isscalar(size) else size
-    symmetric = CATEGORIES[instance.category].frontal == 0
+    symmetric = CATEGORIES[instance.category].symmetric
     views = []
     for phase in np.arange(count) / max(count, 1):
         wave = np.sin(2 * np.pi * phase)

@@ -11,19 +11,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from semalign3d_core.config import to_dict
+from semalign3d_core.datasets.synthetic.image_files import is_written, write_image_files
 from semalign3d_core.datasets.synthetic.instances import CATEGORIES, KEYPOINTS, generator
 from semalign3d_core.datasets.synthetic.pairs import write_pairs
 from semalign3d_core.datasets.synthetic.rendering import RenderConfig, sample_rendering
 from semalign3d_core.errors import InputError, choice
-from semalign3d_core.files import atomic_path, read_json, write_json
+from semalign3d_core.files import read_json, write_json
 
 SPLITS = ("trn", "val", "test")
 INSTANCES_PER_SPLIT = 1_000_000
-POSES = ("Frontal", "Left", "Rear", "Right")
-VISIBLE_PIXELS = 40  # an image that shows less of its object is drawn again
+SEEN_PIXELS, SEEN_SHARE, SEEN_KEYPOINTS = 40, 0.35, 2  # an image that shows less of its object is drawn again
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def draw(task, config):
         size = (max(round(config.size * min(aspect, 1.0)), 8), max(round(config.size / max(aspect, 1.0)), 8))
         rendering = sample_rendering(task.category, instance, view, size, config.render)
         seen = rendering.mask.sum()
-        if seen >= VISIBLE_PIXELS and seen > 0.35 * rendering.amodal_mask.sum() and rendering.visible.sum() >= 2:
+        if seen >= SEEN_PIXELS and seen > SEEN_SHARE * rendering.amodal_mask.sum() and rendering.visible.sum() >= SEEN_KEYPOINTS:
             return rendering
     raise InputError(f"{task.category} {task.name}: 20 drawings showed too little of the object; lower the occluder and truncation rates")
 
@@ -129,10 +128,8 @@ def _plain(value):
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _finished(root, task, sidecar=None):
-    """The annotation is written last, so it says that the other files are there."""
-    written = (root / "ImageAnnotation" / task.category / f"{task.name}.json").is_file()
-    return written and (sidecar is None or sidecar.exists(root, task))
+def _finished(root, task, sidecar):
+    return is_written(root, task) and (sidecar is None or sidecar.exists(root, task))
 
 
 def _finish(root, tasks, config, workers, sidecar):
@@ -157,75 +154,8 @@ def _quiet_worker():
 def _write_image(job):
     root, task, config, sidecar = job
     rendering = draw(task, config)
-    if not _finished(root, task):
-        write_rendering(root, task, rendering, config)
+    if not is_written(root, task):
+        write_image_files(root, task, rendering, config)
     if sidecar is not None:
         sidecar.write(root, task, rendering)
     return task
-
-
-def write_rendering(root, task, rendering, config):
-    """All files of one image; the annotation comes last."""
-    place = f"{task.category}/{task.name}"
-    with atomic_path(root / "JPEGImages" / f"{place}.jpg") as path:
-        Image.fromarray(rendering.image).save(path, quality=92)
-    with atomic_path(root / "Segmentation" / f"{place}.png") as path:
-        Image.fromarray(rendering.mask.astype(np.uint8) * (list(CATEGORIES).index(task.category) + 1)).save(path)
-    with atomic_path(root / "Depth" / f"{place}.npz") as path:
-        np.savez_compressed(path, depth=_depth(rendering, task, config), kind=config.depth_kind)
-    with atomic_path(root / "Truth" / f"{place}.npz") as path:
-        np.savez_compressed(path, **truth(rendering))
-    write_json(root / "ImageAnnotation" / f"{place}.json", annotation(rendering, task, config))
-
-
-def truth(rendering):
-    """What the renderer knows (``Truth/<category>/<name>.npz``): see :class:`Rendering` for shapes and frames."""
-    kept = ("rotation", "translation", "scale", "keypoints_3d", "keypoints_2d", "visible", "shape", "azimuth", "elevation", "roll")
-    arrays = {name: np.asarray(getattr(rendering, name)) for name in kept}
-    return arrays | {
-        "matrix": rendering.matrix,
-        "instance_seed": np.asarray(rendering.instance_seed),
-        "view_seed": np.asarray(rendering.view_seed),
-        "amodal_mask": rendering.amodal_mask,
-        "depth": rendering.depth,
-    }
-
-
-def _depth(rendering, task, config):
-    if config.depth_kind == "disparity":
-        return rendering.disparity
-    if config.depth_kind == "metric":
-        return rendering.depth
-    if config.depth_kind == "depth":
-        return rendering.depth * np.float32(np.exp(generator("depth scale", task.category, task.name, config.seed).normal(0, 1)))
-    raise InputError(f"unknown depth kind {config.depth_kind!r}: choose one of depth, disparity, metric")
-
-
-def annotation(rendering, task, config):
-    """The image annotation with SPair-71k's fields. Annotated keypoints are the visible ones."""
-    height, width = rendering.mask.shape
-    box = rendering.box + (0, 0, 1, 1)
-    points = rendering.keypoints_2d
-    if config.keypoint_noise > 0:
-        rng = generator("keypoint noise", task.category, task.name, config.seed)
-        points = points + config.keypoint_noise * (box[2:] - box[:2]).max() * rng.normal(size=points.shape)
-        points = np.clip(points, 0, (width - 1, height - 1))
-    visible = zip(points, rendering.visible, strict=True)
-    return {
-        "filename": f"{task.name}.jpg",
-        "src_database": "semalign3d synth",
-        "src_annotation": f"instance {rendering.instance_seed}",
-        "src_image": f"view {rendering.view_seed}",
-        "image_width": width,
-        "image_height": height,
-        "image_depth": 3,
-        "category": task.category,
-        "category_id": list(CATEGORIES).index(task.category),
-        "pose": POSES[int((rendering.azimuth + 45) // 90) % 4],
-        "truncated": int(rendering.truncated),
-        "occluded": int(rendering.occluded),
-        "difficult": 0,
-        "bndbox": [int(v) for v in box],
-        "kps": {str(k): [round(float(p[0]), 2), round(float(p[1]), 2)] if seen else None for k, (p, seen) in enumerate(visible)},
-        "azimuth_id": int(rendering.azimuth // 45) % 8,
-    }
