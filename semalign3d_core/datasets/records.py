@@ -49,7 +49,8 @@ class PairRecord:
     @property
     def category(self):
         """What the pair is scored under: the part of its name behind the last colon (of cross-species pairs a family)."""
-        return self.name.rpartition(":")[2] or self.source.category
+        _, colon, category = self.name.rpartition(":")
+        return category if colon else self.source.category
 
 
 class Dataset(Protocol):
