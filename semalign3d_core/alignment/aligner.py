@@ -75,7 +75,7 @@ class Aligner:
         winner = slice(chosen.winner, chosen.winner + 1)
         points = self.category.lift @ candidates.keypoints[winner]
         projected = project_points(points, candidates.focal[winner], observation.principal)[0]
-        values = statistics(observation, chosen, projected)
+        values = statistics(observation, chosen, points[0], projected, self.category.dense)
         if previous is not None:  # a warm start has no rivals: the margin found with the bank still stands
             values["margin"] = previous.diagnostics["statistics"]["margin"]
         return Solution(candidates, terms, energies, chosen, values)

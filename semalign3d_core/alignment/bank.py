@@ -34,8 +34,9 @@ def make_bank(category, rotations, config):
     projected = rotated[..., :2] / (1 + TYPICAL_SCALE * rotated[..., 2:])
     chosen = scoring_points(category, config.points)
     visible = _front_points(projected, rotated[..., 2])[:, chosen].to(projected)
+    visible = visible / visible.sum(1, keepdim=True).clamp(min=1)
     shown = projected[:, chosen].movedim(-1, 0).contiguous()
-    return ViewpointBank(rotations, chosen, shown, projected.amin(1), projected.amax(1), visible / visible.sum(1, keepdim=True).clamp(min=1))
+    return ViewpointBank(rotations, chosen, shown, projected.amin(1), projected.amax(1), visible)
 
 
 def bank_rotations(pose_rotations, config, seed=0):

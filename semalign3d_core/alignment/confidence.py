@@ -9,28 +9,41 @@ import math
 
 import torch
 
+from semalign3d_core.alignment.visibility import front_most
+
 # Measured on simulated categories (bench/alignment.py); used where a model carries no calibration of its own.
 DEFAULTS = {
-    "pose.bias": 0.5, "pose.energy": -6.0, "pose.margin": 30.0,
-    "keypoints.bias": -3.0, "keypoints.energy": -12.0, "keypoints.margin": 6.0,
-    "present.bias": -2.0, "present.energy": -12.0, "present.margin": 4.0,
+    "pose.bias": -3.0, "pose.energy": -3.0, "pose.margin": 4.0, "pose.contrast": 1.8,
+    "keypoints.bias": -7.0, "keypoints.energy": -4.0, "keypoints.margin": 1.0, "keypoints.contrast": 2.0,
+    "present.bias": -5.0, "present.contrast": 4.5,
 }  # fmt: skip
 MAPS = ("pose", "keypoints", "present")
-STATISTICS = ("energy", "margin", "fit")
+STATISTICS = ("energy", "margin", "fit", "contrast")
+WORST_DEVIATION = 4.0  # standard deviations a single point can be off
 
 
-def statistics(observation, selection, projected):
-    """{name: float} of the winner: its score, its margin, and how well its front points fit the features below them.
+def statistics(observation, selection, points, projected, dense):
+    """{name: float} of the winner.
 
-    projected: (J, 2) all points of the winner, normalised.
+    energy: its score; margin: to the best rival; fit: minus the mean deviation of its visible points from the expected
+    similarity, in standard deviations; contrast: how far the similarity below its visible points stands out
+    from that of the same points elsewhere in the image, in standard deviations (independent of how noisy features are).
+    points: (J, 3) of the winner, the first ``dense`` of them its cloud; projected: (J, 2), normalised.
     """
     region = observation.region
     cell = ((projected - region.origin) / region.spacing).round().long()
     inside = (cell >= 0).all(-1) & (cell[:, 0] < region.columns) & (cell[:, 1] < region.rows)
-    index = cell[:, 1].clamp(0, region.rows - 1) * region.columns + cell[:, 0].clamp(0, region.columns - 1)
-    log = observation.log_semantic.gather(1, index[:, None])[:, 0]
-    deviation = torch.where(inside, (-2 * log).sqrt().clamp(max=4), 4.0)
-    return {"energy": float(selection.score[selection.winner]), "margin": selection.margin, "fit": -float(deviation.mean())}
+    index = (cell[:, 1].clamp(0, region.rows - 1) * region.columns + cell[:, 0].clamp(0, region.columns - 1))[:, None]
+    seen = front_most(projected[None, :dense], points[None, :dense, 2], projected[None], points[None, :, 2])[0].to(projected)
+    deviation = (-2 * observation.log_semantic.gather(1, index)[:, 0]).sqrt().clamp(max=WORST_DEVIATION)
+    deviation = torch.where(inside, deviation, torch.full_like(deviation, WORST_DEVIATION))
+    similarity = observation.similarity
+    spread, mean = torch.std_mean(similarity, dim=1)
+    contrast = (similarity.gather(1, index)[:, 0] - mean) / spread.clamp(min=1e-6) * inside
+    return {
+        "energy": float(selection.energies[selection.winner]), "margin": selection.margin,
+        "fit": -float((deviation * seen).sum() / seen.sum()), "contrast": float((contrast * seen).sum() / seen.sum()),
+    }  # fmt: skip
 
 
 def probability(calibration, kind, values):

@@ -38,7 +38,7 @@ class Observation:
 
     pixels:        (U, 2) normalised; pixel_log: (U, P) log p_sem of the dense points there
     keypoint_cells: (K, T, 2) best cells of every keypoint; keypoint_log: (K, T)
-    log_semantic:  (J, N) log p_sem on the cells of ``region``
+    similarity, log_semantic: (J, N) S and log p_sem on the cells of ``region``
     field:         :class:`DistanceField`, None without a mask
     boxes:         (Nb, 4) x0, y0, x1, y1 the object may fill, normalised; the first is the mask's own
     size:          object size: longer side of the first box, in L; unit: size / 0.6
@@ -49,6 +49,7 @@ class Observation:
     pixel_log: torch.Tensor
     keypoint_cells: torch.Tensor
     keypoint_log: torch.Tensor
+    similarity: torch.Tensor
     log_semantic: torch.Tensor
     region: Region
     field: DistanceField | None
@@ -85,7 +86,7 @@ def observe(category, evidence, config):
     return Observation(
         pixels=centres[pixel], pixel_log=log_semantic[: category.dense, pixel].T.contiguous(),
         keypoint_cells=centres[candidates], keypoint_log=log_semantic[category.dense :].gather(1, candidates),
-        log_semantic=log_semantic, region=region, field=_as(field, like), boxes=boxes, size=size,
+        similarity=similarity, log_semantic=log_semantic, region=region, field=_as(field, like), boxes=boxes, size=size,
         focal=focal, principal=camera.principal.to(like), focal_known=camera.known,
     )  # fmt: skip
 

@@ -15,10 +15,12 @@ REJECTED = 10.0  # added to the score of a solution that shows the wrong face
 
 @dataclass(frozen=True)
 class Selection:
-    """The winner among B candidates: its index, score (B,), rotations (B, 3, 3), depth-order correlation (B,), and the margin."""
+    """The winner among B candidates: its index, score (B,) and the same without the
+    check of the face, energies (B,), rotations (B, 3, 3), depth-order correlation (B,), and the margin."""
 
     winner: int
     score: torch.Tensor
+    energies: torch.Tensor
     rotations: torch.Tensor
     depth_order: torch.Tensor
     margin: float
@@ -32,13 +34,13 @@ def select(category, observation, candidates, energies, depth, facing, weight, r
     """
     rotations = candidates.rotations(category)
     order = torch.zeros_like(energies) if depth is None else depth_order(category, observation, candidates, depth)
-    score = energies - weight * order
+    checked = score = energies - weight * order
     if facing is not None:
         score = score + REJECTED * ~faces_camera(candidates.keypoints, rotations, facing)
     winner = int(score.argmin())
     far = rotation_distance(rotations, rotations[winner], axis) > math.radians(rival_degrees)
     margin = float((torch.where(far, score, torch.inf).amin() - score[winner]).clamp(max=NO_RIVAL))
-    return Selection(winner, score, rotations, order, margin)
+    return Selection(winner, score, checked, rotations, order, margin)
 
 
 def rotation_distance(rotations, reference, axis=None):

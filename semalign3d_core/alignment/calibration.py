@@ -1,0 +1,123 @@
+"""What a category's training images teach about trust: confidence maps, weight of the depth check, undetermined axis.
+
+Run once, when the category is built; the result is stored in ``CategoryModel.calibration`` (see ``confidence.py`` for its keys).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from semalign3d_core.alignment.aligner import Aligner
+from semalign3d_core.alignment.confidence import DEFAULTS, STATISTICS
+from semalign3d_core.alignment.logistic import area_under_roc, fit_logistic
+from semalign3d_core.alignment.selection import rotation_distance
+from semalign3d_core.alignment.symmetry import undetermined_axis_of
+from semalign3d_core.alignment.variants import HARDER, IMPOSSIBLE
+
+RIGHT_DEGREES = 30.0  # largest error of a right pose
+RIGHT_SHARE = 0.8  # of the visible keypoints within ALPHA of the longer box side
+ALPHA = 0.1
+FEW_PAIRS = 10  # candidates the prior belief in the depth check is worth
+USUAL_SEPARATION = 0.85  # of the depth check
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One calibration alignment: its statistics, whether pose and keypoints are right, and per candidate (B,) the
+    depth-order correlation and whether its keypoints are right."""
+
+    statistics: dict
+    pose: bool
+    keypoints: bool
+    depth_order: torch.Tensor
+    candidates: torch.Tensor
+
+
+def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=None, held_out_models=None, negatives=()):
+    """{name: float} for ``CategoryModel.calibration`` from the training images of a category.
+
+    evidences: N :class:`ImageEvidence`; truth_keypoints: (N, K, 2) pixels, NaN where not annotated; truth_rotations:
+    (N, 3, 3) object to camera, or None (then a pose is right when the keypoints are); held_out_models: N models
+    built without the respective image, or None (then harder versions of the images stand for unseen ones);
+    negatives: evidence of images without the object, besides those made here.
+    """
+    plain = replace(model, calibration={})
+    aligner = Aligner(plain, config)
+    axis = undetermined_axis_of(aligner, evidences)
+    if axis is not None:
+        plain = replace(plain, calibration=_axis_entries(axis))
+        aligner = Aligner(plain, config)
+    others = held_out_models or [None] * len(evidences)
+    aligners = (aligner if other is None else Aligner(replace(other, calibration=plain.calibration), config) for other in others)
+    truth_rotations = [None] * len(evidences) if truth_rotations is None else truth_rotations
+    trials, absent = [], [aligner.align(evidence).diagnostics["statistics"] for evidence in negatives]
+    generator = torch.Generator().manual_seed(0)
+    for n, (own, evidence, keypoints, rotation) in enumerate(zip(aligners, evidences, truth_keypoints, truth_rotations, strict=True)):
+        for version in (evidence, HARDER[n % len(HARDER)](evidence, generator)):
+            trials.append(_trial(own, version, keypoints, rotation))
+        absent.append(aligner.align(IMPOSSIBLE[n % len(IMPOSSIBLE)](evidence, generator)).diagnostics["statistics"])
+    return {**plain.calibration, **_depth_entry(trials, aligner.config), **_maps(trials, absent)}
+
+
+def _trial(aligner, evidence, keypoints, rotation):
+    alignment = aligner.align(evidence)
+    scores = alignment.diagnostics
+    right = keypoints_right(scores["candidates_2d"], keypoints, aligner.category.keypoints)
+    winner = int(scores["scores"].argmin())
+    pose = bool(right[winner]) if rotation is None else rotation_right(alignment.rotation, rotation, aligner.axis)
+    return Trial(scores["statistics"], pose, bool(right[winner]), scores["depth_order"], right)
+
+
+def rotation_right(rotation, truth, axis=None):
+    """Whether a rotation (3, 3) is within 30 degrees of the truth, as far as the pose is determined."""
+    return math.degrees(float(rotation_distance(rotation[None], truth.to(rotation), axis))) < RIGHT_DEGREES
+
+
+def keypoints_right(placed, truth, labels):
+    """(B,) bool: at least 80 % of the annotated keypoints of candidates (B, K', 2) lie within 0.1 of the box of the annotation.
+
+    truth: (K, 2) with NaN; labels: (K',) the keypoints that ``placed`` holds.
+    """
+    truth = torch.as_tensor(truth).to(placed)[labels]
+    known = torch.isfinite(truth).all(-1)
+    if not known.any():
+        return torch.zeros(len(placed), dtype=torch.bool)
+    longer = (truth[known].amax(0) - truth[known].amin(0)).amax().clamp(min=1e-6)
+    return ((placed[:, known] - truth[known]).norm(dim=-1) < ALPHA * longer).float().mean(-1) >= RIGHT_SHARE
+
+
+def _axis_entries(axis):
+    return {f"axis_{name}": float(value) for name, value in zip("xyz", axis, strict=True)}
+
+
+def _depth_entry(trials, config):
+    """Weight of the depth-order check, by how often it prefers a right candidate of an image to a wrong one."""
+    wins, pairs = USUAL_SEPARATION * FEW_PAIRS, FEW_PAIRS
+    for trial in trials:
+        right, wrong = trial.depth_order[trial.candidates], trial.depth_order[~trial.candidates]
+        wins += float((right[:, None] > wrong).sum())
+        pairs += len(right) * len(wrong)
+    separation = wins / pairs
+    return {"depth_weight": config.selection.depth_weight * min(max((separation - 0.5) / 0.35, 0.0), 1.0), "depth_separation": separation}
+
+
+def _maps(trials, absent):
+    """The three logistic maps and how well each separates the images it was learned from."""
+    samples = {
+        "pose": [(t.statistics, t.pose) for t in trials],
+        "keypoints": [(t.statistics, t.keypoints) for t in trials],
+        "present": [(t.statistics, True) for t in trials if t.keypoints] + [(values, False) for values in absent],
+    }
+    entries = {}
+    for name, rows in samples.items():
+        table = torch.tensor([[values[s] for s in STATISTICS] for values, _ in rows], dtype=torch.float64)
+        labels = torch.tensor([label for _, label in rows])
+        prior = [DEFAULTS[f"{name}.bias"], *(DEFAULTS.get(f"{name}.{s}", 0.0) for s in STATISTICS)]
+        bias, *weights = fit_logistic(table, labels, torch.tensor(prior, dtype=torch.float64))
+        entries[f"{name}.bias"] = bias
+        entries.update({f"{name}.{s}": weight for s, weight in zip(STATISTICS, weights, strict=True)})
+        entries[f"{name}.auroc"] = area_under_roc(table @ torch.tensor(weights, dtype=torch.float64), labels)
+    return entries
+
+

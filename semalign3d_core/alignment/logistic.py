@@ -1,0 +1,44 @@
+"""Logistic regression on a few statistics, and the measures of a confidence."""
+
+import torch
+
+RIDGE = 1.0  # pull towards the prior, in (standardised weights)^2; worth a few images
+
+
+def fit_logistic(table, labels, prior, iterations=30):
+    """Bias and weights [b, w_1 ... w_S] (floats) of P(label) = sigmoid(b + w x), pulled towards a prior.
+
+    table: (N, S) float64; labels: (N,) bool; prior: (S + 1,). Newton's method on standardised statistics; with no
+    sample the prior is returned.
+    """
+    if not len(table):
+        return prior.tolist()
+    mean, sd = table.mean(0), table.std(0, unbiased=False).clamp(min=1e-3)
+    design = torch.cat([torch.ones_like(table[:, :1]), (table - mean) / sd], 1)
+    start = torch.cat([(prior[0] + prior[1:] @ mean).clamp(-4, 4)[None], (prior[1:] * sd).clamp(-3, 3)])
+    weights, target = start.clone(), labels.to(table)
+    identity = RIDGE * torch.eye(len(start), dtype=table.dtype)
+    for _ in range(iterations):
+        probability = torch.sigmoid(design @ weights)
+        gradient = design.T @ (target - probability) - identity @ (weights - start)
+        curvature = design.T @ (design * (probability * (1 - probability))[:, None]) + identity
+        weights = weights + torch.linalg.solve(curvature, gradient).clamp(-2, 2)
+    slopes = weights[1:] / sd
+    return [float(weights[0] - slopes @ mean), *slopes.tolist()]
+
+
+def area_under_roc(scores, labels):
+    """Probability that a positive scores higher than a negative (ties count half); NaN without both kinds."""
+    positive, negative = scores[labels], scores[~labels]
+    if not len(positive) or not len(negative):
+        return float("nan")
+    difference = positive[:, None] - negative
+    return float(((difference > 0).double() + 0.5 * (difference == 0).double()).mean())
+
+
+def calibration_error(probabilities, labels, bins=10):
+    """Expected calibration error: mean over equally filled bins of |mean probability - share of positives|."""
+    order = probabilities.argsort()
+    chunks = [c for c in order.chunk(bins) if len(c)]
+    gaps = [abs(float(probabilities[c].mean() - labels[c].to(probabilities).mean())) * len(c) for c in chunks]
+    return sum(gaps) / len(order)

@@ -1,0 +1,54 @@
+"""Axes about which a category's pose is not determined, such as that of a bottle."""
+
+import math
+
+import torch
+
+from semalign3d_core.alignment.solvers import evaluate
+from semalign3d_core.geometry import rotation_from_vector
+
+ANGLES = (-135, -90, -45, 45, 90, 135, 180)  # degrees
+IMAGES = 12
+FREE_SHARE = 0.25  # of the loss by turning about the stiffest axis, below which an axis is free
+FREE_LOSS = 0.12  # largest relative loss of the dense term about a free axis
+
+
+def undetermined_axis_of(aligner, evidences):
+    """The object-frame axis (3,) about which aligned objects can be turned without loss of the dense term; None if there is none.
+
+    Median over images and mean over angles of the loss, for the principal axes of the cloud. Only Eq. 7 is asked:
+    keypoints on a silhouette are placed by convention and would hide that a body of revolution has no azimuth.
+    """
+    if not len(evidences):
+        return None
+    step = max(len(evidences) // IMAGES, 1)
+    losses = torch.stack([_losses(aligner, evidence) for evidence in list(evidences)[::step]])
+    loss = losses.median(0).values
+    free = int(loss.argmin())
+    if loss[free] > FREE_LOSS or loss[free] > FREE_SHARE * loss.amax():
+        return None
+    return principal_axes(aligner.category)[free]
+
+
+def principal_axes(category):
+    """Rows (3, 3): principal axes of the dense cloud, the first with the least extent."""
+    cloud = category.points[: category.dense]
+    centred = cloud - cloud.mean(0)
+    return torch.linalg.eigh(centred.T @ centred)[1].T
+
+
+def _losses(aligner, evidence):
+    """(3,) relative loss of the dense term, averaged over angles, by turning the winner about each principal axis."""
+    category, observation = aligner.category, aligner.observe(evidence)
+    candidates = aligner.solver.solve(observation)
+    solution = aligner.judge(observation, evidence, candidates)
+    winner = solution.selection.winner
+    keypoints, rotation = candidates.keypoints[winner], solution.selection.rotations[winner]
+    axes = principal_axes(category) @ rotation.T
+    angles = torch.tensor([math.radians(a) for a in ANGLES]).to(axes)
+    turns = rotation_from_vector(axes[:, None] * angles[:, None]).reshape(-1, 3, 3)
+    centre = (category.lift @ keypoints)[: category.dense].mean(0)
+    turned, focal = (keypoints - centre) @ turns.transpose(1, 2) + centre, candidates.focal[winner].expand(len(turns), 2)
+    terms, _ = evaluate(category, aligner.betas, observation, turned, focal, aligner.config)
+    before = solution.terms["dense"][winner]
+    return ((terms["dense"] - before) / before.abs().clamp(min=1e-6)).reshape(3, -1).mean(1)
