@@ -1,6 +1,7 @@
-"""Makes the simulated category of the alignment's tests importable here."""
+"""Makes the simulated category and the headless browser of other tests importable here."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "alignment"))
+for folder in ("alignment", "evaluation"):
+    sys.path.append(str(Path(__file__).parents[1] / folder))

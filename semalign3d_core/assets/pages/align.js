@@ -1,0 +1,71 @@
+const canvas = $("picture"), context = canvas.getContext("2d");
+const picture = new Image();
+const shown = { keypoint: 0, ghost: null };
+const zoom = Math.max(1, Math.min(3, 620 / Math.max(DATA.width, DATA.height)));
+canvas.width = Math.round(DATA.width * zoom);
+canvas.height = Math.round(DATA.height * zoom);
+const place = (p) => [(p[0] + 0.5) * zoom, (p[1] + 0.5) * zoom];
+
+function dot(p, radius, fill, stroke) {
+  context.beginPath();
+  context.arc(...place(p), radius, 0, 2 * Math.PI);
+  if (fill) { context.fillStyle = fill; context.fill(); }
+  if (stroke) { context.strokeStyle = stroke; context.lineWidth = 2; context.stroke(); }
+}
+
+function drawMap(k) {
+  const { cells, side, offset } = DATA.grid, values = bytesOf(DATA.maps[k]);
+  const layer = document.createElement("canvas");
+  layer.width = layer.height = cells;
+  const pixels = layer.getContext("2d").createImageData(cells, cells);
+  values.forEach((v, i) => pixels.data.set([255, 60 + v / 2, 0, v * 0.75], 4 * i));
+  layer.getContext("2d").putImageData(pixels, 0, 0);
+  context.imageSmoothingEnabled = true;
+  context.drawImage(layer, -offset[0] * zoom, -offset[1] * zoom, side * zoom, side * zoom);
+}
+
+function draw() {
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  if (DATA.picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  else { context.fillStyle = "#777"; context.fillRect(0, 0, canvas.width, canvas.height); }
+  if ($("showMap").checked && DATA.maps[shown.keypoint]) drawMap(shown.keypoint);
+  if ($("showCloud").checked) DATA.cloud.forEach(([x, y, front]) => dot([x, y], 1.6, `hsl(205 90% ${25 + 55 * front}% / 0.8)`));
+  if (shown.ghost) shown.ghost.forEach((p, k) => dot(p, 5, null, keypointColour(DATA.ghostIndex[k])));
+  if ($("showKeypoints").checked) DATA.keypoints.forEach((point, k) => {
+    if (!point.pixel) return;
+    dot(point.pixel, k === shown.keypoint ? 7 : 5, point.visible ? keypointColour(k) : null, point.visible ? "#000" : keypointColour(k));
+    if (!$("showNames").checked) return;
+    const [x, y] = place(point.pixel);
+    context.font = "12px sans-serif";
+    context.lineWidth = 3;
+    context.strokeStyle = "#000";
+    context.fillStyle = "#fff";
+    context.strokeText(point.name, x + 8, y + 4);
+    context.fillText(point.name, x + 8, y + 4);
+  });
+}
+
+function named(k) {
+  return element("span", {}, element("span", { class: "swatch", style: `background:${keypointColour(k)}` }), DATA.keypoints[k].name);
+}
+
+facts($("facts"), [["image", DATA.image], ["category", DATA.category], ["confidence", fixed(DATA.confidence)], ["energy", fixed(DATA.energy, 3)],
+  ["focal length", `${fixed(DATA.focal, 0)} px`], ["scale", DATA.scaleKind]]);
+if (!DATA.found) $("messages").append(element("p", { class: "banner" }, `${DATA.category} was not found in this image; what follows is the best guess`));
+if (DATA.undetermined) $("messages").append(element("p", { class: "warn" }, `The pose about the axis (${DATA.undetermined.map((v) => fixed(v)).join(", ")}) is not determined.`));
+const rows = DATA.keypoints.map((p, k) => [named(k), fixed(p.pixel && p.pixel[0], 1), fixed(p.pixel && p.pixel[1], 1), p.visible ? "yes" : "no", fixed(p.confidence)]);
+table($("keypoints"), ["name", "x", "y", "visible", "confidence"], rows, (k) => { shown.keypoint = k; draw(); }).choose(0);
+table($("terms"), ["term", "value"], Object.entries(DATA.terms).map(([name, value]) => [name, fixed(value, 4)]));
+table($("belief"), ["", "value"], Object.entries(DATA.belief).map(([name, value]) => [name, fixed(value, 3)]));
+lineChart($("trace"), [{ name: "energy", colour: "#0b62a4", points: DATA.trace.map((v, i) => [i, v]) }], { x: "step", y: "energy of the best start" });
+
+function ghostTable(target, items, head) {
+  if (!items.length) { $(target).append("not recorded"); return; }
+  table($(target), head, items.map((item, i) => [String(i + 1), fixed(item.score, 3)]), (i) => { shown.ghost = items[i].points; draw(); });
+}
+ghostTable("starts", DATA.starts, ["start", "score (higher is better)"]);
+ghostTable("candidates", DATA.candidates, ["solution", "score (lower is better)"]);
+for (const id of ["showKeypoints", "showNames", "showCloud", "showMap"]) $(id).addEventListener("change", draw);
+picture.onload = () => { draw(); document.body.dataset.ready = "yes"; };
+if (DATA.picture) picture.src = DATA.picture;
+else { draw(); document.body.dataset.ready = "yes"; }

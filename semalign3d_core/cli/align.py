@@ -1,0 +1,93 @@
+"""Place a category model in images: named keypoints in 2D and 3D, a pose, and a confidence."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from semalign3d_core.cli.inputs import MethodOptions, input_images, make_pipeline, parse_camera, read_input, result_names
+from semalign3d_core.cli.results import alignment_to_dict, keypoint_table
+from semalign3d_core.errors import SemAlign3DError
+from semalign3d_core.files import atomic_path, write_json, write_text
+
+
+@dataclass
+class Options(MethodOptions):
+    """Options of ``semalign3d align``."""
+
+    images: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Image files, or folders of images."""
+    output: Path = Path("out")
+    """Folder for NAME.json and the picture NAME.png of every image."""
+    viz: Path | None = None
+    """Page (.html) that shows how the result came about, or picture (.png); with several images, one per image."""
+
+
+def run(options):
+    """Aligns all images; a bad one is reported and does not stop the others. Returns 1 if there was one, else 0."""
+    from tqdm import tqdm
+
+    files = input_images(options.images)
+    pipeline = make_pipeline(options)
+    failed = 0
+    for file, name in tqdm(list(zip(files, result_names(files), strict=True)), unit="image", disable=len(files) == 1, file=sys.stderr):
+        try:
+            result = _align(pipeline, file, name, options)
+        except SemAlign3DError as error:
+            failed += 1
+            tqdm.write(f"semalign3d align: {error}", file=sys.stderr)
+            continue
+        tqdm.write(_summary(result, options.output / f"{name}.json"), file=sys.stdout)
+    if failed and len(files) > 1:
+        print(f"semalign3d align: {failed} of {len(files)} images could not be aligned", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _align(pipeline, file, name, options):
+    image = read_input(file, options.dataset)
+    start = time.perf_counter()
+    found = pipeline.process(image, camera=parse_camera(options.camera, image))
+    result = alignment_to_dict(found.alignment, image, time.perf_counter() - start)
+    write_json(options.output / f"{name}.json", result)
+    write_picture(options.output / f"{name}.png", alignment_picture(image.rgb, found.alignment))
+    if options.viz is not None:
+        _visualise(pipeline, found, _viz_path(options, name))
+    return result
+
+
+def alignment_picture(rgb, alignment):
+    """The overlay of an image, enlarged so far that names can be read."""
+    from semalign3d_core.visualization.overlay import OverlayStyle, draw_alignment, readable_scale
+
+    return draw_alignment(rgb, alignment, OverlayStyle(scale=readable_scale(rgb)))
+
+
+def write_picture(path, rgb):
+    """Writes an (h, w, 3) uint8 RGB picture atomically."""
+    from PIL import Image
+
+    with atomic_path(path) as temporary:
+        Image.fromarray(rgb).save(temporary)
+
+
+def _viz_path(options, name):
+    single = len(options.images) == 1 and not options.images[0].is_dir()
+    return options.viz if single else options.viz.with_name(f"{options.viz.stem}_{name}{options.viz.suffix}")
+
+
+def _visualise(pipeline, found, path):
+    if path.suffix.lower() != ".html":
+        write_picture(path, alignment_picture(found.evidence.image, found.alignment))
+        return
+    from semalign3d_core.visualization.align_report import align_page
+
+    write_text(path, align_page(pipeline.model, found.evidence, found.alignment))
+
+
+def _summary(result, path):
+    if not result["found"]:
+        return f"{result['image']}: {result['category']} not found (confidence {result['confidence']:.2f}) -> {path}"
+    head = f"{result['image']}: {result['category']} found, confidence {result['confidence']:.2f}, {result['seconds']:.2f} s -> {path}"
+    return f"{head}\n{keypoint_table(result)}"

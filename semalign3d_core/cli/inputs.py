@@ -1,0 +1,109 @@
+"""What ``align`` and ``match`` have in common: their options, the pipeline they make, images, camera, names of results."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from semalign3d_core.camera import PinholeCamera
+from semalign3d_core.errors import InputError, MissingFileError
+from semalign3d_core.images import list_images, read_image
+
+
+@dataclass
+class MethodOptions:
+    """Options that decide how an image is looked at."""
+
+    model: Path | None = None
+    """File of a category model."""
+    category: str = ""
+    """Category whose model to use, instead of --model: from --models or of those that come with the package."""
+    models: Path | None = None
+    """Folder of category models."""
+    backbone: str = "compact"
+    """family[:argument], for example compact, dinov2:base or precomputed:NAME; the one the model was built with."""
+    depth: str = "none"
+    """Depth source: none, precomputed, depth_anything_v2 ..."""
+    masks: str = "similarity"
+    """Mask source: none, similarity, precomputed ..."""
+    preset: str = "fast"
+    """Preset of the alignment: fast, reference, or a YAML file."""
+    camera: str = ""
+    """Measured camera: fx,fy,cx,cy in pixels; nothing means that the focal length is estimated."""
+    dataset: Path | None = None
+    """Data set folder that the images belong to; needed by precomputed features, depth and masks."""
+
+
+def make_pipeline(options, transfer="fast"):
+    """The :class:`~semalign3d_core.pipeline.Pipeline` that the options ask for."""
+    from semalign3d_core.pipeline import PipelineConfig, create_pipeline
+
+    if (options.model is None) == (not options.category):
+        raise InputError("give either --model FILE or --category NAME")
+    config = PipelineConfig(
+        category=str(options.model or options.category),
+        models="" if options.models is None else str(options.models),
+        backbone=options.backbone,
+        depth=options.depth,
+        masks=options.masks,
+        preset=options.preset,
+        transfer=transfer,
+    )
+    return create_pipeline(config, options.dataset)
+
+
+def input_images(paths):
+    """The image files that ``paths`` name: files as they are, folders by their content."""
+    files = [file for path in paths for file in (list_images(path) if path.is_dir() else [path])]
+    if not files:
+        raise InputError("no image was given")
+    return files
+
+
+def read_input(path, dataset):
+    """The :class:`ImageInput` of a file, with its record if it belongs to the data set folder ``dataset`` (None: to none)."""
+    image = read_image(path)
+    return image if dataset is None else replace(image, record=_record(path, dataset))
+
+
+def parse_camera(text, image):
+    """``fx,fy,cx,cy`` in pixels of ``image`` as a :class:`PinholeCamera`; None for an empty text."""
+    if not text:
+        return None
+    try:
+        fx, fy, cx, cy = (float(number) for number in text.split(","))
+    except ValueError:
+        raise InputError(f"--camera {text!r}: expected four numbers fx,fy,cx,cy in pixels") from None
+    return PinholeCamera.from_pixels([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], image.height, image.width)
+
+
+def parse_points(text, image):
+    """``"x,y x,y ..."`` as (Q, 2) float32 pixels; raises :class:`InputError` for what is no point inside ``image``."""
+    points = []
+    for part in text.replace(";", " ").split():
+        try:
+            x, y = (float(number) for number in part.split(","))
+        except ValueError:
+            raise InputError(f"--points: {part!r} is no point; write them as \"120,80 200,95\"") from None
+        if not (-0.5 <= x <= image.width - 0.5 and -0.5 <= y <= image.height - 0.5):
+            raise InputError(f"--points: {part} lies outside {image.name} of {image.width} x {image.height} pixels")
+        points.append((x, y))
+    if not points:
+        raise InputError('--points is empty; write pixels of the first image as "120,80 200,95"')
+    return np.array(points, dtype=np.float32)
+
+
+def result_names(files):
+    """A name for the results of each file: its stem, with the folder before it where stems repeat."""
+    stems = [file.stem for file in files]
+    names = [stem if stems.count(stem) == 1 else f"{file.resolve().parent.name}_{stem}" for file, stem in zip(files, stems, strict=True)]
+    return [name if names.count(name) == 1 else f"{index:04d}_{name}" for index, name in enumerate(names)]
+
+
+def _record(path, dataset):
+    from semalign3d_core.datasets.folder import FolderDataset
+
+    path, folder = path.resolve(), (dataset / "JPEGImages").resolve()
+    if path.parent.parent != folder:
+        raise MissingFileError(f"{path} is not in {folder}/<category>; precomputed files exist only for images of the data set")
+    return FolderDataset(dataset).image(path.parent.name, path.stem)

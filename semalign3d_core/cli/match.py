@@ -1,0 +1,65 @@
+"""Carry points of one image over to another image of the same category."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from semalign3d_core.cli.align import write_picture
+from semalign3d_core.cli.inputs import MethodOptions, make_pipeline, parse_camera, parse_points, read_input
+from semalign3d_core.cli.results import match_table, matches_to_list
+from semalign3d_core.files import write_json
+
+
+@dataclass
+class Options(MethodOptions):
+    """Options of ``semalign3d match``."""
+
+    source: tyro.conf.Positional[Path] = tyro.MISSING
+    """Image in which the points are given."""
+    target: tyro.conf.Positional[Path] = tyro.MISSING
+    """Image in which they are looked for."""
+    points: str = tyro.MISSING
+    """Pixels of the source: "120,80 200,95"."""
+    transfer: str = "fast"
+    """Preset of the transfer: fast (points anywhere), keypoints (points are annotated keypoints), reference, or a YAML file."""
+    output: Path = Path("out")
+    """Folder for SOURCE_TARGET.json and the side-by-side picture SOURCE_TARGET.png."""
+
+
+def run(options):
+    """Aligns both images, transfers the points, prints a table and writes JSON and a picture."""
+    from semalign3d_core.aligned_image import aligned_image
+    from semalign3d_core.transfer import cycle_distance, transfer
+    from semalign3d_core.visualization.overlay import draw_matches
+
+    images = [read_input(path, options.dataset) for path in (options.source, options.target)]
+    points = parse_points(options.points, images[0])
+    pipeline = make_pipeline(options, options.transfer)
+    found = [pipeline.process(image, camera=parse_camera(options.camera, image)) for image in images]
+    for image, result in zip(images, found, strict=True):
+        if not result.alignment.found:
+            text = f"{result.alignment.category} not found in {image.name} (confidence {result.alignment.confidence:.2f})"
+            print(f"semalign3d match: {text}: the matches are guesses", file=sys.stderr)
+    with torch.no_grad():
+        aligned = [aligned_image(pipeline.surface, result.evidence, result.alignment) for result in found]
+        matches = transfer(pipeline.surface, *aligned, points, pipeline.transfer)
+        cycle = cycle_distance(pipeline.surface, *aligned, points, pipeline.transfer)
+    result = _result(images, found, matches_to_list(points, matches, cycle))
+    name = f"{options.source.stem}_{options.target.stem}"
+    write_json(options.output / f"{name}.json", result)
+    write_picture(options.output / f"{name}.png", draw_matches(images[0].rgb, images[1].rgb, points, matches))
+    print(f"{match_table(result['matches'])}\n-> {options.output / name}.json, .png")
+    return 0
+
+
+def _result(images, found, matches):
+    ends = {
+        end: {"image": image.name, "found": bool(result.alignment.found), "confidence": float(result.alignment.confidence)}
+        for end, image, result in zip(("source", "target"), images, found, strict=True)
+    }
+    alignment = found[1].alignment
+    head = {"category": alignment.category, "model_hash": alignment.model_hash, "scale_kind": alignment.scale_kind}
+    return {**head, **ends, "matches": matches}

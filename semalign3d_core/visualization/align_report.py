@@ -1,0 +1,86 @@
+"""A page that shows how an alignment came about: what was found, what the features say, where the search began."""
+
+import numpy as np
+import torch
+
+from semalign3d_core.alignment.likelihood import semantic_log_likelihood
+from semalign3d_core.visualization.page import bytes_text, page, picture_url, rounded
+
+SD_FLOOR = 0.05  # of the maps that are shown; as in the alignment
+LARGEST_PICTURE = 900
+
+
+def align_page(model, evidence, alignment):
+    """HTML of the page for the ``alignment`` of ``model`` to ``evidence``; diagnostics that are missing are left out."""
+    camera, diagnostics = alignment.camera, alignment.diagnostics
+    grid = evidence.features.grid
+    data = {
+        "image": evidence.name,
+        "width": camera.width,
+        "height": camera.height,
+        "picture": None if evidence.image is None else picture_url(evidence.image, LARGEST_PICTURE),
+        "category": alignment.category,
+        "found": bool(alignment.found),
+        "confidence": float(alignment.confidence),
+        "energy": float(alignment.energy),
+        "focal": float(camera.matrix_pixels()[0, 0]),
+        "scaleKind": alignment.scale_kind,
+        "undetermined": None if alignment.undetermined_axis is None else rounded(alignment.undetermined_axis),
+        "terms": {name: float(value) for name, value in alignment.terms.items()},
+        "belief": _belief(diagnostics),
+        "keypoints": _keypoints(alignment),
+        "ghostIndex": torch.isfinite(alignment.keypoints_2d).all(1).nonzero()[:, 0].tolist(),
+        "cloud": _cloud(alignment),
+        "grid": {"cells": grid.cells, "side": grid.side, "offset": list(grid.offset)},
+        "maps": likelihood_maps(model, evidence),
+        "trace": rounded(diagnostics["trace"]) if "trace" in diagnostics else [],
+        "starts": _ghosts(diagnostics.get("starts_2d"), diagnostics.get("start_scores"), descending=True),
+        "candidates": _ghosts(diagnostics.get("candidates_2d"), diagnostics.get("scores"), descending=False),
+    }
+    return page(f"{alignment.category} in {evidence.name}", "align", data)
+
+
+def likelihood_maps(model, evidence):
+    """p_sem (Eq. 4) of every keypoint on the feature grid, as text of one byte per cell; None for absent keypoints."""
+    features = evidence.features.values
+    similarity = model.keypoint_features.to(features) @ features.flatten(1)
+    maps = semantic_log_likelihood(similarity, model.keypoint_mu.to(features), model.keypoint_sd.to(features), SD_FLOOR).exp().cpu().numpy()
+    return [bytes_text(values) if present else None for values, present in zip(maps, model.present.tolist(), strict=True)]
+
+
+def _keypoints(alignment):
+    pixels = alignment.keypoints_2d.cpu().numpy()
+    return [
+        {
+            "name": name,
+            "pixel": rounded(pixels[k], 2) if np.isfinite(pixels[k]).all() else None,
+            "visible": bool(alignment.visible[k]),
+            "confidence": float(alignment.keypoint_confidence[k]),
+        }
+        for k, name in enumerate(alignment.keypoint_names)
+    ]
+
+
+def _cloud(alignment):
+    """[x, y, nearness in [0, 1]] of every dense point in front of the camera, the nearest last."""
+    cloud = alignment.cloud_3d[alignment.cloud_3d[:, 2] > 1e-9]
+    if not len(cloud):
+        return []
+    cloud = cloud[cloud[:, 2].argsort(descending=True)]
+    pixels = alignment.camera.to_pixels(alignment.camera.project(cloud))
+    near, far = cloud[-1, 2], cloud[0, 2]
+    return rounded(torch.cat([pixels, ((far - cloud[:, 2:]) / (far - near).clamp(min=1e-9))], 1).cpu(), 2)
+
+
+def _belief(diagnostics):
+    """Probabilities and the statistics that they come from."""
+    values = {**diagnostics.get("probabilities", {}), **diagnostics.get("statistics", {})}
+    return {name: float(value) for name, value in values.items()}
+
+
+def _ghosts(places, scores, descending):
+    """Starts or solutions, best first: their keypoints' pixels and their score."""
+    if places is None or scores is None:
+        return []
+    order = scores.argsort(descending=descending).tolist()
+    return [{"points": rounded(places[i].cpu(), 1), "score": float(scores[i])} for i in order]

@@ -1,0 +1,62 @@
+"""Pages that are one file: style, script, data and pictures inside, no network needed."""
+
+import base64
+import json
+import math
+from html import escape
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from semalign3d_core.errors import InputError
+
+FOLDER = Path(__file__).parent.parent / "assets" / "pages"
+
+
+def page(title, script, data):
+    """HTML of a page: ``assets/pages/<script>.html`` with the shared style, its script, and ``data`` (JSON) as ``DATA``.
+
+    Non-finite numbers become null.
+    """
+    text = json.dumps(_finite(data), ensure_ascii=False).replace("</", "<\\/")
+    parts = {name: (FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "charts.js", f"{script}.js", f"{script}.html")}
+    meta = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    head = f"{meta}<style>{parts['page.css']}</style>"
+    scripts = f"<script>\nconst DATA = {text};\n{parts['charts.js']}\n{parts[f'{script}.js']}</script>"
+    body = f"<h1>{escape(title)}</h1>\n{parts[f'{script}.html']}"
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n{scripts}\n</body></html>\n'
+
+
+def picture_url(rgb, longer_side=None, quality=85):
+    """A picture (h, w, 3) uint8 RGB as a JPEG ``data:`` address, reduced to ``longer_side`` if it is larger."""
+    factor = 1.0 if longer_side is None else min(1.0, longer_side / max(rgb.shape[:2]))
+    if factor < 1:
+        rgb = cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    good, encoded = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not good:
+        raise InputError(f"a picture of shape {rgb.shape} cannot be encoded as JPEG")
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+
+
+def bytes_text(values):
+    """Values in [0, 1] as base64 of one byte each; pages read them with ``bytesOf``."""
+    scaled = np.clip(np.rint(np.asarray(values, dtype=np.float64) * 255), 0, 255).astype(np.uint8)
+    return base64.b64encode(scaled.tobytes()).decode()
+
+
+def rounded(values, digits=4):
+    """A tensor or array as nested lists of short numbers."""
+    return np.round(np.asarray(values, dtype=np.float64), digits).tolist()
+
+
+def _finite(value):
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        return _finite(value.item())
+    return value
