@@ -12,7 +12,7 @@ import numpy as np
 from semalign3d_core.datasets.ap10k_pairs import PARTS, build_pairs, merge_annotations, usable_images
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
 from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
-from semalign3d_core.datasets.tables import AP10K_KEYPOINTS, flip_permutation
+from semalign3d_core.datasets.tables import AP10K_KEYPOINTS, GEOMETRY_GROUPS, flip_permutation
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.files import read_json
 
@@ -48,6 +48,11 @@ class Ap10kDataset:
         """The 17 keypoints all animals share."""
         check_categories([category], self.categories(), self.root)
         return KeypointSpec(AP10K_KEYPOINTS, tuple(flip_permutation("ap10k")))
+
+    def geometry_groups(self, category):
+        """Groups of keypoints that look alike, the same for all animals."""
+        check_categories([category], self.categories(), self.root)
+        return GEOMETRY_GROUPS["ap10k"]
 
     def images(self, category, split=None):
         """Images of a species, of a family or of ``all``, or those that the pairs of a split use; sorted by name."""

@@ -42,6 +42,10 @@ class Caltech101Dataset:
         check_categories([category], self.categories(), self.root)
         return KeypointSpec((), ())
 
+    def geometry_groups(self, category):
+        """None are published."""
+        return ()
+
     def images(self, category, split=None):
         """All images of a category with the outlines of their .mat files, or those the pair list uses with its outlines; sorted."""
         check_categories([category], self.categories(), self.root)

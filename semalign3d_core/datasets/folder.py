@@ -7,7 +7,7 @@ import numpy as np
 
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
 from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
-from semalign3d_core.datasets.tables import SPAIR_CATEGORIES, SPAIR_LABELS, flip_permutation
+from semalign3d_core.datasets.tables import GEOMETRY_GROUPS, SPAIR_CATEGORIES, SPAIR_LABELS, flip_permutation
 from semalign3d_core.errors import FileFormatError, MissingFileError
 from semalign3d_core.files import read_json
 
@@ -17,8 +17,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 class FolderDataset:
     """A data set folder (``JPEGImages``, ``ImageAnnotation``, ``PairAnnotation``, ``Layout`` and optional sidecars).
 
-    ``keypoints.json`` gives every category's keypoint names and flip permutation. Without it, categories named as in
-    SPair-71k have that data set's 30 labels and its published tables.
+    ``keypoints.json`` gives every category's keypoint ``names`` and ``flip_permutation`` (and, if wanted, ``groups`` of labels that
+    look alike). Without it, categories named as in SPair-71k have that data set's 30 labels and its published tables.
     """
 
     threshold_kind = "bbox"
@@ -51,6 +51,16 @@ class FolderDataset:
         if sorted(flip) != list(range(len(names))) or any(flip[flip[k]] != k for k in range(len(names))):
             raise FileFormatError(f"{path}: flip_permutation of {category} must pair its {len(names)} labels, found {list(flip)}")
         return KeypointSpec(names, flip)
+
+    def geometry_groups(self, category):
+        """Groups of labels that look alike: published ones for SPair-71k, ``groups`` of ``keypoints.json``, else its mirror pairs."""
+        flip = self.keypoint_spec(category).flip_permutation
+        if self._keypoints is None:
+            return GEOMETRY_GROUPS[category]
+        groups = self._keypoints[category].get("groups", [[k, flip[k]] for k in range(len(flip)) if k < flip[k]])
+        if any(not isinstance(label, int) or not 0 <= label < len(flip) for group in groups for label in group):
+            raise FileFormatError(f"{self.root / 'keypoints.json'}: groups of {category} name labels beyond its {len(flip)} keypoints")
+        return tuple(tuple(group) for group in groups)
 
     def image(self, category, name):
         """The :class:`ImageRecord` of one image."""

@@ -1,6 +1,5 @@
 """PF-PASCAL (Ham et al., Proposal Flow, 2017) with the pair lists of WeakAlign and SCNet."""
 
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,7 @@ class PfPascalDataset:
         for name in ("JPEGImages", "Annotations"):
             if not (self.root / name).is_dir():
                 raise MissingFileError(f"{self.root / name} does not exist: the download of PF-PASCAL is not complete; {_REMEDY}")
-        self._rows, self._records = {}, {}
+        self._rows, self._records, self._sizes = {}, {}, {}
 
     def categories(self):
         """The 20 categories of PASCAL VOC."""
@@ -48,6 +47,10 @@ class PfPascalDataset:
         """20 labels without names, each its own mirror image; most categories use fewer."""
         check_categories([category], CATEGORIES, self.root)
         return KeypointSpec(tuple(f"kp{label:02d}" for label in range(LABELS)), tuple(range(LABELS)))
+
+    def geometry_groups(self, category):
+        """None are published."""
+        return ()
 
     def images(self, category, split=None):
         """Images of a category with the keypoints of their .mat files, sorted by name."""
@@ -123,16 +126,9 @@ class PfPascalDataset:
         return keypoints
 
     def _record(self, category, path, keypoints):
-        return ImageRecord(category, path.stem, path, *self._sizes(path), keypoints, self._box(category, path.stem))
-
-    @cached_property
-    def _size_of(self):
-        return {}
-
-    def _sizes(self, path):
-        if path not in self._size_of:
-            self._size_of[path] = tabular.image_size(path)
-        return self._size_of[path]
+        if path not in self._sizes:
+            self._sizes[path] = tabular.image_size(path)
+        return ImageRecord(category, path.stem, path, *self._sizes[path], keypoints, self._box(category, path.stem))
 
     def _box(self, category, name):
         """The object's box where its .mat file gives one."""

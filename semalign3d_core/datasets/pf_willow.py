@@ -43,6 +43,10 @@ class PfWillowDataset:
         check_categories([category], self.categories(), self.root)
         return KeypointSpec(tuple(f"kp{label:02d}" for label in range(LABELS)), tuple(range(LABELS)))
 
+    def geometry_groups(self, category):
+        """None are published."""
+        return ()
+
     def images(self, category, split=None):
         """All images of a category that the pair list names, sorted by name."""
         check_categories([category], self.categories(), self.root)

@@ -71,6 +71,9 @@ class Dataset(Protocol):
     def keypoint_spec(self, category):
         """The :class:`KeypointSpec` of a category; :class:`~semalign3d_core.errors.InputError` if there is no such category."""
 
+    def geometry_groups(self, category):
+        """Groups of keypoint labels that look alike, for ``metrics.geometry_subset``; empty where none are known."""
+
     def images(self, category, split=None):
         """All :class:`ImageRecord` of a category, or those that the pairs of a split use, sorted by name."""
 

@@ -50,6 +50,10 @@ class SpairUDataset(FolderDataset):
         super().keypoint_spec(category)
         return KeypointSpec(tuple(f"kp{label:02d}" for label in range(SPAIR_LABELS)), tuple(range(SPAIR_LABELS)))
 
+    def geometry_groups(self, category):
+        """None are published for the new keypoints."""
+        return ()
+
     def pair_names(self, split, layout="large"):
         """The annotated pairs of a split: in the order of the layout where there is one, else sorted."""
         annotated = {p.stem for p in (self.root / "PairAnnotation" / split).glob("*.json")}

@@ -31,6 +31,17 @@ def test_own_categories_come_with_their_names_and_mirror_labels(root):
     assert keypoints.shape == (3, 2) and keypoints[0].tolist() == [4, 5] and np.isnan(keypoints[1:]).all()
 
 
+def test_parts_that_look_alike_are_listed_or_are_the_mirror_pairs(root):
+    assert open_dataset(root).geometry_groups("garden gnome") == ((1, 2),)
+    specs = {"garden gnome": {"names": ["hat", "left boot", "right boot"], "flip_permutation": [0, 2, 1], "groups": [[0, 1, 2]]}}
+    (root / "keypoints.json").write_text(json.dumps(specs))
+    assert open_dataset(root).geometry_groups("garden gnome") == ((0, 1, 2),)
+    specs["garden gnome"]["groups"] = [[1, 3]]
+    (root / "keypoints.json").write_text(json.dumps(specs))
+    with pytest.raises(FileFormatError, match="groups of garden gnome"):
+        open_dataset(root).geometry_groups("garden gnome")
+
+
 def test_category_names_with_spaces_and_colons_in_pair_names(root):
     dataset = open_dataset(root)
     pairs = list(dataset.pairs("test", categories="garden gnome"))

@@ -45,6 +45,7 @@ def test_the_mirror_table_is_the_published_one(root):
     assert spec.flip_permutation[:13] == (1, 0, 3, 2, 5, 4, 7, 6, 8, 10, 9, 12, 11) and spec.flip_permutation[13:] == tuple(range(13, 30))
     assert len(spec.names) == len(set(spec.names)) == 30
     assert FolderDataset(root).keypoint_spec("cat") == spec
+    assert open_dataset(root).geometry_groups("cat") == ((2, 3), (9, 10, 11, 12))
 
 
 def test_palette_masks_of_the_data_set_are_read(root):
