@@ -64,6 +64,10 @@ class Ap10kDataset:
             chosen = {end for pair in ends for end in pair}
         return sorted((self.image(species, name) for species, name in chosen), key=lambda record: record.name)
 
+    def splits(self):
+        """The sets of pairs, within species first."""
+        return sorted(self._files.splits(), key=lambda name: (name.count("_"), name))
+
     def pair_names(self, split, layout="large"):
         """Names ``<source>-<target>:<category>`` of the pairs of a split, sorted. There is one layout only."""
         if layout != "large":
@@ -121,6 +125,9 @@ class _Download:
             sets[split] = dict(sorted(names.items()))
         return sets
 
+    def splits(self):
+        return list(self._pairs)
+
     def pair_names(self, split):
         if split not in self._pairs:
             raise InputError(f"AP-10K has no split {split!r}: choose one of {', '.join(self._pairs)}")
@@ -160,11 +167,14 @@ class _Prepared:
     def _family(self):
         return {species: family for family, names in self.tree.items() for species in names}
 
+    def splits(self):
+        return sorted(p.name for p in (self.root / "PairAnnotation").iterdir() if p.is_dir())
+
     def pair_names(self, split):
         folder = self.root / "PairAnnotation" / split
         if not folder.is_dir():
-            present = sorted(p.name for p in folder.parent.iterdir())
-            raise MissingFileError(f"{folder} does not exist: there are the splits {', '.join(present) or 'none'}; {self.remedy}")
+            present = ", ".join(self.splits()) or "none"
+            raise MissingFileError(f"{folder} does not exist: there are the splits {present}; {self.remedy}")
         return sorted(p.stem for p in folder.glob("*.json"))
 
     def ends(self, split, name):

@@ -55,6 +55,10 @@ class Caltech101Dataset:
         records = {record.name: record for pair in pairs for record in (pair.source, pair.target)}
         return [records[name] for name in sorted(records)]
 
+    def splits(self):
+        """The only one, ``test``."""
+        return ["test"]
+
     def pair_names(self, split, layout="large"):
         """Names ``<row>-<source>-<target>:<category>`` of the list's pairs, in its order. There is the split test only."""
         tabular.only_large(layout, "Caltech-101")

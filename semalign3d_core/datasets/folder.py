@@ -79,6 +79,10 @@ class FolderDataset:
             names = {name for pair in pairs for name in self._image_names(split, pair)}
         return [self.image(category, name) for name in sorted(names)]
 
+    def splits(self):
+        """Splits that ``Layout/large`` lists, sorted."""
+        return sorted(p.stem for p in (self.root / "Layout" / "large").glob("*.txt"))
+
     def pair_names(self, split, layout="large"):
         """Names of all pairs of a split, in the order of ``Layout/<layout>/<split>.txt``."""
         path = self.root / "Layout" / layout / f"{split}.txt"

@@ -69,6 +69,10 @@ class PfPascalDataset:
             self._records[category, name] = self._record(category, path, self._annotated(category, name))
         return self._records[category, name]
 
+    def splits(self):
+        """Splits whose list is there."""
+        return [split for split in _SPLITS if any(path.is_file() for path in self._list_files(split))]
+
     def pair_names(self, split, layout="large"):
         """Names ``<row>-<source>-<target>:<category>`` of a list's pairs, in its order. There is one layout only."""
         tabular.only_large(layout, "PF-PASCAL")
@@ -100,11 +104,15 @@ class PfPascalDataset:
         if split not in _SPLITS:
             raise InputError(f"PF-PASCAL has no split {split!r}: choose one of {', '.join(_SPLITS)}")
         if split not in self._rows:
-            files = [self.root / f"{s}_pairs{end}.csv" for s in _SPLITS[split] for end in ("_pf_pascal", "")]
+            files = self._list_files(split)
             path = next((f for f in files if f.is_file()), files[0])
             rows = tabular.read_rows(path, 3 if split == "trn" else 7, _REMEDY)
             self._rows[split] = {tabular.pair_name(i, r[0], r[1], self._category(r, path)): r for i, r in enumerate(rows, start=1)}
         return self._rows[split]
+
+    def _list_files(self, split):
+        """Under which names the lists are published."""
+        return [self.root / f"{name}_pairs{end}.csv" for name in _SPLITS[split] for end in ("_pf_pascal", "")]
 
     @staticmethod
     def _category(row, path):

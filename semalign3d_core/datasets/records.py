@@ -77,6 +77,9 @@ class Dataset(Protocol):
     def images(self, category, split=None):
         """All :class:`ImageRecord` of a category, or those that the pairs of a split use, sorted by name."""
 
+    def splits(self):
+        """Names of the splits that have pairs here; empty for a folder of annotated images without pairs."""
+
     def pair_names(self, split, layout="large"):
         """Names of the pairs of a split, in published order, each ending in ``:<category>``."""
 

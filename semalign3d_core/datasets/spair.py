@@ -54,6 +54,10 @@ class SpairUDataset(FolderDataset):
         """None are published for the new keypoints."""
         return ()
 
+    def splits(self):
+        """Splits with annotated pairs; published is ``test``."""
+        return sorted(p.name for p in (self.root / "PairAnnotation").iterdir() if any(p.glob("*.json")))
+
     def pair_names(self, split, layout="large"):
         """The annotated pairs of a split: in the order of the layout where there is one, else sorted."""
         annotated = {p.stem for p in (self.root / "PairAnnotation" / split).glob("*.json")}

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from published_format import write_spair
+from published_format import write_ap10k_prepared, write_pf_pascal, write_spair
 
 from semalign3d_core.datasets import DATASETS, open_dataset
 from semalign3d_core.datasets.folder import FolderDataset
@@ -95,6 +95,15 @@ def test_folders_that_are_no_data_set_are_refused(tmp_path):
         open_dataset(tmp_path, "spair71")
     with pytest.raises(MissingFileError, match="ImageAnnotation"):
         open_dataset(tmp_path, "folder")
+
+
+def test_splits_are_those_with_lists(root, tmp_path):
+    assert open_dataset(root).splits() == ["test", "trn", "val"]
+    assert open_dataset(write_pf_pascal(tmp_path / "pascal")).splits() == ["trn", "val", "test"]
+    assert open_dataset(write_ap10k_prepared(tmp_path / "prepared")).splits() == ["test", "test_cross_species"]
+    for path in (root / "Layout" / "large").iterdir():
+        path.unlink()
+    assert open_dataset(root).splits() == []
 
 
 def test_every_kind_says_what_it_is_scored_by():
