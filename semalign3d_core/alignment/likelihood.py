@@ -13,7 +13,7 @@ def similarity_map(features, values):
     return features @ values
 
 
-def presence_score(similarity, mean, sd):
+def presence_p_value(similarity, mean, sd):
     """Two-sided p-value ``2 (1 - Phi(|S - mu| / s))`` of the presence certainty; 1 at the mean, NaN stays NaN.
 
     A standard deviation that is NaN or below 1e-9 is taken as 1e-13 (a point seen once).
@@ -24,10 +24,10 @@ def presence_score(similarity, mean, sd):
 
 def log_normal_density(distance, sigma):
     """Log-density of a normal distribution at ``distance`` from its mean."""
-    return log_max_normalised(distance, sigma) - 0.5 * torch.log(2 * math.pi * sigma * sigma)
+    return log_spatial(distance, sigma) - 0.5 * torch.log(2 * math.pi * sigma * sigma)
 
 
-def log_max_normalised(distance, sigma):
+def log_spatial(distance, sigma):
     """Log of the normal density divided by its own maximum: ``-(d / sigma)^2 / 2``."""
     return -0.5 * (distance / sigma) ** 2
 

@@ -2,7 +2,7 @@
 
 import torch
 
-RIDGE = 1.0  # pull towards the prior, in (standardised weights)^2; worth a few images
+RIDGE = 3.0  # pull towards the prior, in (standardised weights)^2; worth a few images
 
 
 def fit_logistic(table, labels, prior, iterations=30):
