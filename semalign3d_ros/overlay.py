@@ -1,13 +1,12 @@
 """The picture that shows what was found, as a message."""
 
+from semalign3d_core.visualization.overlay import draw_alignment, draw_points
 from semalign3d_ros.conversions import array_to_image
 
 
 def overlay_message(pipeline, result, header):
     """The frame (:class:`FrameResult`) with keypoints, and the demonstration's points where there is a demonstration."""
-    from semalign3d_core.visualization.overlay import draw_alignment, draw_points
-
     picture = draw_alignment(result.evidence.image, result.alignment)
-    if result.matches is not None:
-        picture = draw_points(picture, result.matches.points, pipeline.demonstration.labels)
+    if result.matches is not None and result.alignment.found:
+        picture = draw_points(picture, result.matches.points, pipeline.demonstration.labels, result.matches.visible)
     return array_to_image(picture, "rgb8", header)

@@ -4,8 +4,6 @@ import importlib
 import signal
 import sys
 
-from semalign3d_core.errors import SemAlign3DError
-
 BUILD_HINT = (
     "{name} is missing. Build the package and source it in this shell: colcon build && . install/setup.bash   "
     "(without a ROS installation: make setup && . scripts/env.sh)"
@@ -21,6 +19,8 @@ def run_node(module_name):
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))  # until rclpy installs its own handlers
+    from semalign3d_core.errors import SemAlign3DError  # takes a second: after the handlers
+
     try:
         code = importlib.import_module(f"semalign3d_ros.{module_name}").main(sys.argv)
     except KeyboardInterrupt:
@@ -32,6 +32,8 @@ def run_node(module_name):
         code = _fail(module_name, BUILD_HINT.format(name=error.name))
     except SemAlign3DError as error:
         code = _fail(module_name, error)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not change the exit code
     sys.exit(code)
 
 

@@ -1,0 +1,106 @@
+"""Real nodes in processes of their own, and a listener that waits with deadlines instead of sleeping."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+
+ROOT = Path(__file__).parents[2]
+STANDIN = Path(__file__).with_name("standin.py")
+RELIABLE = [f"qos_overrides./semalign3d/{topic}.subscription.reliability:=reliable" for topic in ("image", "camera_info", "depth", "mask")]
+DEADLINE = 60.0  # seconds; generous, because nothing waits for it unless something is broken
+
+
+def other_domain():
+    """A ROS domain beside the one of this test run, for a node that must not hear the other tests."""
+    return int(os.environ["ROS_DOMAIN_ID"]) % 101 + 1
+
+
+def node_environment(domain=None):
+    """The environment of a node: this one, with the sources in front of what is installed."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS="1", ROS_DOMAIN_ID=str(domain or os.environ["ROS_DOMAIN_ID"]))
+
+
+class NodeProcess:
+    """A node in a process of its own; ``parameters`` are ``name:=value``. Everything it prints is in ``output()``."""
+
+    def __init__(self, command, parameters, log, remap=(), domain=None):
+        arguments = [part for parameter in parameters for part in ("-p", parameter)] + [part for rule in remap for part in ("-r", rule)]
+        self._log = log
+        with open(log, "w") as stream:
+            self.process = subprocess.Popen(
+                [*command, "--ros-args", *arguments],
+                stdout=stream, stderr=subprocess.STDOUT, env=node_environment(domain), cwd=log.parent,
+            )  # fmt: skip
+
+    def output(self):
+        return self._log.read_text()
+
+    def stop(self, number=signal.SIGINT, timeout=DEADLINE):
+        """Sends a signal, and returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"the node did not end after signal {number}:\n{self.output()}") from None
+
+
+def executable(name):
+    """Command of a node as it is shipped."""
+    return [sys.executable, str(ROOT / "scripts" / name)]
+
+
+def standin(name):
+    """Command of a node that knows the backbone ``standin``."""
+    return [sys.executable, str(STANDIN), name]
+
+
+class Listener:
+    """A node of the test: publishes and collects messages, and waits until something has become true."""
+
+    def __init__(self, name, domain=None):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node(name, context=self.context, namespace="semalign3d")
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+
+    def collect(self, message_type, topic):
+        """A list that grows with every message of the topic."""
+        messages = []
+        self.node.create_subscription(message_type, topic, messages.append, 100)
+        return messages
+
+    def publisher(self, message_type, topic):
+        return self.node.create_publisher(message_type, topic, 10)
+
+    def wait(self, condition, what, process=None, timeout=DEADLINE):
+        """Spins until ``condition()``; fails with ``what`` and the output of the process after the deadline."""
+        end = time.monotonic() + timeout
+        while not condition():
+            dead = process is not None and process.process.poll() is not None
+            if dead or time.monotonic() > end:
+                output = "" if process is None else process.output()
+                raise AssertionError(f"{what} {'although the node has ended' if dead else 'in vain'}:\n{output}")
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def call(self, service_type, name, request, process=None):
+        """Calls a service and returns its response."""
+        client = self.node.create_client(service_type, name)
+        self.wait(client.service_is_ready, f"waited for the service {name}", process)
+        future = client.call_async(request)
+        self.wait(future.done, f"waited for an answer of {name}", process)
+        return future.result()
+
+    def close(self):
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
