@@ -1,0 +1,89 @@
+"""Make a data set folder from COCO keypoint JSON (CVAT, Label Studio ...) or from a plain folder with a CSV or JSON file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from semalign3d_core.errors import InputError
+
+SHOWN = 8  # reasons printed; all are in import_report.json
+
+
+@dataclass
+class Options:
+    """Options of ``semalign3d import``."""
+
+    annotations: tyro.conf.Positional[Path] = tyro.MISSING
+    """COCO keypoint JSON, or a CSV or JSON file with the keypoints of plain images."""
+    output: Path = tyro.MISSING
+    """Data set folder to write, or to add to."""
+    images: Path | None = None
+    """Folder of the images (searched with its subfolders); nothing means the folder of the annotations."""
+    category: str = ""
+    """Name of the category in the data set. Plain files need one; for COCO files it renames the only category taken."""
+    take: tuple[str, ...] = ()
+    """COCO: categories of the file to take; nothing means all that have keypoints."""
+    pairs: str = ""
+    """Left/right pairs that neither the file nor names like left_eye, eye_l, EyeLeft tell: "arm_a:arm_b fin_1:fin_2"."""
+    hidden: Literal["drop", "keep"] = "drop"
+    """COCO: keypoints marked as labelled but hidden (v = 1)."""
+    objects: Literal["largest", "each"] = "largest"
+    """COCO: of several objects in an image take the one with most visible keypoints (then largest box), or each."""
+    masks: Path | None = None
+    """Plain files: folder with <image name>.png, above 0 is object. COCO files bring polygons or run lengths."""
+    on_bad_input: Literal["skip", "error"] = "skip"
+    """What happens to missing or damaged images and to keypoints outside the image: skipped and listed, or an error."""
+
+
+def run(options):
+    """Imports, prints what was taken and left out, and writes import_report.json into the data set folder."""
+    from semalign3d_core.datasets.left_right import parse_pairs
+    from semalign3d_core.files import write_json
+
+    images, pairs = options.images or options.annotations.parent, parse_pairs(options.pairs)
+    report = _import_coco(options, images, pairs) if _is_coco(options.annotations) else _import_table(options, images, pairs)
+    content = {"written": dict(report.written), "keypoints": report.keypoints, "skipped": report.skipped, "remarks": report.remarks}
+    write_json(options.output / "import_report.json", content)
+    print(summary(options.output, report))
+    return 0 if report.written.total() else 1
+
+
+def summary(output, report):
+    """What an import did, as text."""
+    lines = []
+    for category, counts in report.keypoints.items():
+        lines.append(f"{category}: {report.written[category]} images -> {output}")
+        lines += [f"  {name:28s} {count:5d} images" for name, count in counts.items()]
+    lines += [f"remark: {text}" for text in report.remarks]
+    if report.skipped:
+        lines.append(f"left out: {len(report.skipped)} (all in {output / 'import_report.json'})")
+        lines += [f"  {reason}" for reason in report.skipped[:SHOWN]]
+    return "\n".join(lines)
+
+
+def _is_coco(path):
+    from semalign3d_core.files import read_json
+
+    if path.suffix.lower() != ".json":
+        return False
+    content = read_json(path)
+    return isinstance(content, dict) and bool({"annotations", "categories"} & set(content))
+
+
+def _import_coco(options, images, pairs):
+    from semalign3d_core.datasets.import_coco import CocoOptions, import_coco
+
+    if options.masks is not None:
+        raise InputError("--masks is for plain files; COCO files bring their own masks")
+    coco = CocoOptions(options.take, options.category, pairs, options.hidden, options.objects, options.on_bad_input)
+    return import_coco(options.annotations, images, options.output, coco)
+
+
+def _import_table(options, images, pairs):
+    from semalign3d_core.datasets.import_table import import_table
+
+    if not options.category:
+        raise InputError(f"{options.annotations} names no category; give one with --category NAME")
+    return import_table(options.annotations, images, options.output, options.category, pairs, options.masks, options.on_bad_input)

@@ -1,0 +1,170 @@
+"""Import of COCO keypoint JSON, as COCO itself, CVAT, Label Studio and others write it."""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+
+from semalign3d_core.datasets.coco_masks import decode_mask
+from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, safe_name
+from semalign3d_core.datasets.left_right import flip_permutation
+from semalign3d_core.datasets.records import KeypointSpec
+from semalign3d_core.errors import FileFormatError, InputError, MissingFileError, choice
+from semalign3d_core.files import read_json
+from semalign3d_core.images import IMAGE_SUFFIXES
+
+UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts one before the names of uploaded files
+
+
+@dataclass(frozen=True)
+class CocoOptions:
+    """How a COCO file is read.
+
+    categories:   names of the file's categories to take; empty: all that have keypoints
+    rename:       name of the category in the data set, if only one is taken; empty: as in the file
+    pairs:        left/right pairs of names that neither the file nor the names tell
+    hidden:       ``drop`` or ``keep`` keypoints marked as hidden (v = 1): what lies at their pixel is not the keypoint
+    objects:      of several objects of a category in one image take the ``largest`` (most visible keypoints, then largest
+                  box) or ``each`` (the image is then written once per object)
+    on_bad_input: ``skip`` (and list) or ``error``
+    """
+
+    categories: tuple = ()
+    rename: str = ""
+    pairs: tuple = ()
+    hidden: str = "drop"
+    objects: str = "largest"
+    on_bad_input: str = "skip"
+
+
+def import_coco(annotations, images, output, options=None):
+    """Writes the objects of a COCO keypoint file into the data set folder ``output``; returns the :class:`ImportReport`.
+
+    annotations: the JSON file; images: folder in which its ``file_name`` are found, directly or anywhere below.
+    """
+    options, report = options or CocoOptions(), ImportReport()
+    least = choice("policy for hidden keypoints", options.hidden, {"drop": 2, "keep": 1})  # of COCO's v
+    select = choice("policy for several objects", options.objects, {"largest": _largest, "each": lambda items: items})
+    content = read_coco(annotations)
+    files = FileFinder(images)
+    chosen = _chosen_categories(content, annotations, options)
+    specs = {}
+    for category in chosen:
+        name = safe_name(options.rename or category["name"])
+        specs[name] = category_spec(category, annotations, options.pairs)
+        writer = DatasetWriter(output, name, specs[name], report, options.on_bad_input)
+        for image, entries in _by_image(content, category, report, options):
+            for entry in select(entries):
+                _write(writer, files, image, entry, least)
+    closing_remarks(report, specs)
+    return report
+
+
+def read_coco(path):
+    """The parsed file; raises :class:`FileFormatError` unless it has images, annotations and categories."""
+    content = read_json(path)
+    missing = [key for key in ("images", "annotations", "categories") if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise FileFormatError(f"{path} has no {', '.join(missing)}: not a COCO keypoint file; export as 'COCO Keypoints'")
+    return content
+
+
+def category_spec(category, where, pairs=()):
+    """:class:`KeypointSpec` of a COCO category: its names, pairs from ``pairs``, from the file (``flip_pairs``), from names."""
+    names = tuple(str(name) for name in category["keypoints"])
+    if len(set(names)) != len(names):
+        double = sorted({name for name in names if names.count(name) > 1})
+        raise FileFormatError(f"{where}: category {category['name']!r} names {', '.join(double)} twice; give every keypoint its own name")
+    known = tuple(pairs) or tuple(tuple(pair) for pair in category.get("flip_pairs", ()))
+    return KeypointSpec(names, flip_permutation(names, known))
+
+
+class FileFinder:
+    """Finds image files by the names that annotation tools give them."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise MissingFileError(f"folder of images {self.folder} does not exist; give it with --images")
+        self._by_name = None
+
+    def find(self, name):
+        """The path of ``name``: relative to the folder, else the one file below it of that name (or stem). Errors name both."""
+        direct = self.folder / name
+        if direct.is_file():
+            return direct
+        base = Path(unquote(str(name))).name
+        for wanted in (base, UPLOAD_PREFIX.sub("", base)):
+            found = self._files().get(wanted.lower(), []) or self._files().get(Path(wanted).stem.lower(), [])
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise InputError(f"{name} is ambiguous below {self.folder}: {found[0]} and {found[1]}; keep one of them")
+        raise MissingFileError(f"image {name} is not below {self.folder}; copy it there, or give another folder with --images")
+
+    def _files(self):
+        if self._by_name is None:
+            self._by_name = defaultdict(list)
+            for path in sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
+                self._by_name[path.name.lower()].append(path)
+                self._by_name[path.stem.lower()].append(path)
+        return self._by_name
+
+
+def _chosen_categories(content, path, options):
+    named = {c["name"]: c for c in content["categories"] if c.get("keypoints")}
+    if not named:
+        raise InputError(f"{path}: no category has keypoint names; export as 'COCO Keypoints' (skeletons in CVAT)")
+    chosen = [choice("category", name, named) for name in options.categories or named]
+    if options.rename and len(chosen) > 1:
+        raise InputError(f"{path} has several categories ({', '.join(named)}); choose one to rename to {options.rename!r}")
+    return chosen
+
+
+def _by_image(content, category, report, options):
+    """Yields (image entry, [annotation entries of ``category``]), images in the order of the file."""
+    entries = defaultdict(list)
+    images = {image["id"]: image for image in content["images"]}
+    for entry in content["annotations"]:
+        if entry.get("category_id") != category["id"] or entry.get("iscrowd") or not entry.get("keypoints"):
+            continue
+        if entry.get("image_id") not in images:
+            report.skip(f"annotation {entry.get('id')} belongs to the unknown image {entry.get('image_id')}", options.on_bad_input)
+        elif len(entry["keypoints"]) != 3 * len(category["keypoints"]):
+            text = f"annotation {entry.get('id')} has {len(entry['keypoints'])} numbers for {len(category['keypoints'])} keypoints"
+            report.skip(text, options.on_bad_input)
+        else:
+            entries[entry["image_id"]].append(entry)
+    for key, image in images.items():
+        if entries[key]:
+            yield image, entries[key]
+
+
+def _largest(entries):
+    def size(entry):
+        box = entry.get("bbox") or (0, 0, 0, 0)
+        return sum(v == 2 for v in entry["keypoints"][2::3]), box[2] * box[3]
+
+    return [max(entries, key=size)]
+
+
+def _write(writer, files, image, entry, least):
+    try:
+        item = _annotated_object(files, image, entry, least)
+    except (InputError, MissingFileError) as error:
+        writer.report.skip(f"{image.get('file_name')}: {error}", writer.on_bad_input)
+        return
+    writer.write(item)
+
+
+def _annotated_object(files, image, entry, least):
+    values = np.array(entry["keypoints"], dtype=np.float64).reshape(-1, 3)
+    keypoints = np.where(values[:, 2:] >= least, values[:, :2], np.nan)
+    size = (int(image["width"]), int(image["height"])) if image.get("width") and image.get("height") else None
+    mask = None if size is None else decode_mask(entry.get("segmentation"), size[1], size[0])
+    box = entry.get("bbox")
+    box = None if not box else (box[0], box[1], box[0] + box[2], box[1] + box[3])
+    return AnnotatedObject(files.find(image["file_name"]), keypoints, box, mask, size)

@@ -1,0 +1,127 @@
+"""Import of plain folders: images, and one CSV or JSON file of keypoints."""
+
+import csv
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from semalign3d_core.datasets.import_coco import FileFinder
+from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, safe_name
+from semalign3d_core.datasets.left_right import flip_permutation
+from semalign3d_core.datasets.records import KeypointSpec
+from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.files import read_json
+
+
+def import_table(table, images, output, category, pairs=(), masks=None, on_bad_input="skip"):
+    """Writes a plain folder into the data set folder ``output``; returns the :class:`ImportReport`.
+
+    table: CSV or JSON file (see ``read_table``); images: folder of the images; category: name in the data set;
+    pairs: left/right pairs of names that the names do not tell; masks: folder of <image name>.png, above 0 is object.
+    """
+    names, rows = read_table(table)
+    spec, report = KeypointSpec(names, flip_permutation(names, pairs)), ImportReport()
+    writer, files = DatasetWriter(output, category, spec, report, on_bad_input), FileFinder(images)
+    for name, points in rows.items():
+        keypoints = np.array([points.get(label, (np.nan, np.nan)) for label in names], dtype=np.float64)
+        try:
+            path = files.find(name)
+            mask = None if masks is None else _read_mask(Path(masks) / f"{path.stem}.png")
+        except (InputError, MissingFileError) as error:
+            report.skip(str(error), on_bad_input)
+            continue
+        writer.write(AnnotatedObject(path, keypoints, mask=mask, size=None if mask is None else mask.shape[::-1]))
+    closing_remarks(report, {safe_name(category): spec})
+    return report
+
+
+def read_table(path):
+    """(names, {image: {name: (x, y)}}) of a file of keypoints, names in the order of their first appearance.
+
+    JSON: ``{"a.jpg": {"nose": [x, y], "tail": null}, ...}``. CSV, either one line per keypoint with the header
+    ``image,keypoint,x,y``, or one line per image with ``image,nose_x,nose_y,tail_x,tail_y``; empty cells are not annotated.
+    """
+    path = Path(path)
+    rows = _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
+    names = tuple(dict.fromkeys(name for points in rows.values() for name in points))
+    if not names:
+        raise FileFormatError(f"{path} holds no keypoint")
+    return names, {image: {n: p for n, p in points.items() if p is not None} for image, points in rows.items()}
+
+
+def _read_json(path):
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(points, dict) for points in content.values()):
+        raise FileFormatError(f'{path}: expected {{"image.jpg": {{"keypoint": [x, y], ...}}, ...}}, or a COCO keypoint file')
+    return {
+        image: {name: _point(value, f"{path}: {image}: {name}") for name, value in points.items()} for image, points in content.items()
+    }
+
+
+def _read_csv(path):
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle, skipinitialspace=True)
+            header = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = header
+            lines = list(reader)
+    except FileNotFoundError:
+        raise MissingFileError(f"{path} does not exist") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FileFormatError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    if {"image", "keypoint", "x", "y"} <= set(header):
+        return _long_table(lines, path)
+    names = [name[:-2] for name in header if name.endswith("_x") and f"{name[:-2]}_y" in header]
+    if "image" not in header or not names:
+        raise FileFormatError(f"{path}: the header is {','.join(header)!r}, expected image,keypoint,x,y or image,NAME_x,NAME_y,...")
+    table = {}
+    for number, line in enumerate(lines, 2):
+        _once(table, line["image"], f"{path}: line {number}")
+        table[line["image"]] = {name: _cells(line[f"{name}_x"], line[f"{name}_y"], f"{path}: line {number}: {name}") for name in names}
+    return table
+
+
+def _long_table(lines, path):
+    table = defaultdict(dict)
+    for number, line in enumerate(lines, 2):
+        where = f"{path}: line {number}"
+        _once(table[line["image"]], line["keypoint"], where)
+        table[line["image"]][line["keypoint"]] = _cells(line["x"], line["y"], f"{where}: {line['keypoint']}")
+    return dict(table)
+
+
+def _once(known, name, where):
+    if not name:
+        raise FileFormatError(f"{where}: a name is missing")
+    if name in known:
+        raise FileFormatError(f"{where}: {name} occurs twice; keep one")
+
+
+def _cells(x, y, where):
+    if not (x or "").strip() and not (y or "").strip():
+        return None
+    return _point([x, y], where)
+
+
+def _point(value, where):
+    if value is None:
+        return None
+    try:
+        x, y = (float(number) for number in value)
+    except (TypeError, ValueError):
+        raise FileFormatError(f"{where} is {value!r}, expected two numbers x, y") from None
+    return (x, y) if math.isfinite(x) and math.isfinite(y) else None
+
+
+def _read_mask(path):
+    try:
+        with Image.open(path) as picture:
+            values = np.array(picture)
+    except FileNotFoundError:
+        raise MissingFileError(f"mask {path} does not exist") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise FileFormatError(f"mask {path} is not a readable picture ({error})") from error
+    return (values if values.ndim == 2 else values[..., :3].max(axis=2)) > 0
