@@ -6,7 +6,7 @@
 import logging
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ from semalign3d_core.category.disparity_start import disparity_start
 from semalign3d_core.category.factor_model import deformation_modes, fit_factor_model, mirrored_shapes
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.multiview import multiview_start, view_diversity
-from semalign3d_core.category.reference import reference_model
+from semalign3d_core.category.reference import reference_cloud, reference_shape
 from semalign3d_core.category.semantics import feature_statistics
 from semalign3d_core.category.statistics import ValidityRules, beta_table, noise_augmentation
 from semalign3d_core.category.view_cache import ViewCache
-from semalign3d_core.category.views import gather_view
+from semalign3d_core.category.views import gather_view, published_depth
 from semalign3d_core.config import to_dict
 from semalign3d_core.errors import InputError, SemAlign3DError
 
@@ -34,10 +34,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShapeResult:
-    """What the shape part of a build found: :class:`FactorModel`, and a dictionary for the report."""
+    """What the shape part of a build found.
+
+    model: :class:`FactorModel`; data: the :class:`Constellations` it explains (focal lengths as found); report: for the
+    build report; table: the Betas it came from, or None (then those of the completed shapes are fitted)
+    """
 
     model: object
+    data: object
     report: dict
+    table: object = None
 
 
 def build_category(category, spec, records, providers, config=None, work_folder=None, progress=None):
@@ -62,11 +68,11 @@ def build_category(category, spec, records, providers, config=None, work_folder=
     _check_trust(data, config, problems)
     shape = find_shape(data, config, progress)
     clock.lap("shape")
-    model = _category_model(category, spec, providers, views, labels, present, data, shape, config, progress)
+    model = _category_model(category, spec, providers, views, present, shape, config, progress)
     clock.lap("statistics, cloud and features")
     model = calibrated(model, records, views, spec, providers, config, problems, progress)
     clock.lap("calibration")
-    report = _report(views, data, shape, labels, spec, config, problems, clock)
+    report = _report(views, shape, labels, spec, config, problems, clock)
     model.built_from.update(_provenance(category, providers, views, config), report=report)
     return model, report
 
@@ -142,6 +148,8 @@ def constellations(views, labels, flip):
         size=(box[:, 2:] - box[:, :2]).amax(1) / longer,
         focal=focal[:, 0],
         flip=None if flip is None else position[flip[labels]],
+        depth=torch.stack([published_depth(v, v.keypoint_inverse) for v in views])[:, labels].double().nan_to_num(nan=0.0),
+        focal_known=torch.stack([v.focal_known for v in views]),
     )
 
 
@@ -159,11 +167,11 @@ def find_shape(data, config, progress=None):
     """Mean shape, covariance and poses of all images from keypoints and depth alone: :class:`ShapeResult`."""
     progress = progress or (lambda *_: None)
     if config.method == "reference":
-        model, report = reference_model(data, config, progress)
-        return ShapeResult(model, {"start": "reference", "diversity": view_diversity(model.rotation, data.flip)} | report)
+        model, data, table = reference_shape(data, config, progress)
+        return ShapeResult(model, data, {"start": "reference", "diversity": view_diversity(model.rotation, data.flip)}, table)
     start, report = _start(data, config, progress)
     model = fit_factor_model(start, data, config.em, lambda done, total: progress("EM", done, total))
-    return ShapeResult(model, report)
+    return ShapeResult(model, data, report)
 
 
 def _start(data, config, progress):
@@ -186,19 +194,18 @@ def _depth_usable(data):
     return int((data.measured.sum(1) >= 4).sum()) >= 4
 
 
-def _category_model(category, spec, providers, views, labels, present, data, shape, config, progress):
+def _category_model(category, spec, providers, views, present, shape, config, progress):
     """Everything that follows from the shape: Betas, modes, dense cloud, semantics, W."""
-    model, count = shape.model, len(spec.names)
+    model, data, count, labels = shape.model, shape.data, len(spec.names), present.nonzero()[:, 0]
     progress("statistics", 0, 1)
-    generator = torch.Generator().manual_seed(config.seed)
-    betas = shape.report.pop("betas", None) or _completed_betas(model, data, labels, count, config, generator)
-    modes, variances = shape.report.pop("modes", None) or deformation_modes(model.covariance, count, labels, config.modes)
+    betas = _relabelled(shape.table, labels) if shape.table else _completed_betas(model, data, labels, config)
+    modes, variances = deformation_modes(model.covariance, count, labels, config.modes)
     full_shape = torch.zeros(count, 3, dtype=torch.float64)
     full_shape[labels] = model.shape
     progress("dense cloud", 0, 1)
-    centres, dense = _dense(views, model, data, config)
-    weights = torch.zeros(len(centres), count, dtype=torch.float64)
-    weights[:, labels] = affine_weights(centres, model.shape)
+    weights_of_present, dense = (reference_cloud if config.method == "reference" else _dense)(views, model, data, config)
+    weights = torch.zeros(len(weights_of_present), count, dtype=torch.float64)
+    weights[:, labels] = weights_of_present
     semantic = _keypoint_semantics(views, present, usable_flip(spec.flip_permutation), config)
     rotations = model.rotation if data.flip is None else torch.cat([model.rotation, mirror_rotation(model.rotation)])
     return CategoryModel(
@@ -224,26 +231,29 @@ def _category_model(category, spec, providers, views, labels, present, data, sha
     )
 
 
-def _completed_betas(model, data, labels, count, config, generator):
+def _relabelled(table, labels):
+    """A :class:`BetaTable` of the present keypoints with the category's own labels."""
+    members = {name: labels[getattr(table, name)] for name in ("edge1", "edge2", "triangle", "vertex")}
+    return replace(table, **members)
+
+
+def _completed_betas(model, data, labels, config):
     """Betas of the completed shapes; noise copies keep exactly rigid features from becoming needles."""
+    generator = torch.Generator().manual_seed(config.seed)
     shapes = mirrored_shapes(model.completed, data.flip)
-    points = torch.zeros(len(shapes), count, 3)
-    points[:, labels] = shapes.float()
     everything = torch.ones(len(shapes), len(labels), dtype=torch.bool)
     noisy, mask = noise_augmentation(shapes.float(), everything, config.betas.copies, config.betas.noise, generator)
-    full = torch.zeros(len(noisy), count, 3)
-    full[:, labels] = noisy
-    seen = torch.zeros(len(noisy), count, dtype=torch.bool)
-    seen[:, labels] = mask
-    return beta_table(full, seen, labels, ValidityRules(minimum_samples=4 * config.betas.copies))
+    return _relabelled(beta_table(noisy, mask, rules=ValidityRules(minimum_samples=4 * config.betas.copies)), labels)
 
 
 def _dense(views, model, data, config):
+    """W (J, K') of the dense points and their features, mu and s."""
     samples = with_mirror_images(merged_samples(views, model, data, config.dense), views)
     centres, cluster = supported_clusters(samples, config.dense, config.seed)
     if len(centres) == 0:
         raise InputError("no dense point is seen in enough images; check masks and depth maps, or annotate more images")
-    return centres, cluster_features(samples, cluster, len(centres), views, config.dense.sd_floor)
+    features = cluster_features(samples, cluster, len(centres), views, config.dense.sd_floor)
+    return affine_weights(centres, model.shape), features
 
 
 def _keypoint_semantics(views, present, flip, config):
@@ -286,9 +296,9 @@ def _diameter_metres(views, model, data):
     return torch.tensor([float(np.mean(diameters)), float(np.std(diameters))])
 
 
-def _report(views, data, shape, labels, spec, config, problems, clock):
+def _report(views, shape, labels, spec, config, problems, clock):
     """What a person wants to know about a build: JSON-serialisable."""
-    model = shape.model
+    model, data = shape.model, shape.data
     camera = model.in_camera()
     residual = (data.focal[:, None, None] * camera[..., :2] / camera[..., 2:] - data.points).norm(dim=-1)
     images = []

@@ -18,6 +18,9 @@ class Constellations:
     size:     (N,) longer side of the object's box in units of L
     focal:    (N,) focal length in units of L (measured, or the assumed one)
     flip:     (K,) int64, label in the mirror image, or None where the category has no symmetry
+    depth:    (N, K) z at the keypoints as the published formula gives it (:meth:`DepthMap.z`), 0 where unknown; only for
+              the published steps
+    focal_known: (N,) bool, where ``focal`` is measured; only for the published steps
     """
 
     points: torch.Tensor
@@ -28,6 +31,8 @@ class Constellations:
     size: torch.Tensor
     focal: torch.Tensor
     flip: torch.Tensor | None
+    depth: torch.Tensor | None = None
+    focal_known: torch.Tensor | None = None
 
     @property
     def count(self):

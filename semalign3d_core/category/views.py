@@ -32,6 +32,7 @@ class View:
     name; height, width: pixels; focal, principal: (2,) in units of L; focal_known: bool tensor
     keypoints:        (K, 2) pixels, NaN where not annotated (or rejected)
     keypoint_inverse: (K,) inverse depth at the keypoints, moved into the mask; NaN where unknown
+    picture_maximum:  () largest inverse depth of the whole picture
     inverse_range:    (2,) 5th and 95th percentile of the inverse depth over the mask
     box:              (4,) x1, y1, x2, y2 of the mask in pixels
     pixels, pixel_inverse: (S, 2), (S,): random object pixels away from edges
@@ -50,6 +51,7 @@ class View:
     keypoints: torch.Tensor
     keypoint_inverse: torch.Tensor
     inverse_range: torch.Tensor
+    picture_maximum: torch.Tensor
     box: torch.Tensor
     pixels: torch.Tensor
     pixel_inverse: torch.Tensor
@@ -102,6 +104,7 @@ def gather_view(record, keypoints, providers, options, mirror=True, load_image=r
         keypoints=keypoints,
         keypoint_inverse=_keypoint_inverse(keypoints, inverse, mask),
         inverse_range=inverse_range,
+        picture_maximum=inverse.nan_to_num(nan=0.0).max(),
         box=torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float(),
         pixels=pixels,
         pixel_inverse=inverse[pixels[:, 1].long(), pixels[:, 0].long()],
@@ -110,6 +113,11 @@ def gather_view(record, keypoints, providers, options, mirror=True, load_image=r
         mirrored_keypoint_features=mirrored_keypoints,
         mirrored_pixel_features=mirrored_pixels,
     )
+
+
+def published_depth(view, inverse):
+    """z from inverse depths by the published formula, ``1 - 0.3 d / max(d)`` for disparity; NaN stays NaN."""
+    return 1 - 0.3 * inverse / view.picture_maximum if view.kind == "disparity" else 1 / inverse
 
 
 def record_camera(record, assumed_focal):
