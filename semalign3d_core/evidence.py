@@ -130,11 +130,20 @@ def gather(image, backbone, depth=None, segmenter=None, camera=None, box=None):
     image: :class:`ImageInput`; backbone, depth, segmenter: providers (see their packages), the last two may be None;
     camera: a measured :class:`PinholeCamera`, or None; box: (x1, y1, x2, y2) in pixels, a prompt for the segmenter.
     """
+    features = backbone.extract(image)
     return ImageEvidence(
-        features=backbone.extract(image),
+        features=features,
         camera=camera or PinholeCamera.centred(1.5, image.height, image.width),
-        mask=None if segmenter is None else segmenter.segment(image, box=box),
+        mask=_mask(segmenter, features, image, box),
         depth=None if depth is None else depth.estimate(image),
         image=image.rgb,
         name=image.name,
     )
+
+
+def _mask(segmenter, features, image, box):
+    if segmenter is None:
+        return None
+    if hasattr(segmenter, "segment_features"):  # looks at the features, which need not be extracted twice
+        return segmenter.segment_features(features, image, box=box)
+    return segmenter.segment(image, box=box)

@@ -113,7 +113,7 @@ def create_pipeline(config, dataset_root=None):
         backbones.create(config.backbone, dataset_root),
         Aligner(model, config.preset),
         depth.create(config.depth, dataset_root),
-        masks.create(config.masks, dataset_root),
+        masks.create(config.masks, dataset_root, model),
         load_demonstration(config.demonstration) if config.demonstration else None,
         load_preset(Transfer, "transfer", config.transfer),
     )

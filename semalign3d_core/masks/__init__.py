@@ -1,14 +1,16 @@
 """Mask providers: ``name``, and ``segment(image, box=None, points=None) -> (h, w) bool tensor or None`` (nothing found).
 
-``box`` is (x1, y1, x2, y2), ``points`` (N, 2), both in pixels; a provider may ignore them.
+``box`` is (x1, y1, x2, y2), ``points`` (N, 2), both in pixels; a provider may ignore them. A provider that looks at the features
+also has ``segment_features(features, image, box=None, points=None)``, so that they are not extracted twice.
 """
 
 from typing import Protocol
 
 import torch
 
-from semalign3d_core.errors import choice
+from semalign3d_core.errors import InputError
 from semalign3d_core.evidence import ImageInput
+from semalign3d_core.providers import create_provider
 
 
 class Segmenter(Protocol):
@@ -25,10 +27,37 @@ def _precomputed(argument, **options):
     return PrecomputedMasks(**options)
 
 
-MASKS = {"none": lambda argument, **options: None, "precomputed": _precomputed}
+def _similarity(argument, model=None, backbone=None):
+    from semalign3d_core.masks.similarity import SimilarityMasks
+
+    if model is None:
+        raise InputError("similarity masks need a category model, which is not there yet here: choose another mask source")
+    return SimilarityMasks(model, backbone)
 
 
-def create(spec, dataset_root=None):
-    """Makes the mask provider that ``spec`` (``family[:argument]``) names; ``none`` gives None."""
-    family, _, argument = spec.partition(":")
-    return choice("mask source", family, MASKS)(argument, dataset_root=dataset_root)
+def _sam(family):
+    def factory(argument, revision=None, device=None, dtype=None, model=None, backbone=None):
+        from semalign3d_core.masks.sam import load_sam
+
+        return load_sam(family, argument, revision, device, dtype, None if model is None else _similarity("", model, backbone))
+
+    return factory
+
+
+# family -> factory(argument: str, *, dataset_root, model, backbone) -> Segmenter or None; others are options of the spelling
+MASKS = {
+    "none": lambda argument, **options: None,
+    "precomputed": _precomputed,
+    "similarity": _similarity,
+    "sam": _sam("sam"),
+    "sam2": _sam("sam2"),
+}
+
+
+def create(spec, dataset_root=None, model=None, backbone=None):
+    """Makes the mask provider that ``spec`` (``family[:argument][,option=value]``) names; ``none`` gives None.
+
+    model: :class:`CategoryModel` of the object to find, for providers that need to know it; backbone: what extracts the
+    features where only an image is given.
+    """
+    return create_provider("mask source", MASKS, spec, dataset_root=dataset_root, model=model, backbone=backbone)
