@@ -56,6 +56,7 @@ class GaussNewtonConfig:
     steps: int = 14
     sigma: tuple = (0.12, 0.025)  # geometric, first to last
     annealed: float = 0.87  # share of the steps in which sigma falls
+    dense: float = 1.0
     keypoint_sigma: float = 0.04  # least sigma of the sparse term
     sparse: float = 0.2
     background: float = 0.05

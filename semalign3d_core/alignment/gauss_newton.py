@@ -105,8 +105,8 @@ class GaussNewtonSolver:
         residual = observation.pixels - cloud.gather(1, index[..., None].expand(-1, -1, 2))
         log_chosen = observation.pixel_log.expand(batch, -1, -1).gather(2, index[..., None])[..., 0]
         likelihood = selected_likelihood(log_chosen, (residual**2).sum(-1), spread)
-        energy = -likelihood.mean(-1)
-        strength = likelihood / (sigma * sigma * likelihood.shape[1])
+        energy = -config.dense * likelihood.mean(-1)
+        strength = config.dense * likelihood / (sigma * sigma * likelihood.shape[1])
         weight.scatter_add_(1, index, strength)
         pull.scatter_add_(1, index[..., None].expand(-1, -1, 2), strength[..., None] * residual)
 
