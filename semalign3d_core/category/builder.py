@@ -300,7 +300,8 @@ def _report(views, shape, labels, spec, config, problems, clock):
     """What a person wants to know about a build: JSON-serialisable."""
     model, data = shape.model, shape.data
     camera = model.in_camera()
-    residual = (data.focal[:, None, None] * camera[..., :2] / camera[..., 2:] - data.points).norm(dim=-1)
+    difference = data.focal[:, None, None] * camera[..., :2] / camera[..., 2:] - data.points
+    residual = difference.norm(dim=-1)
     images = []
     for n, view in enumerate(views):
         pixels = torch.where(data.visible[n], residual[n] * max(view.height, view.width), 0.0)
@@ -314,6 +315,10 @@ def _report(views, shape, labels, spec, config, problems, clock):
                 "worst_keypoint": spec.names[int(labels[worst])],
                 "worst_error_pixels": round(float(pixels[worst]), 3),
                 "weight": round(float(model.weight[n]), 4),
+                "model_minus_annotation_pixels": {
+                    spec.names[int(labels[k])]: [round(v, 1) for v in (difference[n, k] * max(view.height, view.width)).tolist()]
+                    for k in data.visible[n].nonzero()[:, 0].tolist()
+                },
             }
         )
     return {
