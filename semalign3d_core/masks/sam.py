@@ -22,7 +22,7 @@ class SamMasks:
     def __init__(self, model, label, prompter=None, device="cpu", dtype=torch.float32):
         self.device, self.dtype, self.prompter = torch.device(device), dtype, prompter
         self.model = place(model, self.device, dtype)
-        side = model.config.vision_config.image_size if model.config.model_type == "sam" else model.prompt_encoder.image_size
+        side = model.config.prompt_encoder_config.image_size
         self.side = side if isinstance(side, int) else side[0]
         self.pads = model.config.model_type == "sam"  # SAM 2 stretches the image to a square
         self.name = f"{model.config.model_type}@{label}" + ("" if prompter is None else f"+{prompter.name}")
