@@ -8,6 +8,7 @@ import torch
 from semalign3d_core.alignment.poses import TYPICAL_SCALE, fit_box, poses_in_boxes
 from semalign3d_core.geometry import rotation_from_vector, uniform_rotations
 
+CONSIDERED = 256  # best-scoring viewpoints among which distinct ones are sought
 BUFFER = 12  # side of the depth buffer that decides visibility
 
 
@@ -82,7 +83,7 @@ def best_starts(bank, category, observation, count, config):
     boxes = observation.boxes
     scores = score_bank(bank, observation)
     score, box = scores.max(0)
-    best = score.topk(min(4 * count, len(score)))
+    best = score.topk(min(CONSIDERED, len(score)))
     rotations = bank.rotations[best.indices]
     order = _distinct_order(rotations, best.values, config.separation_degrees)[:count]
     chosen = best.indices[order]

@@ -28,8 +28,8 @@ class GaussNewtonSolver:
         self.category, self.config, self.bank_config = category, config.gauss_newton, config.bank
         self.bank = make_bank(category, bank_rotations(pose_rotations, config.bank), config.bank)
         modes = category.point_modes  # (3, J, M)
-        self.mode_columns = modes.reshape(-1, modes.shape[-1]).T.contiguous()
-        self.mode_rows = modes.transpose(1, 2).reshape(3, -1).contiguous()
+        self.mode_columns = modes.flatten(0, 1).T.contiguous()
+        self.mode_rows = modes.transpose(1, 2).flatten(1).contiguous()
         self.rival_trace = 1 + 2 * math.cos(math.radians(config.selection.rival_degrees))
 
     def solve(self, observation):
@@ -148,7 +148,7 @@ class GaussNewtonSolver:
         columns[:, 1, 4] = 1
         columns[:, :, SCALE] = turned
         scaled = poses.log_scale.exp()[:, None, None] * poses.rotation
-        columns[:, :, MODES:] = (scaled @ self.mode_rows).reshape(batch, 3, -1, points)
+        columns[:, :, MODES:] = (scaled @ self.mode_rows).reshape(batch, 3, columns.shape[2] - MODES, points)
         slope = (focal[..., None] / position[:, 2:])[:, :, None]
         ray = (position[:, :2] / position[:, 2:])[:, :, None]
         jacobian = slope * torch.addcmul(columns[:, :2], ray, columns[:, 2:], value=-1)

@@ -95,13 +95,15 @@ class SimulatedCategory:
         same, own = (np.cos(p @ self.frequency.T + self.phase) for p in (folded, points))
         return self.folding * same + (1 - self.folding) * own + self.common
 
-    def image(self, seed, truncated=0.0, size=(0.5, 0.85), noise=None, metric=None):
-        """A :class:`SimulatedImage`. truncated: shift in units of the image; metric: true diameter scale in metres."""
+    def image(self, seed, truncated=0.0, size=(0.5, 0.85), noise=None, metric=None, view=None, crop=None):
+        """A :class:`SimulatedImage`. truncated: shift in units of the image; metric: metres per unit of the shape;
+        view: (azimuth, elevation, roll) in degrees instead of a random one; crop: (left, top, side), shares of the image."""
         rng = np.random.default_rng(10_000 + seed)
         boxes = SHAPES[self.name](rng)
         keypoints, surface = self.corners(boxes), self.place(boxes)
         limit = 65 if self.front_only or self.name == "monitor" else 180
-        rotation = view_rotation(rng.uniform(-limit, limit), rng.uniform(-10, 45), rng.normal(0, 6))
+        drawn = rng.uniform(-limit, limit), rng.uniform(-10, 45), rng.normal(0, 6)
+        rotation = view_rotation(*(view or drawn))
         focal = rng.uniform(0.9, 2.3)
         extent = np.ptp(surface @ rotation.T, axis=0)[:2].max()
         share = rng.uniform(*size)
@@ -110,6 +112,9 @@ class SimulatedCategory:
         centre = surface.mean(0)
         offset = np.array([shift[0] * distance / focal, shift[1] * distance / focal, distance])
         camera = PinholeCamera.centred(focal, SIZE, SIZE)
+        if crop is not None:
+            left, top, side = (round(value * SIZE) for value in crop)
+            camera = camera.cropped(left, top, side, side).resized(SIZE, SIZE)
         scale = 1.0 if metric is None else metric
 
         def to_camera(points):

@@ -85,7 +85,8 @@ def test_background_is_exactly_zero_inside_and_the_distance_outside():
     outside = torch.tensor([[[10.0, 30.0], [30.0, 59.0], [45.0, 30.0]]], dtype=torch.float64) / 60
     assert torch.equal(made.sample(inside), torch.zeros(1, 3, dtype=torch.float64))
     assert torch.allclose(made.sample(outside) * 60, torch.tensor([[10.0, 20.0, 6.0]], dtype=torch.float64), atol=0.05)
-    assert torch.allclose(outside + made.nearest_offset(outside), torch.tensor([[[20.0, 30.0], [30.0, 39.0], [39.0, 30.0]]]).double() / 60, atol=1e-6)
+    nearest = torch.tensor([[[20.0, 30.0], [30.0, 39.0], [39.0, 30.0]]], dtype=torch.float64) / 60
+    assert torch.allclose(outside + made.nearest_offset(outside), nearest, atol=1e-6)
     assert float(energy.background(outside, made, 0.05)) == pytest.approx(0.05)
 
 

@@ -1,0 +1,100 @@
+"""Small objects: the features of a crop around a first guess, because nothing in a solver replaces their resolution."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+
+from semalign3d_core.evidence import DepthMap, ImageInput, gather
+
+SMALL = 0.35  # objects whose longer side is below this share of the image are looked at again
+MARGIN = 0.25  # of the crop around the object's box, on each side, in object sizes
+
+
+def align_with_zoom(aligner, evidence, extract, previous=None):
+    """The :class:`Alignment` of an image, from a crop of it where the object is small.
+
+    extract: (left, top, side) in whole pixels -> :class:`ImageEvidence` of that square of the image (which may reach
+    beyond it), at any resolution; see :func:`crop_extractor`. The object's place is that of its mask, or of a first
+    alignment of the whole image. Everything returned belongs to the whole image.
+    """
+    first = None
+    if evidence.mask is None or not evidence.mask.any():
+        first = aligner.align(evidence, previous)
+        if not first.found:
+            return first
+        points = evidence.camera.to_pixels(first.camera.project(first.cloud_3d)).cpu()
+    else:
+        points = evidence.mask.nonzero().flip(1).float().cpu()
+    low, high = points.amin(0), points.amax(0)
+    size = float((high - low).max())
+    if size > SMALL * evidence.camera.longer_side:
+        return first or aligner.align(evidence, previous)
+    side = max(round(size * (1 + 2 * MARGIN)), 8)
+    left, top = ((low + high - side) / 2).round().int().tolist()
+    crop = extract((left, top, side))
+    camera = _crop_camera(aligner, evidence.camera, left, top, side)
+    crop = replace(crop, camera=camera.resized(crop.camera.height, crop.camera.width))
+    zoomed = _in_whole_image(aligner.align(crop), evidence.camera, left, top, side)
+    return zoomed if first is None or zoomed.confidence >= first.confidence else first
+
+
+def crop_extractor(image, backbone, evidence, depth=None):
+    """An ``extract`` for :func:`align_with_zoom`: crops image, mask and depth, enlarges them and asks the backbone again.
+
+    image: :class:`ImageInput`; depth: a depth provider that is asked again, or None to crop the depth of ``evidence``.
+    """
+
+    def extract(square):
+        longer = max(image.height, image.width)
+
+        def cut(array, interpolation, outside=0):
+            return cv2.resize(_square(array, square, outside), (longer, longer), interpolation=interpolation)
+
+        rgb = cut(image.rgb, cv2.INTER_CUBIC)
+        seen = gather(ImageInput(rgb, name=image.name), backbone, depth)
+        mask = None if evidence.mask is None else torch.from_numpy(cut(evidence.mask.cpu().numpy().astype(np.uint8), cv2.INTER_NEAREST) > 0)
+        values = seen.depth
+        if depth is None and evidence.depth is not None:
+            part = cut(evidence.depth.values.cpu().numpy(), cv2.INTER_NEAREST, np.nan)
+            values = DepthMap(torch.from_numpy(part), evidence.depth.kind)
+        return replace(seen, mask=mask, depth=values)
+
+    return extract
+
+
+def _square(array, square, outside):
+    """The square (left, top, side) of an array (h, w, ...), filled up with ``outside`` beyond it."""
+    left, top, side = square
+    result = np.full((side, side, *array.shape[2:]), outside, dtype=array.dtype)
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(left + side, array.shape[1]), min(top + side, array.shape[0])
+    result[y0 - top : y1 - top, x0 - left : x1 - left] = array[y0:y1, x0:x1]
+    return result
+
+
+def _crop_camera(aligner, camera, left, top, side):
+    """Camera of the crop. An unknown focal length is set to the typical one of the whole image: nothing in a crop tells it."""
+    if not camera.known:
+        typical = aligner.category.log_focal[0].exp().cpu()
+        camera = replace(camera.with_focal(typical * camera.focal / camera.focal.mean()), known=True)
+    return camera.cropped(left, top, side, side)
+
+
+def _in_whole_image(alignment, camera, left, top, side):
+    """The alignment of a crop as one of the whole image: the camera frame is the same, pixels are not."""
+    scale = side / alignment.camera.width
+    whole = camera if camera.known else camera.with_focal(alignment.camera.focal * side / camera.longer_side)
+    offset = torch.tensor([float(left), float(top)]).to(alignment.keypoints_2d)
+
+    def pixels(points):
+        return (points + 0.5) * scale - 0.5 + offset
+
+    diagnostics = dict(alignment.diagnostics, zoom=(left, top, side))
+    for name in ("candidates_2d", "starts_2d"):
+        if name in diagnostics:
+            diagnostics[name] = pixels(diagnostics[name])
+    corners = pixels(diagnostics["box"].reshape(2, 2) * alignment.camera.longer_side)
+    diagnostics["box"] = (corners / camera.longer_side).reshape(4)
+    return replace(alignment, keypoints_2d=pixels(alignment.keypoints_2d), camera=whole, diagnostics=diagnostics)

@@ -1,0 +1,113 @@
+"""Section 6 of the measurements: images that are not as they should be."""
+
+from dataclasses import replace
+
+import torch
+from alignment_scores import keypoint_pck, mean, rotation_error
+
+from semalign3d_core.alignment.variants import scrambled, with_cut_mask
+from semalign3d_core.alignment.zoom import align_with_zoom
+from semalign3d_core.evidence import DepthMap
+
+SEEDS = range(60, 66)
+
+
+def right(alignments, images):
+    return mean(rotation_error(a, i) < 30 for a, i in zip(alignments, images, strict=True))
+
+
+def pck(alignments, images):
+    return mean(keypoint_pck(a, i) for a, i in zip(alignments, images, strict=True))
+
+
+def test_truncated_objects(chair):
+    category, aligner = chair
+    images = [category.image(seed, truncated=0.35) for seed in SEEDS]
+    alignments = [aligner.align(i.evidence) for i in images]
+    assert right(alignments, images) >= 0.8 and pck(alignments, images) > 0.8
+
+
+def test_cut_masks(chair):
+    category, aligner = chair
+    generator = torch.Generator().manual_seed(1)
+    images = [category.image(seed) for seed in SEEDS]
+    alignments = [aligner.align(with_cut_mask(i.evidence, generator)) for i in images]
+    assert right(alignments, images) >= 0.8 and pck(alignments, images) > 0.75
+
+
+def test_no_mask(chair):
+    category, aligner = chair
+    images = [category.image(seed) for seed in SEEDS]
+    alignments = [aligner.align(replace(i.evidence, mask=None)) for i in images]
+    assert right(alignments, images) >= 0.8 and pck(alignments, images) > 0.8
+
+
+def test_an_empty_mask_is_no_mask(chair):
+    category, aligner = chair
+    evidence = category.image(60).evidence
+    empty = aligner.align(replace(evidence, mask=torch.zeros_like(evidence.mask)))
+    assert torch.equal(empty.keypoints_3d, aligner.align(replace(evidence, mask=None)).keypoints_3d)
+
+
+def test_noisy_wrong_and_missing_depth(chair):
+    category, aligner = chair
+    images = [category.image(seed) for seed in SEEDS]
+    generator = torch.Generator().manual_seed(0)
+
+    def spoiled(evidence, number):
+        noise = torch.rand(evidence.depth.values.shape, generator=generator)
+        values = (noise, torch.full_like(noise, torch.nan), torch.zeros_like(noise))[number % 3]
+        return replace(evidence, depth=DepthMap(values, evidence.depth.kind))
+
+    alignments = [aligner.align(spoiled(i.evidence, n)) for n, i in enumerate(images)]
+    assert right(alignments, images) == 1
+    alignments = [aligner.align(replace(i.evidence, depth=None)) for i in images]
+    assert right(alignments, images) >= 0.8
+
+
+def test_metric_depth_of_holes_leaves_the_scale_open(chair):
+    category, aligner = chair
+    evidence = category.image(60, metric=1.0).evidence
+    holes = DepthMap(torch.full_like(evidence.depth.values, torch.nan), "metric")
+    assert aligner.align(replace(evidence, depth=holes)).scale_kind == "relative"
+
+
+def test_an_image_without_the_object_is_not_found(chair, monitor):
+    (category, aligner), (other, _) = chair, monitor
+    generator = torch.Generator().manual_seed(0)
+    impossible = [scrambled(category.image(seed).evidence, generator) for seed in SEEDS] + [other.image(seed).evidence for seed in SEEDS]
+    assert mean(aligner.align(e).found for e in impossible) < 0.2
+    assert mean(aligner.align(category.image(seed).evidence).found for seed in SEEDS) == 1
+
+
+def test_flat_objects_face_the_camera(monitor):
+    category, aligner = monitor
+    assert aligner.facing is not None
+    assert all(rotation_error(aligner.align(i.evidence), i) < 30 for i in (category.image(seed) for seed in SEEDS))
+
+
+def test_small_objects_are_looked_at_again(chair):
+    category, aligner = chair
+    images = [category.image(seed, size=(0.16, 0.25)) for seed in SEEDS]
+
+    def sharper(seed, image):
+        """What a crop of the same picture would show: the same object, large."""
+
+        def extract(square):
+            left, top, side = square
+            return category.image(seed, size=(0.16, 0.25), crop=(left / 240, top / 240, side / 240)).evidence
+
+        return extract
+
+    plain = [aligner.align(i.evidence) for i in images]
+    zoomed = [align_with_zoom(aligner, i.evidence, sharper(s, i)) for s, i in zip(SEEDS, images, strict=True)]
+    assert right(zoomed, images) == 1 and pck(zoomed, images) >= pck(plain, images)
+    assert mean(keypoint_pck(a, i, 0.05) for a, i in zip(zoomed, images, strict=True)) > 0.6
+    projected = zoomed[0].camera.to_pixels(zoomed[0].camera.project(zoomed[0].keypoints_3d))
+    assert torch.allclose(projected, zoomed[0].keypoints_2d, atol=0.05)
+
+
+def test_large_objects_are_not_cropped(chair):
+    category, aligner = chair
+    evidence = category.image(60).evidence
+    assert torch.equal(align_with_zoom(aligner, evidence, None).keypoints_3d, aligner.align(evidence).keypoints_3d)
