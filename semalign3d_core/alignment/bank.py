@@ -9,6 +9,7 @@ from semalign3d_core.alignment.poses import TYPICAL_SCALE, fit_box, poses_in_box
 from semalign3d_core.geometry import rotation_from_vector, uniform_rotations
 
 CONSIDERED = 256  # best-scoring viewpoints among which distinct ones are sought
+SUPPRESSION_ROUNDS = 4
 BUFFER = 12  # side of the depth buffer that decides visibility
 
 
@@ -91,10 +92,14 @@ def best_starts(bank, category, observation, count, config):
 
 
 def _distinct_order(rotations, scores, separation_degrees):
-    """Order of candidates, best first, those with a better neighbour within the separation last."""
+    """Order of candidates, best first, those within the separation of a better one last (non-maximum suppression in rounds)."""
     near = torch.einsum("aij,bij->ab", rotations, rotations) > 1 + 2 * math.cos(math.radians(separation_degrees))
     better = near & (scores[None] > scores[:, None])
-    return (scores - 10.0 * better.any(1)).argsort(descending=True)
+    open_, distinct = torch.ones_like(scores, dtype=torch.bool), torch.zeros_like(scores, dtype=torch.bool)
+    for _ in range(SUPPRESSION_ROUNDS):  # the best of every neighbourhood, then the best of what is left ...
+        peak = open_ & ~(better & open_).any(1)
+        distinct, open_ = distinct | peak, open_ & ~(near & peak).any(1)
+    return (scores + 10.0 * distinct).argsort(descending=True)
 
 
 def score_bank(bank, observation):
