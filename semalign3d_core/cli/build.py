@@ -68,9 +68,11 @@ def configuration(options):
 
 
 def training_records(dataset, category, split, limit):
-    """The records to build from: those of the split, or all where the folder has no split files."""
-    has_split = (Path(dataset.root) / "Layout" / "large" / f"{split}.txt").is_file()
-    records = dataset.images(category, split if has_split and split != "all" else None)
+    """The records to build from: those of the split, or all where the data set has no splits (or ``all`` is asked for)."""
+    splits = dataset.splits()
+    if split != "all" and splits and split not in splits:
+        raise InputError(f"{dataset.root} has no split {split!r}: choose one of {', '.join(splits)}, or all (test images included)")
+    records = dataset.images(category, split if splits and split != "all" else None)
     if limit > 0 and len(records) > limit:
         records = [records[n * len(records) // limit] for n in range(limit)]
     if not records:
