@@ -120,10 +120,11 @@ def known_weights(family, argument, default):
     return KNOWN.get(name) or next((w for w in KNOWN.values() if w.id == argument), Weights(argument, None, 0, "see its page", False))
 
 
-def locate(weights, revision=None):
+def locate(weights, revision=None, may_download=True):
     """Finds :class:`Weights` on disk: a local folder, or the hub's cache; :class:`Located`.
 
-    revision: commit, tag or branch instead of the pinned one. Raises :class:`MissingWeightsError` with the command to run.
+    revision: commit, tag or branch instead of the pinned one;  may_download: False ignores the environment variable.
+    Raises :class:`MissingWeightsError` with the command to run.
     """
     folder = Path(weights.id)
     if folder.is_dir():
@@ -132,7 +133,7 @@ def locate(weights, revision=None):
         raise MissingWeightsError(f"the folder {weights.id} does not exist; give one that holds config.json and the weights, or a hub id")
     wanted = revision or weights.revision or "main"
     found = _cached(weights, wanted)
-    if found is None and os.environ.get(DOWNLOAD_VARIABLE) == "1" and os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0"):
+    if found is None and may_download and _downloads_allowed():
         found = download(weights, wanted)
     if found is None:
         raise MissingWeightsError(
@@ -140,6 +141,10 @@ def locate(weights, revision=None):
             f"  or set {DOWNLOAD_VARIABLE}=1, or give the path of a folder that holds them"
         )
     return Located(found, found.name, weights.id)
+
+
+def _downloads_allowed():
+    return os.environ.get(DOWNLOAD_VARIABLE) == "1" and os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0")
 
 
 def _cached(weights, revision):

@@ -35,6 +35,12 @@ def _similarity(readout):
     return create
 
 
+def _adaptive_pose(**options):
+    from semalign3d_core.matchers.adaptive_pose import AdaptivePoseMatcher
+
+    return AdaptivePoseMatcher(**options)
+
+
 def _semalign3d(**options):
     from semalign3d_core.matchers.semalign3d import SemAlign3DMatcher
 
@@ -44,6 +50,9 @@ def _semalign3d(**options):
 # name -> factory(**options) -> Matcher
 MATCHERS = {
     "nearest_neighbour": _similarity("nearest_neighbour"),
+    "soft_argmax": _similarity("soft_argmax"),
     "window_soft_argmax": _similarity("window_soft_argmax"),
+    "kernel_soft_argmax": _similarity("kernel_soft_argmax"),
+    "adaptive_pose": _adaptive_pose,
     "semalign3d": _semalign3d,
 }

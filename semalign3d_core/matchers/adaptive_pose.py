@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from semalign3d_core.errors import InputError
-from semalign3d_core.image_grid import CANVAS_SIDE
-from semalign3d_core.matchers.soft_argmax import transfer_on_canvas
+from semalign3d_core.image_grid import CANVAS_SIDE, mirror_points, pad_square
+from semalign3d_core.matchers import Matches
+from semalign3d_core.matchers.soft_argmax import SimilarityMatcher, transfer_on_canvas
 
 VIEWS = ("back", "front", "left", "right")
 MASKED_VALUE = -100000.0  # what the published code writes over entries that are exactly 0
@@ -134,6 +135,48 @@ def adaptive_transfer(pair, readout="window_soft_argmax", width=5):
     mirrored = transfer_on_canvas(pair.mirrored, pair.target, keypoints, readout, width)
     replace = visible & visible[pair.permutation]
     return torch.where(replace[:, None], mirrored, prediction)
+
+
+@dataclass(frozen=True)
+class AdaptivePoseMatcher:
+    """Zero-shot pose alignment behind the matcher protocol, on any feature grid and in image pixels.
+
+    readout, width: how positions are read off, see :mod:`.soft_argmax`;  use_masks: masked distance where all masks are known
+    """
+
+    readout: str = "window_soft_argmax"
+    width: float = 5
+    use_masks: bool = True
+    name = "adaptive_pose"
+
+    def match(self, source, target, points, mirrored=None, permutation=None, visible=None):
+        """Carries the keypoints ``points`` (K, 2), pixels of ``source``, to ``target``: :class:`Matches`.
+
+        mirrored:    :class:`ImageEvidence` of the source's mirror image;  permutation: (K,) mirror permutation of the points;
+        visible:     (K,) bool, which of them are visible in both images; None: all
+        Raises :class:`InputError` without the mirror image or the permutation: pose alignment cannot do without.
+        """
+        if mirrored is None or permutation is None:
+            raise InputError(f"{source.name}: adaptive_pose needs the source's mirror image and the mirror permutation of its keypoints")
+        matcher = SimilarityMatcher(self.readout, self.width)
+        found = matcher.match(source, target, points)
+        if not self.distance(mirrored, target) < self.distance(source, target):
+            return found
+        visible = torch.ones(len(points), dtype=torch.bool) if visible is None else visible
+        turned = mirror_points(points, source.features.grid.width)[conditional_permutation(permutation, visible)]
+        other = matcher.match(mirrored, target, turned)
+        replace = visible & visible[permutation]
+        return Matches(
+            torch.where(replace[:, None], other.points, found.points), torch.where(replace, other.confidence, found.confidence)
+        )
+
+    def distance(self, source, target):
+        """Instance matching distance (0-d) of two :class:`ImageEvidence`."""
+        tokens = [e.features.values.flatten(1).T for e in (source, target)]
+        if not self.use_masks or source.mask is None or target.mask is None:
+            return mutual_nearest_distance(*tokens)
+        masks = [pad_square(e.mask.float()[None], e.features.grid.padding)[0] for e in (source, target)]
+        return masked_imd(*tokens, *masks)
 
 
 def template_distances(query, templates, query_mask, cells=128):

@@ -1,0 +1,124 @@
+"""Say what is installed, which device would be used, which weights are present, and what to do about what is missing."""
+
+import importlib.metadata
+import importlib.util
+import platform
+from dataclasses import dataclass
+
+from semalign3d_core.errors import InputError, MissingDependencyError, MissingWeightsError
+from semalign3d_core.weights import KNOWN, Weights, download, download_command, locate
+
+# optional package -> (extra that brings it, what it is for)
+OPTIONAL = {
+    "transformers": ("hf", "vision transformers, depth, SAM"),
+    "diffusers": ("hf", "Stable Diffusion features"),
+    "trimesh": ("synth", "synthetic categories"),
+    "embreex": ("synth", "synthetic categories"),
+    "matplotlib": ("report", "figures"),
+    "ray": ("ray", "evaluation on several machines"),
+    "rosbags": ("bags", "reading bags without ROS"),
+    "rclpy": ("", "ROS nodes (comes with ROS 2, not from a package index)"),
+}
+REQUIRED = ("numpy", "torch", "scipy", "cv2", "PIL", "safetensors", "tyro", "yaml")
+
+# what is typed on the command line -> (the weights it needs, what else it needs)
+METHODS = {
+    "--backbone compact": ((), ""),
+    "--backbone dinov2:base": (("dinov2:base",), ""),
+    "--backbone dinov3:base": (("dinov3:base",), "accepting the licence on its page"),
+    "--backbone sd:1.5": (("sd:1.5",), ""),
+    "--backbone sd_dinov2": (("sd:1.5", "dinov2:base"), ""),
+    "--backbone geoaware:best_856.PTH": (
+        ("sd:1.5", "dinov2:base", "clip:large_336"),
+        "the checkpoint (no licence stated) and, with ,captioner=FILE, ODISE's (non-commercial)",
+    ),
+    "--depth depth_anything_v2:small": (("depth_anything_v2:small",), ""),
+    "--depth depth_anything_v2:metric_indoor": (("depth_anything_v2:metric_indoor",), ""),
+    "--masks similarity": ((), "a category model"),
+    "--masks sam2:tiny": (("sam2:tiny",), ""),
+    "--masks sam:base": (("sam:base",), ""),
+}
+
+
+@dataclass
+class Options:
+    """Options of ``semalign3d doctor``."""
+
+    download: tuple[str, ...] = ()
+    """Weights to download, by the names this command lists (for example dinov2:base) or by hub id."""
+    revision: str = ""
+    """Commit, tag or branch to download instead of the pinned one."""
+
+
+def run(options):
+    for name in options.download:
+        weights = _weights(name)
+        folder = download(weights, options.revision or None)
+        print(f"{name}: {weights.id} is at {folder}")
+    print("\n".join([*_installed(), "", *_devices(), "", *_weight_lines(), "", *_method_lines()]))
+    return 0
+
+
+def _weights(name):
+    if name in KNOWN:
+        return KNOWN[name]
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        return next((w for w in KNOWN.values() if w.id == name), Weights(name, None, 0, "see its page", False))
+    raise InputError(f"no weights are called {name!r}: choose one of {', '.join(KNOWN)}, or give a hub id (owner/name)")
+
+
+def _installed():
+    lines = [f"semalign3d {_version('semalign3d')}, Python {platform.python_version()}, {platform.platform()}"]
+    missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
+    lines.append(f"required packages: {'all present' if not missing else 'MISSING ' + ', '.join(missing) + ' (pip install semalign3d)'}")
+    for name, (extra, purpose) in OPTIONAL.items():
+        present = importlib.util.find_spec(name) is not None
+        hint = f"missing; pip install 'semalign3d[{extra}]'" if extra else "missing"
+        lines.append(f"  {name:14s} {_version(name) if present else hint}: {purpose}")
+    return lines
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(present, version unknown)" if importlib.util.find_spec(package) else "(from the source tree)"
+
+
+def _devices():
+    import torch
+
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return [f"device: cuda ({torch.cuda.get_device_name(0)}, {memory:.0f} GiB); pretrained networks run in half precision"]
+    return [f"device: cpu ({torch.get_num_threads()} threads, torch {torch.__version__}); pretrained networks run in single precision"]
+
+
+def _weight_lines():
+    lines = ["weights (size in single precision; nothing is downloaded unless you ask):"]
+    for name, weights in KNOWN.items():
+        lines.append(f"  {name:32s} {weights.megabytes:6.0f} MB  {weights.licence:24s} {_state(weights)}")
+    lines.append("  to get one:  semalign3d doctor --download NAME     or, for example:")
+    return [*lines, f"    {download_command(KNOWN['dinov2:base'])}"]
+
+
+def _state(weights):
+    try:
+        located = locate(weights, may_download=False)
+    except MissingDependencyError:
+        return "unknown (pip install 'semalign3d[hf]' first)"
+    except MissingWeightsError:
+        return f"missing  {weights.id}"
+    return f"present  {weights.id} revision {located.revision[:12]} sha256 {located.digest()[:12]}"
+
+
+def _method_lines():
+    lines = ["methods and what they need:"]
+    for spelling, (names, more) in METHODS.items():
+        size = sum(KNOWN[name].megabytes for name in names)
+        missing = [name for name in names if not _state(KNOWN[name]).startswith("present")]
+        needs = ", ".join(f"{name} ({KNOWN[name].licence})" for name in names) or "nothing to download"
+        state = "ready" if not missing else f"run: semalign3d doctor --download {' '.join(missing)}"
+        lines.append(f"  {spelling:40s} {size:5.0f} MB: {needs}{'; ' + more if more else ''}")
+        lines.append(f"  {'':40s} {state}")
+    return lines
