@@ -47,12 +47,12 @@ function table(target, head, rows, pick = null) {
 }
 
 // Lines over a common axis: series = [{name, points: [[x, y], ...], colour, marks}]
-function lineChart(target, series, { width = 560, height = 260, x = "", y = "" } = {}) {
+function lineChart(target, series, { width = 560, height = 260, x = "", y = "", xRange = null } = {}) {
   const all = series.flatMap((s) => s.points).filter((p) => p[1] !== null);
   target.replaceChildren();
   if (!all.length) { target.append("nothing to draw"); return; }
   const [left, bottom, top, right] = [58, 34, 10, 14];
-  let [x0, x1] = [Math.min(...all.map((p) => p[0])), Math.max(...all.map((p) => p[0]))];
+  let [x0, x1] = xRange || [Math.min(...all.map((p) => p[0])), Math.max(...all.map((p) => p[0]))];
   let [y0, y1] = [Math.min(...all.map((p) => p[1])), Math.max(...all.map((p) => p[1]))];
   if (x1 === x0) x1 = x0 + 1;
   if (y1 === y0) { y0 -= 0.5; y1 += 0.5; }
