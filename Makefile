@@ -42,7 +42,7 @@ test: setup
 	. scripts/env.sh && python -m pytest $(PYTEST_ARGS)
 
 bench: setup
-	. scripts/env.sh && for script in bench/*.py; do echo "== $$script"; python $$script || exit 1; done
+	. scripts/env.sh && for script in $$(grep -l __main__ bench/*.py); do echo "== $$script"; python $$script || exit 1; done
 
 lint: setup
 	.venv/bin/ruff check .

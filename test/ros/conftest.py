@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "alignment")]
+TEST = Path(__file__).parents[1]
+sys.path[:0] = [str(folder) for folder in (TEST / "ros", TEST / "alignment", TEST.parent / "bench")]
 
 
 class World:
@@ -31,7 +32,7 @@ class World:
         self.parameters = [f"category:={self.model_path}", f"backbone:=standin:{folder}", "masks:=none", "threads:=1", *self._reliable()]
 
     def _reliable(self):
-        from graph import RELIABLE
+        from ros_graph import RELIABLE
 
         return RELIABLE
 
@@ -55,7 +56,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def listener():
-    from graph import Listener
+    from ros_graph import Listener
 
     made = Listener("listener")
     yield made
@@ -65,7 +66,7 @@ def listener():
 @pytest.fixture
 def start(tmp_path):
     """Function that starts a node process; all are ended after the test."""
-    from graph import NodeProcess
+    from ros_graph import NodeProcess
 
     running = []
 

@@ -28,6 +28,12 @@ class LookUpBackbone:
 
 BACKBONES["standin"] = LookUpBackbone
 
+
+def standin(name):
+    """Command of a node that knows this backbone."""
+    return [sys.executable, __file__, name]
+
+
 if __name__ == "__main__":
     from semalign3d_ros.process import run_node
 

@@ -11,13 +11,13 @@ pytest.importorskip("semalign3d_ros.msg", reason="needs the built messages: make
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
-import standin as standin_module  # noqa: E402, F401  (registers the backbone for the library's side of the comparison)
 import torch  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import PoseStamped  # noqa: E402
-from graph import Listener, NodeProcess, executable, other_domain, standin  # noqa: E402
+from ros_graph import Listener, NodeProcess, executable, other_domain  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
+from standin import standin  # noqa: E402  (also registers the backbone, for the library's side of the comparison)
 from std_msgs.msg import Header  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402

@@ -10,8 +10,8 @@ pytest.importorskip("semalign3d_ros.msg", reason="needs the built messages: make
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
-from graph import executable  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
+from ros_graph import executable  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 

@@ -1,4 +1,5 @@
-"""Real nodes in processes of their own, and a listener that waits with deadlines instead of sleeping."""
+"""For the demo, the benchmarks and the tests of the nodes: real nodes in processes of their own, and a listener that waits with
+deadlines instead of sleeping."""
 
 import os
 import signal
@@ -8,10 +9,15 @@ import time
 from pathlib import Path
 
 import rclpy
+from builtin_interfaces.msg import Time
 from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
-ROOT = Path(__file__).parents[2]
-STANDIN = Path(__file__).with_name("standin.py")
+from semalign3d_ros.conversions import array_to_image
+from semalign3d_ros.msg import SemanticKeypoints
+
+ROOT = Path(__file__).parents[1]
 RELIABLE = [f"qos_overrides./semalign3d/{topic}.subscription.reliability:=reliable" for topic in ("image", "camera_info", "depth", "mask")]
 DEADLINE = 60.0  # seconds; generous, because nothing waits for it unless something is broken
 
@@ -24,7 +30,7 @@ def other_domain():
 def node_environment(domain=None):
     """The environment of a node: this one, with the sources in front of what is installed."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS="1", ROS_DOMAIN_ID=str(domain or os.environ["ROS_DOMAIN_ID"]))
+    return dict(os.environ, PYTHONPATH=path, ROS_DOMAIN_ID=str(domain or os.environ["ROS_DOMAIN_ID"]))
 
 
 class NodeProcess:
@@ -58,11 +64,6 @@ def executable(name):
     return [sys.executable, str(ROOT / "scripts" / name)]
 
 
-def standin(name):
-    """Command of a node that knows the backbone ``standin``."""
-    return [sys.executable, str(STANDIN), name]
-
-
 class Listener:
     """A node of the test: publishes and collects messages, and waits until something has become true."""
 
@@ -76,8 +77,12 @@ class Listener:
     def collect(self, message_type, topic):
         """A list that grows with every message of the topic."""
         messages = []
-        self.node.create_subscription(message_type, topic, messages.append, 100)
+        self.subscribe(message_type, topic, messages.append)
         return messages
+
+    def subscribe(self, message_type, topic, callback):
+        """Calls ``callback`` with every message of the topic."""
+        self.node.create_subscription(message_type, topic, callback, 100)
 
     def publisher(self, message_type, topic):
         return self.node.create_publisher(message_type, topic, 10)
@@ -104,3 +109,33 @@ class Listener:
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+
+
+class AlignSession:
+    """A running node align that is asked picture by picture; a context manager."""
+
+    def __init__(self, parameters, log, command=None):
+        self.node = NodeProcess(command or executable("align_node"), [*RELIABLE, *parameters], log)
+        self.listener, self._asked, self._answers = Listener("asker"), 0, {}
+        self.images = self.listener.publisher(Image, "image")
+        self.listener.subscribe(SemanticKeypoints, "keypoints", self._store)
+
+    def __enter__(self):
+        ready = [self.images.get_subscription_count, lambda: self.listener.node.count_publishers("keypoints")]
+        self.listener.wait(lambda: all(count() for count in ready), "waited for the node align", self.node)
+        return self
+
+    def __exit__(self, *_):
+        self.node.stop()
+        self.listener.close()
+
+    def _store(self, message):
+        self._answers[message.header.stamp.nanosec] = message
+
+    def ask(self, rgb):
+        """Publishes a picture and returns the SemanticKeypoints that answer it."""
+        self._asked += 1
+        header = Header(frame_id="camera", stamp=Time(sec=1, nanosec=self._asked))
+        self.images.publish(array_to_image(rgb, "rgb8", header))
+        self.listener.wait(lambda: self._asked in self._answers, "waited for keypoints", self.node)
+        return self._answers.pop(self._asked)
