@@ -14,7 +14,13 @@ def run(options):
     from semalign3d_core.evaluation.runner import evaluate
 
     evaluation = evaluate(options)
-    report = write_report(evaluation)
+    sections = []
+    if options.studies:
+        from semalign3d_core.evaluation.ablation import run_ablation
+
+        write_report(evaluation)  # what is known so far: the rest may take hours
+        sections = run_ablation(evaluation)
+    report = write_report(evaluation, sections)
     print(terminal_table(evaluation.results))
     print(f"\nwritten to {options.output}: results.json predictions.jsonl results.csv pairs.csv {report.name}")
     return 0

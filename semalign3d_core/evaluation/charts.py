@@ -21,6 +21,20 @@ def line_chart(series, x_label, y_label="PCK (%)", y_range=(0, 100)):
     return "\n".join([*parts, "</svg>"])
 
 
+def bar_chart(values, label):
+    """SVG of horizontal bars ``{name: percent}``; a value that is None is left out."""
+    values = {name: value for name, value in values.items() if value is not None}
+    height, start, unit = 24 * len(values) + 30, 270, (WIDTH - 270 - 60) / 100
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">']
+    for index, (name, value) in enumerate(values.items()):
+        y, colour = 24 * index + 4, COLOURS[0 if index == 0 else 5]
+        parts.append(f'<text x="{start - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<rect x="{start}" y="{y}" width="{unit * value:.1f}" height="18" fill="{colour}"/>')
+        parts.append(f'<text x="{start + unit * value + 6:.1f}" y="{y + 14}">{value:.1f}</text>')
+    parts.append(f'<text x="{start}" y="{height - 8}">{escape(label)}</text>')
+    return "\n".join([*parts, "</svg>"])
+
+
 def _scale(x_range, y_range):
     def place(x, y):
         u = LEFT + (x - x_range[0]) / (x_range[1] - x_range[0]) * (WIDTH - LEFT - RIGHT)

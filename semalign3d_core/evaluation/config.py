@@ -59,6 +59,12 @@ class EvaluationConfig:
     """Folder of the cache; nothing means <output>/cache. Runs may share one."""
     gallery: int = 6
     """Pairs per gallery of the report; 0 for none."""
+    ablation: bool = False
+    """Also evaluate semalign3d without each term of its energy (paper, Table 4); table and plot go into the report."""
+    other_backbone: str = ""
+    """Also build models with this backbone, from the split trn, and evaluate those."""
+    training_images: tuple[int, ...] = ()
+    """Also build models from so many images of the split trn each, for example 10 15 25 50, and evaluate those."""
     seed: int = 0
     """Seed of whatever a method draws."""
 
@@ -69,6 +75,11 @@ class EvaluationConfig:
             raise InputError("workers must be at least 1, retries and gallery at least 0")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit must be at least 1, found {self.limit}")
+
+    @property
+    def studies(self):
+        """Whether anything beyond the one evaluation is asked for."""
+        return self.ablation or bool(self.other_backbone) or bool(self.training_images)
 
     @property
     def cache_folder(self):

@@ -138,23 +138,24 @@ def _unit(target, kind):
 
 
 def image_items(pairs):
-    """One :class:`WorkItem` per image that the pairs use, each image once, by category."""
-    records = {}
+    """One :class:`WorkItem` per image and category of pairs that use it, by category."""
+    items = {}
     for pair in pairs:
         for record in (pair.record.source, pair.record.target):
-            records.setdefault((record.category, record.name), record)
-    return [WorkItem(records[key]) for key in sorted(records)]
+            items.setdefault((pair.category, record.category, record.name), WorkItem(pair.category, record))
+    return [items[key] for key in sorted(items)]
 
 
 def match_items(pairs):
     """One :class:`WorkItem` per source image with all its pairs, neighbours in the list sharing a category."""
 
     def source(pair):
-        return pair.record.source.category, pair.record.source.name
+        return pair.category, pair.record.source.category, pair.record.source.name
 
     groups = groupby(sorted(pairs, key=lambda pair: (source(pair), pair.name)), key=source)
     return [_match_item(list(group)) for _, group in groups]
 
 
 def _match_item(pairs):
-    return WorkItem(pairs[0].record.source, tuple(Query(pair.name, pair.record.target, pair.source_points) for pair in pairs))
+    queries = tuple(Query(pair.name, pair.record.target, pair.source_points) for pair in pairs)
+    return WorkItem(pairs[0].category, pairs[0].record.source, queries)

@@ -88,7 +88,7 @@ def _computed(evaluation, pairs):
     """({pair: points}, {pair: problem}) of the configured method."""
     config = evaluation.config
     pairs = [pair for pair in pairs if pair.labels]
-    categories = sorted({record.category for pair in pairs for record in (pair.record.source, pair.record.target)})
+    categories = sorted({pair.category for pair in pairs})
     evaluation.hashes["models"] = model_hashes(config, categories)
     for category in categories[:1]:
         make_matcher(config, category, "cpu")  # an unknown method or preset is found out before any work

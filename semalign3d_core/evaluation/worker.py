@@ -5,6 +5,7 @@ A worker is made from the configuration alone, so that any process of any engine
 
 import dataclasses
 import functools
+import inspect
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -20,14 +21,14 @@ from semalign3d_core.evaluation.providers import CachedBackbone, CachedDepth, Ca
 from semalign3d_core.evidence import gather
 from semalign3d_core.files import sha256_of_arrays
 from semalign3d_core.images import read_image
+from semalign3d_core.providers import parse_spec
 
 IMAGES_IN_MEMORY = 30  # of 11 MB each with 768 channels; SPair-71k has at most 30 test images of a category
 
 
 @dataclass(frozen=True)
 class Query:
-    """One pair of a work item: its name, the target's record, the points to carry over (Q, 2) and, for KAP, further
-    points of the source that the target lacks."""
+    """One pair of a work item: its name, the target's record, and the points (Q, 2) to carry over."""
 
     name: str
     target: object
@@ -36,8 +37,12 @@ class Query:
 
 @dataclass(frozen=True)
 class WorkItem:
-    """One image (``queries`` empty: prepare it) or all pairs of one source image (match them)."""
+    """One image (``queries`` empty: prepare it) or all pairs of one source image (match them).
 
+    category: that of the pairs, whose model is used; of cross-species pairs it is not the image's own
+    """
+
+    category: str
     record: object
     queries: tuple = ()
 
@@ -80,8 +85,10 @@ class Worker:
         self.config = config
         self.device = resolve_device(config.device)
         self.cache = Cache(config.cache_folder)
-        self.backbone = CachedBackbone.wrap(backbones.create(config.backbone, config.dataset), config.backbone, self.cache)
-        self.depth = CachedDepth.wrap(depth.create(config.depth, config.dataset), config.depth, self.cache)
+        spec = on_device(config.backbone, backbones.BACKBONES, self.device)
+        self.backbone = CachedBackbone.wrap(backbones.create(spec, config.dataset), config.backbone, self.cache)
+        spec = on_device(config.depth, depth.DEPTHS, self.device)
+        self.depth = CachedDepth.wrap(depth.create(spec, config.dataset), config.depth, self.cache)
         self.masks = CachedMasks.wrap(masks.create(config.masks, config.dataset), config.masks, self.cache)
         self._matchers, self._images = {}, OrderedDict()
         torch.manual_seed(config.seed)
@@ -93,27 +100,27 @@ class Worker:
             if item.queries:
                 points, failures = self._match(item)
                 return ItemResult(failures, points, counts=dict(self.cache.counts))
-            return ItemResult(digest=self.image(item.record)[2], counts=dict(self.cache.counts))
+            return ItemResult(digest=self.image(item.category, item.record)[2], counts=dict(self.cache.counts))
         except SemAlign3DError as error:
             return ItemResult({"": str(error)}, counts=dict(self.cache.counts))
 
     def matcher(self, category):
         """The (matcher, description) of a category."""
         if category not in self._matchers:
-            self._matchers[category] = make_matcher(self.config, category, self.device)
+            self._matchers = {category: make_matcher(self.config, category, self.device)}  # work comes category by category
         return self._matchers[category]
 
-    def image(self, record):
+    def image(self, category, record):
         """(evidence, what the matcher accepts in its place, digest) of an image; the last few are kept in memory."""
-        key = record.category, record.name
+        key = category, record.category, record.name
         if key not in self._images:
-            self._images[key] = self._load(record)
+            self._images[key] = self._load(category, record)
             while len(self._images) > IMAGES_IN_MEMORY:
                 self._images.popitem(last=False)
         self._images.move_to_end(key)
         return self._images[key]
 
-    def _load(self, record):
+    def _load(self, category, record):
         image = read_image(record.path, record)
         if (image.height, image.width) != (record.height, record.width):
             raise FileFormatError(
@@ -124,10 +131,10 @@ class Worker:
         evidence = gather(image, self.backbone, self.depth, self.masks)  # no annotation of the image: it may be a target
         digest = evidence_digest(evidence)
         evidence = _on_device(dataclasses.replace(evidence, image=None), self.device)
-        return evidence, self._prepared(record, evidence, digest), digest
+        return evidence, self._prepared(category, evidence, digest), digest
 
-    def _prepared(self, record, evidence, digest):
-        matcher, description = self.matcher(record.category)
+    def _prepared(self, category, evidence, digest):
+        matcher, description = self.matcher(category)
         if not hasattr(matcher, "prepare"):
             return evidence
         known = _known(evidence)
@@ -138,14 +145,14 @@ class Worker:
 
     def _match(self, item):
         """({pair: points}, {pair: reason}) of all pairs of one source image, as one entry of the cache."""
-        source, targets, failures = self.image(item.record), {}, {}
+        source, targets, failures = self.image(item.category, item.record), {}, {}
         for query in item.queries:
             try:
-                targets[query.name] = self.image(query.target)
+                targets[query.name] = self.image(item.category, query.target)
             except SemAlign3DError as error:
                 failures[query.name] = str(error)
         queries = [q for q in item.queries if q.name in targets]
-        matcher, description = self.matcher(item.record.category)
+        matcher, description = self.matcher(item.category)
         depends_on = {
             "source": source[2],
             "targets": [targets[q.name][2] for q in queries],
@@ -166,6 +173,14 @@ def resolve_device(name):
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
+
+
+def on_device(spec, registry, device):
+    """The spelling of a provider with ``device=...`` added, where its factory has that option and the user gave none."""
+    family, _, options = parse_spec(spec)
+    factory = registry.get(family)
+    takes_device = factory is not None and "device" in inspect.signature(factory).parameters
+    return f"{spec},device={device}" if takes_device and "device" not in options else spec
 
 
 def _known(evidence):
