@@ -149,6 +149,9 @@ def cloud_error(model, pool, views, data, labels, config):
     template = instances.template(pool.category)
     keypoints = torch.from_numpy(template.complete_keypoints).double()[labels]
     carried = affine_weights(centres, model.shape) @ keypoints
+    if torch.linalg.svdvals(keypoints - keypoints.mean(0))[2] < 1e-3:  # a flat template cannot carry what lies off its plane
+        scale, rotation, shift = similarity_alignment(model.shape, keypoints)
+        carried = scale * centres @ rotation.T + shift
     surface = surface_points(template.vertices, template.faces)
     return 100 * float(np.median(cKDTree(surface).query(carried.numpy())[0]) / torch.cdist(keypoints, keypoints).max())
 

@@ -20,7 +20,7 @@ class EmOptions:
     depth_weight: of the depth in the search of the first poses; bank: rotations searched; shrinkage: of S to isotropic;
     jitter: added to S; outlier: relative reprojection error at which an image's weight is halved."""
 
-    rounds: int = 15
+    rounds: int = 30
     first_steps: int = 6
     steps: int = 3
     start_sd: float = 0.05

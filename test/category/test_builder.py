@@ -1,0 +1,218 @@
+"""build_category and ``semalign3d build`` on small data sets written to disk: outputs, policies, resuming, determinism."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from random_category import random_category
+from safetensors.torch import save_file
+
+from semalign3d_core import backbones, depth, masks
+from semalign3d_core.category.builder import build_category
+from semalign3d_core.category.config import BuildConfig, DataPolicy
+from semalign3d_core.category.dense_cloud import DenseOptions
+from semalign3d_core.category.factor_model import EmOptions
+from semalign3d_core.category.multiview import MultiviewOptions
+from semalign3d_core.category.storage import load_model
+from semalign3d_core.category.views import Providers
+from semalign3d_core.cli import build as build_command
+from semalign3d_core.datasets.folder import FolderDataset
+from semalign3d_core.errors import InputError
+
+SIDE, KEYPOINTS, IMAGES, CHANNELS = 96, 8, 14, 8
+NAMES = [f"k{n}" for n in range(KEYPOINTS)]
+FAST = BuildConfig(
+    calibrate=False,
+    multiview=MultiviewOptions(starts=2, rounds=16, bank_rounds=10, bank=300),
+    em=EmOptions(rounds=8),
+    dense=DenseOptions(points=40),
+)
+
+
+def write_data_set(root, kind="disparity", camera=False):
+    """Keypoints of a random category; mask = box around them; depth = plane through them; features = position in the box."""
+    data, _ = random_category(images=IMAGES, keypoints=KEYPOINTS, seed=1)
+    for folder in ("JPEGImages", "ImageAnnotation", "Segmentation", "Depth", "Features/sim"):
+        (root / folder / "thing").mkdir(parents=True)
+    for n in range(IMAGES):
+        _write_image(root, f"im{n:02d}", data, n, kind, camera)
+    (root / "keypoints.json").write_text(json.dumps({"thing": {"names": NAMES, "flip_permutation": data.flip.tolist()}}))
+    (root / "Features/sim/grid.json").write_text('{"padding": "bottom_right"}')
+    return root
+
+
+def _write_image(root, name, data, n, kind, camera):
+    pixels = ((data.points[n] + 0.5) * SIDE).numpy()
+    seen = data.visible[n].numpy() & (pixels >= 1).all(1) & (pixels <= SIDE - 2).all(1)
+    low, high = pixels[seen].min(0), pixels[seen].max(0)
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
+    mask = (columns >= low[0] - 3) & (columns <= high[0] + 3) & (rows >= low[1] - 3) & (rows <= high[1] + 3)
+    design = np.c_[pixels[seen], np.ones(seen.sum())]
+    plane = np.linalg.lstsq(design, data.inverse[n].numpy()[seen], rcond=None)[0]
+    inverse = 1 + 0.3 * (columns * plane[0] + rows * plane[1] + plane[2])
+    values = inverse if kind == "disparity" else 2 / inverse.clip(0.3)
+    kps = {str(k): [float(v) for v in pixels[k]] if seen[k] else None for k in range(KEYPOINTS)}
+    content = {"kps": kps, "image_width": SIDE, "image_height": SIDE, "bndbox": [*low.tolist(), *high.tolist()]}
+    if camera:
+        content["camera_matrix"] = [[1.4 * SIDE, 0, SIDE / 2], [0, 1.4 * SIDE, SIDE / 2], [0, 0, 1]]
+    (root / f"ImageAnnotation/thing/{name}.json").write_text(json.dumps(content))
+    Image.fromarray(np.full((SIDE, SIDE, 3), 100, np.uint8)).save(root / f"JPEGImages/thing/{name}.jpg")
+    Image.fromarray(mask.astype(np.uint8)).save(root / f"Segmentation/thing/{name}.png")
+    np.savez(root / f"Depth/thing/{name}.npz", depth=values.astype(np.float32), kind=kind)
+    noise = torch.randn(2, CHANNELS, 12, 12, generator=torch.Generator().manual_seed(n))
+    for suffix, features in zip(("", ".flip"), noise, strict=True):
+        save_file({"features": (features + 1).half()}, root / f"Features/sim/thing/{name}{suffix}.safetensors")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_data_set(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture
+def folder(source, tmp_path):
+    return shutil.copytree(source, tmp_path / "set")
+
+
+def build(root, config=FAST, **options):
+    dataset = FolderDataset(root)
+    providers = Providers(backbones.create("precomputed:sim", root), depth.create("precomputed", root), masks.create("precomputed", root))
+    return build_category("thing", dataset.keypoint_spec("thing"), dataset.images("thing"), providers, config, **options)
+
+
+@pytest.fixture(scope="module")
+def built(source):
+    return build(source)
+
+
+def test_model_is_consistent(built):
+    model, report = built
+    assert model.present.all() and model.backbone == "sim" and len(report["images"]) == IMAGES
+    torch.testing.assert_close(model.weights.sum(1), torch.ones(len(model.weights)), atol=1e-4, rtol=0)
+    assert float(torch.cdist(model.shape, model.shape).max()) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(model.shape[list(model.flip_permutation)] * torch.tensor([-1.0, 1, 1]), model.shape, atol=1e-5, rtol=0)
+    assert (model.keypoint_sd >= 0.05).all() and (model.dense_sd >= 0.05).all() and len(model.dense_mu) <= 40
+    assert model.pose_rotations.shape == (2 * IMAGES, 3, 3) and len(model.betas.edge1) > 0 and len(model.betas.vertex) > 0
+    torch.testing.assert_close(model.modes.flatten(1).norm(dim=1), torch.ones(len(model.modes)), atol=1e-4, rtol=0)
+    for value in (model.shape, model.weights, model.dense_features, model.keypoint_features, model.modes, model.betas.edge_beta):
+        assert torch.isfinite(value).all()
+
+
+def test_report_is_json_and_names_what_happened(built):
+    _, report = built
+    text = json.loads(json.dumps(report))
+    assert text["start"] in ("multiview", "disparity") and text["diversity"] > 0
+    assert all(image["reprojection_error_pixels"] < 8 and image["worst_keypoint"] in NAMES for image in text["images"])
+
+
+def test_order_of_images_does_not_matter(built, source):
+    dataset = FolderDataset(source)
+    providers = Providers(
+        backbones.create("precomputed:sim", source), depth.create("precomputed", source), masks.create("precomputed", source)
+    )
+    records = dataset.images("thing")[::-1]
+    model, _ = build_category("thing", dataset.keypoint_spec("thing"), iter(records), providers, FAST)
+    assert torch.equal(model.shape, built[0].shape) and torch.equal(model.dense_features, built[0].dense_features)
+
+
+def test_bad_images_are_skipped_and_counted(folder):
+    (folder / "Depth/thing/im01.npz").write_bytes(b"broken")
+    Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(folder / "Segmentation/thing/im02.png")
+    (folder / "Features/sim/thing/im03.safetensors").unlink()
+    (folder / "Features/sim/thing/im04.flip.safetensors").unlink()
+    path = folder / "ImageAnnotation/thing/im05.json"
+    content = json.loads(path.read_text())
+    first = next(k for k, p in content["kps"].items() if p)
+    content["kps"][first] = [500.0, 10.0]
+    path.write_text(json.dumps(content))
+    model, report = build(folder)
+    assert set(report["skipped_images"]) >= {"im01", "im02", "im03"}
+    assert "im01.npz" in report["skipped_images"]["im01"] and "mask" in report["skipped_images"]["im02"]
+    assert any("im04" in text and "mirror" in text for text in report["warnings"])
+    assert "outside" in report["dropped_keypoints"]["im05"][0]
+    assert torch.isfinite(model.shape).all()
+
+
+@pytest.mark.parametrize("broken", ["Depth/thing/im01.npz", "Features/sim/thing/im01.safetensors"])
+def test_policy_error_names_the_file(folder, broken):
+    from dataclasses import replace
+
+    (folder / broken).unlink()
+    with pytest.raises(FileNotFoundError, match="im01"):
+        build(folder, replace(FAST, policy=DataPolicy(on_bad_image="error")))
+
+
+def test_too_few_images_are_refused_with_counts(folder):
+    for n in range(3, IMAGES):
+        (folder / f"ImageAnnotation/thing/im{n:02d}.json").unlink()
+    with pytest.raises(InputError, match=r"3 usable images.*Images per keypoint: k0 \d"):
+        build(folder)
+
+
+def test_rare_keypoint_becomes_absent(folder):
+    flip = json.loads((folder / "keypoints.json").read_text())["thing"]["flip_permutation"]
+    rare = {KEYPOINTS - 1, flip[KEYPOINTS - 1]}
+    for path in sorted((folder / "ImageAnnotation/thing").glob("*.json")):
+        content = json.loads(path.read_text())
+        content["kps"] = {k: None if int(k) in rare else p for k, p in content["kps"].items()}
+        path.write_text(json.dumps(content))
+    model, report = build(folder)
+    assert report["absent_keypoints"] == [NAMES[k] for k in sorted(rare)]
+    for k in rare:
+        assert not model.present[k] and (model.shape[k] == 0).all() and (model.weights[:, k] == 0).all() and (model.modes[:, k] == 0).all()
+        assert not (model.betas.edge1 == k).any() and not (model.betas.vertex == k).any()
+    assert torch.isfinite(model.keypoint_features).all()
+
+
+def test_interrupted_build_resumes_with_the_same_result(folder, tmp_path, built):
+    class Stop(Exception):
+        pass
+
+    def stop(step, done, total):
+        if step == "reading images" and done == 6:
+            raise Stop
+
+    with pytest.raises(Stop):
+        build(folder, work_folder=tmp_path / "work", progress=stop)
+    kept = sorted((tmp_path / "work").glob("*.safetensors"))
+    assert len(kept) == 6
+    before = kept[0].stat().st_mtime_ns
+    model, _ = build(folder, work_folder=tmp_path / "work")
+    assert kept[0].stat().st_mtime_ns == before
+    assert torch.equal(model.shape, built[0].shape) and torch.equal(model.dense_features, built[0].dense_features)
+
+
+def test_changed_file_is_read_again(folder, tmp_path):
+    build(folder, work_folder=tmp_path / "work")
+    stored = tmp_path / "work/im00.safetensors"
+    before = stored.stat().st_mtime_ns
+    with np.load(folder / "Depth/thing/im00.npz") as old:
+        np.savez(folder / "Depth/thing/im00.npz", depth=old["depth"] * 2, kind="disparity")
+    build(folder, work_folder=tmp_path / "work")
+    assert stored.stat().st_mtime_ns > before
+
+
+def test_metric_depth_and_known_cameras(tmp_path):
+    model, _ = build(write_data_set(tmp_path / "metric", "metric", camera=True))
+    assert float(model.focal[0]) == pytest.approx(1.4, abs=1e-3) and torch.isfinite(model.diameter_metres).all()
+    assert 0.05 < float(model.diameter_metres[0]) < 20
+
+
+def test_command_writes_model_and_report(folder, tmp_path, capsys):
+    preset = tmp_path / "fast.yaml"
+    preset.write_text("calibrate: false\nem: {rounds: 4}\nmultiview: {starts: 2, rounds: 10, bank_rounds: 8}\ndense: {points: 30}\n")
+    options = build_command.Options(folder, ("thing",), tmp_path / "models", "precomputed:sim", preset=str(preset))
+    assert build_command.run(options) == 0
+    assert "thing.safetensors" in capsys.readouterr().out
+    model = load_model(tmp_path / "models/thing.safetensors")
+    report = json.loads((tmp_path / "models/thing.report.json").read_text())
+    assert model.category == "thing" and model.built_from["image_names"][0] == "im00" and report["model_hash"]
+    assert not (tmp_path / "models/.build").exists()
+
+
+def test_max_images_are_spread_over_the_sorted_names(source):
+    records = build_command.training_records(FolderDataset(source), "thing", "trn", 7)
+    assert [r.name for r in records] == [f"im{n:02d}" for n in range(0, 14, 2)]
