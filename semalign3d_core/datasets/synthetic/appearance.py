@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-WAVES = 6
+_WAVES = 6
 
 
 @dataclass(frozen=True)
 class Materials:
-    """M random solid textures.
+    """M random solid textures of W waves.
 
-    first, second: (M, 3) linear RGB;  waves: (M, WAVES, 3) cycles per unit length times 2 pi;  phases, weights: (M, WAVES)
+    first, second: (M, 3) linear RGB;  waves: (M, W, 3) cycles per unit length times 2 pi;  phases, weights: (M, W)
     sharpness: (M,) 0 is plain, large gives hard edges;  threshold: (M,);  gloss: (M,) strength of the highlight;  power: (M,)
     """
 
@@ -30,10 +30,10 @@ class Materials:
 def random_materials(rng, count, unit=1.0):
     """``count`` random textures for surfaces whose coordinates are measured in ``unit`` (a number or (count, 1, 1))."""
     kind = rng.choice(4, size=count, p=(0.35, 0.25, 0.25, 0.15))  # plain, soft noise, hard blotches, stripes
-    direction = rng.normal(size=(count, WAVES, 3))
+    direction = rng.normal(size=(count, _WAVES, 3))
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
-    frequency = np.exp(rng.uniform(np.log(1.0), np.log(7.0), (count, 1, 1))) * np.exp(rng.normal(0, 0.4, (count, WAVES, 1)))
-    weights = np.where((kind == 3)[:, None], np.eye(WAVES)[0], 1 / np.sqrt(WAVES))
+    frequency = np.exp(rng.uniform(np.log(1.0), np.log(7.0), (count, 1, 1))) * np.exp(rng.normal(0, 0.4, (count, _WAVES, 1)))
+    weights = np.where((kind == 3)[:, None], np.eye(_WAVES)[0], 1 / np.sqrt(_WAVES))
     second = _random_colours(rng, count)
     first = _random_colours(rng, count)
     close = rng.random(count) < 0.4
@@ -42,7 +42,7 @@ def random_materials(rng, count, unit=1.0):
         first=first,
         second=second,
         waves=2 * np.pi * frequency * direction / unit,
-        phases=rng.uniform(0, 2 * np.pi, (count, WAVES)),
+        phases=rng.uniform(0, 2 * np.pi, (count, _WAVES)),
         weights=weights,
         sharpness=np.array([0.0, 1.5, 9.0, 7.0])[kind],
         threshold=np.where(kind >= 2, rng.uniform(-0.5, 0.5, count), 0.0),
@@ -91,17 +91,24 @@ def random_light(rng):
     direction = np.array([rng.normal(0, 0.9), -rng.uniform(0.3, 1.5), -rng.uniform(-0.3, 1.2)])
     warm = np.array([1 + rng.normal(0, 0.12), 1.0, 1 + rng.normal(0, 0.15)])
     key = rng.uniform(0.5, 1.3)
-    return Light(direction / np.linalg.norm(direction), key * warm, rng.uniform(0.18, 0.55) * (2 - warm), rng.uniform(0.0, 0.25))
+    direction = (direction / np.linalg.norm(direction)).astype(np.float32)
+    ambient = rng.uniform(0.18, 0.55) * (2 - warm)
+    return Light(direction, (key * warm).astype(np.float32), ambient.astype(np.float32), rng.uniform(0.0, 0.25))
+
+
+def dot(first, second):
+    """Row-wise inner products (N, 1) of (N, 3); much quicker than a sum over the short axis."""
+    return np.einsum("nk,nk->n", first, second)[:, None]
 
 
 def shade(colours, normals, rays, lit, light, gloss, power):
     """Radiance (N, 3): ambient, lamp (where ``lit``) and camera lamp with highlights; normals face the camera, rays are unit."""
     up = 0.75 - 0.25 * normals[:, 1:2]
     cosine = np.clip(normals @ light.direction, 0, None)[:, None] * lit[:, None]
-    facing = np.clip(-(normals * rays).sum(-1, keepdims=True), 0, None)
+    facing = np.clip(-dot(normals, rays), 0, None)
     half = light.direction - rays
-    half /= np.linalg.norm(half, axis=1, keepdims=True) + 1e-9
-    highlight = gloss[:, None] * np.clip((normals * half).sum(-1, keepdims=True), 0, 1) ** power[:, None] * lit[:, None]
+    half /= np.sqrt(dot(half, half)) + np.float32(1e-9)
+    highlight = gloss[:, None] * np.clip(dot(normals, half), 0, 1) ** power[:, None] * lit[:, None]
     return colours * (light.ambient * up + light.colour * cosine + light.camera_lamp * facing) + highlight * light.colour
 
 

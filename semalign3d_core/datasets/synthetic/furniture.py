@@ -140,7 +140,7 @@ def build_tvmonitor(p):
     parts.append(box("vent", "frame", (-0.7 * rear_w, vent_low, zr - 0.01 * p.width), (0.7 * rear_w, vent_high, zr)))
     button = 0.25 * chin
     for number in range(3):
-        x = w - bezel - (2 + 3 * number) * button
+        x = 3 * (number - 1) * button
         parts.append(box(f"button_{number}", "button", (x - button, 0.5 * chin - button, 0), (x + button, 0.5 * chin + button, 0.01)))
     parts += _tv_stand(p, floor, panel)
     base = 0.5 * p.base_width * p.width

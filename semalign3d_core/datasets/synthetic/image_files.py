@@ -4,7 +4,6 @@ import numpy as np
 from PIL import Image
 
 from semalign3d_core.datasets.synthetic.instances import CATEGORIES, generator, template
-from semalign3d_core.errors import InputError
 from semalign3d_core.files import atomic_path, write_json
 
 POSES = ("Frontal", "Left", "Rear", "Right")  # by azimuth; the side of the object that one sees
@@ -49,9 +48,7 @@ def _depth(rendering, task, config):
         return rendering.disparity
     if config.depth_kind == "metric":
         return rendering.depth
-    if config.depth_kind == "depth":
-        return rendering.depth * np.float32(np.exp(generator("depth scale", task.category, task.name, config.seed).normal(0, 1)))
-    raise InputError(f"unknown depth kind {config.depth_kind!r}: choose one of depth, disparity, metric")
+    return rendering.depth * np.float32(np.exp(generator("depth scale", task.category, task.name, config.seed).normal(0, 1)))
 
 
 def annotation(rendering, task, config):

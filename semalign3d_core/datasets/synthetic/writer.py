@@ -18,6 +18,7 @@ from semalign3d_core.datasets.synthetic.instances import CATEGORIES, KEYPOINTS, 
 from semalign3d_core.datasets.synthetic.pairs import write_pairs
 from semalign3d_core.datasets.synthetic.rendering import RenderConfig, sample_rendering
 from semalign3d_core.errors import InputError, choice
+from semalign3d_core.evidence import DEPTH_KINDS
 from semalign3d_core.files import read_json, write_json
 
 SPLITS = ("trn", "val", "test")
@@ -40,6 +41,12 @@ class WriterConfig:
     depth_kind: str = "disparity"
     keypoint_noise: float = 0.0
     render: RenderConfig = field(default_factory=RenderConfig)
+
+    def __post_init__(self):
+        if self.depth_kind not in DEPTH_KINDS:
+            raise InputError(f"unknown depth kind {self.depth_kind!r}: choose one of {', '.join(DEPTH_KINDS)}")
+        if self.keypoint_noise < 0:
+            raise InputError(f"keypoint noise must not be negative, found {self.keypoint_noise}")
 
 
 @dataclass(frozen=True)
