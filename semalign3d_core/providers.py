@@ -37,6 +37,11 @@ def create_provider(kind, registry, spec, **context):
     return factory(argument, **known, **options)
 
 
+def first_line(error):
+    """What an exception says, in one line; its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def require(module, extra):
     """Imports an optional package; :class:`MissingDependencyError` names the extra to install."""
     import importlib

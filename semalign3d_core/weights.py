@@ -13,7 +13,7 @@ from pathlib import Path
 
 from semalign3d_core.errors import MissingWeightsError
 from semalign3d_core.files import sha256_of_file
-from semalign3d_core.providers import require
+from semalign3d_core.providers import first_line, require
 
 DOWNLOAD_VARIABLE = "SEMALIGN3D_DOWNLOAD"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
@@ -170,7 +170,7 @@ def download(weights, revision=None):
         return Path(hub.snapshot_download(weights.id, revision=revision, allow_patterns=list(weights.patterns)))
     except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, errors.HFValidationError, OSError) as error:
         raise MissingWeightsError(
-            f"cannot download {weights.id} (revision {revision}): {str(error).splitlines()[0]}; "
+            f"cannot download {weights.id} (revision {revision}): {first_line(error)}; "
             f"on a machine with access run:  {download_command(weights, revision)}"
         ) from error
 

@@ -16,6 +16,7 @@ from semalign3d_core.backbones.fused import FusedBackbone, to_tokens, unit_norm
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.evidence import FeatureMap
 from semalign3d_core.files import sha256_of_file
+from semalign3d_core.providers import first_line
 
 OFFICIAL_DIMS = (640, 1280, 1280, 768)  # s3, s4, s5 of Stable Diffusion, DINOv2 base
 OFFICIAL_WIDTH = 768
@@ -108,7 +109,7 @@ def read_state(path):
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise FileFormatError(f"{path} holds no plain tensors ({str(error).splitlines()[0]}); download it again") from error
+        raise FileFormatError(f"{path} holds no plain tensors ({first_line(error)}); download it again") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise FileFormatError(f"{path}: expected a dictionary of tensors (a state dict), found {type(state).__name__}")
     return {name: value.detach().float() for name, value in state.items()}

@@ -17,7 +17,7 @@ from semalign3d_core.backbones.precision import choose_device, choose_dtype, pla
 from semalign3d_core.errors import FileFormatError
 from semalign3d_core.evidence import FeatureMap
 from semalign3d_core.image_grid import SquareGrid, resize_pad
-from semalign3d_core.providers import require
+from semalign3d_core.providers import first_line, require
 from semalign3d_core.weights import known_weights, locate
 
 LEVELS = ("s5", "s4", "s3")  # decoder levels 0, 1, 2
@@ -155,7 +155,7 @@ def load_diffusion(argument="", revision=None, device=None, dtype=None, captione
         tokenizer = transformers.CLIPTokenizer.from_pretrained(located.folder, subfolder="tokenizer", local_files_only=True)
         encoder = transformers.CLIPTextModel.from_pretrained(located.folder, subfolder="text_encoder", local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise FileFormatError(f"{located.folder} is not complete in diffusers layout ({reason}); get it again") from error
     text = embed_text(encoder, tokenizer, "")
     described = load_captioner(captioner, device, dtype) if captioner else None

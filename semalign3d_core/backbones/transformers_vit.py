@@ -14,7 +14,7 @@ from semalign3d_core.backbones.precision import choose_device, choose_dtype, pla
 from semalign3d_core.errors import FileFormatError, InputError
 from semalign3d_core.evidence import FeatureMap
 from semalign3d_core.image_grid import CANVAS_CELLS, SquareGrid, resize_pad
-from semalign3d_core.providers import require
+from semalign3d_core.providers import first_line, require
 from semalign3d_core.weights import known_weights, locate
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -117,7 +117,7 @@ def load_transformer(family, argument, revision=None, device=None, dtype=None, c
     try:
         model = transformers.AutoModel.from_pretrained(located.folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise FileFormatError(f"{located.folder} holds no complete vision model ({str(error).splitlines()[0]}); get it again") from error
+        raise FileFormatError(f"{located.folder} holds no complete vision model ({first_line(error)}); get it again") from error
     model = getattr(model, "vision_model", model)  # two-towered models
     device = choose_device(device)
     mean, std = read_normalisation(located.folder)

@@ -11,7 +11,7 @@ from semalign3d_core.backbones.precision import choose_device, choose_dtype, pla
 from semalign3d_core.backbones.transformers_vit import IMAGENET_MEAN, IMAGENET_STD
 from semalign3d_core.errors import FileFormatError, InputError
 from semalign3d_core.evidence import DEPTH_KINDS, DepthMap
-from semalign3d_core.providers import require
+from semalign3d_core.providers import first_line, require
 from semalign3d_core.weights import known_weights, locate
 
 # what the numbers of a model family mean; Depth Anything says it in its configuration
@@ -79,7 +79,7 @@ def load_depth(family, argument, revision=None, device=None, dtype=None, kind=No
     try:
         model = require("transformers", "hf").AutoModelForDepthEstimation.from_pretrained(located.folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise FileFormatError(f"{located.folder} holds no complete depth model ({str(error).splitlines()[0]}); get it again") from error
+        raise FileFormatError(f"{located.folder} holds no complete depth model ({first_line(error)}); get it again") from error
     path = Path(located.folder) / "preprocessor_config.json"
     preprocessing = json.loads(path.read_text()) if path.is_file() else {}
     device = choose_device(device)

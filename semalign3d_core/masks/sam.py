@@ -7,7 +7,7 @@ from PIL import Image
 from semalign3d_core.backbones.precision import choose_device, choose_dtype, place
 from semalign3d_core.backbones.transformers_vit import IMAGENET_MEAN, IMAGENET_STD
 from semalign3d_core.errors import FileFormatError, InputError
-from semalign3d_core.providers import require
+from semalign3d_core.providers import first_line, require
 from semalign3d_core.weights import known_weights, locate
 
 
@@ -93,6 +93,6 @@ def load_sam(family, argument, revision=None, device=None, dtype=None, prompter=
         kind = transformers.SamModel if family == "sam" else transformers.Sam2Model
         model = kind.from_pretrained(located.folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise FileFormatError(f"{located.folder} holds no complete {family} model ({str(error).splitlines()[0]}); get it again") from error
+        raise FileFormatError(f"{located.folder} holds no complete {family} model ({first_line(error)}); get it again") from error
     device = choose_device(device)
     return SamMasks(model, located.digest()[:8], prompter, device, choose_dtype(dtype, device))

@@ -16,12 +16,14 @@ class SimilarityConfig:
     level:    threshold between background and object, from Otsu's threshold (0) to the object's median similarity (1)
     band:     width of the zone around the coarse outline that the picture's colours decide, in cells; 0 leaves it coarse
     side:     longer side in pixels of the picture in which the outline is refined
+    keep:     a refined mask that holds less than this share of the coarse one is not taken
     smallest: masks of a smaller share of the image count as "nothing found"
     """
 
     level: float = 0.55
     band: float = 2.0
     side: int = 160
+    keep: float = 0.5
     smallest: float = 0.0005
 
 
@@ -117,7 +119,7 @@ def refine_by_colour(rgb, mask, config, cells):
     cv2.setRNGSeed(0)  # the colour clusters start at random: the same image must give the same mask
     cv2.grabCut(picture, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
     found = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
-    if (found * small).sum() < 0.4 * small.sum():
+    if (found * small).sum() < config.keep * small.sum():
         return mask
     return cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
 

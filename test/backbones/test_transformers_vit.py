@@ -1,0 +1,182 @@
+"""Vision transformers behind the backbone protocol, on tiny random models of the same classes."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("transformers", reason="needs the extra hf")
+
+from semalign3d_core.backbones.transformers_vit import TransformerBackbone, fix_positions, load_transformer
+from semalign3d_core.errors import FileFormatError, MissingWeightsError
+from semalign3d_core.evaluation.cache import Cache
+from semalign3d_core.evaluation.providers import CachedBackbone
+from semalign3d_core.evidence import ImageInput
+from semalign3d_core.image_grid import CANVAS_SIDE, mirror_points
+from semalign3d_core.images import read_image
+from semalign3d_core.tiny_models import TRANSFORMERS, tiny_transformer
+
+CELLS = 6
+
+
+def picture(height=53, width=37, seed=0):
+    return ImageInput(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def smooth_picture(height, width):
+    rows, columns = np.mgrid[0:height, 0:width]
+    channels = [np.sin(columns / 9 + k) + np.cos(rows / (7 + k)) for k in range(3)]
+    return ImageInput((np.stack(channels, -1) * 60 + 128).astype(np.uint8))
+
+
+def without_positions(family="dinov2"):
+    """A model that does not know where its patches are: moving the patches moves its tokens."""
+    model = tiny_transformer(family)
+    model.embeddings.position_embeddings.data.zero_()
+    return model
+
+
+@pytest.mark.parametrize("family", TRANSFORMERS)
+@pytest.mark.parametrize("size", [(53, 37), (1, 50), (64, 64)])
+def test_unit_norm_features_on_the_canvas(family, size):
+    backbone = TransformerBackbone(tiny_transformer(family), "tiny", CELLS)
+    found = backbone.extract(picture(*size))
+    assert found.values.shape == (backbone.channels, CELLS, CELLS) and found.values.dtype == torch.float32
+    torch.testing.assert_close(found.values.norm(dim=0), torch.ones(CELLS, CELLS))
+    assert (found.grid.height, found.grid.width, found.grid.padding) == (*size, "canvas")
+
+
+def test_the_published_canvas_is_840_pixels_and_60_cells():
+    backbone = TransformerBackbone(tiny_transformer("dinov2", layers=1, width=8), "tiny")
+    assert backbone.prepare(picture().rgb).shape == (3, CANVAS_SIDE, CANVAS_SIDE)
+    assert backbone.extract(picture()).values.shape == (8, 60, 60)
+
+
+@pytest.mark.parametrize("family", TRANSFORMERS)
+def test_tokens_are_those_before_the_final_norm(family):
+    model = tiny_transformer(family)
+    backbone = TransformerBackbone(model, "tiny", CELLS)
+    raw = backbone.raw([picture()])
+    norm = getattr(model, "layernorm", None) or model.norm
+    options = {"interpolate_pos_encoding": True} if family == "vit" else {}
+    with torch.no_grad():
+        output = model(pixel_values=backbone.prepare(picture().rgb)[None], **options).last_hidden_state
+        again = norm(raw.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(again, output[:, -(CELLS**2) :], rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_gives_what_single_images_give():
+    backbone = TransformerBackbone(tiny_transformer(), "tiny", CELLS)
+    images = [picture(seed=s, height=40 + s) for s in range(3)]
+    for image, found in zip(images, backbone.extract_batch(images), strict=True):
+        single = backbone.extract(image)
+        torch.testing.assert_close(found.values, single.values, rtol=1e-4, atol=1e-5)
+        assert found.grid == single.grid
+
+
+def test_shifting_by_a_patch_shifts_the_map():
+    backbone = TransformerBackbone(without_positions(), "tiny", CELLS)
+    side = backbone.patch * CELLS
+    image = picture(side, side)
+    moved = ImageInput(np.roll(image.rgb, (backbone.patch, 2 * backbone.patch), axis=(0, 1)))
+    expected = backbone.extract(image).values.roll((1, 2), dims=(1, 2))
+    torch.testing.assert_close(backbone.extract(moved).values, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size, similar", [((84, 84), 0.9999), ((63, 84), 0.99), ((84, 60), 0.9999), ((53, 37), 0.9)])
+def test_mirroring_mirrors_the_map(size, similar):
+    model = without_positions()
+    kernel = model.embeddings.patch_embeddings.projection.weight
+    kernel.data = (kernel.data + kernel.data.flip(-1)) / 2
+    backbone = TransformerBackbone(model, "tiny", CELLS)
+    image = smooth_picture(*size)
+    # an odd difference of canvas and image moves the mirror image by one canvas pixel, seen in the cells at its border
+    same = backbone.extract(image.mirror()).values.flip(2)
+    assert (same * backbone.extract(image).values).sum(0).min() > similar
+
+
+def test_cells_and_pixels_of_the_mirror_image_agree():
+    grid = TransformerBackbone(tiny_transformer(), "tiny", CELLS).grid(picture(53, 36))
+    pixels = torch.tensor([[3.0, 5.0], [35.0, 52.0]])
+    cells, mirrored = grid.pixel_to_cell(pixels), grid.pixel_to_cell(mirror_points(pixels, 36))
+    torch.testing.assert_close(mirrored[:, 0], CELLS - 1 - cells[:, 0], atol=0.02, rtol=0)  # one canvas pixel is 0.007 cells
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near_single_precision(dtype):
+    single = TransformerBackbone(tiny_transformer(), "tiny", CELLS).extract(picture()).values
+    half = TransformerBackbone(tiny_transformer(), "tiny", CELLS, dtype=dtype).extract(picture()).values
+    assert half.dtype == torch.float32 and (single * half).sum(0).min() > 0.99
+
+
+def test_features_can_be_used_under_autograd():
+    values = TransformerBackbone(tiny_transformer(), "tiny", CELLS).extract(picture()).values
+    weight = torch.ones(values.shape[0], requires_grad=True)
+    torch.einsum("c,chw->", weight, values).backward()
+    assert torch.isfinite(weight.grad).all()
+
+
+def test_a_cache_hit_gives_what_was_computed(tmp_path):
+    backbone = TransformerBackbone(tiny_transformer(), "tiny", CELLS)
+    first = CachedBackbone(backbone, "vit:tiny", Cache(tmp_path)).extract(picture())
+    cache = Cache(tmp_path)
+    second = CachedBackbone(backbone, "vit:tiny", cache).extract(picture())
+    assert cache.counts["features_hits"] == 1 and torch.equal(first.values, second.values) and first.grid == second.grid
+    assert (first.values * backbone.extract(picture()).values).sum(0).min() > 0.999
+
+
+def save(folder, name, array, mode=None, **options):
+    path = folder / name
+    Image.fromarray(array, mode).save(path, **options) if mode else Image.fromarray(array).save(path, **options)
+    return path
+
+
+def test_pictures_of_other_modes_give_the_features_of_what_they_show(tmp_path):
+    backbone = TransformerBackbone(tiny_transformer(), "tiny", CELLS)
+    grey = np.random.default_rng(1).integers(0, 256, (41, 30), dtype=np.uint8)
+    expected = backbone.extract(ImageInput(np.repeat(grey[:, :, None], 3, 2))).values
+    opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees: shown clockwise
+    turned = save(tmp_path, "turned.png", np.ascontiguousarray(np.rot90(grey)), exif=exif)
+    paths = [
+        save(tmp_path, "grey.png", grey),
+        save(tmp_path, "rgba.png", opaque),
+        save(tmp_path, "sixteen.png", grey.astype(np.uint16) * 257),
+        turned,
+    ]
+    for path in paths:
+        torch.testing.assert_close(backbone.extract(read_image(path)).values, expected, msg=str(path.name))
+
+
+def test_positions_are_sampled_as_in_the_original_release():
+    model = tiny_transformer()
+    stored = model.embeddings.position_embeddings.detach().clone()  # 5 x 5
+    fix_positions(model, 10)
+    fixed = model.embeddings.position_embeddings.detach()[:, 1:].reshape(10, 10, -1)
+    assert model.embeddings.position_embeddings.shape == (1, 101, 24)
+    grid = stored[:, 1:].reshape(1, 5, 5, -1).permute(0, 3, 1, 2)
+    # the position of cell (c + 0.5) / scale - 0.5 with scale 10.1 / 5 instead of 10 / 5
+    exact = torch.nn.functional.interpolate(grid, size=(10, 10), mode="bicubic", align_corners=False)[0].permute(1, 2, 0)
+    assert 1e-4 < (fixed - exact).abs().max() < 0.5
+    torch.testing.assert_close(model.embeddings.position_embeddings[:, 0], stored[:, 0])
+
+
+def test_loading_from_a_folder(tmp_path):
+    tiny_transformer().save_pretrained(tmp_path / "model")
+    loaded = load_transformer("vit", str(tmp_path / "model"), cells="6", device="cpu")
+    expected = TransformerBackbone(tiny_transformer(), "x", CELLS).extract(picture()).values
+    torch.testing.assert_close(loaded.extract(picture()).values, expected)
+    assert loaded.name.startswith("dinov2-24@") and loaded.name.endswith("-6")
+
+
+def test_a_folder_without_weights_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileFormatError, match=str(tmp_path)):
+        load_transformer("vit", str(tmp_path))
+
+
+def test_missing_weights_come_with_the_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(MissingWeightsError, match="hf download owner/no-such-model --revision abc"):
+        load_transformer("vit", "owner/no-such-model", revision="abc")
