@@ -26,13 +26,13 @@ class EvaluationConfig:
     limit: int | None = None
     """Only the first so many pairs of each category."""
     method: str = "nearest_neighbour"
-    """nearest_neighbour, window_soft_argmax, semalign3d ..."""
+    """semalign3d, nearest_neighbour, window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose."""
     backbone: str = "compact"
     """family[:argument], for example compact, dinov2:base or precomputed:NAME."""
     depth: str = "none"
     """Depth source: none, precomputed ..."""
     masks: str = "none"
-    """Mask source: none, precomputed ..."""
+    """Mask source: none, precomputed, similarity, sam ...; the last two ask the category model where the object is."""
     models: Path | None = None
     """Folder of category models, for methods that need them; nothing means the shipped ones."""
     preset: str = ""
@@ -43,8 +43,6 @@ class EvaluationConfig:
     """Reference length: the target's object box, its image (longer side each), or what the data set is published with."""
     predictions: Path | None = None
     """Score this file (JSON lines, {"pair", "points"}) instead of running a method."""
-    kap: bool = False
-    """Also keypoint average precision, for methods with similarity maps."""
     on_bad_input: Literal["error", "skip"] = "error"
     """error: stop at the first unusable image, pair or prediction; skip: count it as wrong, list it and go on."""
     engine: Literal["local", "ray"] = "local"

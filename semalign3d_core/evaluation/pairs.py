@@ -8,6 +8,7 @@ import numpy as np
 from semalign3d_core.datasets.selection import category_of, check_categories
 from semalign3d_core.errors import FileFormatError, InputError, SemAlign3DError
 from semalign3d_core.evaluation.worker import Query, WorkItem
+from semalign3d_core.metrics.geometry_subset import geometry_aware
 
 OUTSIDE_TOLERANCE = 0.01  # of the longer image side: annotators click a little outside; further out is an error
 
@@ -19,6 +20,7 @@ class EvaluationPair:
     name, category: of the pair
     labels:  (Q,) keypoint indices;  source_points, target_points: (Q, 2) float32 pixels
     unit:    reference length in pixels of the target
+    confusable: (Q,) bool, keypoints of the geometry-aware subset: a look-alike of theirs is visible in the target
     record:  the :class:`PairRecord`, None where it could not be read
     problem: why the pair cannot be evaluated, "" if it can
     lost_points: how many points then count as wrong: its common keypoints, or where these are unknown all of the category
@@ -30,6 +32,7 @@ class EvaluationPair:
     source_points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     target_points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     unit: float = float("nan")
+    confusable: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     record: object = None
     problem: str = ""
     lost_points: int = 0
@@ -63,7 +66,7 @@ def _read_pair(dataset, config, name, category):
     record = None
     try:
         record = dataset.pair(config.split, name, category)
-        return evaluation_pair(record, category, threshold_kind(dataset, config))
+        return evaluation_pair(record, category, threshold_kind(dataset, config), dataset.geometry_groups(record.source.category))
     except SemAlign3DError as error:
         if config.on_bad_input == "error":
             raise type(error)(f"pair {name}: {error} (--on-bad-input skip counts such pairs as wrong and goes on)") from error
@@ -81,14 +84,19 @@ def threshold_kind(dataset, config):
     return dataset.threshold_kind if config.threshold == "dataset" else config.threshold
 
 
-def evaluation_pair(record, category, kind):
-    """The :class:`EvaluationPair` of a :class:`PairRecord`; raises :class:`InputError` for what cannot be scored."""
+def evaluation_pair(record, category, kind, groups=()):
+    """The :class:`EvaluationPair` of a :class:`PairRecord`; raises :class:`InputError` for what cannot be scored.
+
+    kind: ``bbox`` or ``image``; groups: lists of keypoint labels that look alike
+    """
     labels = common_labels(record)
     source, target = record.source.keypoints[labels], record.target.keypoints[labels]
     for image, points in ((record.source, source), (record.target, target)):
         _check_inside(image, labels, points)
+    seen = (np.isfinite(side.keypoints).all(1) for side in (record.source, record.target))
+    confusable = geometry_aware(groups, *seen)[labels]
     unit = _unit(record.target, kind)
-    return EvaluationPair(record.name, category, tuple(labels), source, target, unit, record, lost_points=len(labels))
+    return EvaluationPair(record.name, category, tuple(labels), source, target, unit, confusable, record, lost_points=len(labels))
 
 
 def common_labels(record):

@@ -18,17 +18,20 @@ from semalign3d_core.image_grid import SquareGrid
 class _Cached:
     """What the cached providers share: the wrapped provider, its spelling on the command line and the cache."""
 
-    def __init__(self, provider, spec, cache):
-        self.provider, self.spec, self.cache = provider, spec, cache
+    def __init__(self, provider, spec, cache, **knows):
+        self.provider, self.spec, self.cache, self.knows = provider, spec, cache, knows
         self.name = getattr(provider, "name", spec)
 
     @classmethod
-    def wrap(cls, provider, spec, cache):
-        """The provider behind the cache; None and precomputed providers as they are."""
-        return provider if provider is None or spec.startswith("precomputed") else cls(provider, spec, cache)
+    def wrap(cls, provider, spec, cache, **knows):
+        """The provider behind the cache; None and precomputed providers as they are.
+
+        knows: what else than the image its results depend on, by name (JSON).
+        """
+        return provider if provider is None or spec.startswith("precomputed") else cls(provider, spec, cache, **knows)
 
     def _depends_on(self, image, **more):
-        return {"provider": self.name, "spec": self.spec, "image": image_hash(image), "mirrored": image.mirrored, **more}
+        return {"provider": self.name, "spec": self.spec, "image": image_hash(image), "mirrored": image.mirrored, **self.knows, **more}
 
 
 class CachedBackbone(_Cached):

@@ -30,6 +30,7 @@ PROTOCOL = {
         "pair_weighted": "mean of per_image weighted by pairs",
         "mean_of_categories_per_point": "plain mean over categories of per_point",
     },
+    "geometry_aware": "pck of keypoints that a look-alike visible in the target can be taken for (of a skipped pair: all, wrong)",
     "pck_dagger": "right, and no other common keypoint of the target is nearer to the prediction; inclusive: with <= in place of <",
     "skipped_pairs": "count as wrong with all their keypoints in pck and pck_dagger; pck_scored_only leaves them out",
     "pairs_without_common_keypoints": "have no score for any method: in no mean, counted as skipped",

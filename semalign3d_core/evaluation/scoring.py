@@ -67,11 +67,14 @@ def summarise(scores, alphas):
         "pck_dagger": _accumulated(scores, alphas, lambda score: score.dagger),
         "pck_dagger_inclusive": _accumulated(scores, alphas, lambda score: score.dagger_inclusive),
     }
+    subset = _accumulated(scores, alphas, lambda score: score.correct if score.problem else score.correct[score.pair.confusable])
     for category, entry in [*summary["per_category"].items(), (None, summary["all"])]:
         chosen = [s for s in scores if category is None or s.pair.category == category]
         for name, variant in [*variants.items(), ("pck_scored_only", only)]:
             place = variant["all"] if category is None else variant["per_category"].get(category, {"pck": None})
             entry[name] = place["pck"]
+        confusable = subset["all"] if category is None else subset["per_category"][category]
+        entry["geometry_aware"] = {key: confusable[key] for key in ("pck", "pairs", "points")}
         entry["without_common_keypoints"] = sum(s.unscorable for s in chosen)
         entry["skipped"] = sum(bool(s.problem) or s.unscorable for s in chosen)
     return summary

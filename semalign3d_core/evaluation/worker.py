@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from semalign3d_core import backbones, depth, masks
+from semalign3d_core.category.storage import find_model, load_model, model_hash
 from semalign3d_core.errors import FileFormatError, SemAlign3DError
 from semalign3d_core.evaluation.cache import Cache
-from semalign3d_core.evaluation.methods import make_matcher
+from semalign3d_core.evaluation.methods import code_hash, make_matcher
 from semalign3d_core.evaluation.packing import pack, unpack
 from semalign3d_core.evaluation.providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest
 from semalign3d_core.evidence import gather
@@ -89,8 +90,7 @@ class Worker:
         self.backbone = CachedBackbone.wrap(backbones.create(spec, config.dataset), config.backbone, self.cache)
         spec = on_device(config.depth, depth.DEPTHS, self.device)
         self.depth = CachedDepth.wrap(depth.create(spec, config.dataset), config.depth, self.cache)
-        self.masks = CachedMasks.wrap(masks.create(config.masks, config.dataset), config.masks, self.cache)
-        self._matchers, self._images = {}, OrderedDict()
+        self._matchers, self._masks, self._images = {}, {}, OrderedDict()
         torch.manual_seed(config.seed)
 
     def run(self, item):
@@ -110,6 +110,17 @@ class Worker:
             self._matchers = {category: make_matcher(self.config, category, self.device)}  # work comes category by category
         return self._matchers[category]
 
+    def masks(self, category):
+        """The mask source; one that knows the object looks for that of a category."""
+        if category not in self._masks:
+            spec, model = on_device(self.config.masks, masks.MASKS, self.device), None
+            if takes(spec, masks.MASKS, "model"):
+                model = load_model(find_model(category, self.config.models))
+            provider = masks.create(spec, self.config.dataset, model, self.backbone)
+            knows = {} if model is None else {"model": model_hash(model), "features": self.config.backbone, "code": code_hash()}
+            self._masks = {category: CachedMasks.wrap(provider, spec, self.cache, **knows)}
+        return self._masks[category]
+
     def image(self, category, record):
         """(evidence, what the matcher accepts in its place, digest) of an image; the last few are kept in memory."""
         key = category, record.category, record.name
@@ -128,7 +139,7 @@ class Worker:
                 "restore the file or the annotation"
             )
         image = dataclasses.replace(image, name=f"{record.category}/{record.name}")
-        evidence = gather(image, self.backbone, self.depth, self.masks)  # no annotation of the image: it may be a target
+        evidence = gather(image, self.backbone, self.depth, self.masks(category))  # no annotation of the image: it may be a target
         digest = evidence_digest(evidence)
         evidence = _on_device(dataclasses.replace(evidence, image=None), self.device)
         return evidence, self._prepared(category, evidence, digest), digest
@@ -177,10 +188,13 @@ def resolve_device(name):
 
 def on_device(spec, registry, device):
     """The spelling of a provider with ``device=...`` added, where its factory has that option and the user gave none."""
-    family, _, options = parse_spec(spec)
-    factory = registry.get(family)
-    takes_device = factory is not None and "device" in inspect.signature(factory).parameters
-    return f"{spec},device={device}" if takes_device and "device" not in options else spec
+    return f"{spec},device={device}" if takes(spec, registry, "device") and "device" not in parse_spec(spec)[2] else spec
+
+
+def takes(spec, registry, parameter):
+    """Whether the factory of a provider has a parameter."""
+    factory = registry.get(parse_spec(spec)[0])
+    return factory is not None and parameter in inspect.signature(factory).parameters
 
 
 def _known(evidence):

@@ -219,3 +219,28 @@ def test_image_threshold(folder, tmp_path):
     side = max(score.pair.record.target.width, score.pair.record.target.height)
     assert score.pair.unit == side
     assert np.array_equal(score.correct, pck_correct(score.points, score.pair.target_points, side, results.config.alpha))
+
+
+def test_geometry_aware_subset_holds_confusable_keypoints_only(folder, tmp_path):
+    evaluation = evaluate(configuration(folder, tmp_path / "out", categories=("car",)))
+    right, count = [], 0
+    for score in evaluation.scores:
+        seen = np.isfinite(score.pair.record.target.keypoints).all(1)
+        expected = [label in (0, 1) and seen[0] and seen[1] for label in score.pair.labels]  # the mirror pair of the category
+        assert score.pair.confusable.tolist() == expected
+        right += score.correct[expected, 2].tolist()
+        count += any(expected)
+    found = evaluation.results["per_category"]["car"]["geometry_aware"]
+    assert found["points"] == len(right) > 0 and found["pairs"] == count
+    assert found["pck"]["0.1"]["per_point"] == pytest.approx(100 * np.mean(right))
+
+
+def test_masks_that_ask_the_category_model(folder, tmp_path, monkeypatch):
+    from test_semalign3d_runs import tiny_model
+
+    from semalign3d_core.category.storage import save_model
+
+    for category in ("car", "chair"):
+        save_model(tiny_model(category), tmp_path / "models" / f"{category}.safetensors")
+    results = evaluate(configuration(folder, tmp_path / "out", masks="similarity", models=tmp_path / "models")).results
+    assert results["cache"]["masks_computed"] == 8 and results["all"]["skipped"] == 0
