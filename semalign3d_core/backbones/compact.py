@@ -58,6 +58,10 @@ class CompactNet(nn.Module):
         self.head = nn.Conv2d(levels[0], channels, 1)
 
     def forward(self, image):
+        return nn.functional.normalize(self.head(self.trunk(image)), dim=1)
+
+    def trunk(self, image):
+        """What the head reads, (B, widths[1], 60, 60)."""
         x = self.stem((image - 0.5) / 0.25)
         levels = []
         for index, block in enumerate(self.blocks):
@@ -67,7 +71,7 @@ class CompactNet(nn.Module):
         for index in reversed(range(len(self.lateral))):
             x = nn.functional.interpolate(self.lateral[index](x), size=levels[index].shape[-2:], mode="bilinear", align_corners=False)
             x = self.refine[index](x + levels[index])
-        return nn.functional.normalize(self.head(x), dim=1)
+        return x
 
 
 class CompactBackbone:

@@ -1,18 +1,18 @@
 """Training of the embedded backbone: dense correspondences between different instances of the synthetic categories.
 
-Every pixel of a rendered object knows its place on the category's template (canonical coordinates). Pixels of two
-different instances at the same place are positives, weighted by how near they are; all other places of the category,
-other categories and backgrounds are negatives (InfoNCE with soft targets).
+Every pixel of a rendered object knows its place on the category's template (canonical coordinates), which is the same for
+all instances. A feature shall be near the embedding of its place, which is learned with it, and far from the embeddings of other
+places, other categories and the background (InfoNCE with soft targets).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from semalign3d_core.backbones.compact import CompactNet
-from semalign3d_core.errors import InputError
+from semalign3d_core.backbones.compact import INPUT_SIDE, CompactNet
 from semalign3d_core.files import atomic_path
 from semalign3d_core.training.checkpoint import load_checkpoint, save_checkpoint
 from semalign3d_core.training.samples import SampleSet
@@ -24,10 +24,12 @@ class CompactTraining:
 
     categories: tuple = ("bottle", "mug", "chair", "car", "aeroplane", "tvmonitor")
     images: int = 2400  # rendered once, all categories together
-    steps: int = 1500
-    per_category: int = 2  # images of each category in a step
-    points: int = 96  # object pixels drawn per image
-    background_points: int = 32
+    coarse_steps: int = 1800  # first steps at half the resolution, where the network sees four times as many pictures
+    coarse_per_category: int = 4  # images of each category in a coarse step
+    steps: int = 2600  # all steps
+    per_category: int = 2  # images of each category in a step at full resolution
+    points: int = 64  # object cells drawn per image
+    background_points: int = 24
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     temperature: float = 0.07
@@ -35,6 +37,16 @@ class CompactTraining:
     channels: int = 64
     checkpoint_every: int = 100
     seed: int = 0
+
+
+class TrainedModel(nn.Module):
+    """Everything that is trained: the network that is kept, and the embedding of the surfaces that is not."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.network = CompactNet(config.channels).to(memory_format=torch.channels_last)
+        self.surface = SurfaceEmbedding(len(config.categories), config.channels)
+        self.place = nn.Conv2d(self.network.head.in_channels, len(config.categories) + 4, 1)
 
 
 def train_compact(config, samples_folder, checkpoint, workers=2, quiet=False):
@@ -45,19 +57,19 @@ def train_compact(config, samples_folder, checkpoint, workers=2, quiet=False):
     """
     samples = SampleSet.render(samples_folder, config.categories, config.images, config.seed, workers, quiet)
     torch.manual_seed(config.seed)
-    network = CompactNet(config.channels).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    first = load_checkpoint(checkpoint, network, optimiser)
-    network.train()
+    model = TrainedModel(config)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    first = load_checkpoint(checkpoint, model, optimiser)
+    model.train()
     with tqdm(total=config.steps, initial=first, desc="train compact", disable=quiet) as bar:
         for step in range(first, config.steps):
             set_learning_rate(optimiser, config, step)
-            loss = training_step(network, optimiser, samples, config, step)
+            loss = training_step(model, optimiser, samples, config, step)
             bar.set_postfix(loss=f"{loss:.3f}")
             bar.update()
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                save_checkpoint(checkpoint, network, optimiser, step + 1)
-    return network.eval()
+                save_checkpoint(checkpoint, model, optimiser, step + 1)
+    return model.network.eval()
 
 
 def set_learning_rate(optimiser, config, step):
@@ -68,16 +80,23 @@ def set_learning_rate(optimiser, config, step):
         group["lr"] = config.learning_rate * float(factor)
 
 
-def training_step(network, optimiser, samples, config, step):
+def training_step(model, optimiser, samples, config, step):
     """One optimisation step; returns the loss. Its randomness depends on the seed and the step alone."""
     generator = np.random.default_rng((config.seed, step))
-    images, canonical, labels = samples.batch(config.per_category, generator)
-    features = network(images.to(memory_format=torch.channels_last))
-    points = draw_points(features, canonical, labels, config, generator)
-    loss = contrastive_loss(*points, config.temperature, config.tolerance)
+    coarse = step < config.coarse_steps
+    count, side = (config.coarse_per_category, INPUT_SIDE // 2) if coarse else (config.per_category, INPUT_SIDE)
+    images, canonical, labels = samples.batch(count, generator, side)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trunk = model.network.trunk(images.to(memory_format=torch.channels_last))
+    trunk = trunk.float()
+    features = nn.functional.normalize(model.network.head(trunk), dim=1)
+    descriptors, coordinates, categories = draw_points(features, canonical, labels, config, generator)
+    keys = model.surface(coordinates, categories)
+    loss = contrastive_loss(descriptors, keys, coordinates, categories, config.temperature, config.tolerance)
+    loss = loss + place_loss(model.place(trunk), canonical, labels)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()
     return float(loss.detach())
 
@@ -86,10 +105,10 @@ def draw_points(features, canonical, labels, config, generator):
     """Draws object and background cells of every image.
 
     features (B, C, H, W); canonical (B, H, W, 3), NaN off the object; labels (B,) category index.
-    Returns descriptors (N, C), coordinates (N, 3), category (N,) with -1 for background, image (N,).
+    Returns descriptors (N, C), coordinates (N, 3), category (N,) with -1 for background.
     """
     flat = features.flatten(2).transpose(1, 2)
-    descriptors, coordinates, categories, images = [], [], [], []
+    descriptors, coordinates, categories = [], [], []
     for index, label in enumerate(labels):
         places = canonical[index].reshape(-1, 3)
         on_object = ~torch.isnan(places[:, 0])
@@ -98,30 +117,51 @@ def draw_points(features, canonical, labels, config, generator):
             descriptors.append(flat[index, chosen])
             coordinates.append(places[chosen].nan_to_num())
             categories.append(torch.where(on_object[chosen], int(label), -1))
-            images.append(torch.full((len(chosen),), index))
-    return torch.cat(descriptors), torch.cat(coordinates), torch.cat(categories), torch.cat(images)
+    return torch.cat(descriptors), torch.cat(coordinates), torch.cat(categories)
 
 
-def contrastive_loss(descriptors, coordinates, categories, images, temperature, tolerance):
-    """Cross entropy between soft positives and the softmax of similarities, over object points as queries.
+class SurfaceEmbedding(nn.Module):
+    """Embeds places of the templates where the network's features of those places shall lie; used in training only.
 
-    Keys are all points except the object points of the query's own image (its background stays as negatives). The target of a query is
-    proportional to ``exp(-d^2 / 2 tolerance^2)`` over keys of its category, d in template diameters; queries whose nearest positive
-    is farther than 3 tolerances are left out (the part is missing or hidden in the other images).
+    forward: coordinates (N, 3), categories (N,) with -1 for background -> (N, channels), unit norm.
+    Source: continuous surface embeddings (Neverova et al., NeurIPS 2020), with a coordinate network in place of a table.
     """
-    query = categories >= 0
-    logits = descriptors[query] @ descriptors.T / temperature
-    same_category = categories[query][:, None] == categories[None]
-    own = images[query][:, None] == images[None]
-    distance2 = torch.cdist(coordinates[query], coordinates).square()
-    positive = torch.where(same_category & ~own, torch.exp(-distance2 / (2 * tolerance**2)), 0.0)
-    usable = positive.amax(1) > np.exp(-4.5)
-    if not usable.any():
-        raise InputError("no two images of a batch show the same part: render more images or raise the tolerance")
-    logits = logits.masked_fill(own & same_category, float("-inf"))[usable]
-    target = positive[usable] / positive[usable].sum(1, keepdim=True)
-    log_probability = torch.log_softmax(logits, dim=1).masked_fill(target == 0, 0.0)  # 0 * -inf otherwise
-    return -(target * log_probability).sum(1).mean()
+
+    def __init__(self, categories, channels, frequencies=32, width=128):
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(3, frequencies) * 6)
+        self.code = nn.Embedding(categories + 1, width)
+        self.place = nn.Linear(2 * frequencies, width)
+        self.output = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, channels))
+
+    def forward(self, coordinates, categories):
+        phase = coordinates @ self.frequencies
+        place = self.place(torch.cat([phase.sin(), phase.cos()], dim=1)) * (categories >= 0)[:, None]
+        return nn.functional.normalize(self.output(place + self.code(categories + 1)), dim=1)
+
+
+def contrastive_loss(descriptors, keys, coordinates, categories, temperature, tolerance):
+    """Cross entropy between soft positives and the softmax of the similarities of features to embedded places.
+
+    descriptors, keys (N, C) unit; coordinates (N, 3); categories (N,), -1 for background. The target of a feature is proportional to
+    ``exp(-d^2 / 2 tolerance^2)`` over the places of its own category, d in template diameters; a background feature's over all background.
+    """
+    log_probability = torch.log_softmax(descriptors @ keys.T / temperature, dim=1)
+    distance2 = torch.cdist(coordinates, coordinates).square()
+    target = torch.exp(-distance2 / (2 * tolerance**2)) * (categories[:, None] == categories[None])
+    return -(target / target.sum(1, keepdim=True) * log_probability).sum(1).mean()
+
+
+def place_loss(output, canonical, labels):
+    """Category and place of every cell, asked directly: it carries the first steps, in which similarities say little.
+
+    output (B, 3 + categories + 1, H, W): coordinates, then logits with the background first; canonical (B, H, W, 3); labels (B,).
+    """
+    on_object = ~torch.isnan(canonical[..., 0])
+    category = torch.where(on_object, labels[:, None, None] + 1, 0)
+    classes = nn.functional.cross_entropy(output[:, 3:], category)
+    error = nn.functional.smooth_l1_loss(output[:, :3].movedim(1, -1)[on_object], canonical[on_object], beta=0.05)
+    return classes + 5 * error
 
 
 def save_network(network, path, name, config):

@@ -3,6 +3,7 @@
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -46,29 +47,50 @@ class SampleSet:
             labels.append(np.full(len(pictures[-1]), categories.index(category)))
         return cls(np.concatenate(pictures), np.concatenate(canonical), np.concatenate(labels))
 
-    def batch(self, per_category, generator):
-        """Draws ``per_category`` samples of every category, half of them mirrored.
+    def batch(self, per_category, generator, side=INPUT_SIDE):
+        """Draws ``per_category`` samples of every category, cropped, half of them mirrored, and with changed colours.
 
-        Returns images (B, 3, 240, 240) float in [0, 1], canonical (B, 60, 60, 3) float32 and labels (B,).
+        Returns images (B, 3, side, side) float in [0, 1], canonical (B, side / 4, side / 4, 3) float32 and labels (B,).
         """
         categories = np.unique(self.labels)
         chosen = np.concatenate([generator.choice(np.flatnonzero(self.labels == c), per_category, replace=False) for c in categories])
-        pictures = self.pictures[chosen].astype(np.float32) / 255
-        canonical = self.canonical[chosen].astype(np.float32)
+        views = [random_crop(self.pictures[index], self.canonical[index], side, generator) for index in chosen]
+        pictures = np.stack([picture for picture, _ in views])
+        canonical = np.stack([places for _, places in views]).astype(np.float32)
         for index in np.flatnonzero(generator.random(len(chosen)) < 0.5):
             pictures[index] = pictures[index, :, ::-1]
             canonical[index] = canonical[index, :, ::-1] * np.array([-1, 1, 1], np.float32)
-        pictures = change_colours(pictures, generator)
-        return torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()), torch.from_numpy(canonical), torch.from_numpy(self.labels[chosen])
+        images = change_colours(torch.from_numpy(pictures).movedim(3, 1), generator)
+        return images, torch.from_numpy(canonical), torch.from_numpy(self.labels[chosen])
+
+
+def random_crop(picture, canonical, side, generator):
+    """A random square window of 0.75 to 1.1 picture sides, resized to ``side``: its picture and the places of its cells."""
+    whole = len(picture)
+    window = whole * generator.uniform(0.75, 1.1)
+    left, top = generator.uniform(min(0, whole - window), max(0, whole - window), 2)
+    step = window / side  # pixels of the whole picture per pixel of the window
+    small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) if side < whole else picture
+    ratio = side / whole
+    transform = np.array([[step * ratio, 0, (left + step / 2) * ratio - 0.5], [0, step * ratio, (top + step / 2) * ratio - 0.5]])
+    view = cv2.warpAffine(small, transform, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=(128, 128, 128))
+    cell = whole // len(canonical)
+    centres = (np.arange(side // cell) * cell + cell / 2) * step - 0.5
+    columns, rows = (np.round((centres + start - cell // 2) / cell).astype(int) for start in (left, top))
+    places = canonical[np.clip(rows, 0, len(canonical) - 1)][:, np.clip(columns, 0, len(canonical) - 1)].copy()
+    places[(rows < 0) | (rows >= len(canonical))] = np.nan
+    places[:, (columns < 0) | (columns >= len(canonical))] = np.nan
+    return view, places
 
 
 def change_colours(pictures, generator):
-    """Random brightness, contrast, tint and noise per picture (B, h, w, 3) in [0, 1]: colours carry no meaning."""
+    """Random brightness, contrast, tint and noise per picture (B, 3, h, w) uint8: colours carry no meaning. Returns [0, 1] floats."""
     count = len(pictures)
-    contrast = generator.uniform(0.6, 1.4, (count, 1, 1, 1))
-    tint = generator.normal(0, 0.06, (count, 1, 1, 3)) + generator.normal(0, 0.08, (count, 1, 1, 1))
-    noise = generator.normal(0, 1, pictures.shape) * generator.uniform(0, 0.03, (count, 1, 1, 1))
-    return np.clip((pictures - 0.5) * contrast + 0.5 + tint + noise, 0, 1).astype(np.float32)
+    contrast = torch.from_numpy(generator.uniform(0.6, 1.4, (count, 1, 1, 1))).float() / 255
+    tint = torch.from_numpy(generator.normal(0, 0.06, (count, 3, 1, 1)) + generator.normal(0, 0.08, (count, 1, 1, 1))).float()
+    level = torch.from_numpy(generator.uniform(0, 0.03, (count, 1, 1, 1))).float()
+    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(int(generator.integers(2**31))))
+    return ((pictures.float() - 127.5) * contrast + 0.5 + tint + noise * level).clamp(0, 1)
 
 
 def _render_chunk(job):
@@ -80,7 +102,7 @@ def _render_chunk(job):
     for index in range(start, stop):
         # Every instance is seen twice, so that there are pairs of views as well as pairs of instances.
         rendering = sample_rendering(category, instance_seed=seed * 100_000 + index // 2, view_seed=seed * 100_000 + index, size=INPUT_SIDE)
-        pictures.append(rendering.rgb)
+        pictures.append(rendering.image)
         canonical.append(rendering.canonical[cell // 2 :: cell, cell // 2 :: cell].astype(np.float16))
     with atomic_path(path) as temporary:
         np.savez(temporary, pictures=np.stack(pictures), canonical=np.stack(canonical))
