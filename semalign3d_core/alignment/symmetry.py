@@ -9,8 +9,8 @@ from semalign3d_core.geometry import rotation_from_vector
 
 ANGLES = (-135, -90, -45, 45, 90, 135, 180)  # degrees
 IMAGES = 12
-FREE_SHARE = 0.25  # of the loss by turning about the stiffest axis, below which an axis is free
-FREE_LOSS = 0.12  # largest relative loss of the dense term about a free axis
+FREE_SHARE = 0.18  # of the loss by turning about the stiffest axis, below which an axis is free
+FREE_LOSS = 0.09  # largest relative loss of the dense term about a free axis
 
 
 def undetermined_axis_of(aligner, evidences):
