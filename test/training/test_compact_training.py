@@ -140,7 +140,8 @@ def test_batches_keep_pictures_and_places_together(samples):
             known = ~torch.isnan(places[..., 0])
             for picture, marked, place in zip(bright, known, places, strict=True):
                 lit = picture > 0.75 * picture.max() + 0.25 * picture.min()  # borders are grey
-                assert (lit & marked).sum() > 0.85 * (lit | marked).sum()
+                assert torch.allclose(lit.nonzero().float().mean(0), marked.nonzero().float().mean(0), atol=0.6)
+                assert (lit & marked).sum() > 0.6 * (lit | marked).sum()  # a block of 10 x 10 cells, each side known to half a cell
                 values = place[marked]
                 assert torch.allclose(values.abs(), torch.tensor([0.25, 0.1, 0.2]).expand_as(values), atol=1e-3)
                 signs.add(float(values[0, 0].sign()))
