@@ -19,7 +19,7 @@ from semalign3d_ros.msg import SemanticKeypoints
 
 ROOT = Path(__file__).parents[1]
 RELIABLE = [f"qos_overrides./semalign3d/{topic}.subscription.reliability:=reliable" for topic in ("image", "camera_info", "depth", "mask")]
-DEADLINE = 60.0  # seconds; generous, because nothing waits for it unless something is broken
+DEADLINE = 180.0  # seconds; generous, because nothing waits for it unless something is broken
 
 
 def other_domain():

@@ -12,4 +12,5 @@ case $- in
   *u*) set +u; . "$_root/install/setup.bash"; set -u ;;
   *) . "$_root/install/setup.bash" ;;
 esac
+export PYTHONPATH="$_root${PYTHONPATH:+:$PYTHONPATH}" # what is edited here counts at once, not what was last installed
 unset _root

@@ -15,7 +15,7 @@ import torch  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import PoseStamped  # noqa: E402
-from ros_graph import Listener, NodeProcess, executable, other_domain  # noqa: E402
+from ros_graph import DEADLINE, Listener, NodeProcess, executable, other_domain  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
 from standin import standin  # noqa: E402  (also registers the backbone, for the library's side of the comparison)
 from std_msgs.msg import Header  # noqa: E402
@@ -293,7 +293,7 @@ def test_services_change_the_category_and_refuse_a_wrong_one(world, shared):
 def test_the_node_refuses_to_start_without_a_traceback_and_says_what_to_do(world, start, parameters, named):
     name = parameters[0].partition(":=")[0]
     node = start(standin("align_node"), [p for p in world.parameters if not p.startswith(f"{name}:=")] + parameters)
-    assert node.process.wait(60) == 1
+    assert node.process.wait(DEADLINE) == 1
     assert named in node.output() and "Traceback" not in node.output()
 
 
@@ -318,5 +318,5 @@ def catches_termination(process_id):
 def test_the_shipped_executable_names_a_missing_build(start, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "")  # the sources alone, without what colcon built
     node = start(executable("align_node"))
-    assert node.process.wait(60) == 1
+    assert node.process.wait(DEADLINE) == 1
     assert "colcon build" in node.output() and "Traceback" not in node.output()

@@ -11,7 +11,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
-from ros_graph import executable  # noqa: E402
+from ros_graph import DEADLINE, executable  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
@@ -137,5 +137,5 @@ def test_a_source_that_cannot_be_used_ends_with_a_message(start, tmp_path, param
     cv2.imwrite(str(tmp_path / "a.png"), pictures(1)[0])
     parameters = [p.format(file=tmp_path / "file.bin", folder=tmp_path) for p in parameters]
     node = start(executable("image_source_node"), parameters)
-    assert node.process.wait(60) == 1
+    assert node.process.wait(DEADLINE) == 1
     assert named in node.output() and "Traceback" not in node.output()

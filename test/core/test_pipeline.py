@@ -1,0 +1,135 @@
+"""The pipeline that node and command line share: demonstrations, what replaces the providers, and what does not fit."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semalign3d_core.alignment.aligner import Aligner
+from semalign3d_core.camera import PinholeCamera
+from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.evidence import DepthMap, ImageInput
+from semalign3d_core.pipeline import Demonstration, Pipeline, load_demonstration
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
+from simulated_category import SimulatedCategory  # noqa: E402
+
+PICTURE = np.zeros((240, 240, 3), np.uint8)
+
+
+class OneImage:
+    """A backbone, segmenter and depth source that knows one simulated image; counts how often it is asked for a mask or depth."""
+
+    name, channels = "simulated", 48
+
+    def __init__(self, truth):
+        self.evidence, self.asked = truth.evidence, 0
+
+    def extract(self, image):
+        return self.evidence.features
+
+    def segment(self, image, box=None, points=None):
+        self.asked += 1
+        return self.evidence.mask
+
+    def estimate(self, image):
+        self.asked += 1
+        return self.evidence.depth
+
+
+@pytest.fixture(scope="module")
+def category():
+    return SimulatedCategory("chair", noise=0.3)
+
+
+@pytest.fixture(scope="module")
+def model(category):
+    return category.model()
+
+
+@pytest.fixture(scope="module")
+def aligner(model):
+    return Aligner(model)
+
+
+def test_what_is_given_replaces_the_providers(category, model, aligner):
+    truth = category.image(3)
+    provider = OneImage(truth)
+    pipeline = Pipeline(model, provider, aligner, provider, provider)
+    camera = PinholeCamera.from_pixels(truth.evidence.camera.matrix_pixels(), 240, 240)
+    depth = DepthMap(truth.evidence.depth.values * 2, "disparity")
+    result = pipeline.process(ImageInput(PICTURE), camera=camera, depth=depth, mask=truth.evidence.mask)
+    assert provider.asked == 0 and result.matches is None
+    assert result.evidence.depth is depth and result.evidence.camera is camera
+    torch.testing.assert_close(result.alignment.camera.focal, camera.focal)  # a measured focal length is not optimised
+    pipeline.process(ImageInput(PICTURE))
+    assert provider.asked == 2
+
+
+def test_an_empty_mask_is_no_mask(category, model, aligner):
+    pipeline = Pipeline(model, OneImage(category.image(3)), aligner)
+    assert pipeline.process(ImageInput(PICTURE), mask=torch.zeros(240, 240, dtype=torch.bool)).evidence.mask is None
+
+
+def test_points_of_the_demonstration_come_back_to_themselves(category, model, aligner):
+    truth = category.image(3)
+    points = truth.keypoints[truth.visible].numpy()
+    demonstration = Demonstration(ImageInput(PICTURE), tuple(f"p{i}" for i in range(len(points))), points)
+    pipeline = Pipeline(model, OneImage(truth), aligner, demonstration=demonstration)
+    assert pipeline.demonstration_alignment.found
+    matches = pipeline.process(ImageInput(PICTURE)).matches
+    distance = np.linalg.norm(matches.points.numpy() - points, axis=1)
+    assert np.median(distance) < 0.03 * 240, distance
+    assert matches.points_3d.shape == (len(points), 3)
+
+
+def test_a_model_of_another_backbone_is_refused(category, model, aligner):
+    provider = OneImage(category.image(0))
+    provider.name = "another"
+    with pytest.raises(InputError, match="built with the backbone 'simulated', not with 'another'"):
+        Pipeline(model, provider, aligner)
+
+
+def write(folder, text):
+    Image.fromarray(PICTURE[:20, :30]).save(folder / "a.png")
+    path = folder / "demonstration.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_demonstration_file_is_read_relative_to_itself(tmp_path):
+    demonstration = load_demonstration(write(tmp_path, "image: a.png\npoints:\n  cap: [12, 3.5]\n  7: [0, 19]\n"))
+    assert demonstration.labels == ("cap", "7") and demonstration.image.rgb.shape == (20, 30, 3)
+    np.testing.assert_array_equal(demonstration.points, np.array([[12, 3.5], [0, 19]], np.float32))
+
+
+def test_the_shipped_example_can_be_read():
+    demonstration = load_demonstration(Path(__file__).parents[2] / "config" / "demonstration_example.yaml")
+    assert len(demonstration.labels) == 4 and demonstration.image.width == 256
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("image: a.png\n", "exactly the keys image"),
+        ("image: a.png\npoints: {cap: [1, 2]}\ncolour: red\n", "exactly the keys image"),
+        ("image: a.png\npoints: {}\n", "points is empty"),
+        ("image: a.png\npoints: {cap: [1, 99]}\n", "inside the 30 x 20 pixels"),
+        ("image: a.png\npoints: {cap: [.nan, 1]}\n", "inside the 30 x 20 pixels"),
+        ("image: a.png\npoints: {cap: here}\n", "inside the 30 x 20 pixels"),
+        ("image: [", "not valid YAML"),
+    ],
+)
+def test_demonstration_files_with_mistakes_say_which(tmp_path, text, problem):
+    with pytest.raises(FileFormatError, match=problem):
+        load_demonstration(write(tmp_path, text))
+
+
+def test_a_demonstration_that_names_no_picture(tmp_path):
+    with pytest.raises(MissingFileError, match="b.png"):
+        load_demonstration(write(tmp_path, "image: b.png\npoints: {cap: [1, 2]}\n"))
+    with pytest.raises(MissingFileError, match="nowhere.yaml"):
+        load_demonstration(tmp_path / "nowhere.yaml")
