@@ -5,7 +5,8 @@
     python bench/synth.py --sheet sheet.png     # also a contact sheet with masks and keypoints, for a person to look at
 
 Images per second are wall time of the whole writer (rendering, files, start of the processes), so they depend on what else the
-machine does; CPU seconds per image in the table are those of one rendering in this process. Red keypoints are left, blue ones right, green ones neither.
+machine does; CPU seconds per image in the table are those of one rendering in this process. Red keypoints are left, blue
+ones right, green ones neither.
 """
 
 import argparse
