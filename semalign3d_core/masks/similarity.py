@@ -23,7 +23,7 @@ class SimilarityConfig:
     level: float = 0.55
     band: float = 2.0
     side: int = 160
-    keep: float = 0.5
+    keep: float = 0.4
     smallest: float = 0.0005
 
 
@@ -116,6 +116,8 @@ def refine_by_colour(rgb, mask, config, cells):
     if small.all() or small.sum() < 30 or not (labels == cv2.GC_BGD).any():  # too few pixels for colour models
         return mask
     picture = cv2.resize(np.ascontiguousarray(rgb), size, interpolation=cv2.INTER_AREA)
+    if picture[(labels == cv2.GC_PR_FGD) | (labels == cv2.GC_PR_BGD)].std(axis=0).max() < 4:  # grey levels: no edge to find
+        return mask
     cv2.setRNGSeed(0)  # the colour clusters start at random: the same image must give the same mask
     cv2.grabCut(picture, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
     found = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)

@@ -1,0 +1,122 @@
+"""Pose alignment by the instance matching distance, and pose votes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from semalign3d_core.camera import PinholeCamera
+from semalign3d_core.errors import InputError
+from semalign3d_core.evidence import FeatureMap, ImageEvidence
+from semalign3d_core.image_grid import SquareGrid
+from semalign3d_core.matchers import MATCHERS
+from semalign3d_core.matchers.adaptive_pose import (
+    AdaptivePoseMatcher,
+    PosePair,
+    conditional_permutation,
+    masked_imd,
+    mirror_canvas_keypoints,
+    mutual_nearest_distance,
+    template_distances,
+    vote_pose,
+)
+
+
+def tokens(seed, count=100, channels=8):
+    return torch.nn.functional.normalize(torch.randn(count, channels, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def test_distance_to_oneself_is_zero():
+    source, mask = tokens(0), torch.ones(7, 9)
+    assert masked_imd(source, source, mask, mask, cells=20) < 1e-5
+    assert mutual_nearest_distance(source, source) < 1e-5
+
+
+def test_distance_is_the_mean_of_nearest_distances_inside_the_mask():
+    source, target = tokens(0), tokens(1)
+    mask = torch.zeros(10, 10)
+    mask[:, :4] = 1
+    inside = mask.flatten() > 0
+    expected = torch.cdist(source[inside], target[inside.flip(0)]).amin(1).mean()
+    found = masked_imd(source, target, mask, mask.flip(0, 1), cells=10)
+    torch.testing.assert_close(found, expected)
+
+
+def test_parity_treats_zeros_as_masked():
+    source, target = tokens(0).relu(), tokens(1).relu()
+    mask = torch.ones(10, 10)
+    plain = masked_imd(source, target, mask, mask, cells=10)
+    assert masked_imd(source, target, mask, mask, cells=10, parity=True) >= plain
+    dense = tokens(2), tokens(3)  # without zeros both agree
+    torch.testing.assert_close(masked_imd(*dense, mask, mask, 10), masked_imd(*dense, mask, mask, 10, parity=True))
+
+
+def test_empty_masks():
+    source, full, empty = tokens(0), torch.ones(10, 10), torch.zeros(10, 10)
+    assert torch.isnan(masked_imd(source, source, empty, full))
+    assert torch.isinf(masked_imd(source, source, full, empty))
+
+
+def test_pairs_swap_only_where_both_are_visible():
+    permutation = torch.tensor([1, 0, 3, 2, 4])
+    visible = torch.tensor([True, True, True, False, True])
+    assert conditional_permutation(permutation, visible).tolist() == [1, 0, 2, 3, 4]
+    keypoints = torch.arange(15.0).reshape(5, 3)
+    mirrored = mirror_canvas_keypoints(keypoints, permutation, visible)
+    assert mirrored[0].tolist() == [840 - 3, 4, 5] and mirrored[2].tolist() == [840 - 6, 7, 8]
+
+
+def test_masks_come_together_or_not_at_all():
+    keypoints = torch.ones(2, 3)
+    with pytest.raises(InputError, match="or none of them"):
+        PosePair(tokens(0), tokens(1), tokens(2), keypoints, keypoints, torch.tensor([1, 0]), source_mask=torch.ones(2, 2))
+    with pytest.raises(InputError, match="same length"):
+        PosePair(tokens(0), tokens(1), tokens(2), keypoints, keypoints, torch.tensor([0]))
+
+
+def evidence(values, mask=None):
+    cells = values.shape[-1]
+    return ImageEvidence(FeatureMap(values, SquareGrid(40, 40, cells)), PinholeCamera.centred(1.5, 40, 40), mask)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_target_seen_mirrored_is_matched_through_the_mirror_image(masked):
+    values = tokens(5, 100, 12).T.reshape(12, 10, 10).contiguous()
+    other = tokens(6, 100, 12).T.reshape(12, 10, 10).contiguous()
+    mask = torch.ones(40, 40, dtype=torch.bool) if masked else None
+    # the mirror image of the source has exactly the target's features, the source itself has others
+    source, mirrored, target = (evidence(v, mask) for v in (other, values, values))
+    points = torch.tensor([[10.0, 5.5], [29.0, 21.5]])
+    permutation = torch.tensor([1, 0])
+    found = AdaptivePoseMatcher().match(source, target, points, mirrored, permutation)
+    grid = target.features.grid
+    turned = torch.stack([39 - points[:, 0], points[:, 1]], -1)[permutation]
+    expected = grid.cell_to_pixel(grid.pixel_to_cell(turned).round())
+    torch.testing.assert_close(found.points, expected, atol=0.2, rtol=0)
+    # seen as it is, the source decides
+    straight = AdaptivePoseMatcher().match(replace(mirrored, name="source"), target, points, source, permutation)
+    torch.testing.assert_close(straight.points, grid.cell_to_pixel(grid.pixel_to_cell(points).round()), atol=0.2, rtol=0)
+
+
+def test_what_pose_alignment_needs_is_said():
+    image = evidence(tokens(5, 100, 12).T.reshape(12, 10, 10))
+    with pytest.raises(InputError, match="mirror permutation"):
+        MATCHERS["adaptive_pose"]().match(image, image, torch.zeros(1, 2))
+
+
+def test_the_nearest_template_wins():
+    templates = torch.stack([tokens(seed) for seed in range(4)])
+    distances = template_distances(templates[2], templates, torch.ones(5, 5), cells=12)
+    assert distances.argmin() == 2 and distances[2] < 1e-5
+    front, right, four = vote_pose(distances[None].repeat(1, 3))
+    assert four.tolist() == [2] and right.tolist() == [2] and front.shape == (1,)
+
+
+def test_votes_need_two_of_three_sets_and_ties_go_to_the_earlier_view():
+    sets = torch.tensor([[3.0, 1, 2, 2.5], [3, 1, 2, 2.5], [1, 3, 0.5, 2.5]])
+    front, right, four = vote_pose(sets.reshape(1, 12))
+    assert (front.item(), right.item(), four.item()) == (1, 2, 1)
+    tie = torch.tensor([[1.0, 2, 3, 4], [2, 1, 3, 4]]).reshape(1, 8)
+    assert vote_pose(tie)[2].item() == 0
+    with pytest.raises(InputError, match="4 x sets"):
+        vote_pose(torch.zeros(2, 7))
