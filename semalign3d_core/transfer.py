@@ -35,7 +35,8 @@ class Transfer:
     own_feature:         weight of the similarity of the query's own feature in step 2
     second_step:         ``mean`` (softmax-weighted mean) or ``argmax`` (as published)
     residual:            share of the source's residual that is carried to the target: 1 returns every query to itself
-                         when source and target are the same image, 0 is Eq. 14 as published
+                         when source and target are the same image, 0 is Eq. 14 as published; below 1, because the
+                         residual also holds the error of the source's alignment
     category_sigmas:     ((category, sigma), ...): published spreads that replace both
     """
 
@@ -48,7 +49,7 @@ class Transfer:
     hidden_penalty: float = 2.0
     own_feature: float = 10.0
     second_step: str = "mean"
-    residual: float = 1.0
+    residual: float = 0.75
     category_sigmas: tuple = ()
 
     def __post_init__(self):

@@ -88,7 +88,7 @@ def test_an_image_to_itself_returns_every_point(world):
     _, _, images, surface, aligned = world
     mask = images[0].evidence.mask.nonzero().flip(1).float()
     points = mask[:: len(mask) // 60] + 0.3
-    found = transfer(surface, aligned[0], aligned[0], points, Transfer(own_feature=0.0)).points
+    found = transfer(surface, aligned[0], aligned[0], points, Transfer(own_feature=0.0, residual=1.0)).points
     distance = (found - points).norm(dim=1)
     assert distance.median() < 0.3
     assert (distance < SIZE / 60).float().mean() > 0.9
