@@ -20,6 +20,7 @@ class AdamWSolver:
 
     def __init__(self, category, pose_rotations, config):
         self.category, self.config, self.cap = category, config.reference, config.observation.cap
+        self.schedules = config.reference.bottle if category.name == "bottle" else config.reference.schedules
 
     def solve(self, observation):
         """:class:`Candidates` from several focal lengths x random rotations, each placed in the mask's box."""
@@ -56,8 +57,7 @@ class AdamWSolver:
     def _energy(self, observation, keypoints, focal, step, generator):
         """Eq. 13 at one step of the schedule, (B,)."""
         category, config, unit = self.category, self.config, observation.unit
-        schedules = config.schedules
-        at = {name: piecewise_linear(step, *getattr(schedules, name)) for name in vars(schedules)}
+        at = {name: piecewise_linear(step, *getattr(self.schedules, name)) for name in vars(self.schedules)}
         projections = project_points(category.lift @ keypoints, focal, observation.principal)
         cloud, points = projections[:, : category.dense], projections[:, category.dense :]
         sigma = keypoints.new_full((len(keypoints),), unit)

@@ -13,6 +13,7 @@ from semalign3d_core.errors import InputError
 class CategoryTensors:
     """K present keypoints, P dense points, J = P + K points (dense first), M modes.
 
+    name:       of the category
     keypoints:  (K,) indices of the present keypoints in the model
     shape:      (K, 3) X0;  lift: (J, K) so that all points are ``lift @ X`` (W, then the identity)
     points:     (J, 3) at X0;  point_modes: (3, J, M) their derivative by the mode coefficients
@@ -22,6 +23,7 @@ class CategoryTensors:
     log_focal:  (2,) mean and sd of log f
     """
 
+    name: str
     keypoints: torch.Tensor
     shape: torch.Tensor
     lift: torch.Tensor
@@ -53,7 +55,7 @@ class CategoryTensors:
             basis, variances = fisher_modes(shape, betas, modes)
         lift = torch.cat([model.weights[:, keep], torch.eye(len(keep)).to(shape)])
         return cls(
-            keypoints=keep, shape=shape, lift=lift, points=lift @ shape, modes=basis, variances=variances, betas=betas,
+            name=model.category, keypoints=keep, shape=shape, lift=lift, points=lift @ shape, modes=basis, variances=variances, betas=betas,
             point_modes=torch.einsum("jk,mkc->cjm", lift, basis).contiguous(),
             features=torch.cat([model.dense_features, model.keypoint_features[keep]]),
             mu=torch.cat([model.dense_mu, model.keypoint_mu[keep]]), sd=torch.cat([model.dense_sd, model.keypoint_sd[keep]]),

@@ -1,0 +1,100 @@
+"""Confidence: logistic maps, calibration on training images, selection."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from simulated_category import SimulatedCategory
+
+from semalign3d_core.alignment.aligner import Aligner
+from semalign3d_core.alignment.calibration import calibrate, keypoints_right, rotation_right
+from semalign3d_core.alignment.config import AlignConfig
+from semalign3d_core.alignment.logistic import area_under_roc, calibration_error, fit_logistic
+from semalign3d_core.alignment.selection import front_normal, masked_spearman, rotation_distance
+from semalign3d_core.alignment.solvers import SOLVERS
+from semalign3d_core.geometry import rotation_from_vector, uniform_rotations
+
+
+def test_logistic_regression_recovers_its_truth():
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(6000, 2, dtype=torch.float64, generator=generator)
+    truth = torch.tensor([0.5, 2.0, -1.0], dtype=torch.float64)
+    probability = torch.sigmoid(truth[0] + table @ truth[1:])
+    labels = torch.rand(6000, dtype=torch.float64, generator=generator) < probability
+    fitted = torch.tensor(fit_logistic(table, labels, torch.zeros(3, dtype=torch.float64)), dtype=torch.float64)
+    assert torch.allclose(fitted, truth, atol=0.15)
+    assert calibration_error(torch.sigmoid(fitted[0] + table @ fitted[1:]), labels) < 0.03
+
+
+def test_few_samples_stay_near_the_prior():
+    prior = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    table = torch.tensor([[0.1], [0.2]], dtype=torch.float64)
+    assert fit_logistic(table[:0], torch.zeros(0, dtype=torch.bool), prior) == prior.tolist()
+    assert fit_logistic(table, torch.tensor([True, True]), prior)[1] == pytest.approx(-2, abs=1.0)
+
+
+def test_area_under_roc():
+    labels = torch.tensor([True, True, False, False])
+    assert area_under_roc(torch.tensor([3.0, 2.0, 1.0, 0.0]), labels) == 1
+    assert area_under_roc(torch.tensor([1.0, 1.0, 1.0, 1.0]), labels) == 0.5
+
+
+def test_rank_correlation_ignores_what_is_not_usable():
+    first = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 99.0]])
+    second = torch.tensor([[1.0, 4.0, 9.0, 16.0, 25.0, 36.0, -99.0]])
+    usable = torch.tensor([[True] * 6 + [False]])
+    assert masked_spearman(first, second, usable).item() == pytest.approx(1.0)
+    assert masked_spearman(first, -second, usable).item() == pytest.approx(-1.0)
+    assert masked_spearman(first, second, usable & (first < 4)).item() == 0
+
+
+def test_a_turn_about_an_undetermined_axis_is_no_difference():
+    axis, rotation = torch.tensor([0.0, 1.0, 0.0]), uniform_rotations(5)[3]
+    turned = rotation @ rotation_from_vector(2.0 * axis)
+    assert rotation_distance(turned[None], rotation).item() == pytest.approx(2.0, abs=1e-3)
+    assert rotation_distance(turned[None], rotation, axis).item() == pytest.approx(0.0, abs=2e-3)
+    assert rotation_right(turned, rotation, axis) and not rotation_right(turned, rotation)
+
+
+def test_only_flat_categories_seen_from_one_side_have_a_face(chair, monitor):
+    assert chair[1].facing is None
+    normal = monitor[1].facing
+    assert ((monitor[1].model.pose_rotations @ normal)[:, 2] < 0).float().mean() > 0.97
+    assert front_normal(monitor[1].category.points, uniform_rotations(50), 0.97) is None
+
+
+def test_keypoints_are_right_by_the_box_of_their_annotation():
+    truth = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 50.0], [torch.nan, torch.nan]])
+    near, far = truth.clone(), truth.clone()
+    near[:3] += 6.0
+    far[:3] += 12.0
+    assert keypoints_right(torch.stack([near, far]), truth, torch.arange(4)).tolist() == [True, False]
+
+
+def test_calibration_on_training_images():
+    category = SimulatedCategory("chair", channels=32)
+    model = category.model(dense=120)
+    images = [category.image(seed) for seed in range(300, 308)]
+    keypoints = torch.stack([torch.where(i.visible[:, None], i.keypoints, torch.nan) for i in images])
+    values = calibrate(model, [i.evidence for i in images], keypoints, truth_rotations=torch.stack([i.rotation for i in images]))
+    assert all(isinstance(v, float) for v in values.values()) and "axis_x" not in values
+    assert {"pose.bias", "keypoints.energy", "present.contrast", "depth_weight"} <= set(values)
+    assert 0 <= values["depth_weight"] <= 0.15 and values["present.auroc"] > 0.9
+    aligner = Aligner(replace(model, calibration=values))
+    assert sum(aligner.align(category.image(seed).evidence).found for seed in range(4)) == 4
+
+
+def test_an_undetermined_axis_of_the_calibration_is_reported(chair):
+    category, aligner = chair
+    calibration = {"axis_x": 0.0, "axis_y": 1.0, "axis_z": 0.0}
+    alignment = Aligner(replace(aligner.model, calibration=calibration)).align(category.image(2).evidence)
+    assert torch.equal(alignment.undetermined_axis, torch.tensor([0.0, 1.0, 0.0]))
+    assert aligner.align(category.image(2).evidence).undetermined_axis is None
+
+
+def test_the_bottle_has_schedules_of_its_own(chair):
+    _, aligner = chair
+    config = AlignConfig()
+    for name, expected in (("chair", config.reference.schedules), ("bottle", config.reference.bottle)):
+        tensors = replace(aligner.category, name=name)
+        assert SOLVERS["adamw"](tensors, aligner.model.pose_rotations, config).schedules == expected
