@@ -1,0 +1,177 @@
+"""Time and memory of the category build beside the published procedure, on random but consistent data.
+
+    python bench/build_speed.py [--keypoints 15 30] [--images 55] [--channels 768] [--reference-seconds 60]
+
+Each build runs in a process of its own (CPU seconds, wall seconds, peak memory). "em" and "reference" are our presets, with
+features given (cells x cells x channels per image and mirror image, made on the fly). "published" runs the published
+procedure's own optimisation steps for a limited time and extrapolates to their number: scalar Beta fits one by one (SciPy), grid
+search of 10^6 candidates per keypoint with 100 + 100 features, 20 000 AdamW steps on all features.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "category"))
+
+from semalign3d_core.category.builder import build_category
+from semalign3d_core.category.config import BuildConfig
+from semalign3d_core.category.geometric_features import geometric_loss
+from semalign3d_core.category.model import BetaTable
+from semalign3d_core.category.statistics import beta_table, noise_augmentation
+from semalign3d_core.category.views import Providers
+from semalign3d_core.config import load_preset
+from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
+from semalign3d_core.evidence import DepthMap, FeatureMap, ImageInput
+from semalign3d_core.image_grid import SquareGrid
+
+SIDE = 256
+
+
+@dataclass
+class Options:
+    keypoints: tuple[int, ...] = (15, 30)
+    """Numbers of keypoints (30 is the most in SPair-71k)."""
+    images: int = 55
+    """Training images; each is also used mirrored."""
+    channels: int = 768
+    """Feature channels."""
+    cells: int = 60
+    """Feature cells per side."""
+    presets: tuple[str, ...] = ("em", "reference")
+    """Presets of ours to run."""
+    published_seconds: float = 20.0
+    """CPU seconds spent on each part of the published procedure before it is extrapolated; 0 leaves it out."""
+    child: str = ""
+    """Internal: run one build in this process."""
+
+
+class RandomSource:
+    """All three providers: features from a fixed random map of the pixel position, depth a plane, mask the keypoints' box."""
+
+    name = "random"
+
+    def __init__(self, data, channels, cells):
+        self.data, self.channels = data, channels
+        self.base = torch.randn(channels, cells, cells, generator=torch.Generator().manual_seed(0))
+
+    def _pixels(self, image):
+        n = int(image.record.name)
+        return ((self.data.points[n] + 0.5) * SIDE).numpy()[self.data.visible[n].numpy()], n
+
+    def extract(self, image):
+        values = torch.nn.functional.normalize(self.base + 0.1 * float(image.record.name), dim=0)
+        return FeatureMap(values, SquareGrid(SIDE, SIDE, self.base.shape[1]))
+
+    def estimate(self, image):
+        pixels, n = self._pixels(image)
+        inverse = self.data.inverse[n].numpy()[self.data.visible[n].numpy()]
+        plane = np.linalg.lstsq(np.c_[pixels, np.ones(len(pixels))], inverse, rcond=None)[0]
+        rows, columns = np.mgrid[0:SIDE, 0:SIDE]
+        return DepthMap(torch.from_numpy(1 + 0.3 * (columns * plane[0] + rows * plane[1] + plane[2])).float(), "disparity")
+
+    def segment(self, image, box=None, points=None):
+        pixels, _ = self._pixels(image)
+        (left, top), (right, bottom) = pixels.min(0), pixels.max(0)
+        mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+        mask[max(int(top), 0) : int(bottom) + 1, max(int(left), 0) : int(right) + 1] = True
+        return mask
+
+
+def run_child(options):
+    """One build; prints a JSON line."""
+    from random_category import random_category
+
+    from semalign3d_core.category import builder, views
+
+    preset, keypoints = options.child, options.keypoints[0]
+    data, _ = random_category(options.images, keypoints, seed=3)
+    source = RandomSource(data, options.channels, options.cells)
+    pixels = ((data.points + 0.5) * SIDE).where(data.visible[..., None], torch.nan).numpy().astype(np.float32)
+    records = [ImageRecord("random", f"{n:03d}", Path(f"{n:03d}.jpg"), SIDE, SIDE, pixels[n]) for n in range(options.images)]
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    # The pictures themselves play no role here.
+    builder.gather_view = lambda *a, **k: views.gather_view(*a, **k, load_image=lambda path, record: ImageInput(picture, str(path), record))
+    config = load_preset(BuildConfig, "build", preset)
+    config = BuildConfig(**{**vars(config), "calibrate": False})
+    spec = KeypointSpec(tuple(f"k{n}" for n in range(keypoints)), tuple(data.flip.tolist()))
+    began, wall = time.process_time(), time.perf_counter()
+    _, report = build_category("random", spec, records, Providers(source, source, source), config)
+    result = {"cpu": time.process_time() - began, "wall": time.perf_counter() - wall, "steps": report["seconds"], "start": report["start"]}
+    result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps(result))
+
+
+def published(keypoints, images, limit):
+    """CPU seconds of the published steps, extrapolated from ``limit`` seconds of each."""
+    from random_category import random_category
+
+    data, truth = random_category(images, keypoints, seed=3)
+    shapes, visible = truth.shapes.float(), data.visible
+    shapes = torch.cat([shapes, shapes[:, data.flip] * torch.tensor([-1.0, 1, 1])])
+    noisy, mask = noise_augmentation(shapes, torch.cat([visible, visible[:, data.flip]]))
+    table = beta_table(noisy, mask)
+    fits = 2 * len(table.edge1) + 3 * len(table.vertex)
+    samples = np.random.default_rng(0).beta(8, 5, int(mask.float().mean() * len(mask)))
+    per_fit = _per_call(lambda: stats.beta.fit(samples, floc=0, fscale=1), limit)
+    points = torch.randn(1, keypoints, 3).requires_grad_()
+
+    def refine():
+        geometric_loss(points, table).sum().backward()
+
+    candidates = torch.randn(1000, keypoints, 3)
+    part = BetaTable(
+        table.edge1[:100], table.edge2[:100], table.edge_beta[:100], table.triangle[:100], table.vertex[:100], table.tet_beta[:100]
+    )
+    with torch.no_grad():
+        per_batch = _per_call(lambda: geometric_loss(candidates, part), limit)
+    return {"Beta fits": fits * per_fit, "grid": 1000 * (keypoints - 2) * per_batch, "refinement": 20000 * _per_call(refine, limit)}
+
+
+def _per_call(function, limit):
+    function()
+    began, calls = time.process_time(), 0
+    while calls < 3 or time.process_time() - began < limit / 3:
+        function()
+        calls += 1
+    return (time.process_time() - began) / calls
+
+
+def main(options):
+    torch.set_num_threads(1)
+    if options.child:
+        run_child(options)
+        return
+    for keypoints in options.keypoints:
+        print(f"\nK = {keypoints}, {options.images} images + mirrored, {options.cells} x {options.cells} x {options.channels} features")
+        for preset in options.presets:
+            command = [sys.executable, __file__, "--child", preset, "--keypoints", str(keypoints), "--images", str(options.images)]
+            command += ["--channels", str(options.channels), "--cells", str(options.cells)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                print(f"{preset:10s} failed: {done.stderr.strip().splitlines()[-1]}")
+                continue
+            r = json.loads(done.stdout.splitlines()[-1])
+            steps = ", ".join(f"{name} {seconds:.1f}" for name, seconds in r["steps"].items())
+            print(
+                f"{preset:10s} {r['cpu']:7.1f} s CPU  {r['wall']:7.1f} s wall  {r['memory']:.2f} GiB  start {r['start']}  (wall: {steps})",
+                flush=True,
+            )
+        if options.published_seconds:
+            parts = published(keypoints, options.images, options.published_seconds)
+            text = ", ".join(f"{name} {seconds:.0f}" for name, seconds in parts.items())
+            print(f"published  {sum(parts.values()):7.0f} s CPU for shape and statistics alone (extrapolated: {text})", flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
