@@ -37,6 +37,7 @@ def write_report(evaluation, sections=()):
         _section("Beside published results", _published_table(results)),
         _section("PCK over the threshold", _curves(evaluation)),
         _section("Breakdowns", _breakdown_tables(results)),
+        _section("Geometry-aware subset", _geometry_table(results)),
         *(_section(title, html) for title, html in sections),
         *_galleries(evaluation),
         _section("Details", _details(results)),
@@ -149,6 +150,19 @@ def _breakdown_tables(results):
             header = [attribute.replace("_", " "), "pairs", *(f"PCK@{a} {kind}" for a in alphas for kind in ("per image", "per point"))]
             parts.append(table(header, rows))
     return "<br>".join(parts) or '<p class="note">The pairs carry no attributes.</p>'
+
+
+def _geometry_table(results):
+    alphas, places = list(results["all"]["pck"]), {**results["per_category"], "all: weighted by pairs / pooled points": results["all"]}
+    if not results["all"]["geometry_aware"]["pairs"]:
+        return ""
+    rows = []
+    for name, entry in places.items():
+        subset, image = entry["geometry_aware"], "per_image" if name in results["per_category"] else "pair_weighted"
+        rows.append([name, subset["pairs"], subset["points"], *(subset["pck"][a][kind] for a in alphas for kind in (image, "per_point"))])
+    header = ["category", "pairs", "keypoints", *(f"PCK@{a} {kind}" for a in alphas for kind in ("per image", "per point"))]
+    note = '<p class="note">Keypoints that a look-alike visible in the target can be taken for: left and right, the four wheels.</p>'
+    return note + table(header, rows, ours={len(rows) - 1})
 
 
 def _galleries(evaluation):

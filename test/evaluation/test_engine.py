@@ -1,8 +1,13 @@
 """Engines: the same results from every engine, crashes are tried again, bad input is not."""
 
+import contextlib
 import functools
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +55,46 @@ def test_no_items():
 
 def test_killed_process_is_replaced(tmp_path):
     assert sorted(run_local(functools.partial(dies_once, tmp_path), list(range(6)), 2)) == [(i, i + 1) for i in range(6)]
+
+
+def descendants(pid):
+    children = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if fields[0] != "Z":
+                children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found = [pid]
+    for member in found:
+        found += children.get(member, [])
+    return found[1:]
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through /proc, which this system lacks")
+def test_workers_do_not_outlive_a_killed_run(tmp_path):
+    program = "import time; from semalign3d_core.evaluation.engine import run_local; list(run_local(time.sleep, [300] * 4, 2))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    parent = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    wait_until(lambda: len(descendants(parent.pid)) >= 4)  # the server of forks, its resource tracker, two workers
+    workers = descendants(parent.pid)
+    time.sleep(1)  # so that the workers are at work
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not any(running(pid) for pid in workers))
+
+
+def running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_item_that_always_kills_is_given_up():

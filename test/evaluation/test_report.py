@@ -52,7 +52,15 @@ def test_skipped_pairs_do_not_appear_in_the_galleries(evaluation):
 @pytest.mark.skipif(BROWSER is None, reason="no browser (chromium) on this machine")
 def test_browser_shows_tables_curves_and_galleries(evaluation, html, tmp_path):
     dom, shot = look_at(evaluation.config.output / "report.html", tmp_path)
-    for heading in ("PCK per category", "Beside published results", "PCK over the threshold", "Breakdowns", "Best pairs", "Worst pairs"):
+    for heading in (
+        "PCK per category",
+        "Beside published results",
+        "PCK over the threshold",
+        "Breakdowns",
+        "Geometry-aware subset",
+        "Best pairs",
+        "Worst pairs",
+    ):
         assert f">{heading}</h2>" in dom
     assert dom.count("<figure>") == 6 and dom.count("<polyline") == 3 and dom.count("data:image/jpeg") == 12
     picture = np.asarray(Image.open(shot).convert("RGB")).astype(int)
