@@ -33,7 +33,7 @@ def write_report(evaluation, sections=()):
         f'<p class="note">{escape(str(config.dataset))}, split {escape(config.split)}: {results["all"]["pairs"]} pairs of '
         f"{len(results['per_category'])} categories; reference length: {escape(results['protocol']['reference_length'])}</p>",
         _warning(results),
-        _section("PCK per category", _category_table(results)),
+        _section("PCK per category", _category_tables(results)),
         _section("Beside published results", _published_table(results)),
         _section("PCK over the threshold", _curves(evaluation)),
         _section("Breakdowns", _breakdown_tables(results)),
@@ -83,21 +83,26 @@ def _warning(results):
     return f'<div class="warning">{text}<ul>{shown}{more}</ul></div>'
 
 
-def _category_table(results):
-    alphas = list(results["all"]["pck"])
-    header = ["category", "pairs", "skipped", *(f"PCK@{a} {kind}" for a in alphas for kind in ("per image", "per point"))]
-    header += [f"PCK-dagger@{a} per image" for a in alphas]
+def _category_tables(results):
+    """PCK and both variants of PCK-dagger, per category and over all."""
+    note = (
+        '<p class="note">PCK-dagger: right, and no other common keypoint of the target is nearer. The inclusive variant compares '
+        "with &le; in place of &lt;.</p>"
+    )
+    dagger = _category_table(results, "pck_dagger") + "<br>" + _category_table(results, "pck_dagger_inclusive")
+    return _category_table(results, "pck") + note + dagger
+
+
+def _category_table(results, metric):
+    alphas, label = list(results["all"]["pck"]), metric.replace("_", " ").upper()
+    header = [label, "pairs", "skipped", *(f"@{a} {kind}" for a in alphas for kind in ("per image", "per point"))]
+    places = [(name, entry, "per_image", "per_point") for name, entry in results["per_category"].items()]
+    places.append(("all: mean of categories", results["all"], "mean_of_categories", "mean_of_categories_per_point"))
+    places.append(("all: weighted by pairs / pooled points", results["all"], "pair_weighted", "per_point"))
     rows = []
-    for category, entry in results["per_category"].items():
-        scores = [entry["pck"][a][kind] for a in alphas for kind in ("per_image", "per_point")]
-        rows.append([category, entry["pairs"], entry["skipped"], *scores, *(entry["pck_dagger"][a]["per_image"] for a in alphas)])
-    total = results["all"]
-    for label, image, point in (
-        ("all: mean of categories", "mean_of_categories", "mean_of_categories_per_point"),
-        ("all: weighted by pairs / pooled points", "pair_weighted", "per_point"),
-    ):
-        scores = [total["pck"][a][kind] for a in alphas for kind in (image, point)]
-        rows.append([label, total["pairs"], total["skipped"], *scores, *(total["pck_dagger"][a][image] for a in alphas)])
+    for name, entry, image, point in places:
+        scores = [entry[metric][a][kind] for a in alphas for kind in (image, point)]
+        rows.append([name, entry["pairs"], entry["skipped"], *scores])
     return table(header, rows, ours={len(rows) - 2, len(rows) - 1})
 
 
