@@ -50,7 +50,8 @@ def run(options):
     result = _result(images, found, matches_to_list(points, matches, cycle))
     name = f"{options.source.stem}_{options.target.stem}"
     write_json(options.output / f"{name}.json", result)
-    write_picture(options.output / f"{name}.png", draw_matches(images[0].rgb, images[1].rgb, points, matches))
+    picture = draw_matches(images[0].rgb, images[1].rgb, points, matches, least_height=480)
+    write_picture(options.output / f"{name}.png", picture)
     print(f"{match_table(result['matches'])}\n-> {options.output / name}.json, .png")
     return 0
 

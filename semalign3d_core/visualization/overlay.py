@@ -58,12 +58,13 @@ def draw_points(image, points, labels=None, visible=None):
     return canvas
 
 
-def draw_matches(source, target, points, matches, labels=None):
+def draw_matches(source, target, points, matches, labels=None, least_height=240):
     """Source and target side by side with a line per match; matches that are hidden in the target end in a ring.
 
-    source, target: pictures, any sizes; points: (Q, 2) pixels of the source; matches: :class:`~semalign3d_core.matchers.Matches`.
+    source, target: pictures, any sizes; points: (Q, 2) pixels of the source; matches: :class:`~semalign3d_core.matchers.Matches`;
+    least_height: smaller pictures are enlarged to it.
     """
-    height = max(source.shape[0], target.shape[0], 240)
+    height = max(source.shape[0], target.shape[0], least_height)
     left, right = (_resized_to_height(picture, height) for picture in (source, target))
     canvas = np.concatenate([left, np.full((height, 6, 3), 255, np.uint8), right], axis=1)
     here = np.asarray(points, dtype=np.float64) * (height / source.shape[0])

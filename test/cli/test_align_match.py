@@ -127,7 +127,7 @@ def test_match_carries_points_and_draws_them(folder, tmp_path, capsys):
     assert all(0 <= m["confidence"] <= 1 and m["cycle_pixels"] >= 0 for m in result["matches"])
     assert capsys.readouterr().out.count(" > ") == len(error)
     with Image.open(tmp_path / "one_two.png") as picture:
-        assert picture.size == (2 * SIZE + 6, SIZE)
+        assert picture.size == (2 * 480 + 6, 480)
 
 
 @pytest.mark.parametrize(
