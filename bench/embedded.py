@@ -27,7 +27,7 @@ from semalign3d_core.category.storage import find_model, load_model
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.datasets.synthetic import CATEGORIES
 from semalign3d_core.evidence import gather
-from semalign3d_core.geometry import rotation_angle
+from semalign3d_core.geometry import rotation_angle, similarity_alignment
 from semalign3d_core.images import read_image
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.metrics.pck import pck_correct
@@ -81,7 +81,7 @@ def score_category(options, dataset, category, backbone):
         evidence[name] = gather(image, backbone, depths, segmenter)
         aligned[name] = matcher.prepare(evidence[name])
         seconds.append(time.process_time() - start)
-        poses.append(pose_error(dataset, category, name, aligned[name].alignment))
+        poses.append(pose_error(dataset, category, name, model, aligned[name].alignment))
     scores = {row: [] for row in ROWS}
     for pair in tqdm(dataset.pairs("test", categories=(category,)), desc=f"pairs {category}", leave=False):
         score_pair(pair, evidence, aligned, nearest, matcher, scores)
@@ -105,11 +105,13 @@ def score_pair(pair, evidence, aligned, nearest, matcher, scores):
         scores[row].append(pck_correct(points.numpy(), truth, max(x2 - x1, y2 - y1), ALPHAS))
 
 
-def pose_error(dataset, category, name, alignment):
-    """Rotation error in degrees against the data set's truth."""
+def pose_error(dataset, category, name, model, alignment):
+    """Rotation error in degrees against the data set's truth, whose object frame is turned against the model's."""
     with np.load(dataset.root / "Truth" / category / f"{name}.npz", allow_pickle=False) as truth:
-        rotation = torch.from_numpy(truth["rotation"].astype(np.float32))
-    return float(torch.rad2deg(rotation_angle(alignment.rotation.float(), rotation)))
+        rotation, shape = (torch.from_numpy(truth[key].astype(np.float32)) for key in ("R", "shape"))
+    both = model.present & torch.isfinite(shape).all(1)
+    _, turn, _ = similarity_alignment(model.shape[both], shape[both])
+    return float(torch.rad2deg(rotation_angle(alignment.rotation.float(), rotation @ turn)))
 
 
 def main(options):

@@ -15,8 +15,8 @@ from semalign3d_core.errors import FileFormatError, MissingFileError
 from semalign3d_core.evidence import FeatureMap
 from semalign3d_core.image_grid import SquareGrid, pad_square
 
-INPUT_SIDE = 240
-CELLS = 60
+INPUT_SIDE = 160
+CELLS = 40
 PADDING = "bottom_right"
 WEIGHTS_FILE = "compact.safetensors"
 
@@ -43,7 +43,7 @@ class Residual(nn.Module):
 class CompactNet(nn.Module):
     """Encoder at strides 4, 8, 16, 32 with a global context vector, and a top-down path back to stride 4.
 
-    forward: (B, 3, 240, 240) in [0, 1] -> (B, channels, 60, 60), unit norm along the channels.
+    forward: (B, 3, 160, 160) in [0, 1] -> (B, channels, 40, 40), unit norm along the channels.
     """
 
     def __init__(self, channels=64, widths=(24, 48, 80, 128, 160)):
@@ -61,7 +61,7 @@ class CompactNet(nn.Module):
         return nn.functional.normalize(self.head(self.trunk(image)), dim=1)
 
     def trunk(self, image):
-        """What the head reads, (B, widths[1], 60, 60)."""
+        """What the head reads, (B, widths[1], 40, 40)."""
         x = self.stem((image - 0.5) / 0.25)
         levels = []
         for index, block in enumerate(self.blocks):
@@ -89,13 +89,13 @@ class CompactBackbone:
 
     @torch.inference_mode()
     def extract(self, image):
-        """Features (channels, 60, 60) of the image padded at the bottom or right; see the backbone protocol."""
+        """Features (channels, 40, 40) of the image padded at the bottom or right; see the backbone protocol."""
         values = self.network(prepare(image.rgb)[None].to(self.device))[0]
         return FeatureMap(values.clone(), SquareGrid(image.height, image.width, CELLS, PADDING))
 
 
 def prepare(rgb):
-    """(h, w, 3) uint8 to the network's input (3, 240, 240) float32 in [0, 1]."""
+    """(h, w, 3) uint8 to the network's input (3, 160, 160) float32 in [0, 1]."""
     square = pad_square(torch.from_numpy(rgb.transpose(2, 0, 1).copy()), PADDING, value=128)
     # Area averaging when shrinking, as a camera with larger pixels would see it; pixel areas keep their place.
     mode = cv2.INTER_AREA if square.shape[-1] > INPUT_SIDE else cv2.INTER_LINEAR

@@ -22,6 +22,8 @@ class Options:
     """Name of the features, stored in every category model that uses them; change it whenever the weights change."""
     work: Path = Path("runs/compact")
     """Folder of rendered images and checkpoints; an interrupted run goes on from there."""
+    initial: Path | None = None
+    """Checkpoint of an earlier run (WORK/checkpoint.safetensors) whose weights this run starts with."""
     workers: int = 2
     """Processes that render."""
     config: CompactTraining = field(default_factory=CompactTraining)
@@ -30,7 +32,9 @@ class Options:
 
 def run(options):
     resolved = dataclasses.asdict(options.config)
-    network = train_compact(options.config, options.work / "samples", options.work / "checkpoint.safetensors", options.workers)
+    network = train_compact(
+        options.config, options.work / "samples", options.work / "checkpoint.safetensors", options.workers, options.initial
+    )
     save_network(network, options.output, options.name, options.config)
     size = options.output.stat().st_size / 1e6
     print(f"wrote {options.output} ({size:.1f} MB) after {resolved['steps']} steps on {resolved['images']} images")

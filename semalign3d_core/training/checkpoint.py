@@ -19,8 +19,8 @@ def save_checkpoint(path, network, optimiser, step):
         save_file(tensors, temporary, metadata={"step": str(step)})
 
 
-def load_checkpoint(path, network, optimiser):
-    """Restores network and optimiser and returns the number of finished steps; 0 when there is no checkpoint yet."""
+def load_checkpoint(path, network, optimiser=None):
+    """Restores network and, where it is given, optimiser, and returns the number of finished steps; 0 when there is no checkpoint yet."""
     path = Path(path)
     if not path.is_file():
         return 0
@@ -31,6 +31,12 @@ def load_checkpoint(path, network, optimiser):
         network.load_state_dict({name.removeprefix("network."): v for name, v in tensors.items() if name.startswith("network.")})
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileFormatError(f"{path} is not a checkpoint of this training ({error}); delete it to start anew") from error
+    if optimiser is not None:
+        _restore(optimiser, tensors)
+    return step
+
+
+def _restore(optimiser, tensors):
     state = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):
@@ -39,4 +45,3 @@ def load_checkpoint(path, network, optimiser):
     content = optimiser.state_dict()
     content["state"] = state
     optimiser.load_state_dict(content)
-    return step

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from semalign3d_core.backbones.compact import INPUT_SIDE, CompactNet
+from semalign3d_core.backbones.compact import CompactNet
+from semalign3d_core.errors import MissingFileError
 from semalign3d_core.files import atomic_path
 from semalign3d_core.training.checkpoint import load_checkpoint, save_checkpoint
 from semalign3d_core.training.samples import SampleSet
@@ -24,10 +25,8 @@ class CompactTraining:
 
     categories: tuple = ("bottle", "mug", "chair", "car", "aeroplane", "tvmonitor")
     images: int = 2400  # rendered once, all categories together
-    coarse_steps: int = 1800  # first steps at half the resolution, where the network sees four times as many pictures
-    coarse_per_category: int = 4  # images of each category in a coarse step
-    steps: int = 2600  # all steps
-    per_category: int = 2  # images of each category in a step at full resolution
+    steps: int = 4000
+    per_category: int = 2  # images of each category in a step
     points: int = 64  # object cells drawn per image
     background_points: int = 24
     learning_rate: float = 2e-3
@@ -49,15 +48,18 @@ class TrainedModel(nn.Module):
         self.place = nn.Conv2d(self.network.head.in_channels, len(config.categories) + 4, 1)
 
 
-def train_compact(config, samples_folder, checkpoint, workers=2, quiet=False):
+def train_compact(config, samples_folder, checkpoint, workers=2, initial=None, quiet=False):
     """Renders what is missing in ``samples_folder``, trains, and returns the :class:`CompactNet` in evaluation mode.
 
-    ``checkpoint`` (a path) is written every ``checkpoint_every`` steps and resumed from. Deterministic for a given seed and
+    ``checkpoint`` (a path) is written every ``checkpoint_every`` steps and resumed from; ``initial`` is the checkpoint of an earlier
+    run whose weights this one starts with. Deterministic for a given seed and
     thread count, interrupted or not.
     """
     samples = SampleSet.render(samples_folder, config.categories, config.images, config.seed, workers, quiet)
     torch.manual_seed(config.seed)
     model = TrainedModel(config)
+    if initial is not None and load_checkpoint(initial, model) == 0:
+        raise MissingFileError(f"{initial} does not exist: give the checkpoint of an earlier run, or none")
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     first = load_checkpoint(checkpoint, model, optimiser)
     model.train()
@@ -83,9 +85,7 @@ def set_learning_rate(optimiser, config, step):
 def training_step(model, optimiser, samples, config, step):
     """One optimisation step; returns the loss. Its randomness depends on the seed and the step alone."""
     generator = np.random.default_rng((config.seed, step))
-    coarse = step < config.coarse_steps
-    count, side = (config.coarse_per_category, INPUT_SIDE // 2) if coarse else (config.per_category, INPUT_SIDE)
-    images, canonical, labels = samples.batch(count, generator, side)
+    images, canonical, labels = samples.batch(config.per_category, generator)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         trunk = model.network.trunk(images.to(memory_format=torch.channels_last))
     trunk = trunk.float()
@@ -161,7 +161,7 @@ def place_loss(output, canonical, labels):
     category = torch.where(on_object, labels[:, None, None] + 1, 0)
     classes = nn.functional.cross_entropy(output[:, 3:], category)
     error = nn.functional.smooth_l1_loss(output[:, :3].movedim(1, -1)[on_object], canonical[on_object], beta=0.05)
-    return classes + 5 * error
+    return classes + 10 * error
 
 
 def save_network(network, path, name, config):

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from semalign3d_core.backbones.compact import CELLS, INPUT_SIDE
+from semalign3d_core.backbones.compact import INPUT_SIDE
 from semalign3d_core.files import atomic_path
 
+SIDE = 240  # of the rendered pictures: crops of them are shrunk, never enlarged
+CELL = 4  # pixels between places that are kept
 CHUNK = 50  # pictures per file: an interrupted rendering loses at most one file per process
 
 
@@ -98,11 +100,10 @@ def _render_chunk(job):
 
     path, category, seed, start, stop = job
     pictures, canonical = [], []
-    cell = INPUT_SIDE // CELLS
     for index in range(start, stop):
         # Every instance is seen twice, so that there are pairs of views as well as pairs of instances.
-        rendering = sample_rendering(category, instance_seed=seed * 100_000 + index // 2, view_seed=seed * 100_000 + index, size=INPUT_SIDE)
+        rendering = sample_rendering(category, instance_seed=seed * 100_000 + index // 2, view_seed=seed * 100_000 + index, size=SIDE)
         pictures.append(rendering.image)
-        canonical.append(rendering.canonical[cell // 2 :: cell, cell // 2 :: cell].astype(np.float16))
+        canonical.append(rendering.canonical[CELL // 2 :: CELL, CELL // 2 :: CELL].astype(np.float16))
     with atomic_path(path) as temporary:
         np.savez(temporary, pictures=np.stack(pictures), canonical=np.stack(canonical))

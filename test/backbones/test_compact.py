@@ -25,28 +25,28 @@ def image(height, width, seed=0):
 @pytest.mark.parametrize("height, width", [(256, 256), (97, 201), (333, 120), (1, 1)])
 def test_features_are_unit_and_know_their_image(weights, height, width):
     features = CompactBackbone(weights).extract(image(height, width))
-    assert features.values.shape == (16, 60, 60)
+    assert features.values.shape == (16, 40, 40)
     assert (features.grid.height, features.grid.width) == (height, width)
-    torch.testing.assert_close(features.values.norm(dim=0), torch.ones(60, 60))
+    torch.testing.assert_close(features.values.norm(dim=0), torch.ones(40, 40))
 
 
 def test_a_shift_by_one_cell_shifts_the_features(weights):
     """Away from borders and up to the global context, moving the picture by whole cells moves the map."""
     network, _ = load_network(weights)
     network.context.weight.data.zero_()
-    x = torch.rand(1, 3, 240, 240, generator=torch.Generator().manual_seed(1))
+    x = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         moved = network(x.roll((32, 64), dims=(2, 3)))
-        torch.testing.assert_close(moved[0, :, 28:40, 36:44], network(x)[0, :, 20:32, 20:28], atol=0.15, rtol=0)
+        torch.testing.assert_close(moved[0, :, 22:28, 28:32], network(x)[0, :, 14:20, 12:16], atol=0.15, rtol=0)
 
 
 def test_prepare_keeps_places():
     """A bright pixel block lands in the cell that the grid says."""
-    rgb = np.zeros((120, 480, 3), np.uint8)
-    rgb[40:48, 400:408] = 255  # cell side 8 pixels on 60 cells: cell (50, 5)
+    rgb = np.zeros((80, 320, 3), np.uint8)
+    rgb[40:48, 240:248] = 255  # cell side 8 pixels on 40 cells: column 30, row 5
     small = prepare(rgb)
     bright = (small[0] > 0.9).nonzero().float().mean(0)
-    assert torch.allclose(bright / 4 - 0.375, torch.tensor([5.0, 50.0]), atol=0.01)
+    assert torch.allclose(bright / 4 - 0.375, torch.tensor([5.0, 30.0]), atol=0.01)
 
 
 def test_name_comes_from_the_file(weights):
