@@ -8,10 +8,12 @@ from semalign3d_core.alignment.fisher import fisher_modes
 from semalign3d_core.category.model import BetaTable
 from semalign3d_core.errors import InputError
 
+STRAY = 0.16  # diameters; surfaces with keypoints on them stay below 0.1, bodies of revolution below their radius
+
 
 @dataclass(frozen=True)
 class CategoryTensors:
-    """K present keypoints, P dense points, J = P + K points (dense first), M modes.
+    """K present keypoints, P dense points (those near the keypoints), J = P + K points (dense first), M modes.
 
     name:       of the category
     keypoints:  (K,) indices of the present keypoints in the model
@@ -53,14 +55,29 @@ class CategoryTensors:
         basis, variances = _largest(model.modes[:, keep], model.mode_variances, modes)
         if not len(basis):
             basis, variances = fisher_modes(shape, betas, modes)
-        lift = torch.cat([model.weights[:, keep], torch.eye(len(keep)).to(shape)])
+        dense = near_keypoints(model.weights[:, keep] @ shape, shape).nonzero()[:, 0]
+        lift = torch.cat([model.weights[dense][:, keep], torch.eye(len(keep)).to(shape)])
         return cls(
             name=model.category, keypoints=keep, shape=shape, lift=lift, points=lift @ shape, modes=basis, variances=variances, betas=betas,
             point_modes=torch.einsum("jk,mkc->cjm", lift, basis).contiguous(),
-            features=torch.cat([model.dense_features, model.keypoint_features[keep]]),
-            mu=torch.cat([model.dense_mu, model.keypoint_mu[keep]]), sd=torch.cat([model.dense_sd, model.keypoint_sd[keep]]),
+            features=torch.cat([model.dense_features[dense], model.keypoint_features[keep]]),
+            mu=torch.cat([model.dense_mu[dense], model.keypoint_mu[keep]]), sd=torch.cat([model.dense_sd[dense], model.keypoint_sd[keep]]),
             log_focal=torch.stack([model.focal[0].log(), model.focal[1].clamp(min=0.05)]),
         )  # fmt: skip
+
+
+def near_keypoints(points, keypoints):
+    """(P,) bool: points (P, 3) within ``STRAY`` of a line between two keypoints (K, 3).
+
+    A cloud of few or coplanar keypoints can hold points thrown far out by bad depth; a handful would spoil the box by
+    which every start is placed. When fewer than ten points are near, nothing is dropped.
+    """
+    first, second = torch.triu_indices(len(keypoints), len(keypoints), 1, device=keypoints.device)
+    start, line = keypoints[first], keypoints[second] - keypoints[first]
+    along = ((points[:, None] - start) * line).sum(-1) / (line * line).sum(-1).clamp(min=1e-12)
+    distance = (points[:, None] - start - along.clamp(0, 1)[..., None] * line).norm(dim=-1).amin(1)
+    near = distance < STRAY
+    return near if int(near.sum()) >= 10 else torch.ones_like(near)
 
 
 def _largest(modes, variances, count):

@@ -27,6 +27,7 @@ def make_alignment(aligner, observation, evidence, solution, belief, previous=No
     factor = _metres(aligner, evidence, cloud, pixels[: category.dense], usable, diameter)
     points = points[0] * (factor or 1.0)
     scale, rotation, translation = similarity_alignment(category.shape, points[category.dense :])
+    dense_cloud = aligner.model.weights[:, category.keypoints] @ points[category.dense :]  # all of the model, also stray points
     present = belief["present"]
     keypoint_confidence = _keypoint_confidence(observation, category, projected[0]) * belief["keypoints"] * present
     return Alignment(
@@ -35,7 +36,7 @@ def make_alignment(aligner, observation, evidence, solution, belief, previous=No
         keypoints_2d=_scattered(aligner.model, category, pixels[category.dense :]),
         visible=_scattered(aligner.model, category, visible, False),
         keypoint_confidence=_scattered(aligner.model, category, keypoint_confidence, 0.0),
-        cloud_3d=points[: category.dense], rotation=rotation, translation=translation, scale=float(scale), camera=camera,
+        cloud_3d=dense_cloud, rotation=rotation, translation=translation, scale=float(scale), camera=camera,
         scale_kind="relative" if factor is None else "metric",
         energy=float(solution.energies[winner]), terms={name: float(value[winner]) for name, value in solution.terms.items()},
         confidence=belief["pose"] * present, found=belief["pose"] * present >= aligner.config.selection.found_threshold,
