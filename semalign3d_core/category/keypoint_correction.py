@@ -35,3 +35,23 @@ def correct_keypoints(mask, pixels):
     """Moves ``pixels`` (P, 2) to the nearest pixel of the eroded mask; a mask too thin to survive is used as it is."""
     eroded = erode(mask)
     return nearest_mask_pixels(eroded if eroded.any() else mask, pixels)
+
+
+def depth_pixels(mask, pixels, margin):
+    """Where to read the depth of keypoints (P, 2): ``margin`` pixels inside the mask if that is near, else less deep.
+
+    Depth maps are blurred across outlines, and many keypoints lie on them; but a keypoint on a thin part must not be read
+    on the part behind. The mask is eroded on all sides. ``margin`` 0 is the published correction.
+    """
+    if margin == 0:
+        return correct_keypoints(mask, pixels)
+    result = nearest_mask_pixels(mask, pixels)
+    for depth in range(1, margin + 1):
+        outside = (~mask).float()[None, None]
+        inner = torch.nn.functional.max_pool2d(outside, 2 * depth + 1, 1, depth)[0, 0] == 0
+        if not inner.any():
+            break
+        deeper = nearest_mask_pixels(inner, pixels)
+        near = (deeper - pixels).norm(dim=-1) <= 1.5 * depth + 1.5
+        result = torch.where(near[:, None], deeper, result)
+    return result

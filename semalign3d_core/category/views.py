@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from semalign3d_core.camera import PinholeCamera
-from semalign3d_core.category.keypoint_correction import correct_keypoints
+from semalign3d_core.category.keypoint_correction import depth_pixels
 from semalign3d_core.errors import InputError, MissingFileError
 from semalign3d_core.image_grid import mirror_points
 from semalign3d_core.images import read_image
@@ -16,11 +16,13 @@ from semalign3d_core.images import read_image
 @dataclass(frozen=True)
 class ViewOptions:
     """pixels: sampled per image for the dense cloud; assumed_focal: in units of L where no intrinsics are known;
+    margin: pixels inside the mask at which keypoint depths are read (0: the published correction);
     edge: local range of the inverse depth, in units of the object's own, above which a pixel lies on a depth edge;
     minimum_mask: pixels below which a mask counts as empty."""
 
     pixels: int = 600
     assumed_focal: float = 1.5
+    margin: int = 3
     edge: float = 0.25
     minimum_mask: int = 30
 
@@ -102,7 +104,7 @@ def gather_view(record, keypoints, providers, options, mirror=True, load_image=r
         principal=camera.principal,
         focal_known=torch.tensor(camera.known),
         keypoints=keypoints,
-        keypoint_inverse=_keypoint_inverse(keypoints, inverse, mask),
+        keypoint_inverse=_keypoint_inverse(keypoints, inverse, mask, options.margin),
         inverse_range=inverse_range,
         picture_maximum=inverse.nan_to_num(nan=0.0).max(),
         box=torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float(),
@@ -143,11 +145,11 @@ def _object_range(record, inverse, mask):
     return torch.stack([low, high])
 
 
-def _keypoint_inverse(keypoints, inverse, mask):
+def _keypoint_inverse(keypoints, inverse, mask, margin):
     result = torch.full((len(keypoints),), torch.nan)
     seen = ~torch.isnan(keypoints[:, 0])
     if seen.any():
-        inside = correct_keypoints(mask, keypoints[seen].round()).long()
+        inside = depth_pixels(mask, keypoints[seen].round(), margin).long()
         result[seen] = inverse[inside[:, 1], inside[:, 0]]
     return result
 

@@ -8,7 +8,7 @@ from semalign3d_core.category import barycentric, combinations, topology
 from semalign3d_core.category.affine_weights import affine_weights
 from semalign3d_core.category.annotations import checked_keypoints, images_per_label, trust_ratio
 from semalign3d_core.category.dense_cloud import DenseOptions, Samples, k_means, supported_clusters, within_hull
-from semalign3d_core.category.keypoint_correction import correct_keypoints, erode, nearest_mask_pixels
+from semalign3d_core.category.keypoint_correction import correct_keypoints, depth_pixels, erode, nearest_mask_pixels
 from semalign3d_core.category.semantics import feature_statistics
 from semalign3d_core.datasets.records import ImageRecord
 
@@ -121,3 +121,11 @@ def test_mirror_partners_count_together():
     seen[0, 0] = seen[1, 1] = seen[2, 2] = 1
     assert images_per_label(seen, torch.tensor([1, 0, 2])).tolist() == [2, 2, 1]
     assert trust_ratio(60, 10, 12) == pytest.approx(120 / 78)
+
+
+def test_depth_is_read_inside_the_outline_but_not_behind_thin_parts():
+    mask = torch.zeros(40, 40, dtype=torch.bool)
+    mask[5:25, 5:25] = True
+    mask[25:38, 14] = True  # a leg one pixel wide
+    read = depth_pixels(mask, torch.tensor([[5.0, 12.0], [15.0, 15.0], [14.0, 37.0]]), 3)
+    assert read.tolist() == [[8, 12], [15, 15], [14, 37]]
