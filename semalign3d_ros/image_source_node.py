@@ -35,11 +35,10 @@ class ImageSourceNode(Node):
         self._last_answer = None
         self._source = open_source(self.parameters, self._diagnostics.problem)
         suffix, message_type = TRANSPORTS[self.parameters.image_transport]
-        self._publishers_by_role = {
-            "image": self._publisher(message_type, self.resolve_topic_name("image") + suffix),
-            "camera_info": self._publisher(CameraInfo, "camera_info"),
-            "depth": self._publisher(Image, "depth"),
-        }
+        self._publishers_by_role = {"image": self._publisher(message_type, self.resolve_topic_name("image") + suffix)}
+        for role, partner_type in (("camera_info", CameraInfo), ("depth", Image)):
+            if role in self._source.roles:  # a topic without messages would be waited for
+                self._publishers_by_role[role] = self._publisher(partner_type, role)
         if self.parameters.wait_for:
             self.create_subscription(SemanticKeypoints, self.parameters.wait_for, self._on_answer, 10)
         self._worker = threading.Thread(target=self._run, name="image source")

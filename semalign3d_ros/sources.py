@@ -1,4 +1,7 @@
-"""Where images come from: folders, video files, webcams, recorded bags. Each source yields :class:`Moment`."""
+"""Where images come from: folders, video files, webcams, recorded bags.
+
+Each source yields :class:`Moment` and has ``roles``, the topics of its messages.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +61,11 @@ class Calibration:
         if path:
             self._info = _read_calibration(Path(path))
 
+    @property
+    def roles(self):
+        """Topics of the messages of a :meth:`moment`."""
+        return {"image", "camera_info"} if self._info is not None or self._focal_length > 0 else {"image"}
+
     def info(self, height, width):
         """The CameraInfo of an image, or None; raises :class:`InputError` for a calibration of another image size."""
         if self._info is not None and (self._info.height, self._info.width) != (height, width):
@@ -81,7 +89,7 @@ class Folder:
 
     def __init__(self, path, camera, problem):
         self._files = list_images(path) if path.is_dir() else [path]
-        self._camera, self._problem = camera, problem
+        self._camera, self._problem, self.roles = camera, problem, camera.roles
 
     def __iter__(self):
         for index, path in enumerate(self._files):
@@ -97,7 +105,7 @@ class Video:
     """The pictures of a video file."""
 
     def __init__(self, path, camera):
-        self._path, self._camera = path, camera
+        self._path, self._camera, self.roles = path, camera, camera.roles
         capture = self._open()
         rate = capture.get(cv2.CAP_PROP_FPS)
         capture.release()
@@ -126,7 +134,7 @@ class Webcam:
     period = None
 
     def __init__(self, number, camera):
-        self._number, self._camera = number, camera
+        self._number, self._camera, self.roles = number, camera, camera.roles
         self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             raise InputError(f"webcam {number} cannot be opened; check the number (/dev/video{number}) and that you may read it")
@@ -158,6 +166,7 @@ class Bag:
             self._choose(parameters.camera_topic, beside, topics, "CameraInfo"): "camera_info",
             self._choose(parameters.depth_topic, [], topics, "depth image"): "depth",
         }
+        self.roles = camera.roles | {role for topic, role in self._roles.items() if topic}
         self._types = {topic: IMAGE_TYPES.get(topics[topic], CameraInfo) for topic in self._roles if topic}
 
     def __iter__(self):
