@@ -236,10 +236,10 @@ def check_presence_score(arrays, path):
     yield difference("score", score, v["score"], atol=2e-6, rtol=1e-4)
     simple = likelihood.presence_p_value(v["simple_x"], v["simple_mean"], v["simple_sd"])
     yield difference("simple_score", simple, v["simple_score"], atol=2e-6)
-    log_spatial = -0.5 * (v["dist"][:, None] / v["sigma"]) ** 2
-    yield difference("log_max_normalised", likelihood.log_spatial(v["dist"][:, None], v["sigma"]), v["log_max_normalised"])
-    yield difference("max_normalised", likelihood.log_spatial(v["dist"][:, None], v["sigma"]).exp(), v["max_normalised"])
-    yield difference("log_normal_pdf", log_spatial - 0.5 * torch.log(2 * torch.pi * v["sigma"] ** 2), v["log_normal_pdf"])
+    distance, sigma = v["dist"][:, None], v["sigma"]
+    yield difference("log_max_normalised", likelihood.log_spatial(distance, sigma), v["log_max_normalised"])
+    yield difference("max_normalised", likelihood.log_spatial(distance, sigma).exp(), v["max_normalised"])
+    yield difference("log_normal_pdf", likelihood.log_normal_density(distance, sigma), v["log_normal_pdf"])
 
 
 def check_keypoint_features(arrays, path):
@@ -375,15 +375,13 @@ def check_image_point_cloud(arrays, path):
 
 
 def check_spair_flip_index(arrays, path):
-    from semalign3d_core.datasets import spair
+    from semalign3d_core.datasets import tables
 
-    categories = sorted(spair.KEYPOINTS)
-    table = np.full((len(categories), 30), -1)
-    for row, category in enumerate(categories):
-        flip = spair.KEYPOINTS[category].flip_permutation
-        table[row, : len(flip)] = flip
-    used = arrays["flip"] >= 0
-    yield exact("flip", np.where(used, table, -1), arrays["flip"])
+    table = np.full((len(tables.SPAIR_CATEGORIES), tables.SPAIR_LABELS), -1)
+    for row, category in enumerate(sorted(tables.SPAIR_CATEGORIES)):
+        flip, used = np.asarray(tables.flip_permutation(category)), list(tables.used_labels(category))
+        table[row, used] = flip[used]
+    yield exact("flip", table, arrays["flip"])
 
 
 def check_sparse_reconstruction(arrays, path):
