@@ -4,7 +4,6 @@ import threading
 import time
 
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.utilities import try_shutdown
@@ -66,8 +65,10 @@ class ImageSourceNode(Node):
         except SemAlign3DError as error:
             self.get_logger().error(str(error))
             self.exit_code = 1
-        except ExternalShutdownException:
-            return
+        except Exception:
+            if self.context.ok():
+                raise
+            return  # shut down while publishing: rclpy has several errors for that
         try_shutdown()
 
     def _play(self):
