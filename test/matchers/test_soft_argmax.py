@@ -79,7 +79,7 @@ def test_chunks_do_not_change_matches():
     points = torch.rand(50, 2) * torch.tensor([79.0, 59.0])
     whole = SimilarityMatcher().match(source, target, points)
     parts = SimilarityMatcher(chunk=7).match(source, target, points)
-    torch.testing.assert_close(whole.points, parts.points)
+    torch.testing.assert_close(whole.points, parts.points, rtol=0, atol=1e-3)  # pixels: sums of other lengths are rounded otherwise
     assert SimilarityMatcher().match(source, target, points[:0]).points.shape == (0, 2)
 
 
