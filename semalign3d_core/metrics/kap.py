@@ -122,11 +122,14 @@ class KapAccumulator:
 
     def add(self, category, pair):
         """Adds a :class:`KapPair`. Returns its AP (A), or None if it has no keypoints."""
-        if not np.asarray(pair.source_visible, bool).any():
+        return self.add_samples(category, int(np.sum(pair.source_visible)), [kap_samples(pair, a, self.variant) for a in self.alphas])
+
+    def add_samples(self, category, points, samples):
+        """As :meth:`add`, of a pair's number of source keypoints and its :func:`kap_samples` at each alpha."""
+        if not points:
             self._skipped[category] += 1
             return None
-        samples = [kap_samples(pair, a, self.variant) for a in self.alphas]
-        self._samples[category].append((int(np.sum(pair.source_visible)), samples))
+        self._samples[category].append((points, samples))
         return np.array([average_precision(*s) for s in samples])
 
     def category_summary(self, category):

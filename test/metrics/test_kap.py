@@ -40,8 +40,11 @@ def test_average_precision_at_the_edges():
     assert average_precision([3, 2, 1], [1, 1, 0]) == 1.0
     assert average_precision([0.5, 0.5], [1, 0]) == 0.5
     assert average_precision([1.0], [0]) == 0.0 and np.isnan(average_precision([], []))
+    assert average_precision([2, 1, -np.inf], [1, 0, 1]) == 0.5 and average_precision([-np.inf, -np.inf], [1, 1]) == 0.0  # never found
     with pytest.raises(InputError, match="finite"):
         average_precision([np.nan], [1])
+    with pytest.raises(InputError, match="finite"):
+        average_precision([np.inf], [1])
 
 
 @pytest.mark.parametrize("variant", KAP_VARIANTS)
