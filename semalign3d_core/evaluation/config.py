@@ -41,6 +41,8 @@ class EvaluationConfig:
     """PCK thresholds, as shares of the reference length."""
     threshold: Literal["dataset", "bbox", "image"] = "dataset"
     """Reference length: the target's object box, its image (longer side each), or what the data set is published with."""
+    kap: Literal["none", "visible_only", "as_released", "spherical"] = "none"
+    """Variant of the keypoint average precision of the features; none: do not compute it (it costs similarity maps)."""
     predictions: Path | None = None
     """Score this file (JSON lines, {"pair", "points"}) instead of running a method."""
     on_bad_input: Literal["error", "skip"] = "error"
@@ -73,6 +75,8 @@ class EvaluationConfig:
             raise InputError("workers must be at least 1, retries and gallery at least 0")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit must be at least 1, found {self.limit}")
+        if self.kap != "none" and self.predictions is not None:
+            raise InputError(f"--kap {self.kap} needs features, and {self.predictions} holds only points; leave out --kap or --predictions")
 
     @property
     def studies(self):

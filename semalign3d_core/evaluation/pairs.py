@@ -165,5 +165,5 @@ def match_items(pairs):
 
 
 def _match_item(pairs):
-    queries = tuple(Query(pair.name, pair.record.target, pair.source_points) for pair in pairs)
+    queries = tuple(Query(pair.name, pair.record.target, pair.source_points, pair.unit) for pair in pairs)
     return WorkItem(pairs[0].category, pairs[0].record.source, queries)

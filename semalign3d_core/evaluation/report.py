@@ -6,6 +6,7 @@ from html import escape
 from semalign3d_core.evaluation.charts import line_chart
 from semalign3d_core.evaluation.gallery import best_and_worst, figure
 from semalign3d_core.evaluation.published import AVERAGING, published_results
+from semalign3d_core.evaluation.results import kap_places
 from semalign3d_core.evaluation.scoring import curve
 from semalign3d_core.files import write_text
 
@@ -38,6 +39,7 @@ def write_report(evaluation, sections=()):
         _section("PCK over the threshold", _curves(evaluation)),
         _section("Breakdowns", _breakdown_tables(results)),
         _section("Geometry-aware subset", _geometry_table(results)),
+        _section("Keypoint average precision", _kap_table(results)),
         *(_section(title, html) for title, html in sections),
         *_galleries(evaluation),
         _section("Details", _details(results)),
@@ -168,6 +170,21 @@ def _geometry_table(results):
     header = ["category", "pairs", "keypoints", *(f"PCK@{a} {kind}" for a in alphas for kind in ("per image", "per point"))]
     note = '<p class="note">Keypoints that a look-alike visible in the target can be taken for: left and right, the four wheels.</p>'
     return note + table(header, rows, ours={len(rows) - 1})
+
+
+def _kap_table(results):
+    rows = []
+    for label, entry, image, pooled in kap_places(results):
+        scores = (values[kind] for values in entry["kap"].values() for kind in (image, pooled))
+        rows.append([label, entry["kap_counts"]["pairs"], entry["kap_counts"]["points"], *scores])
+    if not rows:
+        return ""
+    kinds = (f"KAP@{a} {kind}" for a in results["all"]["kap"] for kind in ("per image", "pooled"))
+    note = (
+        f'<p class="note">Variant {escape(results["protocol"]["kap"]["variant"])}, of the features: is a keypoint found, and is its '
+        "absence noticed? Weighted: per image by pairs, pooled by source keypoints.</p>"
+    )
+    return note + table(["category", "pairs", "source keypoints", *kinds], rows, ours={len(rows) - 2, len(rows) - 1})
 
 
 def _galleries(evaluation):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import semalign3d_core
+from semalign3d_core.evaluation.kap import KAP_PROTOCOL, add_kap
 from semalign3d_core.evaluation.methods import code_hash
 from semalign3d_core.evaluation.pairs import outside_count
 from semalign3d_core.evaluation.predictions import write_predictions
@@ -47,7 +48,10 @@ def plain_config(config):
 def result_dictionary(evaluation):
     """The dictionary of ``results.json``."""
     config, scores = evaluation.config, evaluation.scores
-    summary = summarise(scores, config.alpha)
+    summary, kap = summarise(scores, config.alpha), {}
+    if config.kap != "none":
+        add_kap(summary, [score.pair for score in scores], evaluation.kap, config)
+        kap = {"kap": {"variant": config.kap, **KAP_PROTOCOL}}
     return {
         "method": f"predictions:{config.predictions.name}" if config.predictions else config.method,
         "config": plain_config(config),
@@ -57,6 +61,7 @@ def result_dictionary(evaluation):
             "threshold": evaluation.threshold,
             "on_bad_input": config.on_bad_input,
             **PROTOCOL,
+            **kap,
         },
         "seeds": {"seed": config.seed},
         "hashes": {**_data_hashes(evaluation), **evaluation.hashes},
@@ -121,6 +126,10 @@ def _score_rows(results):
             for alpha, values in (entry[metric] or {}).items():
                 for aggregate, percent in values.items():
                     yield category, metric, alpha, aggregate, percent, entry["pairs"], entry["skipped"]
+        for alpha, values in entry.get("kap", {}).items():
+            for aggregate, percent in values.items():
+                counts, metric = entry["kap_counts"], f"kap_{results['protocol']['kap']['variant']}"
+                yield category, metric, alpha, aggregate, percent, counts["pairs"], counts["without_keypoints"]
 
 
 def _pair_table(scores, alphas):
@@ -148,11 +157,34 @@ def terminal_table(results):
     ):
         cells = (_pair_of(total["pck"][a][image], total["pck"][a][point]) for a in alphas)
         lines.append(f"{label:20s} {total['pairs']:6d} {total['skipped']:7d} " + " ".join(cells))
+    lines += _kap_lines(results)
     if total["skipped"]:
         lines.append(f'{total["skipped"]} pairs skipped (see "skipped" in results.json); bad ones count as wrong above')
     if results["extra_predictions"]:
         lines.append(f"{results['extra_predictions']} predictions are of pairs that were not asked for; ignored")
     return "\n".join(lines)
+
+
+def kap_places(results):
+    """[(label, entry, per-image key, pooled key)] of the rows of a table of KAP; empty if it was not asked for."""
+    if "kap" not in results["protocol"]:
+        return []
+    places = [(category, entry, "per_image", "pooled") for category, entry in results["per_category"].items()]
+    total = results["all"]
+    places.append(("mean of categories", total, "per_image_mean_of_categories", "pooled_mean_of_categories"))
+    return [*places, ("weighted", total, "per_image_pair_weighted", "pooled_point_weighted")]
+
+
+def _kap_lines(results):
+    places = kap_places(results)
+    if not places:
+        return []
+    lines = ["", f"KAP ({results['protocol']['kap']['variant']}) of the features in percent, per image / pooled"]
+    lines.append(f"{'category':20s} {'pairs':>6s} {'':7s} " + " ".join(f"{'@' + a:>15s}" for a in results["all"]["kap"]))
+    for label, entry, image, pooled in places:
+        cells = (_pair_of(values[image], values[pooled]) for values in entry["kap"].values())
+        lines.append(f"{label:20s} {entry['kap_counts']['pairs']:6d} {'':7s} " + " ".join(cells))
+    return lines
 
 
 def _pair_of(image, point):

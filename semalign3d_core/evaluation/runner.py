@@ -12,6 +12,7 @@ from tqdm import tqdm
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.errors import InputError
 from semalign3d_core.evaluation.engine import ENGINES
+from semalign3d_core.evaluation.kap import source_count
 from semalign3d_core.evaluation.methods import make_matcher, model_hashes
 from semalign3d_core.evaluation.pairs import image_items, match_items, read_pairs, threshold_kind
 from semalign3d_core.evaluation.predictions import problem_of, read_predictions
@@ -27,7 +28,7 @@ class Evaluation:
 
     scores: [:class:`PairScore`] in the data set's order;  results: the dictionary of ``results.json``
     digests: {"category/image": hash of what was seen of it};  cache: counts;  seconds: {stage: wall time}
-    extra_predictions: pairs of a prediction file that nobody asked for
+    extra_predictions: pairs of a prediction file that nobody asked for;  kap: {pair: its samples for KAP}, if asked for
     """
 
     config: object
@@ -39,6 +40,7 @@ class Evaluation:
     cache: Counter = field(default_factory=Counter)
     seconds: dict = field(default_factory=dict)
     extra_predictions: int = 0
+    kap: dict = field(default_factory=dict)
 
 
 def evaluate(config):
@@ -87,7 +89,8 @@ def _predicted(evaluation, pairs):
 def _computed(evaluation, pairs):
     """({pair: points}, {pair: problem}) of the configured method."""
     config = evaluation.config
-    pairs = [pair for pair in pairs if pair.labels]
+    scorable = {pair.name for pair in pairs if pair.labels}
+    pairs = [pair for pair in pairs if pair.labels or config.kap != "none" and source_count(pair)]
     categories = sorted({pair.category for pair in pairs})
     evaluation.hashes["models"] = model_hashes(config, categories)
     for category in categories[:1]:
@@ -106,7 +109,8 @@ def _computed(evaluation, pairs):
             reasons = {q.name: result.failures[""] for q in item.queries} if "" in result.failures else result.failures
             problems |= reasons
             points |= result.points
-    return points, problems
+            evaluation.kap |= result.kap
+    return points, {name: reason for name, reason in problems.items() if name in scorable}  # what only KAP needs is not PCK's problem
 
 
 def _bad_image(pair, bad):

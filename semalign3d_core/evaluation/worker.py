@@ -16,6 +16,7 @@ from semalign3d_core import backbones, depth, masks
 from semalign3d_core.category.storage import find_model, load_model, model_hash
 from semalign3d_core.errors import FileFormatError, SemAlign3DError
 from semalign3d_core.evaluation.cache import Cache
+from semalign3d_core.evaluation.kap import pair_samples
 from semalign3d_core.evaluation.methods import code_hash, make_matcher
 from semalign3d_core.evaluation.packing import pack, unpack
 from semalign3d_core.evaluation.providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest
@@ -29,11 +30,12 @@ IMAGES_IN_MEMORY = 30  # of 11 MB each with 768 channels; SPair-71k has at most 
 
 @dataclass(frozen=True)
 class Query:
-    """One pair of a work item: its name, the target's record, and the points (Q, 2) to carry over."""
+    """One pair of a work item: its name, the target's record, the points (Q, 2) to carry over, and the reference length for KAP."""
 
     name: str
     target: object
     points: np.ndarray
+    unit: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class ItemResult:
     """What became of a work item.
 
     failures: {what: reason}; what is "" for the image itself, else the name of a pair
-    points:   {pair: (Q, 2) float32 pixels of the target}
+    points:   {pair: (Q, 2) float32 pixels of the target};  kap: {pair: its samples for KAP}, if asked for
     digest:   hash of the image's evidence; counts: cache statistics
     """
 
@@ -64,6 +66,7 @@ class ItemResult:
     points: dict = field(default_factory=dict)
     digest: str = ""
     counts: dict = field(default_factory=dict)
+    kap: dict = field(default_factory=dict)
 
 
 def run_item(config, run, item):
@@ -98,8 +101,8 @@ class Worker:
         self.cache.counts.clear()
         try:
             if item.queries:
-                points, failures = self._match(item)
-                return ItemResult(failures, points, counts=dict(self.cache.counts))
+                points, failures, kap = self._match(item)
+                return ItemResult(failures, points, counts=dict(self.cache.counts), kap=kap)
             return ItemResult(digest=self.image(item.category, item.record)[2], counts=dict(self.cache.counts))
         except SemAlign3DError as error:
             return ItemResult({"": str(error)}, counts=dict(self.cache.counts))
@@ -155,14 +158,15 @@ class Worker:
         return unpack(structure, tensors, known, self.device)
 
     def _match(self, item):
-        """({pair: points}, {pair: reason}) of all pairs of one source image, as one entry of the cache."""
+        """({pair: points}, {pair: reason}, {pair: samples for KAP}) of all pairs of one source image; points are one entry of the cache."""
         source, targets, failures = self.image(item.category, item.record), {}, {}
         for query in item.queries:
             try:
                 targets[query.name] = self.image(item.category, query.target)
             except SemAlign3DError as error:
                 failures[query.name] = str(error)
-        queries = [q for q in item.queries if q.name in targets]
+        kap = self._kap(item, source, targets)
+        queries = [q for q in item.queries if q.name in targets and len(q.points)]
         matcher, description = self.matcher(item.category)
         depends_on = {
             "source": source[2],
@@ -171,7 +175,13 @@ class Worker:
             **description,
         }
         structure, tensors = self.cache.fetch("matches", depends_on, lambda: self._matched(matcher, source, targets, queries))
-        return {q.name: tensors[f"p{i}"].numpy() for i, q in enumerate(queries)}, failures
+        return {q.name: tensors[f"p{i}"].numpy() for i, q in enumerate(queries)}, failures, kap
+
+    def _kap(self, item, source, targets):
+        if self.config.kap == "none":
+            return {}
+        queries, features = [q for q in item.queries if q.name in targets], source[0].features
+        return {q.name: pair_samples(self.config, features, targets[q.name][0].features, (item.record, q.target), q.unit) for q in queries}
 
     def _matched(self, matcher, source, targets, queries):
         with torch.no_grad():
