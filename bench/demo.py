@@ -22,6 +22,7 @@ os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 101)
 
 import cv2
 import numpy as np
+import torch
 import tyro
 import yaml
 from ros_graph import Listener, NodeProcess, executable
@@ -156,7 +157,9 @@ def score(options, category, truth, demonstration, received):
     for rendering, picture, keypoints, correspondences in frames:
         found = np.array([[k.pixel.x, k.pixel.y] for k in keypoints.keypoints])
         carried = np.array([[c.pixel.x, c.pixel.y] for c in correspondences.correspondences])
-        guessed = nearest.match(source, gather(ImageInput(picture), backbone), demonstration.keypoints_2d[shown].astype(np.float32)).points
+        guessed = nearest.match(
+            source, gather(ImageInput(picture), backbone), torch.from_numpy(demonstration.keypoints_2d[shown].astype(np.float32))
+        ).points
         both = rendering.visible[shown]
         threshold = (rendering.box[2:] - rendering.box[:2]).max()
         for name, points, labels in (
