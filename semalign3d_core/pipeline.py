@@ -33,7 +33,7 @@ class PipelineConfig:
     models: str = option("", "folder of category models; empty: only those that come with the package")
     backbone: str = option("compact", "feature backbone, the one that the category model was built with")
     depth: str = option("none", "depth source for images that come without a depth image")
-    masks: str = option("similarity", "mask source for images that come without a mask")
+    masks: str = option("auto", "mask source for images that come without a mask; auto: the embedded backbone's own, or similarity")
     preset: str = option("fast", "preset of the alignment, or path of a YAML file")
     transfer: str = option("fast", "preset of the transfer of points, or path of a YAML file")
     demonstration: str = option("", "YAML file with a demonstration image and named points in it; empty: none")
@@ -108,12 +108,13 @@ def create_pipeline(config, dataset_root=None):
     dataset_root: data set folder whose precomputed files the providers may read.
     """
     model = load_model(find_model(config.category, config.models or None))
+    backbone = backbones.create(config.backbone, dataset_root)
     return Pipeline(
         model,
-        backbones.create(config.backbone, dataset_root),
+        backbone,
         Aligner(model, config.preset),
         depth.create(config.depth, dataset_root),
-        masks.create(config.masks, dataset_root, model),
+        masks.create(config.masks, dataset_root, model, backbone),
         load_demonstration(config.demonstration) if config.demonstration else None,
         load_preset(Transfer, "transfer", config.transfer),
     )
