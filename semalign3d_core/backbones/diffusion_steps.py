@@ -10,6 +10,7 @@ import torch
 from semalign3d_core.errors import InputError
 
 NOISE_SEED = 42
+NOISE_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def merge_crops(maps, origins, side, crop):
     return merged / count
 
 
-def noise_schedule(steps=1000, first=0.00085, last=0.012):
+def noise_schedule(steps=NOISE_STEPS, first=0.00085, last=0.012):
     """(sqrt of the cumulative signal, sqrt of the cumulative noise), each (steps,) float32, of Stable Diffusion 1.x."""
     beta = torch.linspace(first**0.5, last**0.5, steps, dtype=torch.float64).square()
     signal = torch.cumprod(1 - beta, dim=0)

@@ -5,25 +5,9 @@ source. A matcher that first does work per image (an alignment) also has ``prepa
 it accepts in place of the evidence, so that one image is prepared once whatever the number of its pairs.
 """
 
-from dataclasses import dataclass
+from semalign3d_core.matches import Matches
 
-import torch
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Where ``points`` (Q) of a source image are in a target image.
-
-    points:     (Q, 2) float32 pixels of the target
-    confidence: (Q,) in [0, 1]; NaN where the matcher has no notion of it
-    points_3d:  (Q, 3) in the target's camera frame, or None
-    visible:    (Q,) bool, or None
-    """
-
-    points: torch.Tensor
-    confidence: torch.Tensor
-    points_3d: torch.Tensor | None = None
-    visible: torch.Tensor | None = None
+__all__ = ["MATCHERS", "Matches"]
 
 
 def _similarity(readout):

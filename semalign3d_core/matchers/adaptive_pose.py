@@ -10,8 +10,8 @@ import torch
 
 from semalign3d_core.errors import InputError
 from semalign3d_core.image_grid import CANVAS_SIDE, mirror_points, pad_square
-from semalign3d_core.matchers import Matches
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher, transfer_on_canvas
+from semalign3d_core.matches import Matches
 
 VIEWS = ("back", "front", "left", "right")
 MASKED_VALUE = -100000.0  # what the published code writes over entries that are exactly 0
