@@ -108,12 +108,13 @@ def create_pipeline(config, dataset_root=None):
     dataset_root: data set folder whose precomputed files the providers may read.
     """
     model = load_model(find_model(config.category, config.models or None))
+    backbone = backbones.create(config.backbone, dataset_root)
     return Pipeline(
         model,
-        backbones.create(config.backbone, dataset_root),
+        backbone,
         Aligner(model, config.preset),
         depth.create(config.depth, dataset_root),
-        masks.create(config.masks, dataset_root, model),
+        masks.create(config.masks, dataset_root, model, backbone),
         load_demonstration(config.demonstration) if config.demonstration else None,
         load_preset(Transfer, "transfer", config.transfer),
     )

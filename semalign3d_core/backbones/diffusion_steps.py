@@ -74,11 +74,16 @@ def add_noise(latent, step, noise=None):
 def co_pca(a, b, dims=256):
     """Both token sets (P, C), (Q, C) in the ``dims`` first principal directions of their union: (P, dims), (Q, dims).
 
-    Used by the pose prediction experiment, where each level is reduced for every pair of images. Signs are those of the
-    solver; distances do not depend on them.
+    Used by the pose prediction experiment, where each level is reduced for every pair of images. The published solver is a
+    randomised one; distances depend neither on its signs nor on its rotations.
     """
     stacked = torch.cat([a, b])
     centred = stacked - stacked.mean(dim=0)
-    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-    reduced = centred @ directions[:dims].T
+    # right singular vectors by the eigenvectors of the smaller of both products; eigenvalues ascend
+    if len(centred) >= centred.shape[1]:
+        directions = torch.linalg.eigh((centred.T @ centred).double())[1].flip(1)[:, :dims].to(centred)
+        reduced = centred @ directions
+    else:
+        values, vectors = torch.linalg.eigh((centred @ centred.T).double())
+        reduced = (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :dims].to(centred)
     return reduced[: len(a)], reduced[len(a) :]

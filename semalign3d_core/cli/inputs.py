@@ -25,7 +25,7 @@ class MethodOptions:
     depth: str = "none"
     """Depth source: none, precomputed, depth_anything_v2 ..."""
     masks: str = "similarity"
-    """Mask source: none, similarity, precomputed ..."""
+    """Mask source: none, similarity (to the category model), precomputed, sam2:tiny (prompted by the category model) ..."""
     preset: str = "fast"
     """Preset of the alignment: fast, reference, or a YAML file."""
     camera: str = ""

@@ -2,7 +2,14 @@
 
 ``source`` and ``target`` are :class:`~semalign3d_core.evidence.ImageEvidence`; ``points`` is (Q, 2) float32 pixels of the
 source. A matcher that first does work per image (an alignment) also has ``prepare(evidence) -> object``, whose result
-it accepts in place of the evidence, so that one image is prepared once whatever the number of its pairs.
+it accepts in place of the evidence, so that one image is prepared once whatever the number of its pairs. That object may
+refer to the evidence or its parts, but not to copies of the features' values, which would be stored once more.
+
+A matcher that looks at the mirror image of the source, too, has the attribute ``uses_mirror = True`` and is called as
+``match(source, target, points, mirrored, permutation, visible)``: ``mirrored`` is the evidence of the source's mirror image,
+``permutation`` (Q,) the point that each point becomes there, ``visible`` (Q,) bool whether that one is among the points
+(where it is not, ``permutation`` is the point itself). An evaluation then extracts mirrored features once per image and
+caches them like the others.
 """
 
 from semalign3d_core.matches import Matches
@@ -25,6 +32,12 @@ def _adaptive_pose(**options):
     return AdaptivePoseMatcher(**options)
 
 
+def _template_pose(**options):
+    from semalign3d_core.matchers.pose_prediction import TemplatePoseMatcher
+
+    return TemplatePoseMatcher(**options)
+
+
 def _semalign3d(**options):
     from semalign3d_core.matchers.semalign3d import SemAlign3DMatcher
 
@@ -38,5 +51,6 @@ MATCHERS = {
     "window_soft_argmax": _similarity("window_soft_argmax"),
     "kernel_soft_argmax": _similarity("kernel_soft_argmax"),
     "adaptive_pose": _adaptive_pose,
+    "template_pose": _template_pose,
     "semalign3d": _semalign3d,
 }
