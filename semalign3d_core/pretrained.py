@@ -12,6 +12,8 @@ from semalign3d_core.providers import first_line
 
 # parts of a transformers model that some published checkpoints lack and that no provider here looks at
 UNUSED = ("pooler.", "vision_model.head.", "logit_", "text_model.", "text_projection", "visual_projection")
+# what the libraries raise for damaged files and for configurations of other models
+WRONG_FILES = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError)
 SHOWN = 5  # names of wrong tensors in a message
 
 
@@ -27,7 +29,7 @@ def load_pretrained(kind, folder, what, **options):
     try:
         with quiet():
             model, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except (*WRONG_FILES, SafetensorError) as error:
         raise FileFormatError(f"{folder} holds no complete {what} ({first_line(error)}); get it again") from error
     wrong = [f"missing {name}" for name in sorted(report["missing_keys"]) if not name.startswith(UNUSED)]
     wrong += [f"misshapen {entry[0]}" for entry in sorted(report.get("mismatched_keys") or ())]
@@ -65,7 +67,7 @@ def read_state(path):
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise FileFormatError(f"{path} holds no plain tensors ({first_line(error)}); download it again") from error
+        raise FileFormatError(f"{path} holds no plain tensors ({first_line(error)}); download it again, or save them alone") from error
     if isinstance(state, dict):
         state = next((state[key] for key in ("model", "state_dict") if isinstance(state.get(key), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

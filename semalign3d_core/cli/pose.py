@@ -26,6 +26,8 @@ class Options:
     sam2:tiny,prompt_model=FILE."""
     dataset: Path | None = None
     """Data set folder that the images belong to; needed by precomputed features and masks."""
+    cells: int = 128
+    """Side of the grid on which features are compared; 128 as published, fewer are faster."""
     output: Path = Path("out")
     """Folder for NAME.pose.json of every image."""
 
@@ -41,7 +43,7 @@ def run(options):
     files, templates = input_images(options.images), read_templates(options.templates)
     backbone = backbones.create(options.backbone, options.dataset)
     segmenter = masks.create(options.masks, options.dataset, backbone=backbone)
-    predictor = PosePredictor(pair_features(backbone), templates)
+    predictor = PosePredictor(pair_features(backbone), templates, options.cells)
     failed = 0
     for file, name in tqdm(list(zip(files, result_names(files), strict=True)), unit="image", disable=len(files) == 1, file=sys.stderr):
         try:

@@ -34,8 +34,8 @@ def _similarity(argument, model=None, backbone=None):
     model = load_model(argument) if argument else model
     if model is None:
         raise InputError(
-            "similarity masks show what resembles a category model, and there is none here: give a model built earlier with the same "
-            "backbone (similarity:FILE), or another mask source (sam2, precomputed)"
+            "similarity masks need a category model to compare with, and there is none here: give one that was built earlier with the "
+            "same backbone (similarity:FILE), or another mask source (sam2, precomputed)"
         )
     if argument and backbone is not None and backbone.name != model.backbone:
         raise InputError(

@@ -6,7 +6,7 @@ Source: GeoAware-SC (Telling Left from Right, CVPR 2024), section 3.2. Tokens ar
 import torch
 
 MASKED_VALUE = -100000.0  # what the published code writes over entries that are exactly 0
-CANDIDATES = 3  # targets whose distance is computed without the rounding of the expanded square
+CLOSE, CANDIDATES = 0.1, 3  # distance, in norms of the source, below which so many targets are compared without rounding
 
 
 def masked_imd(source, target, source_mask, target_mask, cells=64, parity=False):
@@ -53,11 +53,24 @@ def _nearest(source, target, chunk=512):
 
 def _smallest(part, target):
     # The expanded square is twenty times faster than differences, but loses digits for nearly equal features: it only chooses
-    # the candidates whose differences are looked at.
+    # the targets whose differences are looked at.
     rough = torch.cdist(part, target, compute_mode="use_mm_for_euclid_dist")
-    candidates = rough.topk(min(CANDIDATES, len(target)), dim=1, largest=False).indices
-    exact, best = (part[:, None] - target[candidates]).norm(dim=2).min(dim=1)
-    return exact, candidates.gather(1, best[:, None])[:, 0]
+    least, nearest = rough.min(dim=1)
+    close = (least < CLOSE * part.norm(dim=1)).nonzero()[:, 0]
+    if len(close):
+        candidates = _smallest_columns(rough[close], min(CANDIDATES, len(target)))
+        best = (part[close, None] - target[candidates]).norm(dim=2).argmin(dim=1)
+        nearest[close] = candidates.gather(1, best[:, None])[:, 0]
+    return (part - target[nearest]).norm(dim=1), nearest
+
+
+def _smallest_columns(values, count):
+    """Columns (P, count) of the smallest entries of each row of ``values`` (P, Q), which is overwritten; a few passes beat a sort."""
+    found = []
+    for _ in range(count):
+        found.append(values.argmin(dim=1, keepdim=True))
+        values.scatter_(1, found[-1], torch.inf)
+    return torch.cat(found, dim=1)
 
 
 def _nearest_with_huge_values(source, target, chunk=512):
