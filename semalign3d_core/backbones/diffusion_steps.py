@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from semalign3d_core.errors import InputError
+from semalign3d_core.image_grid import DIFFUSION_CANVAS_SIDE
 
 NOISE_SEED = 42
 NOISE_STEPS = 1000
@@ -21,7 +22,7 @@ class SlidingCrops:
     border. Published: 960, 512, 448 (four crops that overlap by 64 pixels).
     """
 
-    side: int = 960
+    side: int = DIFFUSION_CANVAS_SIDE
     crop: int = 512
     stride: int = 448
 

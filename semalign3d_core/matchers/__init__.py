@@ -12,6 +12,7 @@ A matcher that looks at the mirror image of the source, too, has the attribute `
 caches them like the others.
 """
 
+from semalign3d_core.errors import InputError
 from semalign3d_core.matches import Matches
 
 __all__ = ["MATCHERS", "Matches"]
@@ -32,10 +33,15 @@ def _adaptive_pose(**options):
     return AdaptivePoseMatcher(**options)
 
 
-def _template_pose(**options):
+def _template_pose(templates=None, backbone=None, **options):
     from semalign3d_core.matchers.pose_prediction import TemplatePoseMatcher
 
-    return TemplatePoseMatcher(**options)
+    if templates is None or backbone is None:
+        raise InputError(
+            "template_pose needs a folder of template pictures and the backbone of the features (templates=..., backbone=...), which only "
+            "Python can give it; semalign3d pose shows what the templates say"
+        )
+    return TemplatePoseMatcher(templates, backbone, **options)
 
 
 def _semalign3d(**options):

@@ -92,6 +92,8 @@ def test_the_matcher_mirrors_the_source_where_the_sides_differ(templates):
     torch.testing.assert_close(same.points, matcher.matcher.match(right, right, points).points)
     with pytest.raises(InputError, match="mirror permutation"):
         matcher.match(left, right, points)
+    with pytest.raises(InputError, match="needs a folder of template pictures and the backbone"):
+        MATCHERS["template_pose"]()
 
 
 def test_the_command_writes_votes_and_distances(tmp_path, templates, capsys):
