@@ -16,6 +16,7 @@ from semalign3d_core.errors import InputError
 
 PADDINGS = ("bottom_right", "centre", "canvas")
 CANVAS_SIDE = 840  # annotations and vision transformer; 14 pixels per cell
+DIFFUSION_CANVAS_SIDE = 960  # Stable Diffusion; 16 pixels per cell
 CANVAS_CELLS = 60
 
 
@@ -187,7 +188,7 @@ def published_dense_cells(pixels, height, width, cells=60):
     return ((pixels + offset).double() / side * cells).floor().long().clamp(0, cells - 1)
 
 
-def published_keypoint_cells(pixels, height, width, cells=60, resized=960):
+def published_keypoint_cells(pixels, height, width, cells=CANVAS_CELLS, resized=DIFFUSION_CANVAS_SIDE):
     """As :func:`published_dense_cells`, for keypoints: through the integer pixel of the image resized to ``resized``."""
     side, offset = _published_square(height, width)
     return ((pixels + offset).double() / side * resized).floor().long() * cells // resized

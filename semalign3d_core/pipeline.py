@@ -16,7 +16,7 @@ from semalign3d_core.config import load_preset
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.evidence import ImageEvidence, ImageInput, gather
 from semalign3d_core.images import read_image
-from semalign3d_core.matchers import Matches
+from semalign3d_core.matches import Matches
 from semalign3d_core.transfer import Transfer, lift_points, place_points
 
 

@@ -12,7 +12,7 @@ import torch
 from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.camera import back_project
 from semalign3d_core.errors import InputError
-from semalign3d_core.matchers import Matches
+from semalign3d_core.matches import Matches
 
 SECOND_STEPS = ("mean", "argmax")
 LATTICE = 21  # samples per side of the window of the second step ...

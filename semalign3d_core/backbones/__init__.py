@@ -42,16 +42,16 @@ def _transformer(family):
     return factory
 
 
-def _diffusion(argument, revision=None, device=None, dtype=None, captioner=""):
+def _diffusion(argument, revision=None, device=None, dtype=None, captioner="", step=50, record="hidden"):
     from semalign3d_core.backbones.stable_diffusion import load_diffusion
 
-    return load_diffusion(argument, revision, device, dtype, captioner)
+    return load_diffusion(argument, revision, device, dtype, captioner, step, record)
 
 
-def _diffusion_and_transformer(argument, revision=None, device=None, dtype=None, captioner=""):
+def _diffusion_and_transformer(argument, revision=None, device=None, dtype=None, captioner="", step=50, record="hidden"):
     from semalign3d_core.backbones.fused import FusedBackbone
 
-    diffusion = _diffusion("", revision, device, dtype, captioner)
+    diffusion = _diffusion("", revision, device, dtype, captioner, step, record)
     return FusedBackbone(diffusion, _transformer("dinov2")(argument or "base", None, device, dtype))
 
 

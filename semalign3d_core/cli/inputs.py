@@ -25,7 +25,8 @@ class MethodOptions:
     depth: str = "none"
     """Depth source: none, precomputed, depth_anything_v2 ..."""
     masks: str = "auto"
-    """Mask source: none, similarity, compact, precomputed ...; auto is compact with the embedded backbone, else similarity."""
+    """Mask source: none, similarity (to the category model), compact, precomputed, sam2:tiny (prompted by the category model) ...;
+    auto is compact with the embedded backbone, else similarity."""
     preset: str = "fast"
     """Preset of the alignment: fast, reference, or a YAML file."""
     camera: str = ""

@@ -12,6 +12,7 @@ COMMANDS = {
     "build": ("build", "build the model of a category from an annotated data set folder"),
     "align": ("align", "place a category model in an image: named keypoints in 2D and 3D"),
     "match": ("match", "carry points of one image over to another"),
+    "pose": ("pose", "say from which side an object is seen, by comparing it with template pictures"),
     "synth": ("synth", "render a synthetic data set"),
     "train": ("train", "train the learned parts"),
     "inspect": ("inspect", "write an HTML page that shows what a category model holds"),

@@ -10,7 +10,7 @@ import torch
 
 from semalign3d_core.errors import InputError, choice
 from semalign3d_core.image_grid import CANVAS_CELLS, CANVAS_SIDE, patch_index
-from semalign3d_core.matchers import Matches
+from semalign3d_core.matches import Matches
 
 TEMPERATURE = 0.02
 
