@@ -35,6 +35,11 @@ def model_hashes(config, categories):
     return {category: model_hash(load_model(find_model(category, config.models))) for category in categories}
 
 
+def uses_mirror(matcher):
+    """Whether a matcher is also given the mirror image of the source; see :mod:`semalign3d_core.matchers`."""
+    return getattr(matcher, "uses_mirror", False)
+
+
 @lru_cache(maxsize=1)
 def code_hash():
     """Hash of the sources and presets that matching depends on: results of edited code are not taken from the cache."""

@@ -14,7 +14,7 @@ from semalign3d_core.errors import InputError
 from semalign3d_core.evaluation.engine import ENGINES
 from semalign3d_core.evaluation.kap import source_count
 from semalign3d_core.evaluation.methods import make_matcher, model_hashes
-from semalign3d_core.evaluation.pairs import image_items, match_items, read_pairs, threshold_kind
+from semalign3d_core.evaluation.pairs import image_items, image_key, match_items, read_pairs, threshold_kind
 from semalign3d_core.evaluation.predictions import problem_of, read_predictions
 from semalign3d_core.evaluation.results import plain_config, result_dictionary, write_results
 from semalign3d_core.evaluation.scoring import score_pair, skipped_pair
@@ -27,7 +27,7 @@ class Evaluation:
     """What an evaluation gathers on its way to the result files.
 
     scores: [:class:`PairScore`] in the data set's order;  results: the dictionary of ``results.json``
-    digests: {"category/image": hash of what was seen of it};  cache: counts;  seconds: {stage: wall time}
+    digests: {:func:`image_key`: hash of what was seen of an image};  cache: counts;  seconds: {stage: wall time}
     extra_predictions: pairs of a prediction file that nobody asked for;  kap: {pair: its samples for KAP}, if asked for
     """
 
@@ -98,24 +98,24 @@ def _computed(evaluation, pairs):
     bad = {}
     with _clock(evaluation, "images"):
         for item, result in _run(evaluation, image_items(pairs), "images", lambda item: 1):
-            if result.failures:
-                bad[str(item)] = result.failures[""]
-            evaluation.digests[str(item)] = result.digest
+            key = image_key(item.category, item.record)
+            if result.failure:
+                bad[key] = result.failure
+            evaluation.digests[key] = result.digest
     problems = {pair.name: reason for pair in pairs if (reason := _bad_image(pair, bad))}
     points = {}
     with _clock(evaluation, "pairs"):
         good = [pair for pair in pairs if pair.name not in problems]
-        for item, result in _run(evaluation, match_items(good), "pairs", lambda item: len(item.queries)):
-            reasons = {q.name: result.failures[""] for q in item.queries} if "" in result.failures else result.failures
-            problems |= reasons
+        for item, result in _run(evaluation, match_items(good, evaluation.digests), "pairs", lambda item: len(item.queries)):
+            problems |= {query.name: result.failure for query in item.queries if result.failure}
             points |= result.points
             evaluation.kap |= result.kap
     return points, {name: reason for name, reason in problems.items() if name in scorable}  # what only KAP needs is not PCK's problem
 
 
 def _bad_image(pair, bad):
-    sides = (pair.record.source, pair.record.target)
-    return next((bad[name] for side in sides if (name := f"{side.category}/{side.name}") in bad), None)
+    keys = (image_key(pair.category, side) for side in (pair.record.source, pair.record.target))
+    return next((bad[key] for key in keys if key in bad), None)
 
 
 def _run(evaluation, items, what, size):
@@ -126,9 +126,8 @@ def _run(evaluation, items, what, size):
     with tqdm(total=sum(map(size, items)), desc=what, unit=what.removesuffix("s"), mininterval=0.5) as bar:
         for index, result in run(work, items, config.workers, config.retries, resolve_device(config.device)):
             evaluation.cache.update(result.counts)
-            if result.failures and config.on_bad_input == "error":
-                reason = next(iter(result.failures.values()))
-                raise InputError(f"{items[index]}: {reason} (--on-bad-input skip counts its pairs as wrong and goes on)")
+            if result.failure and config.on_bad_input == "error":
+                raise InputError(f"{items[index]}: {result.failure} (--on-bad-input skip counts its pairs as wrong and goes on)")
             yield items[index], result
             bar.update(size(items[index]))
 
