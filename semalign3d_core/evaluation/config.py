@@ -14,7 +14,7 @@ class EvaluationConfig:
     dataset: Path
     """Data set folder."""
     output: Path = Path("out/evaluation")
-    """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.yaml and report.html."""
+    """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.json and report.html."""
     kind: str | None = None
     """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow); nothing means what it looks like."""
     split: str = "test"

@@ -1,11 +1,12 @@
 """Methods of an evaluation: a matcher for a category, and a description of everything its results depend on."""
 
+import dataclasses
 import hashlib
 from functools import lru_cache
 from pathlib import Path
 
 from semalign3d_core.category.storage import find_model, load_model, model_hash
-from semalign3d_core.config import preset_folder
+from semalign3d_core.config import preset_folder, to_dict
 from semalign3d_core.errors import InputError, choice
 from semalign3d_core.matchers import MATCHERS
 
@@ -28,11 +29,25 @@ def make_matcher(config, category, device):
     return factory(**options), description
 
 
-def model_hashes(config, categories):
-    """{category: content hash} of the models a method uses; raises for one that is missing."""
-    if config.method not in NEEDS_MODEL or config.predictions is not None:
-        return {}
-    return {category: model_hash(load_model(find_model(category, config.models))) for category in categories}
+def check_method(config, dataset, categories):
+    """(settings of the method, {category: content hash of its model}); raises before any work for what cannot be run.
+
+    That is an unknown method or preset, a missing model, or mirror images where it is not known how keypoints change places.
+    """
+    if config.predictions is not None or not categories:
+        return {}, {}
+    hashes = {}
+    if config.method in NEEDS_MODEL:
+        hashes = {category: model_hash(load_model(find_model(category, config.models))) for category in categories}
+    matcher, _ = make_matcher(config, categories[0], "cpu")
+    if uses_mirror(matcher) and not dataset.has_mirror_table:
+        raise InputError(
+            f"method {config.method} needs to know which keypoints change places in the mirror image, and {config.dataset} is published "
+            "without that; choose another method"
+        )
+    if not hasattr(matcher, "settings"):
+        return to_dict(matcher) if dataclasses.is_dataclass(matcher) else {}, hashes
+    return matcher.settings, hashes
 
 
 def uses_mirror(matcher):

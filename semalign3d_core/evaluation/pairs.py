@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
+from tqdm import tqdm
 
 from semalign3d_core.datasets.selection import category_of, check_categories
 from semalign3d_core.errors import FileFormatError, InputError, SemAlign3DError
@@ -53,7 +54,7 @@ def read_pairs(dataset, config):
     categories = config.categories or tuple(present)
     check_categories(categories, sorted({*dataset.categories(), *present}), config.dataset)
     pairs, counts = [], dict.fromkeys(categories, 0)
-    for name in names:
+    for name in tqdm(names, desc="read", unit="pair", mininterval=0.5):
         category = category_of(name)
         if category not in counts or (config.limit is not None and counts[category] >= config.limit):
             continue

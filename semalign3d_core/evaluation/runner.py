@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from semalign3d_core.datasets import open_dataset
+from semalign3d_core.datasets import DATASETS, open_dataset
 from semalign3d_core.errors import InputError
 from semalign3d_core.evaluation.engine import ENGINES
 from semalign3d_core.evaluation.kap import source_count
-from semalign3d_core.evaluation.methods import make_matcher, model_hashes
+from semalign3d_core.evaluation.methods import check_method
 from semalign3d_core.evaluation.pairs import image_items, image_key, match_items, read_pairs, threshold_kind
 from semalign3d_core.evaluation.predictions import problem_of, read_predictions
 from semalign3d_core.evaluation.results import plain_config, result_dictionary, write_results
@@ -29,10 +29,13 @@ class Evaluation:
     scores: [:class:`PairScore`] in the data set's order;  results: the dictionary of ``results.json``
     digests: {:func:`image_key`: hash of what was seen of an image};  cache: counts;  seconds: {stage: wall time}
     extra_predictions: pairs of a prediction file that nobody asked for;  kap: {pair: its samples for KAP}, if asked for
+    resolved: the configuration as JSON with everything filled in that it left open;  categories: of the pairs, sorted
     """
 
     config: object
     threshold: str = "bbox"
+    resolved: dict = field(default_factory=dict)
+    categories: list = field(default_factory=list)
     scores: list = field(default_factory=list)
     results: dict = field(default_factory=dict)
     hashes: dict = field(default_factory=dict)
@@ -51,7 +54,8 @@ def evaluate(config):
     dataset = open_dataset(config.dataset, config.kind)
     with _clock(evaluation, "read"):
         pairs = read_pairs(dataset, config)
-        evaluation.threshold = threshold_kind(dataset, config)
+        _resolve(evaluation, dataset, pairs)
+    write_json(config.output / "config.json", evaluation.resolved)
     usable = [pair for pair in pairs if not pair.problem]
     points, problems = _predicted(evaluation, usable) if config.predictions else _computed(evaluation, usable)
     problems |= {pair.name: pair.problem for pair in pairs if pair.problem}
@@ -61,6 +65,25 @@ def evaluate(config):
     evaluation.results = result_dictionary(evaluation)
     write_results(evaluation)
     return evaluation
+
+
+def _resolve(evaluation, dataset, pairs):
+    """Fills in what the configuration left open."""
+    config = evaluation.config
+    evaluation.threshold = threshold_kind(dataset, config)
+    evaluation.categories = sorted({pair.category for pair in pairs})
+    settings, hashes = check_method(config, dataset, evaluation.categories)
+    if hashes:
+        evaluation.hashes["models"] = hashes
+    evaluation.resolved = {
+        **plain_config(config),
+        "kind": next(kind for kind, dataset_class in DATASETS.items() if type(dataset) is dataset_class),
+        "categories": evaluation.categories,
+        "threshold": evaluation.threshold,
+        "device": resolve_device(config.device),
+        "cache": str(config.cache_folder),
+        "method_settings": settings,
+    }
 
 
 def _score(pair, points, problems, alphas):
@@ -91,10 +114,6 @@ def _computed(evaluation, pairs):
     config = evaluation.config
     scorable = {pair.name for pair in pairs if pair.labels}
     pairs = [pair for pair in pairs if pair.labels or config.kap != "none" and source_count(pair)]
-    categories = sorted({pair.category for pair in pairs})
-    evaluation.hashes["models"] = model_hashes(config, categories)
-    for category in categories[:1]:
-        make_matcher(config, category, "cpu")  # an unknown method or preset is found out before any work
     bad = {}
     with _clock(evaluation, "images"):
         for item, result in _run(evaluation, image_items(pairs), "images", lambda item: 1):

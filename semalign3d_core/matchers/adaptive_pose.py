@@ -148,6 +148,7 @@ class AdaptivePoseMatcher:
     width: float = 5
     use_masks: bool = True
     name = "adaptive_pose"
+    uses_mirror = True
 
     def match(self, source, target, points, mirrored=None, permutation=None, visible=None):
         """Carries the keypoints ``points`` (K, 2), pixels of ``source``, to ``target``: :class:`Matches`.

@@ -1,7 +1,7 @@
 """The method of this package as a matcher: one alignment per image, Eq. 14 per pair."""
 
 from semalign3d_core.aligned_image import AlignedImage, aligned_image, category_surface
-from semalign3d_core.config import load_preset
+from semalign3d_core.config import load_preset, to_dict
 from semalign3d_core.transfer import Transfer, lift_points, place_points
 
 
@@ -22,6 +22,11 @@ class SemAlign3DMatcher:
         self.surface = category_surface(model)
         transfer = transfer or ("reference" if preset == "reference" else "keypoints")
         self.config = transfer if isinstance(transfer, Transfer) else load_preset(Transfer, "transfer", transfer)
+
+    @property
+    def settings(self):
+        """Everything that was resolved from presets: nested dictionaries."""
+        return {"alignment": to_dict(self.aligner.config), "transfer": to_dict(self.config)}
 
     def prepare(self, evidence):
         """The one alignment of an image (:class:`ImageEvidence`): an :class:`AlignedImage`."""
