@@ -9,7 +9,7 @@ import io
 import re
 from dataclasses import dataclass, replace
 
-from semalign3d_core.errors import InputError, SemAlign3DError
+from semalign3d_core.errors import SemAlign3DError
 from semalign3d_core.evaluation.charts import bar_chart, line_chart
 from semalign3d_core.evaluation.page import note, table
 from semalign3d_core.evaluation.published import published_ablation
@@ -59,11 +59,9 @@ class Row:
 def run_ablation(evaluation):
     """Runs what the configuration of a finished evaluation asks for; returns (title, HTML) sections for its report.
 
-    Writes ``ablation.json`` and ``ablation.csv`` beside the other results. Raises :class:`InputError` for another method.
+    Writes ``ablation.json`` and ``ablation.csv`` beside the other results.
     """
     config = replace(evaluation.config, cache=evaluation.config.cache_folder)
-    if config.method != "semalign3d" or config.predictions is not None:
-        raise InputError(f"the ablation leaves out parts of semalign3d; it cannot do so with {evaluation.results['method']}")
     categories = tuple(evaluation.results["per_category"])
     rows = [Row("terms", "original", evaluation.results)]
     if config.ablation:

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from semalign3d_core import backbones, depth, masks
-from semalign3d_core.category.storage import find_model, load_model, model_hash
+from semalign3d_core.category.storage import check_backbone, model_hash
 from semalign3d_core.errors import FileFormatError
-from semalign3d_core.evaluation.methods import code_hash, uses_mirror
+from semalign3d_core.evaluation.methods import code_hash, model_of, uses_mirror
 from semalign3d_core.evaluation.packing import pack, unpack
 from semalign3d_core.evaluation.providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest
 from semalign3d_core.evidence import gather
@@ -63,7 +63,8 @@ class ImageStore:
         if category not in self._masks:
             spec, model = on_device(self.config.masks, masks.MASKS, self.device), None
             if takes(spec, masks.MASKS, "model"):
-                model = load_model(find_model(category, self.config.models))
+                model = model_of(self.config, category)
+                check_backbone(model, self.backbone.name)
             provider = masks.create(spec, self.config.dataset, model, self.backbone)
             knows = {} if model is None else {"model": model_hash(model), "features": self.config.backbone, "code": code_hash()}
             self._masks = {category: CachedMasks.wrap(provider, spec, self.cache, **knows)}

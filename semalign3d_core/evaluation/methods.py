@@ -23,10 +23,16 @@ def make_matcher(config, category, device):
         raise InputError(f"method {config.method} has no presets, found --preset {config.preset}; these have: {', '.join(HAS_PRESETS)}")
     options = {"preset": config.preset} if config.preset else {}
     if config.method in NEEDS_MODEL:
-        model = load_model(find_model(category, config.models))
+        model = model_of(config, category)
         description["model"] = model_hash(model)
         options["model"] = model.to(device)
     return factory(**options), description
+
+
+def model_of(config, category):
+    """The :class:`CategoryModel` of a category: from the configured folder, and from there only, or a shipped one."""
+    name = category if config.models is None else str(Path(config.models).absolute() / f"{category}.safetensors")
+    return load_model(find_model(name))
 
 
 def check_method(config, dataset, categories):
@@ -38,7 +44,7 @@ def check_method(config, dataset, categories):
         return {}, {}
     hashes = {}
     if config.method in NEEDS_MODEL:
-        hashes = {category: model_hash(load_model(find_model(category, config.models))) for category in categories}
+        hashes = {category: model_hash(model_of(config, category)) for category in categories}
     matcher, _ = make_matcher(config, categories[0], "cpu")
     if uses_mirror(matcher) and not dataset.has_mirror_table:
         raise InputError(

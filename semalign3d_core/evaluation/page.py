@@ -6,7 +6,6 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.6rem auto; max-width: 1280px; padding: 0 1.2rem; color: #1c1e21; }
 html { background: #fff; } h1 { font-size: 1.7rem; margin: 0; } h3 { margin: 1.3rem 0 .5rem; font-size: 1.05rem; }
 h2 { margin: 2.4rem 0 .8rem; border-bottom: 1px solid #ccd; padding-bottom: .2rem; font-size: 1.3rem; }
-nav { margin: 1rem 0 0; font-size: 13px; } nav a { margin-right: 1.1em; color: #0b62a4; text-decoration: none; }
 .tiles { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 1.1rem; }
 .tile { border: 1px solid #dde3ea; border-radius: 8px; padding: .55rem .9rem; background: #f7fafd; min-width: 9.5em; }
 .tile b { display: block; font-size: 1.75rem; line-height: 1.2; font-weight: 650; }
@@ -35,16 +34,7 @@ def page(title, body):
 
 def section(title, html):
     """A section of the page; nothing without content."""
-    return f'<h2 id="{anchor(title)}">{escape(title)}</h2>\n{html}' if html else ""
-
-
-def contents(titles):
-    """Links to the sections of these titles."""
-    return "<nav>" + "".join(f'<a href="#{anchor(title)}">{escape(title)}</a>' for title in titles) + "</nav>"
-
-
-def anchor(title):
-    return title.lower().replace(" ", "-")
+    return f"<h2>{escape(title)}</h2>\n{html}" if html else ""
 
 
 def table(header, rows, ours=(), upright=()):

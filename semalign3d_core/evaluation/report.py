@@ -6,7 +6,7 @@ from html import escape
 from semalign3d_core.evaluation import report_tables as tables
 from semalign3d_core.evaluation.charts import category_chart, line_chart
 from semalign3d_core.evaluation.gallery import best_and_worst, figure
-from semalign3d_core.evaluation.page import contents, note, page, section
+from semalign3d_core.evaluation.page import note, page, section
 from semalign3d_core.evaluation.published import published_results
 from semalign3d_core.evaluation.scoring import curve
 from semalign3d_core.files import write_text
@@ -31,8 +31,7 @@ def write_report(evaluation, sections=()):
         *_galleries(evaluation),
         ("Details", _details(results)),
     ]
-    parts = [(title, html) for title, html in parts if html]
-    head = [_title(results, config), _tiles(results), _warning(results), contents([title for title, _ in parts])]
+    head = [_title(results, config), _tiles(results), _warning(results)]
     path = config.output / "report.html"
     write_text(path, page(f"{results['method']} on {config.dataset}", "\n".join([*head, *(section(*part) for part in parts)])))
     return path

@@ -7,7 +7,8 @@ import functools
 
 import torch
 
-from semalign3d_core.errors import SemAlign3DError
+from semalign3d_core.category.storage import check_backbone
+from semalign3d_core.errors import InputError, OutputError, SemAlign3DError
 from semalign3d_core.evaluation.cache import Cache
 from semalign3d_core.evaluation.carrying import carrier
 from semalign3d_core.evaluation.images import ImageStore
@@ -44,17 +45,23 @@ class Worker:
     def run(self, item):
         """The :class:`ItemResult` of one item."""
         self.cache.counts.clear()
+        self.matcher(item.category), self.images.masks(item.category)  # what they lack is no fault of the image and ends the run
         try:
             if item.queries:
                 return ItemResult(points=self._match(item), kap=self._kap(item), counts=dict(self.cache.counts))
             return ItemResult(digest=self.images.image(item.category, item.record).digest, counts=dict(self.cache.counts))
+        except OutputError:
+            raise
         except SemAlign3DError as error:
             return ItemResult(str(error), counts=dict(self.cache.counts))
 
     def matcher(self, category):
-        """The (matcher, description) of a category."""
+        """The (matcher, description) of a category; raises :class:`InputError` if its model knows other features."""
         if category not in self._matchers:
-            self._matchers = {category: make_matcher(self.config, category, self.device)}  # work comes category by category
+            made = make_matcher(self.config, category, self.device)
+            if getattr(made[0], "model", None) is not None:
+                check_backbone(made[0].model, self.images.backbone.name)
+            self._matchers = {category: made}  # work comes category by category
         return self._matchers[category]
 
     def _match(self, item):
@@ -96,7 +103,10 @@ class Worker:
 
 
 def resolve_device(name):
-    """``auto`` is CUDA where there is one; the rest is as named."""
+    """``auto`` is CUDA where there is one; the rest is as named, if it is there (else :class:`InputError`)."""
+    present = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))]
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if len(present) > 1 else "cpu"
+    if name not in (*present, "cuda" if len(present) > 1 else "cpu"):
+        raise InputError(f"device {name!r} is not available here: choose one of auto, {', '.join(present)}")
     return name

@@ -18,7 +18,7 @@ class SemAlign3DMatcher:
     def __init__(self, model, preset="fast", transfer=None):
         from semalign3d_core.alignment.aligner import Aligner
 
-        self.aligner = Aligner(model, preset)
+        self.model, self.aligner = model, Aligner(model, preset)
         self.surface = category_surface(model)
         transfer = transfer or ("reference" if preset == "reference" else "keypoints")
         self.config = transfer if isinstance(transfer, Transfer) else load_preset(Transfer, "transfer", transfer)
