@@ -40,7 +40,6 @@ class AlignedImage:
     places:     (J, 2) projected points, units of L;  usable: (J,) bool, in front of the camera and not absent
     hidden:     (J,) bool, behind the object itself;  occluded: (J,) bool, behind something that the depth map shows
     size:       longer side of the projected cloud's box, units of L
-    similarity: (J, cells * cells) of every point to every cell, or None (computed as needed)
     """
 
     alignment: Alignment
@@ -51,13 +50,6 @@ class AlignedImage:
     hidden: torch.Tensor
     occluded: torch.Tensor
     size: float
-    similarity: torch.Tensor | None
-
-    def maps(self, features, index=None):
-        """Similarity maps (Q, cells * cells) of features (Q, C), which are those of the surface points ``index`` if given."""
-        if index is None or self.similarity is None:
-            return features @ self.features.values.flatten(1)
-        return self.similarity[index]
 
 
 def category_surface(model):
@@ -78,11 +70,8 @@ def category_surface(model):
     )
 
 
-def aligned_image(surface, evidence, alignment, similarity=None):
-    """Prepares one image: ``evidence`` (:class:`ImageEvidence`) and its ``alignment``.
-
-    similarity: ``surface.features @ F`` (J, cells * cells) for an image that is the target of many pairs; else None.
-    """
+def aligned_image(surface, evidence, alignment):
+    """Prepares one image: ``evidence`` (:class:`ImageEvidence`) and its ``alignment``."""
     keypoints = alignment.keypoints_3d.nan_to_num(nan=0.0)
     points = surface.weights @ keypoints
     usable = surface.usable & (points[:, 2] > 1e-6)
@@ -100,7 +89,6 @@ def aligned_image(surface, evidence, alignment, similarity=None):
         hidden=hidden,
         occluded=occluded,
         size=max(extent.max().item(), 1e-3),
-        similarity=similarity,
     )
 
 

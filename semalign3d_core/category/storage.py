@@ -102,6 +102,15 @@ def find_model(category_or_path, models_dir=None):
     )
 
 
+def check_backbone(model, name):
+    """Raises :class:`InputError` unless ``name`` is that of the backbone whose features the model knows."""
+    if name != model.backbone:
+        raise InputError(
+            f"the model of {model.category!r} was built with the backbone {model.backbone!r}, not with {name!r}: "
+            "choose that backbone, or build the model again with this one"
+        )
+
+
 def shipped_models():
     """The folder of the models that come with the package."""
     return Path(__file__).parent.parent / "assets" / "models"
