@@ -152,7 +152,7 @@ def place_points(surface, lifted, image, config):
     index, alignment, camera = lifted.index, image.alignment, image.alignment.camera
     found, log_likelihood = _second_step(surface, image, index, lifted.features, config)
     found = found + _mapped_residual(surface, lifted, image)
-    points = surface.weights[index] @ image.keypoints
+    points = surface.surface[index] @ image.keypoints
     pixels = camera.to_pixels(found)
     inside = ((pixels > -0.5) & (pixels < pixels.new_tensor([camera.width, camera.height]) - 0.5)).all(-1)
     visible = (inside & image.usable[index]) & ~(image.hidden | image.occluded)[index]
