@@ -55,7 +55,7 @@ def test_surface_of_flat_keypoints_has_depth_and_follows_them(thickness):
     surface = surface_map(points, keypoints, flat_plane(keypoints))
     torch.testing.assert_close(surface @ keypoints, points)
     torch.testing.assert_close(surface.weights.sum(1), torch.ones(40).double())
-    assert float(surface.weights.abs().max()) < 2  # as for points of the plane: nothing rests on how the keypoints scatter about their plane
+    assert float(surface.weights.abs().max()) < 2  # as for points of the plane itself
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)).double())[0]
     turn = turn * torch.linalg.det(turn).sign()
     for scale in (0.01, 3.0):
