@@ -100,18 +100,20 @@ def bilinear(values, positions):
 
     Returns (..., C). Differentiable in values and, between cell centres, in positions.
     """
-    channels, rows, columns = values.shape
+    channels, _, columns = values.shape
+    flat = values.reshape(channels, -1)
+    return interpolated(lambda row, column: flat[:, row * columns + column], values.shape[1:], positions)
+
+
+def interpolated(at, size, positions):
+    """As :func:`bilinear`, of a grid of ``size`` (rows, columns) known by ``at(rows, columns) -> (C, ...)`` at whole cells."""
+    rows, columns = size
     x = positions[..., 0].clamp(0, columns - 1)
     y = positions[..., 1].clamp(0, rows - 1)
     x0 = x.detach().floor().clamp(max=max(columns - 2, 0)).long()
     y0 = y.detach().floor().clamp(max=max(rows - 2, 0)).long()
     x1, y1 = (x0 + 1).clamp(max=columns - 1), (y0 + 1).clamp(max=rows - 1)
     wx, wy = x - x0, y - y0
-    flat = values.reshape(channels, -1)
-
-    def at(row, column):
-        return flat[:, row * columns + column]
-
     mixed = (at(y0, x0) * (1 - wx) + at(y0, x1) * wx) * (1 - wy) + (at(y1, x0) * (1 - wx) + at(y1, x1) * wx) * wy
     return mixed.movedim(0, -1)
 

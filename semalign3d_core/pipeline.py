@@ -11,9 +11,9 @@ from semalign3d_core import backbones, depth, masks
 from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.category.storage import find_model, load_model
+from semalign3d_core.category.storage import check_backbone, find_model, load_model
 from semalign3d_core.config import load_preset
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.errors import FileFormatError, MissingFileError
 from semalign3d_core.evidence import ImageEvidence, ImageInput, gather
 from semalign3d_core.images import read_image
 from semalign3d_core.matches import Matches
@@ -33,7 +33,7 @@ class PipelineConfig:
     models: str = option("", "folder of category models; empty: only those that come with the package")
     backbone: str = option("compact", "feature backbone, the one that the category model was built with")
     depth: str = option("none", "depth source for images that come without a depth image")
-    masks: str = option("similarity", "mask source for images that come without a mask")
+    masks: str = option("auto", "mask source for images that come without a mask; auto: the embedded backbone's own, or similarity")
     preset: str = option("fast", "preset of the alignment, or path of a YAML file")
     transfer: str = option("fast", "preset of the transfer of points, or path of a YAML file")
     demonstration: str = option("", "YAML file with a demonstration image and named points in it; empty: none")
@@ -66,11 +66,7 @@ class Pipeline:
     """
 
     def __init__(self, model, backbone, aligner, depth=None, segmenter=None, demonstration=None, transfer=None):
-        if backbone.name != model.backbone:
-            raise InputError(
-                f"the model of {model.category!r} was built with the backbone {model.backbone!r}, not with {backbone.name!r}: "
-                "choose that backbone, or build the model again with this one"
-            )
+        check_backbone(model, backbone.name)
         self.model, self.backbone, self.aligner, self.depth, self.segmenter = model, backbone, aligner, depth, segmenter
         self.transfer = transfer or Transfer()
         self.surface = category_surface(model)

@@ -5,7 +5,7 @@
 once whatever the number of live frames. Q query points; image positions are in units of L unless they are called pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -85,6 +85,11 @@ class CategoryPoints:
     around: torch.Tensor
     size: float
 
+    def rows(self, chosen):
+        """The points ``chosen`` (N,) int64 of these."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return CategoryPoints(**{name: value[chosen] if torch.is_tensor(value) else value for name, value in values.items()})
+
 
 def transfer_points(model, source_evidence, source_alignment, target_evidence, target_alignment, points, config=None):
     """Where ``points`` (Q, 2), pixels of the source, are in the target: :class:`Matches`.
@@ -147,7 +152,7 @@ def place_points(surface, lifted, image, config):
     index, alignment, camera = lifted.index, image.alignment, image.alignment.camera
     found, log_likelihood = _second_step(surface, image, index, lifted.features, config)
     found = found + _mapped_residual(surface, lifted, image)
-    points = surface.weights[index] @ image.keypoints
+    points = surface.surface[index] @ image.keypoints
     pixels = camera.to_pixels(found)
     inside = ((pixels > -0.5) & (pixels < pixels.new_tensor([camera.width, camera.height]) - 0.5)).all(-1)
     visible = (inside & image.usable[index]) & ~(image.hidden | image.occluded)[index]
@@ -172,10 +177,11 @@ def _tempered(log_likelihood):
 def _second_step(surface, image, index, own_features, config):
     """Places (Q, 2) of the surface points ``index`` in ``image`` and log p_sem p_spat there (Q,)."""
     _, sigma = config.spreads(image)
-    maps = [image.maps(surface.features[index], index)]
+    queries = [surface.features[index]]
     if own_features is not None and config.own_feature:
-        maps.append(image.maps(own_features))
-    score = _Score(image, torch.stack(maps, 1), (surface.mu[index], surface.sd[index]), image.places[index], sigma, config.own_feature)
+        queries.append(own_features)
+    maps = image.features.similarity(torch.cat(queries)).unflatten(0, (len(queries), -1)).transpose(0, 1)
+    score = _Score(image, maps, (surface.mu[index], surface.sd[index]), image.places[index], sigma, config.own_feature)
     found = score.mean() if config.second_step == "mean" else score.argmax()
     return found, score(found[:, None])[0][:, 0]
 

@@ -27,7 +27,7 @@ def make_alignment(aligner, observation, evidence, solution, belief, previous=No
     factor = _metres(aligner, evidence, cloud, pixels[: category.dense], usable, diameter)
     points = points[0] * (factor or 1.0)
     scale, rotation, translation = similarity_alignment(category.shape, points[category.dense :])
-    dense_cloud = aligner.model.weights[:, category.keypoints] @ points[category.dense :]  # all of the model, also stray points
+    dense_cloud = aligner.model.surface.over(category.keypoints) @ points[category.dense :]  # all of the model, also stray points
     present = belief["present"]
     keypoint_confidence = _keypoint_confidence(observation, category, projected[0]) * belief["keypoints"] * present
     return Alignment(

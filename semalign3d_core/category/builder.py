@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from semalign3d_core.category.affine_weights import affine_weights
 from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, trust_ratio, usable_flip
 from semalign3d_core.category.calibration_views import calibrated
 from semalign3d_core.category.config import BuildConfig
@@ -24,6 +23,7 @@ from semalign3d_core.category.multiview import multiview_start, view_diversity
 from semalign3d_core.category.reference import reference_cloud, reference_shape
 from semalign3d_core.category.semantics import feature_statistics
 from semalign3d_core.category.statistics import ValidityRules, beta_table, noise_augmentation
+from semalign3d_core.category.surface_map import flat_plane, surface_map
 from semalign3d_core.category.view_cache import ViewCache
 from semalign3d_core.category.views import gather_view, published_depth
 from semalign3d_core.config import to_dict
@@ -203,9 +203,8 @@ def _category_model(category, spec, providers, views, present, shape, config, pr
     full_shape = torch.zeros(count, 3, dtype=torch.float64)
     full_shape[labels] = model.shape
     progress("dense cloud", 0, 1)
-    weights_of_present, dense = (reference_cloud if config.method == "reference" else _dense)(views, model, data, config)
-    weights = torch.zeros(len(weights_of_present), count, dtype=torch.float64)
-    weights[:, labels] = weights_of_present
+    surface, dense = (reference_cloud if config.method == "reference" else _dense)(views, model, data, config)
+    surface = surface.among(labels, count)
     semantic = _keypoint_semantics(views, present, usable_flip(spec.flip_permutation), config)
     rotations = model.rotation if data.flip is None else torch.cat([model.rotation, mirror_rotation(model.rotation)])
     return CategoryModel(
@@ -221,7 +220,9 @@ def _category_model(category, spec, providers, views, present, shape, config, pr
         dense_features=dense[0],
         dense_mu=dense[1],
         dense_sd=dense[2],
-        weights=weights.float(),
+        weights=surface.weights.float(),
+        offsets=surface.offsets.float(),
+        plane=surface.plane.float(),
         betas=betas,
         modes=modes.float(),
         mode_variances=variances.float(),
@@ -247,13 +248,13 @@ def _completed_betas(model, data, labels, config):
 
 
 def _dense(views, model, data, config):
-    """W (J, K') of the dense points and their features, mu and s."""
+    """The :class:`SurfaceMap` of the dense points and their features, mu and s."""
     samples = with_mirror_images(merged_samples(views, model, data, config.dense), views)
     centres, cluster = supported_clusters(samples, config.dense, config.seed)
     if len(centres) == 0:
         raise InputError("no dense point is seen in enough images; check masks and depth maps, or annotate more images")
     features = cluster_features(samples, cluster, len(centres), views, config.dense.sd_floor)
-    return affine_weights(centres, model.shape), features
+    return surface_map(centres, model.shape, flat_plane(model.shape)), features
 
 
 def _keypoint_semantics(views, present, flip, config):

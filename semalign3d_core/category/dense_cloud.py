@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull, QhullError, cKDTree
+from scipy.spatial import ConvexHull, cKDTree
 
 from semalign3d_core.camera import back_project
-from semalign3d_core.category.affine_weights import affine_weights
 from semalign3d_core.category.constellations import MIRROR
+from semalign3d_core.category.surface_map import flat_plane, normal, surface_map
 from semalign3d_core.errors import InputError
 
 
@@ -77,23 +77,24 @@ def merged_samples(views, model, data, options):
     Without mirror images; only points within the margin of the hull of the mean shape.
     """
     points, image, row = [], [], []
+    plane = flat_plane(model.shape)
     for n, view in enumerate(views):
-        place = _object_points(view, model, data, n, options)
+        place = _object_points(view, model, data, n, plane, options)
         points.append(place)
         image.append(torch.full((len(place),), n))
         row.append(torch.arange(len(place)))
     points, image, row = torch.cat(points), torch.cat(image), torch.cat(row)
-    near = within_hull(points, model.shape, options.margin)
+    near = within_hull(points, model.shape, plane, options.margin)
     return Samples(points[near], image[near], row[near], torch.zeros(int(near.sum()), dtype=torch.bool))
 
 
-def _object_points(view, model, data, n, options):
+def _object_points(view, model, data, n, plane, options):
     low, high = view.inverse_range
     z = picture_depth(model, data, n, (view.pixel_inverse.double() - low) / (high - low), options)
     flat = view.pixels.double() / max(view.height, view.width)
     camera = back_project(flat, z, view.focal.double(), view.principal.double())
     instance = (camera - model.translation[n]) @ model.rotation[n]
-    return instance - affine_weights(instance, model.completed[n]) @ model.displacement[n]
+    return surface_map(instance, model.completed[n], plane) @ model.shape
 
 
 def with_mirror_images(samples, views):
@@ -107,14 +108,15 @@ def with_mirror_images(samples, views):
     )
 
 
-def within_hull(points, shape, margin):
-    """(P,) bool: at most ``margin`` diameters outside a facet of the convex hull of ``shape`` (K, 3)."""
+def within_hull(points, shape, plane, margin):
+    """(P,) bool: at most ``margin`` diameters outside a facet of the convex hull of ``shape`` (K, 3).
+
+    plane: as in :class:`SurfaceMap`. The hull of coplanar keypoints is given the thickness of the lesser of their two extents.
+    """
     diameter = float(torch.cdist(shape, shape).max())
-    try:
-        facets = ConvexHull(shape.numpy()).equations
-    except QhullError:  # keypoints in one plane: joggled input has a hull of (nearly) no thickness
-        facets = ConvexHull(shape.numpy(), qhull_options="QJ Pp").equations
-    facets = torch.from_numpy(facets)
+    along = shape @ (plane @ shape).T  # coordinates in the plane, whose axes have length 1 at the mean shape
+    reach = normal(plane, shape) * (along.amax(0) - along.amin(0)).min() / 2
+    facets = torch.from_numpy(ConvexHull(torch.cat([shape - reach, shape + reach]).numpy()).equations)
     outside = torch.cat([(part @ facets[:, :3].T + facets[:, 3]).amax(1) for part in points.split(4096)])
     return outside <= margin * diameter
 

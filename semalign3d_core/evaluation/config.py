@@ -14,7 +14,7 @@ class EvaluationConfig:
     dataset: Path
     """Data set folder."""
     output: Path = Path("out/evaluation")
-    """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.yaml and report.html."""
+    """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.json and report.html."""
     kind: str | None = None
     """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow); nothing means what it looks like."""
     split: str = "test"
@@ -75,6 +75,8 @@ class EvaluationConfig:
             raise InputError("workers must be at least 1, retries and gallery at least 0")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit must be at least 1, found {self.limit}")
+        if self.studies and (self.method != "semalign3d" or self.predictions is not None):
+            raise InputError("--ablation, --other-backbone and --training-images study semalign3d: they need --method semalign3d")
         if self.kap != "none" and self.predictions is not None:
             raise InputError(f"--kap {self.kap} needs features, and {self.predictions} holds only points; leave out --kap or --predictions")
 

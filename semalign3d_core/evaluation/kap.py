@@ -33,8 +33,9 @@ def pair_samples(config, source, target, records, unit):
     unit: reference length in pixels of the target. Raises :class:`InputError` for features that are not finite.
     """
     seen = _visible(records[0])
-    points = torch.from_numpy(records[0].keypoints[seen]).to(source.values.device)
-    similarity = cell_features(source, points) @ target.values.flatten(1)
+    queries = cell_features(source, torch.from_numpy(records[0].keypoints[seen]))
+    queries, which = queries.unique(dim=0, return_inverse=True)  # keypoints of one cell must tie; equal rows of a product may not
+    similarity = target.similarity(queries)[which]
     scale = CANVAS_SIDE / target.grid.side
     on_canvas = (records[1].keypoints[seen] + np.array(target.grid.offset)) * scale
     visible = np.ones(len(on_canvas), bool), _visible(records[1])[seen]

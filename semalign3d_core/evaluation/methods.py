@@ -1,11 +1,12 @@
 """Methods of an evaluation: a matcher for a category, and a description of everything its results depend on."""
 
+import dataclasses
 import hashlib
 from functools import lru_cache
 from pathlib import Path
 
 from semalign3d_core.category.storage import find_model, load_model, model_hash
-from semalign3d_core.config import preset_folder
+from semalign3d_core.config import preset_folder, to_dict
 from semalign3d_core.errors import InputError, choice
 from semalign3d_core.matchers import MATCHERS
 
@@ -22,17 +23,42 @@ def make_matcher(config, category, device):
         raise InputError(f"method {config.method} has no presets, found --preset {config.preset}; these have: {', '.join(HAS_PRESETS)}")
     options = {"preset": config.preset} if config.preset else {}
     if config.method in NEEDS_MODEL:
-        model = load_model(find_model(category, config.models))
+        model = model_of(config, category)
         description["model"] = model_hash(model)
         options["model"] = model.to(device)
     return factory(**options), description
 
 
-def model_hashes(config, categories):
-    """{category: content hash} of the models a method uses; raises for one that is missing."""
-    if config.method not in NEEDS_MODEL or config.predictions is not None:
-        return {}
-    return {category: model_hash(load_model(find_model(category, config.models))) for category in categories}
+def model_of(config, category):
+    """The :class:`CategoryModel` of a category: from the configured folder, and from there only, or a shipped one."""
+    name = category if config.models is None else str(Path(config.models).absolute() / f"{category}.safetensors")
+    return load_model(find_model(name))
+
+
+def check_method(config, dataset, categories):
+    """(settings of the method, {category: content hash of its model}); raises before any work for what cannot be run.
+
+    That is an unknown method or preset, a missing model, or mirror images where it is not known how keypoints change places.
+    """
+    if config.predictions is not None or not categories:
+        return {}, {}
+    hashes = {}
+    if config.method in NEEDS_MODEL:
+        hashes = {category: model_hash(model_of(config, category)) for category in categories}
+    matcher, _ = make_matcher(config, categories[0], "cpu")
+    if uses_mirror(matcher) and not dataset.has_mirror_table:
+        raise InputError(
+            f"method {config.method} needs to know which keypoints change places in the mirror image, and {config.dataset} is published "
+            "without that; choose another method"
+        )
+    if not hasattr(matcher, "settings"):
+        return to_dict(matcher) if dataclasses.is_dataclass(matcher) else {}, hashes
+    return matcher.settings, hashes
+
+
+def uses_mirror(matcher):
+    """Whether a matcher is also given the mirror image of the source; see :mod:`semalign3d_core.matchers`."""
+    return getattr(matcher, "uses_mirror", False)
 
 
 @lru_cache(maxsize=1)

@@ -54,7 +54,7 @@ def result_dictionary(evaluation):
         kap = {"kap": {"variant": config.kap, **KAP_PROTOCOL}}
     return {
         "method": f"predictions:{config.predictions.name}" if config.predictions else config.method,
-        "config": plain_config(config),
+        "config": evaluation.resolved,
         "versions": versions(),
         "protocol": {
             "reference_length": REFERENCE_LENGTHS[evaluation.threshold],

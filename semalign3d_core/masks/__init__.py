@@ -45,6 +45,21 @@ def _similarity(argument, model=None, backbone=None):
     return SimilarityMasks(model, backbone)
 
 
+def _compact(argument, model=None, backbone=None):
+    from semalign3d_core.backbones.compact import CompactBackbone
+    from semalign3d_core.masks.compact import CompactMasks
+
+    own = backbone if isinstance(backbone, CompactBackbone) and not argument else CompactBackbone(argument or None)
+    shared = backbone is not None and backbone.name == own.name  # one name, interchangeable features
+    return CompactMasks(own, "" if model is None else model.category, shared)
+
+
+def _auto(argument, model=None, backbone=None):
+    from semalign3d_core.backbones.compact import CompactBackbone
+
+    return (_compact if isinstance(backbone, CompactBackbone) else _similarity)("", model, backbone)
+
+
 def _sam(family):
     def factory(argument, revision=None, device=None, dtype=None, prompt_model="", model=None, backbone=None):
         from semalign3d_core.masks.sam import load_sam
@@ -60,6 +75,8 @@ MASKS = {
     "none": lambda argument, **options: None,
     "precomputed": _precomputed,
     "similarity": _similarity,
+    "compact": _compact,
+    "auto": _auto,
     "sam": _sam("sam"),
     "sam2": _sam("sam2"),
 }

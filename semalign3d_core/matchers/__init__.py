@@ -5,6 +5,11 @@ source. A matcher that first does work per image (an alignment) also has ``prepa
 it accepts in place of the evidence, so that one image is prepared once whatever the number of its pairs. That object may
 refer to the evidence or its parts, but not to copies of the features' values, which would be stored once more.
 
+What a matcher resolved from presets is in its ``settings`` (JSON), unless it is a dataclass of nothing but settings.
+
+A matcher that can separate what depends on the source alone also has ``lift(source, points) -> object`` and
+``place(lifted, rows, target) -> Matches`` for the points ``rows`` (N,) int64 of the lifted ones; ``match`` is one after the other.
+
 A matcher that looks at the mirror image of the source, too, has the attribute ``uses_mirror = True`` and is called as
 ``match(source, target, points, mirrored, permutation, visible)``: ``mirrored`` is the evidence of the source's mirror image,
 ``permutation`` (Q,) the point that each point becomes there, ``visible`` (Q,) bool whether that one is among the points
