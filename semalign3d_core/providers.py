@@ -37,6 +37,11 @@ def create_provider(kind, registry, spec, **context):
     return factory(argument, **known, **options)
 
 
+def sees_any_picture(provider):
+    """Whether a provider can be asked about a part of an image; one that reads files says ``any_picture = False``."""
+    return getattr(provider, "any_picture", True)
+
+
 def first_line(error):
     """What an exception says, in one line; its kind where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
