@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import semalign3d_core
-from semalign3d_core.evaluation.kap import KAP_PROTOCOL, add_kap
+from semalign3d_core.evaluation.kap import KAP_PROTOCOL, SCORES, add_kap
 from semalign3d_core.evaluation.methods import code_hash
 from semalign3d_core.evaluation.pairs import outside_count
 from semalign3d_core.evaluation.predictions import write_predictions
@@ -51,7 +51,7 @@ def result_dictionary(evaluation):
     summary, kap = summarise(scores, config.alpha), {}
     if config.kap != "none":
         add_kap(summary, [score.pair for score in scores], evaluation.kap, config)
-        kap = {"kap": {"variant": config.kap, **KAP_PROTOCOL}}
+        kap = {"kap": {"variant": config.kap, "scores": SCORES[evaluation.method.kap_scores], **KAP_PROTOCOL}}
     return {
         "method": f"predictions:{config.predictions.name}" if config.predictions else config.method,
         "config": evaluation.resolved,
@@ -179,7 +179,7 @@ def _kap_lines(results):
     places = kap_places(results)
     if not places:
         return []
-    lines = ["", f"KAP ({results['protocol']['kap']['variant']}) of the features in percent, per image / pooled"]
+    lines = ["", f"KAP ({results['protocol']['kap']['variant']}) in percent, per image / pooled; of {results['protocol']['kap']['scores']}"]
     lines.append(f"{'category':20s} {'pairs':>6s} {'':7s} " + " ".join(f"{'@' + a:>15s}" for a in results["all"]["kap"]))
     for label, entry, image, pooled in places:
         cells = (_pair_of(values[image], values[pooled]) for values in entry["kap"].values())

@@ -13,7 +13,7 @@ from semalign3d_core.datasets import DATASETS, open_dataset
 from semalign3d_core.errors import InputError
 from semalign3d_core.evaluation.engine import ENGINES
 from semalign3d_core.evaluation.kap import source_count
-from semalign3d_core.evaluation.methods import check_method
+from semalign3d_core.evaluation.methods import MethodFacts, check_method
 from semalign3d_core.evaluation.pairs import image_items, image_key, match_items, read_pairs, threshold_kind
 from semalign3d_core.evaluation.predictions import problem_of, read_predictions
 from semalign3d_core.evaluation.results import plain_config, result_dictionary, write_results
@@ -30,10 +30,12 @@ class Evaluation:
     digests: {:func:`image_key`: hash of what was seen of an image};  cache: counts;  seconds: {stage: wall time}
     extra_predictions: pairs of a prediction file that nobody asked for;  kap: {pair: its samples for KAP}, if asked for
     resolved: the configuration as JSON with everything filled in that it left open;  categories: of the pairs, sorted
+    method: :class:`MethodFacts`
     """
 
     config: object
     threshold: str = "bbox"
+    method: MethodFacts = MethodFacts()
     resolved: dict = field(default_factory=dict)
     categories: list = field(default_factory=list)
     scores: list = field(default_factory=list)
@@ -72,9 +74,9 @@ def _resolve(evaluation, dataset, pairs):
     config = evaluation.config
     evaluation.threshold = threshold_kind(dataset, config)
     evaluation.categories = sorted({pair.category for pair in pairs})
-    settings, hashes = check_method(config, dataset, evaluation.categories)
-    if hashes:
-        evaluation.hashes["models"] = hashes
+    evaluation.method = check_method(config, dataset, evaluation.categories)
+    if evaluation.method.models:
+        evaluation.hashes["models"] = evaluation.method.models
     evaluation.resolved = {
         **plain_config(config),
         "kind": next(kind for kind, dataset_class in DATASETS.items() if type(dataset) is dataset_class),
@@ -82,7 +84,7 @@ def _resolve(evaluation, dataset, pairs):
         "threshold": evaluation.threshold,
         "device": resolve_device(config.device),
         "cache": str(config.cache_folder),
-        "method_settings": settings,
+        "method_settings": evaluation.method.settings,
     }
 
 
