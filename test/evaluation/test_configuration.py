@@ -27,8 +27,8 @@ def models(tmp_path):
 
 
 def configuration(folder, **changes):
-    options = {"backbone": "precomputed:sim", "depth": "precomputed", "masks": "precomputed", "gallery": 0, "on_bad_input": "skip", **changes}
-    return EvaluationConfig(folder, folder.parent / "out", **options)
+    options = {"backbone": "precomputed:sim", "depth": "precomputed", "masks": "precomputed", "gallery": 0, "on_bad_input": "skip"}
+    return EvaluationConfig(folder, folder.parent / "out", **options | changes)
 
 
 def test_everything_that_was_left_open_is_filled_in(folder):
