@@ -73,6 +73,8 @@ def check_method(config, dataset, categories):
 
     That is an unknown method or preset, a missing model, or mirror images where it is not known how keypoints change places.
     """
+    if dataset.annotation == "masks" and (config.kap != "none" or config.studies):
+        raise InputError(f"{config.dataset} is published with masks: there are no keypoints for --kap, --ablation and the other studies")
     if config.predictions is not None or not categories:
         return MethodFacts()
     hashes = {}

@@ -15,9 +15,9 @@ from semalign3d_core.evaluation.engine import ENGINES
 from semalign3d_core.evaluation.kap import source_count
 from semalign3d_core.evaluation.methods import MethodFacts, check_method
 from semalign3d_core.evaluation.pairs import image_items, image_key, match_items, read_pairs, threshold_kind
-from semalign3d_core.evaluation.predictions import problem_of, read_predictions
-from semalign3d_core.evaluation.results import plain_config, result_dictionary, write_results
-from semalign3d_core.evaluation.scoring import score_pair, skipped_pair
+from semalign3d_core.evaluation.predictions import problem_of, read_predictions, write_predictions
+from semalign3d_core.evaluation.results import plain_config
+from semalign3d_core.evaluation.tasks import TASKS
 from semalign3d_core.evaluation.worker import resolve_device, run_item
 from semalign3d_core.files import sha256_of_file, write_json
 
@@ -26,7 +26,7 @@ from semalign3d_core.files import sha256_of_file, write_json
 class Evaluation:
     """What an evaluation gathers on its way to the result files.
 
-    scores: [:class:`PairScore`] in the data set's order;  results: the dictionary of ``results.json``
+    scores: one per pair in the data set's order, see :class:`Task`;  results: the dictionary of ``results.json``
     digests: {:func:`image_key`: hash of what was seen of an image};  cache: counts;  seconds: {stage: wall time}
     extra_predictions: pairs of a prediction file that nobody asked for;  kap: {pair: its samples for KAP}, if asked for
     resolved: the configuration as JSON with everything filled in that it left open;  categories: of the pairs, sorted
@@ -34,6 +34,7 @@ class Evaluation:
     """
 
     config: object
+    dataset: object = None
     threshold: str = "bbox"
     method: MethodFacts = MethodFacts()
     resolved: dict = field(default_factory=dict)
@@ -47,25 +48,32 @@ class Evaluation:
     extra_predictions: int = 0
     kap: dict = field(default_factory=dict)
 
+    @property
+    def task(self):
+        """The :class:`Task` that the data set's annotation asks for."""
+        return TASKS[self.dataset.annotation]
+
 
 def evaluate(config):
     """Runs an evaluation, writes its files into ``config.output`` and returns the :class:`Evaluation`."""
     write_json(config.output / "config.json", plain_config(config))  # first of all, so that an unwritable folder costs no work
     evaluation = Evaluation(config)
     started = time.monotonic()
-    dataset = open_dataset(config.dataset, config.kind)
+    evaluation.dataset = dataset = open_dataset(config.dataset, config.kind)
+    task = evaluation.task
     with _clock(evaluation, "read"):
-        pairs = read_pairs(dataset, config)
+        pairs = read_pairs(dataset, config, task.make_pair)
         _resolve(evaluation, dataset, pairs)
     write_json(config.output / "config.json", evaluation.resolved)
     usable = [pair for pair in pairs if not pair.problem]
     points, problems = _predicted(evaluation, usable) if config.predictions else _computed(evaluation, usable)
     problems |= {pair.name: pair.problem for pair in pairs if pair.problem}
     with _clock(evaluation, "score"):
-        evaluation.scores = [_score(pair, points, problems, config.alpha) for pair in pairs]
+        evaluation.scores = [_score(evaluation, pair, points, problems) for pair in pairs]
     evaluation.seconds["total"] = time.monotonic() - started
-    evaluation.results = result_dictionary(evaluation)
-    write_results(evaluation)
+    evaluation.results = task.result_dictionary(evaluation)
+    write_predictions(config.output / "predictions.jsonl", {s.pair.name: s.points for s in evaluation.scores if s.points is not None})
+    task.write_tables(evaluation)
     return evaluation
 
 
@@ -88,10 +96,10 @@ def _resolve(evaluation, dataset, pairs):
     }
 
 
-def _score(pair, points, problems, alphas):
+def _score(evaluation, pair, points, problems):
     if pair.name in problems:
-        return skipped_pair(pair, problems[pair.name], alphas)
-    return score_pair(pair, points.get(pair.name, np.zeros((0, 2))), alphas)
+        return evaluation.task.skipped(evaluation, pair, problems[pair.name])
+    return evaluation.task.score(evaluation, pair, points.get(pair.name, np.zeros((0, 2))))
 
 
 def _predicted(evaluation, pairs):
