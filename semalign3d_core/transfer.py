@@ -165,6 +165,13 @@ def place_points(surface, lifted, image, config):
     )
 
 
+def likelihood_maps(surface, lifted, image, config):
+    """p_sem(q, j*) p_spat(q, y_j*) of step 2 at all cells q of ``image``: (Q, cells * cells) in [0, 1], row-major."""
+    score = _score(surface, image, lifted.index, None, config)
+    cells = image.alignment.camera.to_normalised(image.features.grid.cell_centres(image.places.device))
+    return score(cells.expand(len(lifted.index), -1, -1))[0].exp()
+
+
 def log_semantic(similarity, mu, sd):
     """log p_sem (Eq. 4), one-sided: 0 where the similarity is at least ``mu``."""
     return -((mu - similarity).clamp(min=0) / sd).square() / 2
@@ -176,14 +183,18 @@ def _tempered(log_likelihood):
 
 def _second_step(surface, image, index, own_features, config):
     """Places (Q, 2) of the surface points ``index`` in ``image`` and log p_sem p_spat there (Q,)."""
+    score = _score(surface, image, index, own_features, config)
+    found = score.mean() if config.second_step == "mean" else score.argmax()
+    return found, score(found[:, None])[0][:, 0]
+
+
+def _score(surface, image, index, own_features, config):
     _, sigma = config.spreads(image)
     queries = [surface.features[index]]
     if own_features is not None and config.own_feature:
         queries.append(own_features)
     maps = image.features.similarity(torch.cat(queries)).unflatten(0, (len(queries), -1)).transpose(0, 1)
-    score = _Score(image, maps, (surface.mu[index], surface.sd[index]), image.places[index], sigma, config.own_feature)
-    found = score.mean() if config.second_step == "mean" else score.argmax()
-    return found, score(found[:, None])[0][:, 0]
+    return _Score(image, maps, (surface.mu[index], surface.sd[index]), image.places[index], sigma, config.own_feature)
 
 
 def _mapped_residual(surface, lifted, image):

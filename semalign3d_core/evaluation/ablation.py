@@ -48,12 +48,16 @@ PUBLISHED_NOTE = note(
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the study: ``results`` as in results.json, or None with the ``problem`` that prevented them."""
+    """One row of the study: ``results`` as in results.json, or None with the ``problem`` that prevented them.
+
+    images: number of training images per category (the largest of the categories), of rows about that
+    """
 
     group: str
     name: str
     results: dict | None
     problem: str = ""
+    images: int = 0
 
 
 def run_ablation(evaluation):
@@ -71,6 +75,8 @@ def run_ablation(evaluation):
         rows.append(_rebuilt(changed, categories, "backbone", f"backbone {config.other_backbone}", 0))
     for count in sorted(set(config.training_images)):
         rows.append(_rebuilt(config, categories, "training images", f"{count} training images", count))
+        if 0 < rows[-1].images < count:
+            break  # there are no more
     write_json(config.output / "ablation.json", [_plain(row) for row in rows])
     write_text(config.output / "ablation.csv", _csv(rows))
     return sections(rows)
@@ -87,11 +93,13 @@ def ablated(config, changes):
 def _without(config, term):
     from semalign3d_core.alignment.config import AlignConfig
     from semalign3d_core.config import load_preset, save
+    from semalign3d_core.matchers.semalign3d import transfer_preset
 
     folder = _folder(config, f"without {term}")
     preset = folder / "preset.yaml"
     save(ablated(load_preset(AlignConfig, "align", config.preset or "fast"), TERMS[term]), preset)
-    return _evaluated(replace(config, preset=str(preset), output=folder), "terms", f"without {term}")
+    changed = replace(config, preset=str(preset), transfer=config.transfer or transfer_preset(config.preset), output=folder)
+    return _evaluated(changed, "terms", f"without {term}")
 
 
 def _rebuilt(config, categories, group, name, count):
@@ -101,9 +109,10 @@ def _rebuilt(config, categories, group, name, count):
         used = [build_models(config, category, folder / "models", count) for category in categories]
     except SemAlign3DError as error:
         return Row(group, name, None, str(error))
-    if count and max(used) < count:
-        return Row(group, name, None, f"the data set has only {max(used)} training images of a category")
-    return _evaluated(replace(config, models=folder / "models", output=folder), group, name)
+    images = max(used) if count else 0
+    if images < count:
+        name = f"{name} asked for: only {images} training images there"
+    return _evaluated(replace(config, models=folder / "models", output=folder), group, name, images)
 
 
 def build_models(config, category, folder, count):
@@ -125,9 +134,9 @@ def build_models(config, category, folder, count):
     return len(records)
 
 
-def _evaluated(config, group, name):
+def _evaluated(config, group, name, images=0):
     print(f"{name}:")
-    return Row(group, name, evaluate(replace(config, gallery=0)).results)
+    return Row(group, name, evaluate(replace(config, gallery=0)).results, images=images)
 
 
 def _folder(config, name):
@@ -137,7 +146,7 @@ def _folder(config, name):
 
 def _plain(row):
     scores = None if row.results is None else {key: row.results[key] for key in ("all", "per_category")}
-    return {"group": row.group, "name": row.name, "problem": row.problem, "results": scores}
+    return {"group": row.group, "name": row.name, "images": row.images, "problem": row.problem, "results": scores}
 
 
 def _csv(rows):
@@ -197,7 +206,7 @@ def _curve(rows):
     """PCK over the number of training images, one line per threshold."""
     rows = [row for row in rows if row.results]
     alphas = list(rows[0].results["all"]["pck"]) if rows else []
-    series = {f"PCK@{a}": [(int(row.name.split()[0]), _total(row, a)) for row in rows] for a in sorted(alphas, key=float, reverse=True)}
+    series = {f"PCK@{a}": [(row.images, _total(row, a)) for row in rows] for a in sorted(alphas, key=float, reverse=True)}
     return line_chart(series, "training images per category", "PCK per image, mean of categories (%)")
 
 

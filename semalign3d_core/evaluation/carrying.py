@@ -1,9 +1,10 @@
-"""How the points of a source image are carried to all its targets, by what a matcher offers; see :mod:`semalign3d_core.matchers`."""
+"""How a matcher carries the points of a source to all its targets, by what it offers; see :mod:`semalign3d_core.matchers`."""
 
 import numpy as np
 import torch
 
-from semalign3d_core.evaluation.methods import uses_mirror
+from semalign3d_core.evaluation.kap import feature_similarity
+from semalign3d_core.evaluation.methods import rates_cells, uses_mirror
 
 
 def carrier(matcher, source, queries, device):
@@ -14,6 +15,14 @@ def carrier(matcher, source, queries, device):
     if hasattr(matcher, "lift"):
         return _lifted_once(matcher, source, queries, device)
     return _with_mirror(matcher, source, device) if uses_mirror(matcher) else _plain(matcher, source, device)
+
+
+def rating(matcher, source, points):
+    """A function (target) -> (K, cells * cells) of how likely ``points`` (K, 2) of the source are at each cell of the target."""
+    if not rates_cells(matcher):
+        return lambda target: feature_similarity(source.features, target.features, points)
+    lifted = matcher.lift(source.seen, points)
+    return lambda target: matcher.score_maps(lifted, target.seen)
 
 
 def _plain(matcher, source, device):

@@ -26,7 +26,7 @@ class EvaluationConfig:
     limit: int | None = None
     """Only the first so many pairs of each category."""
     method: str = "nearest_neighbour"
-    """semalign3d, nearest_neighbour, window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose."""
+    """semalign3d, nearest_neighbour, window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose, template_pose."""
     backbone: str = "compact"
     """family[:argument], for example compact, dinov2:base or precomputed:NAME."""
     depth: str = "none"
@@ -35,14 +35,18 @@ class EvaluationConfig:
     """Mask source: none, precomputed, similarity, sam ...; the last two ask the category model where the object is."""
     models: Path | None = None
     """Folder of category models, for methods that need them; nothing means the shipped ones."""
+    templates: Path | None = None
+    """Folder of template sets for template_pose (SET/back.jpg, front, left, right), or one such folder per category."""
     preset: str = ""
     """Preset of the method, or a YAML file; nothing means the method's default."""
+    transfer: str = ""
+    """Preset of semalign3d's transfer of points, or a YAML file; nothing means the one that goes with its preset."""
     alpha: tuple[float, ...] = (0.01, 0.05, 0.1)
     """PCK thresholds, as shares of the reference length."""
     threshold: Literal["dataset", "bbox", "image"] = "dataset"
     """Reference length: the target's object box, its image (longer side each), or what the data set is published with."""
     kap: Literal["none", "visible_only", "as_released", "spherical"] = "none"
-    """Variant of the keypoint average precision of the features; none: do not compute it (it costs similarity maps)."""
+    """Variant of the keypoint average precision, of the method's own likelihood maps or else of the features; none: leave it out."""
     predictions: Path | None = None
     """Score this file (JSON lines, {"pair", "points"}) instead of running a method."""
     on_bad_input: Literal["error", "skip"] = "error"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from semalign3d_core import backbones, depth, masks
 from semalign3d_core.category.storage import check_backbone, model_hash
 from semalign3d_core.errors import FileFormatError
-from semalign3d_core.evaluation.methods import code_hash, model_of, uses_mirror
+from semalign3d_core.evaluation.methods import model_of, provider_hash, uses_mirror
 from semalign3d_core.evaluation.packing import pack, unpack
 from semalign3d_core.evaluation.providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest
 from semalign3d_core.evidence import gather
@@ -43,9 +43,9 @@ class ImageStore:
         """matcher: function(category) -> (matcher, description of all that its preparation of an image depends on)."""
         self.config, self.cache, self.device, self.matcher = config, cache, device, matcher
         spec = on_device(config.backbone, backbones.BACKBONES, device)
-        self.backbone = CachedBackbone.wrap(backbones.create(spec, config.dataset), config.backbone, cache)
+        self.backbone = CachedBackbone.wrap(backbones.create(spec, config.dataset), config.backbone, cache, code=provider_hash("backbones"))
         spec = on_device(config.depth, depth.DEPTHS, device)
-        self.depth = CachedDepth.wrap(depth.create(spec, config.dataset), config.depth, cache)
+        self.depth = CachedDepth.wrap(depth.create(spec, config.dataset), config.depth, cache, code=provider_hash("depth"))
         self._masks, self._images = {}, OrderedDict()
 
     def image(self, category, record):
@@ -64,9 +64,13 @@ class ImageStore:
             spec, model = on_device(self.config.masks, masks.MASKS, self.device), None
             if takes(spec, masks.MASKS, "model"):
                 model = model_of(self.config, category)
-                check_backbone(model, self.backbone.name)
             provider = masks.create(spec, self.config.dataset, model, self.backbone)
-            knows = {} if model is None else {"model": model_hash(model), "features": self.config.backbone, "code": code_hash()}
+            compared = getattr(getattr(provider, "prompter", provider), "model", None)
+            if compared is not None:
+                check_backbone(compared, self.backbone.name)
+            knows = {"features": self.backbone.name, "code": provider_hash("masks")}
+            knows["own features"] = getattr(getattr(provider, "backbone", None), "name", "")
+            knows["model"] = "" if model is None else model_hash(model)
             self._masks = {category: CachedMasks.wrap(provider, spec, self.cache, **knows)}
         return self._masks[category]
 

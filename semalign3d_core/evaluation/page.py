@@ -1,5 +1,6 @@
 """The look of the evaluation's report: one HTML file without script or outside resource, tables of plain values."""
 
+import json
 from html import escape
 
 STYLE = """
@@ -30,6 +31,33 @@ def page(title, body):
     """A complete HTML page."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+
+
+def tiles(entries):
+    """The numbers that one looks for first: [(name, value or None, HTML of what else)]."""
+    cells = (
+        f'<div class="tile"><span>{escape(name)}</span><b>{"&ndash;" if value is None else value}</b><span>{more}</span></div>'
+        for name, value, more in entries
+    )
+    return f'<div class="tiles">{"".join(cells)}</div>'
+
+
+def warning(results):
+    """What was skipped; nothing if nothing was."""
+    skipped = results["skipped"]
+    if not skipped:
+        return ""
+    shown = "".join(f"<li>{escape(entry['pair'])}: {escape(entry['reason'])}</li>" for entry in skipped[:10])
+    more = f"<li>and {len(skipped) - 10} more, see results.json</li>" if len(skipped) > 10 else ""
+    text = f"{len(skipped)} pairs were skipped; bad ones count as wrong in every number here."
+    return f'<div class="warning">{text}<ul>{shown}{more}</ul></div>'
+
+
+def details(results):
+    """What results.json holds beside the scores, folded away."""
+    parts = ("protocol", "config", "versions", "seeds", "hashes", "cache", "seconds")
+    shown = (f"<details><summary>{key}</summary><pre>{escape(json.dumps(results[key], indent=1))}</pre></details>" for key in parts)
+    return note("As in results.json.") + "\n".join(shown)
 
 
 def section(title, html):

@@ -42,13 +42,12 @@ class EvaluationPair:
     lost_points: int = 0
 
 
-def read_pairs(dataset, config):
+def read_pairs(dataset, config, make):
     """All :class:`EvaluationPair` of a configuration, in the data set's order.
 
+    make: function(dataset, config, record, category) that makes one of a :class:`PairRecord`
     With ``on_bad_input="error"`` the first bad pair raises; with ``skip`` it is kept with its ``problem``.
     """
-    if dataset.annotation != "keypoints":
-        raise InputError(f"{config.dataset} is published with {dataset.annotation}, not with keypoints: PCK cannot be computed")
     names = dataset.pair_names(config.split, config.layout)
     present = sorted({category_of(name) for name in names})  # of cross-species pairs these are families
     categories = config.categories or tuple(present)
@@ -59,23 +58,22 @@ def read_pairs(dataset, config):
         if category not in counts or (config.limit is not None and counts[category] >= config.limit):
             continue
         counts[category] += 1
-        pairs.append(_read_pair(dataset, config, name, category))
+        pairs.append(_read_pair(dataset, config, name, category, make))
     empty = [category for category, count in counts.items() if not count]
     if empty and config.categories or not pairs:
         raise InputError(f"{config.dataset}: split {config.split!r} has no pairs of {', '.join(empty)}; choose others")
     return pairs
 
 
-def _read_pair(dataset, config, name, category):
+def _read_pair(dataset, config, name, category, make):
     record = None
     try:
         record = dataset.pair(config.split, name, category)
-        groups, flip = dataset.geometry_groups(record.source.category), dataset.keypoint_spec(record.source.category).flip_permutation
-        return evaluation_pair(record, category, threshold_kind(dataset, config), groups, flip)
+        return make(dataset, config, record, category)
     except SemAlign3DError as error:
         if config.on_bad_input == "error":
             raise type(error)(f"pair {name}: {error} (--on-bad-input skip counts such pairs as wrong and goes on)") from error
-        lost = _most_keypoints(dataset) if record is None else len(common_labels(record))
+        lost = _most_keypoints(dataset) if record is None else len(_common(record))
         return EvaluationPair(name, category, record=record, problem=str(error), lost_points=lost)
 
 
@@ -89,18 +87,16 @@ def threshold_kind(dataset, config):
     return dataset.threshold_kind if config.threshold == "dataset" else config.threshold
 
 
-def evaluation_pair(record, category, kind, groups, flip):
-    """The :class:`EvaluationPair` of a :class:`PairRecord`; raises :class:`InputError` for what cannot be scored.
-
-    kind: ``bbox`` or ``image``;  groups: lists of keypoint labels that look alike;  flip: (K) label of each label in the mirror image
-    """
+def keypoint_pair(dataset, config, record, category):
+    """The :class:`EvaluationPair` of the common keypoints of a :class:`PairRecord`; raises :class:`InputError` where there is no score."""
+    groups, flip = dataset.geometry_groups(record.source.category), dataset.keypoint_spec(record.source.category).flip_permutation
     labels = common_labels(record)
     source, target = record.source.keypoints[labels], record.target.keypoints[labels]
     for image, points in ((record.source, source), (record.target, target)):
         _check_inside(image, labels, points)
     seen = (np.isfinite(side.keypoints).all(1) for side in (record.source, record.target))
     confusable = geometry_aware(groups, *seen)[labels]
-    unit, partners = _unit(record.target, kind), _partners(labels, flip)
+    unit, partners = _unit(record.target, threshold_kind(dataset, config)), _partners(labels, flip)
     record = replace(record, attributes={name: record.attributes.get(name) for name in BREAKDOWNS})  # thousands are kept
     return EvaluationPair(record.name, category, tuple(labels), source, target, unit, confusable, partners, record, lost_points=len(labels))
 
@@ -112,13 +108,17 @@ def _partners(labels, flip):
 
 def common_labels(record):
     """Keypoints annotated in both images: in the order of the pair's own list (``kps_ids``) where it has the same ones, else ascending."""
-    both = np.isfinite(record.source.keypoints).all(1) & np.isfinite(record.target.keypoints).all(1)
-    labels = [int(k) for k in np.flatnonzero(both)]
+    labels = _common(record)
     try:
         listed = [int(k) for k in record.attributes.get("kps_ids", [])]
     except (TypeError, ValueError):
         raise FileFormatError(f"kps_ids are {record.attributes['kps_ids']!r}, expected a list of keypoint numbers") from None
     return listed if sorted(listed) == labels else labels
+
+
+def _common(record):
+    both = np.isfinite(record.source.keypoints).all(1) & np.isfinite(record.target.keypoints).all(1)
+    return [int(k) for k in np.flatnonzero(both)]
 
 
 def outside_count(pair):

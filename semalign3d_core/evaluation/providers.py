@@ -95,9 +95,17 @@ class CachedMasks(_Cached):
 
     def segment(self, image, box=None, points=None):
         """The object's mask (h, w) bool, or None."""
+        return self._segmented(image, box, points, lambda: self.provider.segment(image, box=box, points=points))
 
+    def segment_features(self, features, image, box=None, points=None):
+        """As :meth:`segment`, for providers that look at features which are there already."""
+        if not hasattr(self.provider, "segment_features"):
+            return self.segment(image, box, points)
+        return self._segmented(image, box, points, lambda: self.provider.segment_features(features, image, box=box, points=points))
+
+    def _segmented(self, image, box, points, segment):
         def compute():
-            found = self.provider.segment(image, box=box, points=points)
+            found = segment()
             return ({"found": False}, {}) if found is None else ({"found": True}, {"mask": _bits(found)})
 
         prompts = {"box": _plain(box), "points": _plain(points)}

@@ -1,12 +1,11 @@
 """The report: one HTML file without any outside resource."""
 
-import json
 from html import escape
 
 from semalign3d_core.evaluation import report_tables as tables
 from semalign3d_core.evaluation.charts import category_chart, line_chart
 from semalign3d_core.evaluation.gallery import best_and_worst, figure
-from semalign3d_core.evaluation.page import note, page, section
+from semalign3d_core.evaluation.page import details, note, page, section, tiles, warning
 from semalign3d_core.evaluation.published import published_results
 from semalign3d_core.evaluation.scoring import curve
 from semalign3d_core.files import write_text
@@ -29,9 +28,9 @@ def write_report(evaluation, sections=()):
         ("Keypoint average precision", tables.kap_table(results)),
         *sections,
         *_galleries(evaluation),
-        ("Details", _details(results)),
+        ("Details", details(results)),
     ]
-    head = [_title(results, config), _tiles(results), _warning(results)]
+    head = [_title(results, config), _tiles(results), warning(results)]
     path = config.output / "report.html"
     write_text(path, page(f"{results['method']} on {config.dataset}", "\n".join([*head, *(section(*part) for part in parts)])))
     return path
@@ -48,32 +47,15 @@ def _title(results, config):
 
 
 def _tiles(results):
-    """The numbers that one looks for first."""
-    total, tiles = results["all"], []
+    total, found = results["all"], []
     for alpha in sorted(total["pck"], key=float, reverse=True):
-        scores = total["pck"][alpha]
-        others = f"{_number(scores['pair_weighted'])} weighted by pairs<br>{_number(scores['per_point'])} per point"
-        tiles.append((f"PCK@{alpha}, mean of categories", _number(scores["mean_of_categories"]), others))
+        scores = {name: None if value is None else f"{value:.1f}" for name, value in total["pck"][alpha].items()}
+        others = f"{scores['pair_weighted']} weighted by pairs<br>{scores['per_point']} per point"
+        found.append((f"PCK@{alpha}, mean of categories", scores["mean_of_categories"], others))
     seconds = results["seconds"]["total"]
     time = f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
     counts = f"{len(results['per_category'])} categories, {total['points']} keypoints<br>{total['skipped']} pairs skipped; {time}"
-    tiles.append(("pairs", str(total["pairs"]), counts))
-    cells = (f'<div class="tile"><span>{name}</span><b>{value}</b><span>{more}</span></div>' for name, value, more in tiles)
-    return f'<div class="tiles">{"".join(cells)}</div>'
-
-
-def _number(value):
-    return "&ndash;" if value is None else f"{value:.1f}"
-
-
-def _warning(results):
-    skipped = results["skipped"]
-    if not skipped:
-        return ""
-    shown = "".join(f"<li>{escape(entry['pair'])}: {escape(entry['reason'])}</li>" for entry in skipped[:10])
-    more = f"<li>and {len(skipped) - 10} more, see results.json</li>" if len(skipped) > 10 else ""
-    text = f"{len(skipped)} pairs were skipped; bad ones count as wrong in every number here."
-    return f'<div class="warning">{text}<ul>{shown}{more}</ul></div>'
+    return tiles([*found, ("pairs", str(total["pairs"]), counts)])
 
 
 def _category_chart(results):
@@ -110,9 +92,3 @@ def _galleries(evaluation):
         figures = "\n".join(figure(score, index, alphas[index]) for score in chosen)
         sections.append((title, f'{note(text)}<div class="gallery">{figures}</div>' if figures else note("none")))
     return sections
-
-
-def _details(results):
-    parts = ("protocol", "config", "versions", "seeds", "hashes", "cache", "seconds")
-    shown = (f"<details><summary>{key}</summary><pre>{escape(json.dumps(results[key], indent=1))}</pre></details>" for key in parts)
-    return note("As in results.json.") + "\n".join(shown)

@@ -82,8 +82,8 @@ def kap_table(results):
         return ""
     header = ["", "pairs", "source keypoints", *_columns("kap", list(results["all"]["kap"]), ("per image", "pooled"))]
     text = (
-        f"Variant {escape(results['protocol']['kap']['variant'])}, of the backbone&rsquo;s features: is a keypoint found, and is its "
-        "absence noticed? Weighted: per image by pairs, pooled by source keypoints."
+        f"Variant {escape(results['protocol']['kap']['variant'])}: is a keypoint found, and is its absence noticed? Of "
+        f"{escape(results['protocol']['kap']['scores'])}. Weighted: per image by pairs, pooled by source keypoints."
     )
     return note(text) + table(header, rows, ours={len(rows) - 2, len(rows) - 1})
 

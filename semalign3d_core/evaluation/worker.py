@@ -10,9 +10,9 @@ import torch
 from semalign3d_core.category.storage import check_backbone
 from semalign3d_core.errors import InputError, OutputError, SemAlign3DError
 from semalign3d_core.evaluation.cache import Cache
-from semalign3d_core.evaluation.carrying import carrier
+from semalign3d_core.evaluation.carrying import carrier, rating
 from semalign3d_core.evaluation.images import ImageStore
-from semalign3d_core.evaluation.kap import pair_samples
+from semalign3d_core.evaluation.kap import pair_samples, source_keypoints
 from semalign3d_core.evaluation.methods import make_matcher, uses_mirror
 from semalign3d_core.evaluation.work import ItemResult
 from semalign3d_core.files import sha256_of_arrays
@@ -58,7 +58,7 @@ class Worker:
     def matcher(self, category):
         """The (matcher, description) of a category; raises :class:`InputError` if its model knows other features."""
         if category not in self._matchers:
-            made = make_matcher(self.config, category, self.device)
+            made = make_matcher(self.config, category, self.device, self.images.backbone)
             if getattr(made[0], "model", None) is not None:
                 check_backbone(made[0].model, self.images.backbone.name)
             self._matchers = {category: made}  # work comes category by category
@@ -96,9 +96,12 @@ class Worker:
         if self.config.kap == "none":
             return {}
         source, found = self.images.image(item.category, item.record), {}
-        for query in item.queries:
-            features = source.features, self.images.image(item.category, query.target).features
-            found[query.name] = pair_samples(self.config, *features, (item.record, query.target), query.unit)
+        rate = rating(self.matcher(item.category)[0], source, source_keypoints(item.record).to(self.device))
+        with torch.no_grad():
+            for query in item.queries:
+                target = self.images.image(item.category, query.target)
+                grid, records = target.features.grid, (item.record, query.target)
+                found[query.name] = pair_samples(self.config, rate(target), grid, records, query.unit)
         return found
 
 

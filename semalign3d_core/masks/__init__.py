@@ -57,7 +57,8 @@ def _compact(argument, model=None, backbone=None):
 def _auto(argument, model=None, backbone=None):
     from semalign3d_core.backbones.compact import CompactBackbone
 
-    return (_compact if isinstance(backbone, CompactBackbone) else _similarity)("", model, backbone)
+    embedded = isinstance(getattr(backbone, "provider", backbone), CompactBackbone)  # also behind a cache
+    return (_compact if embedded else _similarity)("", model, backbone)
 
 
 def _sam(family):

@@ -9,6 +9,8 @@ What a matcher resolved from presets is in its ``settings`` (JSON), unless it is
 
 A matcher that can separate what depends on the source alone also has ``lift(source, points) -> object`` and
 ``place(lifted, rows, target) -> Matches`` for the points ``rows`` (N,) int64 of the lifted ones; ``match`` is one after the other.
+It may have ``score_maps(lifted, target)``, too, (Q, cells * cells): how likely each point is at each cell of the target, which
+KAP then judges in place of the features.
 
 A matcher that looks at the mirror image of the source, too, has the attribute ``uses_mirror = True`` and is called as
 ``match(source, target, points, mirrored, permutation, visible)``: ``mirrored`` is the evidence of the source's mirror image,

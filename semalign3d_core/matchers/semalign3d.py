@@ -2,7 +2,12 @@
 
 from semalign3d_core.aligned_image import AlignedImage, aligned_image, category_surface
 from semalign3d_core.config import load_preset, to_dict
-from semalign3d_core.transfer import Transfer, lift_points, place_points
+from semalign3d_core.transfer import Transfer, lift_points, likelihood_maps, place_points
+
+
+def transfer_preset(preset):
+    """The preset of the transfer that goes with one of the alignment."""
+    return "reference" if preset == "reference" else "keypoints"
 
 
 class SemAlign3DMatcher:
@@ -20,7 +25,7 @@ class SemAlign3DMatcher:
 
         self.model, self.aligner = model, Aligner(model, preset)
         self.surface = category_surface(model)
-        transfer = transfer or ("reference" if preset == "reference" else "keypoints")
+        transfer = transfer or transfer_preset(preset)
         self.config = transfer if isinstance(transfer, Transfer) else load_preset(Transfer, "transfer", transfer)
 
     @property
@@ -46,6 +51,10 @@ class SemAlign3DMatcher:
     def place(self, lifted, rows, target):
         """Where the points ``rows`` (N,) of what :meth:`lift` returned are in ``target``: :class:`Matches`."""
         return place_points(self.surface, lifted.rows(rows), self._prepared(target), self.config)
+
+    def score_maps(self, lifted, target):
+        """How likely each lifted point is at each cell of ``target``, (Q, cells * cells) in [0, 1]: for KAP."""
+        return likelihood_maps(self.surface, lifted, self._prepared(target), self.config)
 
     def _prepared(self, image):
         return image if isinstance(image, AlignedImage) else self.prepare(image)
