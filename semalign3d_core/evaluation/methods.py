@@ -5,12 +5,17 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
+from semalign3d_core import backbones
 from semalign3d_core.category.storage import find_model, load_model, model_hash
 from semalign3d_core.config import preset_folder, to_dict
 from semalign3d_core.errors import InputError, choice
+from semalign3d_core.files import sha256_of_arrays
 from semalign3d_core.matchers import MATCHERS
+from semalign3d_core.matchers.pose_prediction import read_templates
+from semalign3d_core.providers import on_device
 
 NEEDS_MODEL = ("semalign3d",)
+NEEDS_TEMPLATES = ("template_pose",)
 HAS_PRESETS = ("semalign3d",)
 NOT_NUMERICAL = ("cli", "evaluation", "datasets", "metrics", "training", "assets")
 
@@ -26,6 +31,9 @@ def make_matcher(config, category, device):
         model = model_of(config, category)
         description["model"] = model_hash(model)
         options["model"] = model.to(device)
+    if config.method in NEEDS_TEMPLATES:
+        options |= template_options(config, category, device)
+        description |= {"templates": templates_hash(options["templates"]), "features": config.backbone}
     return factory(**options), description
 
 
@@ -33,6 +41,20 @@ def model_of(config, category):
     """The :class:`CategoryModel` of a category: from the configured folder, and from there only, or a shipped one."""
     name = category if config.models is None else str(Path(config.models).absolute() / f"{category}.safetensors")
     return load_model(find_model(name))
+
+
+def template_options(config, category, device):
+    """The template pictures of a category, and the backbone that looks at them: the one that looks at the images."""
+    if config.templates is None:
+        views = "back.jpg, front.jpg, left.jpg, right.jpg"
+        raise InputError(f"method {config.method} needs template pictures: --templates DIR with DIR/{category}/<set>/{views}")
+    backbone = backbones.create(on_device(config.backbone, backbones.BACKBONES, device), config.dataset)
+    return {"templates": read_templates(config.templates / category), "backbone": backbone}
+
+
+def templates_hash(templates):
+    """Hash of all template pictures."""
+    return sha256_of_arrays({f"{name}/{view}": image.rgb for name, views in templates.items() for view, image in views.items()})
 
 
 def check_method(config, dataset, categories):
