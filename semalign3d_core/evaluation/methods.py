@@ -9,6 +9,7 @@ from pathlib import Path
 from semalign3d_core.category.storage import find_model, load_model, model_hash
 from semalign3d_core.config import preset_folder, to_dict
 from semalign3d_core.errors import InputError, choice
+from semalign3d_core.files import sha256_of_arrays
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.pose_prediction import read_templates
 
@@ -36,8 +37,8 @@ def make_matcher(config, category, device, backbone=None):
         description["model"] = model_hash(model)
         options["model"] = model.to(device)
     if config.method in NEEDS_TEMPLATES:
-        options |= {"templates": template_folder(config, category), "backbone": backbone}
-        description["templates"] = _files_hash(sorted(path for path in options["templates"].rglob("*") if path.is_file()))
+        options |= {"templates": read_templates(template_folder(config, category)), "backbone": backbone}
+        description |= {"templates": templates_hash(options["templates"]), "features": config.backbone}
     return factory(**options), description
 
 
@@ -66,6 +67,11 @@ class MethodFacts:
     settings: dict = field(default_factory=dict)
     models: dict = field(default_factory=dict)
     kap_scores: str = "features"
+
+
+def templates_hash(templates):
+    """Hash of all template pictures."""
+    return sha256_of_arrays({f"{name}/{view}": image.rgb for name, views in templates.items() for view, image in views.items()})
 
 
 def check_method(config, dataset, categories):
