@@ -47,7 +47,7 @@ def predicted(output):
 
 def test_only_pairs_of_opposite_sides_are_matched_through_the_mirror(folder, templates, tmp_path, monkeypatch):
     results = run(folder, tmp_path / "mirrored", templates=templates)
-    assert results["config"]["method_settings"]["template_sets"] == ["one"] and results["all"]["skipped"] == 0
+    assert results["config"]["method_settings"]["template_sets"] == {"chair": ["one"]} and results["all"]["skipped"] == 0
     # the same where the templates see all images from one side: nothing is mirrored
     monkeypatch.setattr(pose_prediction, "vote_pose", lambda distances: torch.tensor([[0], [2], [0]]))
     run(folder, tmp_path / "plain", templates=templates, cache=tmp_path / "other")
