@@ -181,8 +181,6 @@ def in_a_process_of_its_own(name, options):
 
 def answer_of(provider, image):
     """(numbers to compare, seconds): feature columns (N, C), a depth map (1, N) or mask logits (1, N)."""
-    import torch
-
     if hasattr(provider, "segment"):
         kept, to_image = [], provider._to_image
         provider._to_image = lambda logits, *sizes: kept.append(logits) or to_image(logits, *sizes)
@@ -191,43 +189,44 @@ def answer_of(provider, image):
         return kept[-1].reshape(1, -1).double(), seconds
     answer, seconds = timed(provider, image)
     values = answer.values.double()
-    return (values.flatten(1).T if hasattr(provider, "extract") else values.reshape(1, -1)), torch.tensor(seconds).item()
+    return (values.flatten(1).T if hasattr(provider, "extract") else values.reshape(1, -1)), seconds
 
 
-def compared(name, dtype, options):
-    """One line: seconds in both precisions, largest and mean ``1 - cosine`` between the answers."""
+def answers(name, dtype, options):
+    """(numbers of every picture, mean seconds) of a provider with random weights, always the same ones, in a number format."""
+    provider, images = make(name, options.device, dtype)[0], pictures(options.images)
+    answer_of(provider, images[0])  # warms up
+    found, seconds = zip(*(answer_of(provider, image) for image in images), strict=True)
+    return found, sum(seconds) / len(seconds)
+
+
+def compared(name, options):
+    """Lines of the table: seconds in single and in half precision, largest and mean ``1 - cosine`` between the answers."""
     import torch
 
     from semalign3d_core.errors import InputError
 
-    images = pictures(options.images)
-    provider = make(name, options.device, torch.float32)[0]
-    answer_of(provider, images[0])
-    single, slow = zip(*(answer_of(provider, image) for image in images), strict=True)
-    del provider
-    provider = make(name, options.device, dtype)[0]
-    try:
-        answer_of(provider, images[0])
-        half, fast = zip(*(answer_of(provider, image) for image in images), strict=True)
-    except InputError as error:
-        return f"| {name} | {str(dtype)[6:]} | {sum(slow) / len(slow):.3g} | - | {error} | |"
-    distance = torch.cat([1 - torch.nn.functional.cosine_similarity(a, b, dim=1) for a, b in zip(single, half, strict=True)])
-    seconds = f"{sum(slow) / len(slow):.3g} | {sum(fast) / len(fast):.3g}"
-    return f"| {name} | {str(dtype)[6:]} | {seconds} | {distance.max():.2e} | {distance.mean():.2e} |"
+    single, slow = answers(name, torch.float32, options)
+    for dtype in (torch.float16, torch.bfloat16):
+        start = f"| {name} | {str(dtype).removeprefix('torch.')} | {slow:.3g}"
+        try:
+            half, fast = answers(name, dtype, options)
+        except InputError as error:
+            yield f"{start} | - | {error} | |"
+            continue
+        distance = torch.cat([1 - torch.nn.functional.cosine_similarity(a, b, dim=1) for a, b in zip(single, half, strict=True)])
+        yield f"{start} | {fast:.3g} | {distance.max():.2e} | {distance.mean():.2e} |"
 
 
 def compare(names, options):
     """The table of :func:`compared`, for all providers that have a number format to choose."""
-    import torch
-
     print("| provider | format | single: s / image | half: s / image | largest 1 - cosine | mean |\n|---|---|---|---|---|---|")
     for name in (n for n in names if n != "compact"):
-        for dtype in (torch.float16, torch.bfloat16):
-            try:
-                print(compared(name, dtype, options), flush=True)
-            except ImportError as error:
-                print(f"| {name} | - | - | - | {error} | |", flush=True)
-                break
+        try:
+            for line in compared(name, options):
+                print(line, flush=True)
+        except ImportError as error:
+            print(f"| {name} | - | - | - | {error} | |", flush=True)
 
 
 def count_parameters():

@@ -11,12 +11,14 @@ from semalign3d_core import backbones, depth, masks
 from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.alignment.zoom import align_with_zoom, crop_extractor
 from semalign3d_core.category.storage import check_backbone, find_model, load_model
 from semalign3d_core.config import load_preset
 from semalign3d_core.errors import FileFormatError, MissingFileError
 from semalign3d_core.evidence import ImageEvidence, ImageInput, gather
 from semalign3d_core.images import read_image
 from semalign3d_core.matches import Matches
+from semalign3d_core.providers import sees_any_picture
 from semalign3d_core.transfer import Transfer, lift_points, place_points
 
 
@@ -83,14 +85,21 @@ class Pipeline:
         camera: a measured :class:`PinholeCamera`; depth: :class:`DepthMap`; mask: (h, w) bool tensor of the object.
         Each replaces what the provider of that name would have said. previous: :class:`Alignment` to start from.
         """
-        evidence = gather(image, self.backbone, self.depth if depth is None else None, self.segmenter if mask is None else None, camera)
+        segmenter = self.segmenter if mask is None else None
+        evidence = gather(image, self.backbone, self.depth if depth is None else None, segmenter, camera)
         if mask is not None:
             evidence = replace(evidence, mask=mask if mask.any() else None)
         if depth is not None:
             evidence = replace(evidence, depth=depth)
         with torch.no_grad():
-            alignment = self.aligner.align(evidence, previous)
+            alignment = self._align(image, evidence, segmenter, previous)
             return FrameResult(evidence, alignment, self._place(evidence, alignment))
+
+    def _align(self, image, evidence, segmenter, previous):
+        if not sees_any_picture(self.backbone):
+            return self.aligner.align(evidence, previous)
+        anew = segmenter if sees_any_picture(segmenter) else None
+        return align_with_zoom(self.aligner, evidence, crop_extractor(image, self.backbone, evidence, segmenter=anew), previous)
 
     def _place(self, evidence, alignment):
         if self._lifted is None:

@@ -65,6 +65,7 @@ def with_a_lively_head(depth_model):
     for part in (*depth_model.neck.modules(), *depth_model.head.modules()):
         if isinstance(part, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
             torch.nn.init.kaiming_normal_(part.weight)
+    depth_model.head.conv3.weight.data.abs_()  # depth is not negative: a random last layer may give nothing but zeros
     return depth_model
 
 

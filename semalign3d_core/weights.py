@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from semalign3d_core.errors import MissingWeightsError
+from semalign3d_core.errors import InputError, MissingWeightsError
 from semalign3d_core.files import read_json, sha256_of_file, write_json
 from semalign3d_core.known_weights import FILES, KNOWN, Weights
 from semalign3d_core.providers import first_line, require
@@ -110,7 +110,11 @@ def recorded_revisions():
 def _record(hub_id, commit):
     if not COMMIT.fullmatch(commit):
         return
-    write_json(revisions_file(), recorded_revisions() | {hub_id: commit})
+    try:
+        write_json(revisions_file(), recorded_revisions() | {hub_id: commit})
+    except InputError as error:  # a home that cannot be written must not keep anybody from using the weights
+        print(f"{hub_id} is used at commit {commit}, but that could not be recorded: {error}; add ,revision={commit}", file=sys.stderr)
+        return
     print(f"{hub_id} is used at commit {commit} from now on (recorded in {revisions_file()})", file=sys.stderr)
 
 

@@ -9,7 +9,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 # Kinds of networks (``model_type`` of the transformers library, "sd" for Stable Diffusion) that run in float16 on CUDA unless told
 # otherwise: their activations stay far below its range. Others stay in float32: DINOv3 by the advice of its repository, models nobody
 # measured here by caution. bench/providers.py --compare measures the difference.
-HALF = ("dinov2", "dinov2_with_registers", "sd", "clip", "depth_anything", "sam", "sam2")
+HALF = ("dinov2", "dinov2_with_registers", "sd", "depth_anything", "sam", "sam2")
 
 
 def choose_device(name=None):

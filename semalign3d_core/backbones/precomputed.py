@@ -18,6 +18,8 @@ class PrecomputedBackbone:
     ``Features/<name>/grid.json`` says how the grid sits on the image (``{"padding": ...}``).
     """
 
+    any_picture = False
+
     def __init__(self, name, dataset_root=None):
         if not name or dataset_root is None:
             raise InputError("precomputed features need a name and a data set folder: --backbone precomputed:NAME --dataset DIR")

@@ -51,8 +51,7 @@ class TransformerBackbone:
     def extract_batch(self, images):
         """Features of several images in one pass; the same as one by one."""
         values = torch.nn.functional.normalize(self.raw(images), dim=1)
-        maps = [finite(value, self, image) for value, image in zip(values, images, strict=True)]
-        return [FeatureMap(value.clone(), self.grid(image)) for value, image in zip(maps, images, strict=True)]
+        return [FeatureMap(value.clone(), self.grid(image)) for value, image in zip(values, images, strict=True)]
 
     @torch.no_grad()
     def raw(self, images):
@@ -60,7 +59,8 @@ class TransformerBackbone:
         pixels = torch.stack([self.prepare(image.rgb) for image in images]).to(self.device, self.dtype)
         tokens = self._last_block(pixels)
         patches = tokens[:, tokens.shape[1] - self.cells**2 :]  # class and register tokens come first
-        return patches.float().transpose(1, 2).reshape(len(images), -1, self.cells, self.cells).cpu()
+        maps = patches.float().transpose(1, 2).reshape(len(images), -1, self.cells, self.cells).cpu()
+        return torch.stack([finite(values, self, image) for values, image in zip(maps, images, strict=True)])
 
     def prepare(self, rgb):
         """(h, w, 3) uint8 to the normalised canvas (3, side, side), side = cells * patch."""

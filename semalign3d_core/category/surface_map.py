@@ -71,21 +71,23 @@ def normal(plane, keypoints):
     return torch.linalg.cross(first, second) / lengths.clamp(min=SMALLEST).pow(0.25)[..., None]
 
 
-def flat_plane(shape):
-    """``plane`` (2, K) of a shape (K, 3) whose keypoints are coplanar up to ``FLAT`` diameters; zeros for any other shape."""
-    centred = shape - shape.mean(0)
-    left, values, _ = torch.linalg.svd(centred, full_matrices=False)
-    diameter = torch.cdist(shape, shape).max()
-    if values[2] / len(shape) ** 0.5 > FLAT * diameter or values[1] <= 0:
-        return torch.zeros_like(shape.T[:2])
-    return left.T[:2] / values[:2, None]  # rows of the pseudo-inverse: ``plane @ shape`` are the two principal axes
+def is_flat(shape):
+    """Whether keypoints (K, 3) are coplanar up to ``FLAT`` diameters."""
+    values = torch.linalg.svdvals(shape - shape.mean(0))
+    return bool(values[2] / len(shape) ** 0.5 < FLAT * torch.cdist(shape, shape).max())
+
+
+def best_plane(shape):
+    """``plane`` (2, K) of the best plane through keypoints (K, 3): ``plane @ shape`` are its two principal axes, of length 1."""
+    left, values, _ = torch.linalg.svd(shape - shape.mean(0), full_matrices=False)
+    return left.T[:2] / values[:2, None].clamp(min=SMALLEST)  # rows of the pseudo-inverse
 
 
 def surface_map(points, keypoints, plane):
     """The :class:`SurfaceMap` with ``surface @ keypoints = points``.
 
-    points: (P, 3); keypoints: (K, 3); plane: that of the category's mean shape (see :func:`flat_plane`), of which ``keypoints`` may be
-    a deformation. With a plane the weights express the point's foot in the plane, the offset is what remains.
+    points: (P, 3); keypoints: (K, 3); plane: that of the category's mean shape (see :func:`best_plane`), of which ``keypoints`` may be
+    a deformation, or zeros. With a plane the weights express the point's foot in the plane, the offset is what remains.
     """
     axis = normal(plane, keypoints)
     length2 = axis.square().sum().clamp(min=SMALLEST)

@@ -14,6 +14,7 @@ from semalign3d_core.backbones.precision import choose_device, choose_dtype, fin
 from semalign3d_core.backbones.transformers_vit import IMAGENET_MEAN, IMAGENET_STD
 from semalign3d_core.errors import FileFormatError, InputError, MissingDependencyError
 from semalign3d_core.evidence import DEPTH_KINDS, DepthMap
+from semalign3d_core.files import read_json
 from semalign3d_core.pretrained import load_pretrained, quiet
 from semalign3d_core.providers import first_line, require
 from semalign3d_core.weights import known_weights, locate
@@ -101,14 +102,18 @@ def load_depth(family, argument, revision=None, device=None, dtype=None, kind=No
 
 
 def load_processor(folder):
-    """The image processor of a model folder, None where it has none."""
-    if not (Path(folder) / "preprocessor_config.json").is_file():
+    """The image processor of a model folder, None where it has none; where the library has one without torchvision, that one."""
+    path = Path(folder) / "preprocessor_config.json"
+    if not path.is_file():
         return None
-    transformers = require("transformers", "hf")
-    without_torchvision = {"backend": "pil"} if hasattr(transformers, "DPTImageProcessorPil") else {"use_fast": False}
+    transformers, stored = require("transformers", "hf"), read_json(path)
+    name = stored.get("image_processor_type") or stored.get("feature_extractor_type", "").replace("FeatureExtractor", "ImageProcessor")
+    name = name.removesuffix("Fast").removesuffix("Pil")
+    kinds = (getattr(transformers, kind, None) for kind in (f"{name}Pil", name, "AutoImageProcessor") if name)
+    kind = next((kind for kind in kinds if kind is not None), transformers.AutoImageProcessor)
     try:
         with quiet():
-            return transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, **without_torchvision)
+            return kind.from_pretrained(folder, local_files_only=True)
     except ImportError as error:
         raise MissingDependencyError(f"the image processor of {folder} needs torchvision: pip install torchvision") from error
     except (OSError, ValueError, TypeError) as error:

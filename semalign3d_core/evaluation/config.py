@@ -69,6 +69,8 @@ class EvaluationConfig:
     """Also build models with this backbone, from the split trn, and evaluate those."""
     training_images: tuple[int, ...] = ()
     """Also build models from so many images of the split trn each, for example 10 15 25 50, and evaluate those."""
+    templates: Path | None = None
+    """Template pictures for the method template_pose: TEMPLATES/<category>/<set>/back.jpg, front.jpg, left.jpg, right.jpg."""
     seed: int = 0
     """Seed of whatever a method draws."""
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import inspect
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from semalign3d_core.evaluation.providers import CachedBackbone, CachedDepth, Ca
 from semalign3d_core.evidence import gather
 from semalign3d_core.image_grid import mirror_image
 from semalign3d_core.images import read_image
-from semalign3d_core.providers import parse_spec
+from semalign3d_core.providers import on_device, takes
 from semalign3d_core.stored_features import StoredFeatureMap
 
 IMAGES_IN_MEMORY = 30  # of 5.5 MB each with 60 x 60 cells of 768 channels; SPair-71k has at most 30 test images of a category
@@ -111,17 +110,6 @@ def mirror(evidence):
     """Mask and depth of the mirror image, as published for masks: those of the image, mirrored; its features have to be extracted."""
     mask = None if evidence.mask is None else mirror_image(evidence.mask)
     return dataclasses.replace(evidence, mask=mask, depth=None if evidence.depth is None else evidence.depth.mirror())
-
-
-def on_device(spec, registry, device):
-    """The spelling of a provider with ``device=...`` added, where its factory has that option and the user gave none."""
-    return f"{spec},device={device}" if takes(spec, registry, "device") and "device" not in parse_spec(spec)[2] else spec
-
-
-def takes(spec, registry, parameter):
-    """Whether the factory of a provider has a parameter."""
-    factory = registry.get(parse_spec(spec)[0])
-    return factory is not None and parameter in inspect.signature(factory).parameters
 
 
 def _known(evidence):

@@ -9,8 +9,9 @@ from pathlib import Path
 from semalign3d_core.category.storage import find_model, load_model, model_hash
 from semalign3d_core.config import preset_folder, to_dict
 from semalign3d_core.errors import InputError, choice
+from semalign3d_core.files import sha256_of_arrays
 from semalign3d_core.matchers import MATCHERS
-from semalign3d_core.matchers.pose_prediction import read_templates
+from semalign3d_core.matchers.pose_prediction import VIEWS, read_templates
 
 PACKAGE = Path(__file__).parent.parent
 NEEDS_MODEL = ("semalign3d",)
@@ -36,8 +37,8 @@ def make_matcher(config, category, device, backbone=None):
         description["model"] = model_hash(model)
         options["model"] = model.to(device)
     if config.method in NEEDS_TEMPLATES:
-        options |= {"templates": template_folder(config, category), "backbone": backbone}
-        description["templates"] = _files_hash(sorted(path for path in options["templates"].rglob("*") if path.is_file()))
+        options |= {"templates": templates_of(config, category), "backbone": backbone}
+        description |= {"templates": templates_hash(options["templates"]), "features": config.backbone}
     return factory(**options), description
 
 
@@ -47,12 +48,12 @@ def model_of(config, category):
     return load_model(find_model(name))
 
 
-def template_folder(config, category):
-    """The folder of a category's template sets: ``<templates>/<category>``, or the one for all categories."""
+def templates_of(config, category):
+    """The template pictures of a category: {set: {view: :class:`ImageInput`}}."""
     if config.templates is None:
-        raise InputError(f"method {config.method} needs --templates, a folder of template sets, or one such folder per category")
-    own = Path(config.templates) / category
-    return own if own.is_dir() else Path(config.templates)
+        views = ", ".join(f"{view}.jpg" for view in VIEWS)
+        raise InputError(f"method {config.method} needs template pictures: --templates DIR with DIR/{category}/<set>/{views}")
+    return read_templates(config.templates / category)
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class MethodFacts:
     settings: dict = field(default_factory=dict)
     models: dict = field(default_factory=dict)
     kap_scores: str = "features"
+
+
+def templates_hash(templates):
+    """Hash of all template pictures."""
+    return sha256_of_arrays({f"{name}/{view}": image.rgb for name, views in templates.items() for view, image in views.items()})
 
 
 def check_method(config, dataset, categories):
@@ -82,16 +88,15 @@ def check_method(config, dataset, categories):
         hashes = {category: model_hash(model_of(config, category)) for category in categories}
     if config.method in NEEDS_TEMPLATES:  # made by the processes that have the backbone
         matcher = None
-        for category in categories:
-            read_templates(template_folder(config, category))
+        settings = {"template_sets": {category: list(templates_of(config, category)) for category in categories}}
     else:
         matcher, _ = make_matcher(config, categories[0], "cpu")
+        settings = getattr(matcher, "settings", None) or (to_dict(matcher) if dataclasses.is_dataclass(matcher) else {})
     if (matcher is None or uses_mirror(matcher)) and not dataset.has_mirror_table:
         raise InputError(
             f"method {config.method} needs to know which keypoints change places in the mirror image, and {config.dataset} is published "
             "without that; choose another method"
         )
-    settings = getattr(matcher, "settings", None) or (to_dict(matcher) if dataclasses.is_dataclass(matcher) else {})
     return MethodFacts(settings, hashes, "method" if rates_cells(matcher) else "features")
 
 

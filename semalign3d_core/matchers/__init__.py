@@ -44,10 +44,7 @@ def _template_pose(templates=None, backbone=None, **options):
     from semalign3d_core.matchers.pose_prediction import TemplatePoseMatcher
 
     if templates is None or backbone is None:
-        raise InputError(
-            "template_pose needs a folder of template pictures and the backbone of the features (templates=..., backbone=...), which only "
-            "Python can give it; semalign3d pose shows what the templates say"
-        )
+        raise InputError("template_pose needs a folder of template pictures and the backbone of the features (templates=..., backbone=...)")
     return TemplatePoseMatcher(templates, backbone, **options)
 
 

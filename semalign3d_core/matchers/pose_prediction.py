@@ -115,6 +115,7 @@ class TemplatePoseMatcher:
         templates = templates if isinstance(templates, dict) else read_templates(templates)
         self.predictor = PosePredictor(OwnPairFeatures(backbone), templates, cells)
         self.matcher = SimilarityMatcher(readout, width)
+        self.settings = {"readout": readout, "width": width, "cells": cells, "template_sets": list(templates)}
 
     def prepare(self, evidence):
         """The :class:`PosedImage` of an :class:`ImageEvidence`: which side it shows is looked up once."""

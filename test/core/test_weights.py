@@ -162,6 +162,13 @@ def test_weights_without_a_pin_keep_the_commit_they_had_first(empty_cache, capsy
     assert f"the one first used here, see {revisions_file()}" in str(caught.value)
 
 
+def test_a_home_that_cannot_be_written_does_not_keep_weights_from_being_used(empty_cache, capsys):
+    unpinned_cache(empty_cache, "owner/name", "a" * 40)
+    revisions_file().parents[1].write_text("a file where the folder should be")
+    assert locate(known_weights("vit", "owner/name", "base")).revision == "a" * 40
+    assert f"could not be recorded: cannot write to {revisions_file().parent}" in capsys.readouterr().err
+
+
 def test_pinned_weights_are_not_recorded(empty_cache):
     fake_cache(empty_cache, KNOWN["dinov2:small"], ["config.json", "model.safetensors"])
     assert locate(KNOWN["dinov2:small"]).revision == KNOWN["dinov2:small"].revision

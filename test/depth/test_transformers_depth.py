@@ -14,6 +14,8 @@ import transformers
 from semalign3d_core import depth
 from semalign3d_core.depth.transformers_depth import TransformersDepth, depth_anything_processor, depth_kind, load_depth
 from semalign3d_core.errors import FileFormatError, InputError
+from semalign3d_core.evaluation.cache import Cache
+from semalign3d_core.evaluation.providers import CachedDepth
 from semalign3d_core.evidence import ImageInput
 from semalign3d_core.tiny_models import tiny_depth
 
@@ -174,3 +176,11 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(FileFormatError, match="is no complete depth model: missing backbone.encoder.layer.4"):
         load_depth("hf", str(tmp_path), device="cpu")
+
+
+def test_a_cache_hit_gives_what_was_computed(tmp_path):
+    first = CachedDepth(small(), "depth:tiny", Cache(tmp_path)).estimate(picture())
+    cache = Cache(tmp_path)
+    second = CachedDepth(small(), "depth:tiny", cache).estimate(picture())
+    assert cache.counts["depth_hits"] == 1 and torch.equal(first.values, second.values) and first.kind == second.kind
+    torch.testing.assert_close(first.values, small().estimate(picture()).values, rtol=2e-3, atol=1e-3)  # kept in half precision

@@ -12,6 +12,8 @@ pytest.importorskip("transformers", reason="needs the extra hf")
 import transformers
 
 from semalign3d_core.errors import FileFormatError, InputError
+from semalign3d_core.evaluation.cache import Cache
+from semalign3d_core.evaluation.providers import CachedMasks
 from semalign3d_core.evidence import ImageInput
 from semalign3d_core.masks.sam import SamMasks, load_sam
 from semalign3d_core.tiny_models import tiny_sam, tiny_sam2
@@ -148,6 +150,18 @@ def test_masks_and_prompts_move_with_the_image(family, size):
     assert overlap(mirrored.flip(1), found) > 0.95
     corners = masks.model.prompts["input_boxes"].reshape(2, 2) / scale
     torch.testing.assert_close(corners, torch.tensor([[width - 40.0, 15], [width - 10, 45]]), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_a_cache_hit_gives_what_was_computed(tmp_path, family):
+    prompts = {"box": (10, 15, 40, 45), "points": [[25.0, 30.0]]}
+    image, _ = blob(60, 90, (25, 30))
+    computed = threshold(family).segment(image, **prompts)
+    cache = Cache(tmp_path)
+    found = [CachedMasks(threshold(family), "sam:stub", cache).segment(image, **prompts) for _ in range(2)]
+    assert cache.counts["masks_hits"] == 1 and all(torch.equal(mask, computed) for mask in found)
+    other = CachedMasks(threshold(family), "sam:stub", cache).segment(image, box=(0, 0, 5, 5))
+    assert cache.counts["masks_computed"] == 2 and other is not None  # another prompt is another question
 
 
 @pytest.mark.parametrize("family", MODELS)
