@@ -16,7 +16,7 @@ class EvaluationConfig:
     output: Path = Path("out/evaluation")
     """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.json and report.html."""
     kind: str | None = None
-    """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow); nothing means what it looks like."""
+    """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow, caltech101); nothing means what it looks like."""
     split: str = "test"
     """trn, val or test, or whatever the data set calls its lists of pairs."""
     categories: tuple[str, ...] = ()
