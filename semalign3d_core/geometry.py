@@ -18,6 +18,17 @@ def rotation_from_vector(vector):
     return identity + a * cross + b * (cross @ cross)
 
 
+def cayley_rotation(vector):
+    """Rotation matrices (..., 3, 3) from vectors (..., 3): ``(I - [v] / 2)^-1 (I + [v] / 2)``.
+
+    Exact rotations that agree with :func:`rotation_from_vector` to second order and need no sine: a cheap retraction for small steps.
+    """
+    cross = cross_matrix(vector)
+    factor = (1 / (1 + 0.25 * (vector * vector).sum(-1)))[..., None, None]
+    identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    return torch.addcmul(identity, factor, cross + 0.5 * (cross @ cross))
+
+
 def cross_matrix(vector):
     """(..., 3) to (..., 3, 3) with ``cross_matrix(v) w = v x w``."""
     x, y, z = vector.unbind(-1)

@@ -1,0 +1,60 @@
+"""What an alignment says, as tensors of fixed shapes: the last step before the host reads anything."""
+
+import torch
+
+from semalign3d_core.alignment.poses import Poses, poses_of_keypoints, project_points
+from semalign3d_core.alignment.selection import picked
+from semalign3d_core.alignment.visibility import behind_depth_map, front_most, metric_scale
+from semalign3d_core.geometry import shape_diameter
+
+NEAR_KEYPOINT = 0.05  # units: sigma of p_spat in the confidence of a keypoint
+
+
+def outcome_of(aligner, image, observation, solution):
+    """{name: tensor} of everything that is reported of the winner of a :class:`Solution`."""
+    category, candidates, selection = aligner.category, solution.candidates, solution.selection
+    points, projected, dense = solution.points, solution.projected, category.dense
+    diameter = shape_diameter(points[dense:])
+    seen = front_most(projected[None, :dense], points[None, :dense, 2], projected[None], points[None, :, 2], diameter)[0]
+    usable = seen[:dense]
+    if observation.field is not None:
+        usable = usable & (observation.field.sample(projected[:dense]) <= 0)
+    visible, readings = seen[dense:], image.inverse_depth(projected)
+    if image.layout.depth is not None:
+        visible = visible & ~behind_depth_map(readings[:dense], points[:dense, 2], usable, readings[dense:], points[dense:, 2], diameter)
+    metric = metric_scale(1 / readings[:dense], points[:dense, 2], usable) if image.layout.depth == "metric" else diameter.new_full((), torch.nan)
+    principal = observation.principal
+    result = {
+        "keypoints": points[dense:], "projected": projected[dense:], "focal": picked(candidates.focal, selection.winner),
+        "diameter": diameter, "metric": metric, "visible": visible, "belief": solution.belief, "statistics": solution.statistics,
+        "keypoint_evidence": keypoint_evidence(category, observation, projected), "winner": selection.winner, "score": selection.score,
+        "energies": solution.energies, "terms": torch.stack(list(solution.terms.values())), "depth_order": selection.depth_order,
+        "rotations": candidates.rotations, "trace": candidates.trace, "box": observation.boxes[0],
+        "candidates_2d": project_points(candidates.keypoints, candidates.focal, principal),
+        "state": pose_state(category, observation, candidates, selection),
+    }  # fmt: skip
+    if candidates.starts is not None:
+        focal = observation.focal.expand(len(candidates.starts), 2)
+        result["starts_2d"] = project_points(candidates.starts, focal, principal)
+    if candidates.start_scores is not None:
+        result["start_scores"] = candidates.start_scores
+    return result
+
+
+def keypoint_evidence(category, observation, projected):
+    """(K,) best likelihood (Eq. 6) of every keypoint near its place, for projections (J, 2)."""
+    keypoints = projected[category.dense :]
+    distance2 = ((observation.keypoint_cells - keypoints[:, None]) ** 2).sum(-1)
+    sigma = NEAR_KEYPOINT * observation.unit
+    return (observation.keypoint_log - 0.5 * distance2 / sigma**2).amax(-1).exp()
+
+
+def pose_state(category, observation, candidates, selection):
+    """What the next frame starts from, in one tensor: pose (9 + 5 + M), mean focal length, margin, and the box (4) that was filled."""
+    focal = picked(candidates.focal, selection.winner).log().mean()
+    if candidates.poses is not None:
+        poses = Poses(*(picked(value, selection.winner)[None] for value in (candidates.poses.rotation, candidates.poses.rest)))
+    else:
+        keypoints = picked(candidates.keypoints, selection.winner)[None]
+        poses = poses_of_keypoints(category, keypoints, torch.zeros_like(keypoints[:, 0, 0]))
+    return torch.cat([poses.rotation.flatten(), poses.rest[0], focal[None], selection.margin[None], observation.boxes[0]])
