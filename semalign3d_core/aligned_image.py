@@ -83,7 +83,7 @@ def aligned_image(surface, evidence, alignment, similarity=None):
 
     similarity: ``surface.features @ F`` (J, cells * cells) for an image that is the target of many pairs; else None.
     """
-    keypoints = alignment.keypoints_3d.nan_to_num(nan=0.0)
+    keypoints = alignment.keypoints_3d.to(surface.weights).nan_to_num(nan=0.0)
     points = surface.weights @ keypoints
     usable = surface.usable & (points[:, 2] > 1e-6)
     if not usable.any():

@@ -65,7 +65,7 @@ class AdamWSolver:
         at = {name: piecewise_linear(step, *getattr(self.schedules, name)) for name in vars(self.schedules)}
         projections = project_points(category.lift @ keypoints, focal, observation.principal)
         cloud, points = projections[:, : category.dense], projections[:, category.dense :]
-        sigma = keypoints.new_full((len(keypoints),), unit)
+        sigma = unit.expand(len(keypoints))
         dense_seen = observation.pixel_log, observation.pixels
         result = config.weight_dense * energy.dense_reconstruction(*dense_seen, cloud, sigma * at["sigma_dense"])
         result = result + config.weight_geometry * energy.geometric_consistency(keypoints, self._rows(generator))

@@ -57,7 +57,6 @@ class Aligner:
         self.reporter = Reporter(model, model_hash(model), self.category, self.axis, self.config, known_diameter)
         self.captured = GraphedCalls(self._outcome, self.category.shape.is_cuda and self.solver.capturable)
 
-    @torch.inference_mode()
     def align(self, evidence, previous=None):
         """The :class:`~semalign3d_core.alignment.result.Alignment` of an image.
 
@@ -65,14 +64,19 @@ class Aligner:
         """
         image = self.prepare(evidence)
         if previous is not None and continues(previous, image, self.config.selection):
-            alignment = self.reporter.alignment(evidence, image, self.captured(image, previous.diagnostics["state"]), previous)
+            alignment = self._alignment(evidence, image, previous)
             if not needs_restart(alignment, previous, self.config.selection):
                 return alignment
-        return self.reporter.alignment(evidence, image, self.captured(image))
+        return self._alignment(evidence, image)
 
-    def prepare(self, evidence):
+    def _alignment(self, evidence, image, previous=None):
+        with torch.inference_mode():  # small tensors cost what their calls cost, and these are the cheapest
+            outcome = self.captured(image, None if previous is None else previous.diagnostics["state"])
+        return self.reporter.alignment(evidence, image, outcome, previous)
+
+    def prepare(self, evidence, whole=None):
         """The :class:`~semalign3d_core.alignment.image_tensors.ImageTensors` of an image: all that the host has to do with it."""
-        return image_tensors(self.category, evidence, self.config)
+        return image_tensors(self.category, evidence, self.config, whole)
 
     def observe(self, image):
         """What the image says about this category: an :class:`~semalign3d_core.alignment.observation.Observation`."""

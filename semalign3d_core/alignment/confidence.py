@@ -38,8 +38,10 @@ def statistics(category, observation, selection, points, projected):
     seen = front_most(cloud, depth, projected[None, chosen], points[None, chosen, 2])[0].to(projected)
     deviation = (-2 * blocks.log_semantic.flatten(1).gather(1, index)[:, 0]).sqrt().clamp(max=WORST_DEVIATION)
     deviation = torch.where(inside, deviation, WORST_DEVIATION)
-    similarity = blocks.similarity.flatten(1)
-    spread, mean = torch.std_mean(similarity, dim=1)
+    similarity, looked_at = blocks.similarity.flatten(1), (blocks.near.flatten() >= 0.5).to(points)
+    looked_at = looked_at / looked_at.sum()
+    mean = similarity @ looked_at
+    spread = (((similarity - mean[:, None]) ** 2) @ looked_at).sqrt()
     contrast = (similarity.gather(1, index)[:, 0] - mean) / spread.clamp(min=1e-6) * inside
     share = seen / seen.sum()
     return torch.stack([picked(selection.energies, selection.winner), selection.margin, -(deviation * share).sum(), (contrast * share).sum()])

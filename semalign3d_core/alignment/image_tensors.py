@@ -12,12 +12,14 @@ from semalign3d_core.alignment.mask_field import mask_box, mask_shape
 from semalign3d_core.evidence import DepthMap
 from semalign3d_core.image_grid import SquareGrid
 
+MOST_BOXES = 9  # the mask's own, and two on each side
+
 
 @dataclass(frozen=True)
 class Layout:
     """What stays the same while images keep their size and kind; a captured graph belongs to one layout.
 
-    grid: :class:`SquareGrid` of the features; rows, columns: (first, one past the last) cell of the region that is looked at;
+    grid: :class:`SquareGrid` of the features; rows, columns: (first, one past the last) cell of the rectangle that is computed;
     masked: there is a mask; depth: kind of the depth map, or None; focal_known: the focal length must not be changed
     """
 
@@ -38,15 +40,16 @@ class Layout:
 class ImageTensors:
     """One image on the device of the model. Lengths in L.
 
-    features: (C, cells, cells); first_cell: (2,) position of the region's first cell; coverage: (rows, columns) share of each cell of
-    the region inside the mask (1 without one); distance (H, H), offset (H, H, 2), field_origin (2,), boxes (Nb, 4): see
+    features: (C, cells, cells); first_cell: (2,) position of the rectangle's first cell; near: (rows, columns) 1 for cells of it within a
+    margin of the mask's box, which alone are looked at; coverage: (rows, columns) share of each inside the mask (1 without one); distance (H, H), offset (H, H, 2), field_origin (2,), boxes (Nb, 4): see
     :func:`~semalign3d_core.alignment.mask_field.mask_shape` (empty without a mask); focal, principal: (2,) of the given camera;
-    depth: (h, w) (empty without one); box: the mask's own box on the host, (4,) array, or None
+    depth: (h, w) (empty without one); box: the mask's own box on the host, 4 numbers, or None
     """
 
     layout: Layout
     features: torch.Tensor
     first_cell: torch.Tensor
+    near: torch.Tensor
     coverage: torch.Tensor
     distance: torch.Tensor
     offset: torch.Tensor
@@ -55,7 +58,7 @@ class ImageTensors:
     focal: torch.Tensor
     principal: torch.Tensor
     depth: torch.Tensor
-    box: np.ndarray | None = None
+    box: tuple | None = None
 
     def tensors(self):
         """{name: tensor}, the inputs of a captured graph."""
@@ -72,28 +75,26 @@ class ImageTensors:
         return DepthMap(self.depth, self.layout.depth).inverse_at(places * max(self.depth.shape))
 
 
-def image_tensors(category, evidence, config):
-    """:class:`ImageTensors` of an :class:`ImageEvidence`, on the device and in the precision of :class:`CategoryTensors`."""
-    like, camera = category.shape, evidence.camera
+def image_tensors(category, evidence, config, whole=None):
+    """:class:`ImageTensors` of an :class:`ImageEvidence`, on the device and in the precision of :class:`CategoryTensors`.
+
+    whole: compute the whole picture, so that shapes stay the same, instead of the surroundings of the mask; None: on a GPU. What is far from
+    the mask has no weight in either case.
+    """
+    like, camera, grid = category.shape, evidence.camera, evidence.features.grid
     mask = _usable_mask(evidence)
-    layout = _layout(evidence, mask, config.observation.margin_cells, whole=like.is_cuda)
-    grid, longer = layout.grid, camera.longer_side
-    (top, bottom), (left, right) = layout.rows, layout.columns
-    arrays = {
-        "first_cell": grid.cell_to_pixel(torch.tensor([float(left), float(top)])).numpy() / longer,
-        "focal": camera.focal.numpy(), "principal": camera.principal.numpy(),
-    }  # fmt: skip
-    if mask is None:
-        arrays |= {"coverage": np.ones((bottom - top, right - left)), "distance": np.zeros((0, 0)), "offset": np.zeros((0, 0, 2)),
-                   "field_origin": np.zeros(2), "boxes": np.zeros((0, 4))}  # fmt: skip
-    else:
-        shape = mask_shape(mask, config.observation.field_nodes, config.bank)
-        coverage = grid.cells_inside(torch.from_numpy(mask))[top:bottom, left:right]
-        arrays |= {**vars(shape), "coverage": coverage.numpy()}
-    depth = torch.zeros(0, 0) if evidence.depth is None else evidence.depth.values
+    picture = _cell_spans(grid, [0.0, 0.0, camera.width - 1.0, camera.height - 1.0])
+    near = picture if mask is None else _near_mask(grid, mask, picture, config.observation.margin_cells)
+    whole = like.is_cuda if whole is None else whole
+    rows, columns = (_of_blocks(*spans, grid.cells) for spans in zip(picture if whole else near, picture, strict=True))
+    depth_kind = None if evidence.depth is None else evidence.depth.kind
+    layout = Layout(grid, rows, columns, mask is not None, depth_kind, camera.known)
+    arrays = _arrays(layout, near, mask, camera, config)
+    if whole and mask is not None:
+        arrays["boxes"] = np.concatenate([arrays["boxes"], np.repeat(arrays["boxes"][:1], MOST_BOXES - len(arrays["boxes"]), 0)])
     return ImageTensors(
-        layout=layout, features=_moved(evidence.features.values, like), depth=_moved(depth, like),
-        box=None if mask is None else arrays["boxes"][0], **_uploaded(arrays, like),
+        layout=layout, features=_moved(evidence.features.values, like), box=None if mask is None else tuple(arrays["boxes"][0].tolist()),
+        depth=_moved(torch.zeros(0, 0) if evidence.depth is None else evidence.depth.values, like), **_uploaded(arrays, like),
     )  # fmt: skip
 
 
@@ -102,26 +103,36 @@ def _usable_mask(evidence):
     return mask if mask is not None and mask.any() else None
 
 
-def _layout(evidence, mask, margin, whole):
-    """:class:`Layout`; ``whole``: the region is the whole picture (shapes stay fixed), otherwise the mask's box and a margin."""
-    grid = evidence.features.grid
-    picture = torch.tensor([[0.0, 0.0], [evidence.camera.width - 1.0, evidence.camera.height - 1.0]])
-    region = grid.pixel_to_cell(picture).round().long().clamp(0, grid.cells - 1)
-    if mask is not None and not whole:
-        cells = grid.pixel_to_cell(torch.tensor(mask_box(mask)).reshape(2, 2).float()).round().long()
-        region = torch.stack([torch.maximum(cells[0] - margin, region[0]), torch.minimum(cells[1] + margin, region[1])])
-    (left, top), (right, bottom) = region.tolist()
-    return Layout(
-        grid, _even(top, bottom + 1, grid.cells), _even(left, right + 1, grid.cells), mask is not None,
-        None if evidence.depth is None else evidence.depth.kind, evidence.camera.known,
-    )  # fmt: skip
+def _arrays(layout, near, mask, camera, config):
+    """{name: array} of the fields of :class:`ImageTensors` that the host computes."""
+    (top, bottom), (left, right) = layout.rows, layout.columns
+    looked_at = np.zeros((bottom - top, right - left), dtype=np.float32)
+    looked_at[near[0][0] - top : near[0][1] - top, near[1][0] - left : near[1][1] - left] = 1
+    first = layout.grid.cell_to_pixel(torch.tensor([float(left), float(top)])).numpy() / camera.longer_side
+    arrays = {"first_cell": first, "focal": camera.focal.numpy(), "principal": camera.principal.numpy(), "near": looked_at}
+    if mask is None:
+        empty = {"distance": np.zeros((0, 0)), "offset": np.zeros((0, 0, 2)), "field_origin": np.zeros(2), "boxes": np.zeros((0, 4))}
+        return arrays | empty | {"coverage": looked_at}
+    coverage = layout.grid.cells_inside(torch.from_numpy(mask))[top:bottom, left:right].numpy()
+    return arrays | vars(mask_shape(mask, config.observation.field_nodes, config.bank)) | {"coverage": coverage}
 
 
-def _even(first, last, cells):
-    """A range of an even number of cells around [first, last), where the grid has that many."""
-    if (last - first) % 2 == 0:
-        return first, last
-    return (first, last + 1) if last < cells else (max(first - 1, 0), last)
+def _cell_spans(grid, box):
+    """((top, bottom), (left, right)) cells of a box x0, y0, x1, y1 in pixels, each from the first to one past the last."""
+    (left, top), (right, bottom) = grid.pixel_to_cell(torch.tensor(box).reshape(2, 2).float()).round().long().clamp(0, grid.cells - 1).tolist()
+    return (top, bottom + 1), (left, right + 1)
+
+
+def _near_mask(grid, mask, picture, margin):
+    """Spans as :func:`_cell_spans` of the cells within a margin of the mask's box."""
+    spans = _cell_spans(grid, mask_box(mask))
+    return tuple((max(a - margin, low), min(b + margin, high)) for (a, b), (low, high) in zip(spans, picture, strict=True))
+
+
+def _of_blocks(span, picture, cells):
+    """The span enlarged to blocks of two cells that begin where the picture begins."""
+    first, last = span[0] - (span[0] - picture[0]) % 2, span[1] + (span[1] - picture[0]) % 2
+    return first, min(last, cells)
 
 
 def _moved(values, like):

@@ -22,13 +22,14 @@ SMOOTHING = 3  # blocks
 class Blocks:
     """The scoring points of a category on blocks of cells.
 
-    similarity, log_semantic: (J', rows, columns) mean similarity over each block, and log p_sem of it
-    coverage: (rows, columns) share of each block inside the mask (1 everywhere without one)
+    similarity, log_semantic: (J', rows, columns) mean similarity over each block, and log p_sem of it, -inf far from the mask
+    near, coverage: (rows, columns) share of each block near the mask and inside it (1 everywhere in the picture without one)
     origin: (2,) normalised position of the first block's centre;  spacing: of blocks, in L
     """
 
     similarity: torch.Tensor
     log_semantic: torch.Tensor
+    near: torch.Tensor
     coverage: torch.Tensor
     origin: torch.Tensor
     spacing: float
@@ -91,9 +92,10 @@ def _blocks(category, image, floor):
     points, shape = category.scoring, values.shape[1:]
     similarity = similarity_map(category.scoring_features, values.flatten(1))
     log_semantic = semantic_log_likelihood(similarity, category.mu[points], category.sd[points], floor)
-    coverage = avg_pool2d(image.coverage[None, None], BLOCK, ceil_mode=True, count_include_pad=False)[0, 0]
-    spacing = image.layout.spacing
-    return Blocks(similarity.unflatten(1, shape), log_semantic.unflatten(1, shape), coverage, image.first_cell + 0.5 * spacing, BLOCK * spacing)
+    shares = avg_pool2d(torch.stack([image.near, image.coverage])[None], BLOCK, ceil_mode=True, count_include_pad=False)[0]
+    log_semantic = log_semantic.unflatten(1, shape).masked_fill(shares[0] < 0.5, -torch.inf)
+    origin, spacing = image.first_cell + 0.5 * image.layout.spacing, BLOCK * image.layout.spacing
+    return Blocks(similarity.unflatten(1, shape), log_semantic, *shares.unbind(0), origin, spacing)
 
 
 def _halved(values, axis):
@@ -129,7 +131,7 @@ def _keypoint_cells(category, image, config):
     """(K, T, 2) best cells of every keypoint in the region and their log p_sem (K, T)."""
     (top, bottom), (left, right) = image.layout.rows, image.layout.columns
     band = similarity_map(category.features[category.dense :], image.features[:, top:bottom].flatten(1))  # whole rows need no copy
-    region = band.unflatten(1, (bottom - top, -1))[:, :, left:right].flatten(1)
+    region = band.unflatten(1, (bottom - top, -1))[:, :, left:right].masked_fill(image.near == 0, -1.0).flatten(1)
     best, index = region.topk(min(config.energy.sparse_cells, region.shape[1]), dim=-1, sorted=False)
     row, column = torch.div(index, right - left, rounding_mode="floor"), index % (right - left)
     cells = torch.stack([column, row], -1) * image.layout.spacing + image.first_cell

@@ -1,5 +1,7 @@
 """What an alignment says, as tensors of fixed shapes: the last step before the host reads anything."""
 
+import math
+
 import torch
 
 from semalign3d_core.alignment.poses import Poses, poses_of_keypoints, project_points
@@ -58,3 +60,11 @@ def pose_state(category, observation, candidates, selection):
         keypoints = picked(candidates.keypoints, selection.winner)[None]
         poses = poses_of_keypoints(category, keypoints, torch.zeros_like(keypoints[:, 0, 0]))
     return torch.cat([poses.rotation.flatten(), poses.rest[0], focal[None], selection.margin[None], observation.boxes[0]])
+
+
+def state_in_picture(state, share, box):
+    """The state of a crop as one of the whole picture, of whose longer side the crop's is a ``share``; box: (4,) filled there.
+
+    The camera frame is the same for both; only the focal length, in units of the longer side, and the box are not.
+    """
+    return torch.cat([state[:-6], state[-6:-5] + math.log(share), state[-5:-4], box.to(state)])

@@ -58,13 +58,13 @@ class Reporter:
 
 
 def read_back(outcome):
-    """The outcome on the host, in one transfer."""
-    kept = {name: value for name, value in outcome.items() if name in KEPT_ON_DEVICE}
+    """The outcome on the host, in one transfer, as ordinary tensors; what only the next frame asks for stays on its device."""
+    kept = {name: outcome[name].clone() for name in KEPT_ON_DEVICE}
     read = {name: value for name, value in outcome.items() if name not in KEPT_ON_DEVICE}
     if all(value.device.type == "cpu" for value in read.values()):
-        return outcome
-    dtype = outcome["keypoints"].dtype
-    parts = torch.cat([value.flatten().to(dtype) for value in read.values()]).cpu().split([value.numel() for value in read.values()])
+        return {name: value.clone() for name, value in read.items()} | kept
+    flat = torch.cat([value.flatten().to(outcome["keypoints"].dtype) for value in read.values()]).cpu()
+    parts = flat.split([value.numel() for value in read.values()])
     return {name: part.view(value.shape).to(value.dtype) for (name, value), part in zip(read.items(), parts, strict=True)} | kept
 
 
@@ -77,7 +77,7 @@ def _diagnostics(found, image, belief, longer, previous):
     result = {
         "statistics": statistics, "probabilities": belief, "margin": statistics["margin"], "scores": found["score"],
         "rotations": found["rotations"], "depth_order": found["depth_order"], "candidates_2d": found["candidates_2d"] * longer,
-        "trace": found["trace"], "box": found["box"], "mask_box": image.box, "state": found["state"].clone(),
+        "trace": found["trace"], "box": found["box"], "mask_box": image.box, "state": found["state"],
         "warm_frames": 0 if previous is None else previous.diagnostics["warm_frames"] + 1,
     }  # fmt: skip
     if "starts_2d" in found:

@@ -22,7 +22,7 @@ def evaluate(category, betas, observation, keypoints, focal, config):
     energies of large and small objects compare.
     """
     projections = project_points(category.lift @ keypoints, focal, observation.principal)
-    sigma = keypoints.new_full((len(keypoints),), config.energy.sigma * observation.unit)
+    sigma = (config.energy.sigma * observation.unit).expand(len(keypoints))
     cloud, points = projections[:, : category.dense], projections[:, category.dense :]
     terms = {
         "dense": energy.dense_reconstruction(observation.pixel_log, observation.pixels, cloud, sigma),

@@ -1,6 +1,5 @@
 """Video: starting from the alignment of the frame before, and knowing when not to."""
 
-import numpy as np
 import torch
 
 from semalign3d_core.alignment.poses import FOCAL, Poses
@@ -17,8 +16,8 @@ def continues(previous, image, config):
     before, box = previous.diagnostics["mask_box"], image.box
     if before is None or box is None:
         return before is None and box is None
-    size = (box[2:] - box[:2]).max()
-    return float(np.abs(box - before).max()) < config.mask_jump * float(size)
+    size = max(box[2] - box[0], box[3] - box[1])
+    return max(abs(now - then) for now, then in zip(box, before, strict=True)) < config.mask_jump * size
 
 
 def warm_start(state, observation):
