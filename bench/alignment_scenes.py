@@ -139,9 +139,10 @@ def with_known_focal(scene):
 
 
 def with_metric_depth(scene, noise=0.0, holes=0.0, seed=0):
-    """The scene with depth in metres; noise: relative, per pixel; holes: share of the pixels that a sensor did not see."""
+    """The scene with depth in metres; noise: relative, per pixel; holes: share of the pixels that a sensor did
+    not see, or, if negative, that it saw far too near."""
     rng = np.random.default_rng(seed)
     depth = scene.rendering.depth * (1 + noise * rng.standard_normal(scene.rendering.depth.shape)).astype(np.float32)
     blobs = cv2.GaussianBlur(rng.standard_normal(depth.shape).astype(np.float32), (0, 0), 6)
-    depth[blobs > np.quantile(blobs, 1 - holes)] = np.nan if holes else depth.max()
+    depth[blobs > np.quantile(blobs, 1 - abs(holes))] = np.nan if holes >= 0 else 0.6 * np.nanmin(depth)
     return replace(scene, evidence=replace(scene.evidence, depth=DepthMap(torch.from_numpy(depth), "metric")))

@@ -10,6 +10,7 @@ from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.graphs import GraphedCalls
 from semalign3d_core.alignment.image_tensors import image_tensors
 from semalign3d_core.alignment.observation import observe
+from semalign3d_core.alignment.offsets import read_offsets
 from semalign3d_core.alignment.outcome import outcome_of
 from semalign3d_core.alignment.poses import Candidates, project_points
 from semalign3d_core.alignment.report import Reporter
@@ -52,6 +53,7 @@ class Aligner:
         self.solver = choice("solver", self.config.solver, SOLVERS)(self.category, model.pose_rotations, self.config)
         self.facing = front_normal(self.category.points, model.pose_rotations, self.config.selection.normal_share)
         self.axis = undetermined_axis(model.calibration, self.category.shape)
+        self.offsets = read_offsets(model.calibration, self.category.keypoints, self.category.shape) if self.config.offsets else None
         self.depth_weight = model.calibration.get("depth_weight", self.config.selection.depth_weight)
         self.belief = belief_weights(model.calibration, self.category.shape)
         self.reporter = Reporter(model, model_hash(model), self.category, self.axis, self.config, known_diameter)

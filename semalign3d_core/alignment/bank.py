@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d, pad
 from semalign3d_core.alignment.poses import TYPICAL_SCALE, fit_box, poses_in_boxes
 from semalign3d_core.geometry import rotation_from_vector, uniform_rotations
 
-CONSIDERED = 256  # best-scoring viewpoints among which distinct ones are sought
+CONSIDERED = 320  # best-scoring viewpoints and boxes among which distinct viewpoints are sought
 SUPPRESSION_ROUNDS = 4
 BUFFER = 12  # side of the depth buffer that decides visibility
 
@@ -65,13 +65,10 @@ def _front_points(projected, depth, tolerance=0.12):
 
 def best_starts(bank, category, observation, count, config):
     """:class:`Poses` of the ``count`` best-scoring viewpoints, mutually distinct first, and their scores (count,)."""
-    boxes = observation.boxes
-    score, box = score_bank(bank, observation).max(0)
-    best = score.topk(min(CONSIDERED, len(score)))
-    rotations = bank.rotations[best.indices]
-    order = _distinct_order(rotations, best.values, config.separation_degrees)[:count]
-    chosen = best.indices[order]
-    return poses_in_boxes(category, observation, bank.rotations[chosen], boxes[box[chosen]]), best.values[order]
+    scores, viewpoint, box = best_placements(bank, observation)
+    rotations = bank.rotations.index_select(0, viewpoint)
+    order = _distinct_order(rotations, scores, config.separation_degrees)[:count]
+    return poses_in_boxes(category, observation, rotations[order], observation.boxes[box[order]]), scores[order]
 
 
 def _distinct_order(rotations, scores, separation_degrees):
@@ -86,11 +83,11 @@ def _distinct_order(rotations, scores, separation_degrees):
     return (scores + 10.0 * distinct).argsort(descending=True)
 
 
-def score_bank(bank, observation):
-    """Scores (Nb, R) of every viewpoint in every box.
+def best_placements(bank, observation):
+    """Scores, viewpoints and boxes, (N,) each, of the best-scoring viewpoints in boxes.
 
-    Mean tolerance-map value at the projected visible points + half of (share of points inside the mask + share of mask
-    cells covered). Without a mask only the first part is known.
+    The score is the mean tolerance-map value at the projected visible points + half of (share of points inside the mask + share of mask cells
+    covered). Without a mask only the first part is known. The last part, the dearest, is computed of the best by the others alone.
     """
     tolerance, spacing, origin = tolerance_map(observation.blocks)
     rows, columns = tolerance.shape[1:]
@@ -103,12 +100,15 @@ def score_bank(bank, observation):
     cell = torch.add(column, row, alpha=columns).add_(columns + 1)
     offset = torch.arange(tolerance.shape[0], device=cell.device, dtype=torch.int32) * (rows * columns)
     value = tolerance.reshape(-1).index_select(0, (cell + offset).reshape(-1)).reshape(cell.shape)
-    score = torch.einsum("brj,rj->br", value, bank.visible)
-    if observation.field is None:
-        return score
-    mask = pooled_coverage(observation.blocks.coverage)
-    on_mask = mask.reshape(-1).index_select(0, cell.reshape(-1)).reshape(cell.shape).mean(-1)
-    return score + 0.5 * (on_mask + _covered_share(row, column, mask))
+    score = (value * bank.visible).sum(-1)
+    if observation.field is not None:
+        mask = pooled_coverage(observation.blocks.coverage)
+        score = score + 0.5 * mask.reshape(-1).index_select(0, cell.reshape(-1)).reshape(cell.shape).mean(-1)
+    best, index = score.reshape(-1).topk(min(CONSIDERED, score.numel()))
+    if observation.field is not None:
+        placed = (values.flatten(0, 1).index_select(0, index) for values in (row, column))
+        best = best + 0.5 * _covered_share(*placed, mask)
+    return best, index % score.shape[1], torch.div(index, score.shape[1], rounding_mode="floor")
 
 
 def tolerance_map(blocks):
@@ -129,10 +129,9 @@ def pooled_coverage(coverage):
 
 
 def _covered_share(row, column, mask):
-    """Share (Nb, R) of the mask's cells, two nodes wide, that hold a projected point."""
+    """Share (N,) of the mask's cells, two nodes wide, that hold one of the points (N, J')."""
     rows, columns = (mask.shape[0] + 1) // 2, (mask.shape[1] + 1) // 2
     filled = avg_pool2d(mask[None, None], 2, ceil_mode=True)[0, 0].reshape(-1) >= 0.5
     cell = (((row + 1) >> 1) * columns + ((column + 1) >> 1)).long()
-    held = torch.zeros(*cell.shape[:2], rows * columns, device=cell.device).to(mask)
-    held.scatter_(2, cell, 1.0)
+    held = torch.zeros(len(cell), rows * columns, dtype=mask.dtype, device=cell.device).scatter_(1, cell, 1.0)
     return held @ filled.to(mask) / filled.sum().clamp(min=1)

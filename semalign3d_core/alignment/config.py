@@ -122,6 +122,7 @@ class AlignConfig:
     """Everything an :class:`~semalign3d_core.alignment.aligner.Aligner` can be told."""
 
     solver: str = "gauss_newton"
+    offsets: bool = True  # report keypoints where they are annotated rather than where features look like them (offsets.py)
     observation: ObservationConfig = field(default_factory=ObservationConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     bank: BankConfig = field(default_factory=BankConfig)

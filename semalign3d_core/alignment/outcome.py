@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from semalign3d_core.alignment.offsets import with_offsets
 from semalign3d_core.alignment.poses import Poses, poses_of_keypoints, project_points
 from semalign3d_core.alignment.selection import picked
 from semalign3d_core.alignment.visibility import behind_depth_map, front_most, metric_scale
@@ -14,8 +15,12 @@ NEAR_KEYPOINT = 0.05  # units: sigma of p_spat in the confidence of a keypoint
 
 def outcome_of(aligner, image, observation, solution):
     """{name: tensor} of everything that is reported of the winner of a :class:`Solution`."""
-    category, candidates, selection = aligner.category, solution.candidates, solution.selection
-    points, projected, dense = solution.points, solution.projected, category.dense
+    category, candidates, selection, dense = aligner.category, solution.candidates, solution.selection, aligner.category.dense
+    principal = observation.principal
+    keypoints = with_offsets(candidates.keypoints, candidates.rotations, category.shape, aligner.offsets)
+    focal = picked(candidates.focal, selection.winner)
+    points = category.lift @ picked(keypoints, selection.winner)
+    projected = project_points(points[None], focal[None], principal)[0]
     diameter = shape_diameter(points[dense:])
     seen = front_most(projected[None, :dense], points[None, :dense, 2], projected[None], points[None, :, 2], diameter)[0]
     usable = seen[:dense]
@@ -25,19 +30,17 @@ def outcome_of(aligner, image, observation, solution):
     if image.layout.depth is not None:
         visible = visible & ~behind_depth_map(readings[:dense], points[:dense, 2], usable, readings[dense:], points[dense:, 2], diameter)
     metric = metric_scale(1 / readings[:dense], points[:dense, 2], usable) if image.layout.depth == "metric" else diameter.new_full((), torch.nan)
-    principal = observation.principal
     result = {
-        "keypoints": points[dense:], "projected": projected[dense:], "focal": picked(candidates.focal, selection.winner),
+        "keypoints": points[dense:], "projected": projected[dense:], "focal": focal,
         "diameter": diameter, "metric": metric, "visible": visible, "belief": solution.belief, "statistics": solution.statistics,
-        "keypoint_evidence": keypoint_evidence(category, observation, projected), "winner": selection.winner, "score": selection.score,
+        "keypoint_evidence": keypoint_evidence(category, observation, solution.projected), "winner": selection.winner, "score": selection.score,
         "energies": solution.energies, "terms": torch.stack(list(solution.terms.values())), "depth_order": selection.depth_order,
         "rotations": candidates.rotations, "trace": candidates.trace, "box": observation.boxes[0],
-        "candidates_2d": project_points(candidates.keypoints, candidates.focal, principal),
+        "candidates_2d": project_points(keypoints, candidates.focal, principal),
         "state": pose_state(category, observation, candidates, selection),
     }  # fmt: skip
     if candidates.starts is not None:
-        focal = observation.focal.expand(len(candidates.starts), 2)
-        result["starts_2d"] = project_points(candidates.starts, focal, principal)
+        result["starts_2d"] = project_points(candidates.starts, observation.focal.expand(len(candidates.starts), 2), principal)
     if candidates.start_scores is not None:
         result["start_scores"] = candidates.start_scores
     return result

@@ -45,23 +45,30 @@ def behind_depth_map(seen, depth, usable, seen_here, depth_here, diameter):
     return enough & torch.isfinite(seen_here) & (surface < depth_here - HIDDEN * diameter)
 
 
-def robust_line(x, y, trust, rounds=5):
-    """Slope and offset () of y = slope x + offset by least squares with weights ``trust`` (N,), reweighted with a Cauchy weight."""
-    weight = trust
+def robust_line(x, y, trust, rounds=4):
+    """Slope and offset () of a rising y = slope x + offset by least squares with weights ``trust`` (N,), reweighted with a Cauchy weight.
+
+    It begins with the line through the quartiles, for readings on something in front lie far out and would tilt a plain fit.
+    """
+    usable = trust > 0
+    (low_x, middle_x, high_x), (low_y, middle_y, high_y) = (masked_quantiles(values, usable, (0.25, 0.5, 0.75)) for values in (x, y))
+    slope = (high_y - low_y) / (high_x - low_x).clamp(min=1e-12)
+    offset = middle_y - slope * middle_x
     for _ in range(rounds):
+        residual = (y - slope * x - offset).abs()
+        weight = trust / (1 + (residual / masked_quantiles(residual, usable, (0.5,))[0].clamp(min=1e-6)) ** 2)
         total = weight.sum().clamp(min=1e-9)
         mean_x, mean_y = (weight * x).sum() / total, (weight * y).sum() / total
         slope = (weight * (x - mean_x) * (y - mean_y)).sum() / (weight * (x - mean_x) ** 2).sum().clamp(min=1e-12)
-        residual = (y - mean_y - slope * (x - mean_x)).abs()
-        weight = trust / (1 + (residual / masked_median(residual, trust > 0).clamp(min=1e-6)) ** 2)
-    return slope, mean_y - slope * mean_x
+        offset = mean_y - slope * mean_x
+    return slope, offset
 
 
-def masked_median(values, usable):
-    """() lower median of the usable ones of values (N,); 0 if there are none."""
+def masked_quantiles(values, usable, shares):
+    """Lower quantiles, () each, of the usable ones of values (N,); 0 if there are none."""
     ordered = torch.where(usable, values, torch.inf).sort().values
-    middle = ((usable.sum() - 1) // 2).clamp(min=0)
-    return torch.where(usable.any(), ordered.gather(0, middle[None])[0], 0.0)
+    last = (usable.sum() - 1).clamp(min=0)
+    return [torch.where(usable.any(), ordered.gather(0, (share * last).long()[None])[0], 0.0) for share in shares]
 
 
 def metric_scale(seen, depth, usable):
@@ -72,6 +79,6 @@ def metric_scale(seen, depth, usable):
     """
     usable = usable & torch.isfinite(seen) & (seen > 0)
     ratio = torch.where(usable, seen, 1.0) / depth
-    near = usable & ((ratio / masked_median(ratio, usable).clamp(min=1e-9) - 1).abs() < TRIM)
+    near = usable & ((ratio / masked_quantiles(ratio, usable, (0.5,))[0].clamp(min=1e-9) - 1).abs() < TRIM)
     mean = (ratio * near).sum() / near.sum().clamp(min=1)
     return torch.where(usable.sum() >= FEWEST, mean, torch.nan)
