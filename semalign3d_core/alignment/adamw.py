@@ -14,8 +14,8 @@ from semalign3d_core.geometry import rotation_from_quaternion, similarity_alignm
 class AdamWSolver:
     """The solver of the ``reference`` preset; ``config`` is an :class:`AlignConfig`.
 
-    Its schedules are the published ones; sigma and the background distance are in units, gradients flow through the
-    exact argmax of each maximum only (nothing else has a gradient), and Eq. 10 is evaluated on random rows of its tables.
+    Its schedules are the published ones. Gradients flow through the exact argmax of each maximum only (nothing else has a gradient), and
+    Eq. 10 is evaluated on random rows of its tables.
     """
 
     capturable = False
@@ -61,7 +61,8 @@ class AdamWSolver:
 
     def _energy(self, observation, keypoints, focal, step, generator):
         """Eq. 13 at one step of the schedule, (B,)."""
-        category, config, unit = self.category, self.config, observation.unit
+        category, config = self.category, self.config
+        unit = observation.unit if config.object_units else torch.ones_like(observation.unit)
         at = {name: piecewise_linear(step, *getattr(self.schedules, name)) for name in vars(self.schedules)}
         projections = project_points(category.lift @ keypoints, focal, observation.principal)
         cloud, points = projections[:, : category.dense], projections[:, category.dense :]

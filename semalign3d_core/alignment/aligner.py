@@ -72,7 +72,8 @@ class Aligner:
         return self._alignment(evidence, image)
 
     def _alignment(self, evidence, image, previous=None):
-        with torch.inference_mode():  # small tensors cost what their calls cost, and these are the cheapest
+        # Small tensors cost what their calls cost, which is least in inference mode; a solver that needs gradients cannot have it.
+        with torch.inference_mode() if self.solver.capturable else torch.no_grad():
             outcome = self.captured(image, None if previous is None else previous.diagnostics["state"])
         return self.reporter.alignment(evidence, image, outcome, previous)
 
@@ -105,6 +106,6 @@ class Aligner:
         keypoints, focal = picked(candidates.keypoints, chosen.winner), picked(candidates.focal, chosen.winner)
         points = self.category.lift @ keypoints
         projected = project_points(points[None], focal[None], observation.principal)[0]
-        values = statistics(self.category, observation, chosen, points, projected)
+        values = statistics(self.category, observation, candidates, chosen, points, projected)
         bias, weights = self.belief
         return Solution(candidates, terms, energies, chosen, points, projected, values, torch.sigmoid(bias + weights @ values))

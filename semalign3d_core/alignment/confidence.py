@@ -7,6 +7,7 @@
 
 import torch
 
+from semalign3d_core.alignment.poses import poses_of_keypoints
 from semalign3d_core.alignment.selection import picked
 from semalign3d_core.alignment.visibility import front_most
 
@@ -17,18 +18,40 @@ DEFAULTS = {
     "present.bias": -5.0, "present.contrast": 4.5,
 }  # fmt: skip
 MAPS = ("pose", "keypoints", "present")
-STATISTICS = ("energy", "margin", "fit", "contrast")
+STATISTICS = ("energy", "margin", "fit", "contrast", "depth", "keypoints", "deformation", "cover", "inside", "masked")
 WORST_DEVIATION = 4.0  # standard deviations a single point can be off
+NEAR_KEYPOINT = 0.05  # units: sigma of p_spat in what speaks for a keypoint
+COVERED = 0.04  # units from a point of the cloud, within which the mask is covered by it
+UNKNOWN_SHARE = 0.9  # in place of ``cover`` and ``inside`` without a mask
 
 
-def statistics(category, observation, selection, points, projected):
+def statistics(category, observation, candidates, selection, points, projected):
     """(S,) the STATISTICS of the winner.
 
-    energy: its score; margin: to the best rival; fit: minus the mean deviation of its visible points from the expected
-    similarity, in standard deviations; contrast: how far the similarity below its visible points stands out
-    from that of the same points elsewhere in the image, in standard deviations (independent of how noisy features are).
+    energy: its score; margin: to the best rival; fit: minus the mean deviation of its visible points from the expected similarity, in
+    standard deviations; contrast: how far the similarity below its visible points stands out from that of the same points
+    elsewhere in the image, in standard deviations (independent of how noisy features are); depth: the depth-order correlation;
+    keypoints: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard deviations; cover: share of the mask that its cloud covers;
+    inside: share of its cloud inside the mask; masked: 1 with a mask.
     points: (J, 3) of the winner, the first P of them its cloud; projected: (J, 2), normalised.
     """
+    cloud = projected[: category.dense]
+    if observation.field is None:
+        cover = inside = cloud.new_full((), UNKNOWN_SHARE)
+    else:
+        near = torch.clamp(COVERED * observation.unit, min=observation.blocks.spacing / 2)
+        cover = (torch.cdist(observation.spread, cloud).amin(1) < near).to(cloud).mean()
+        inside = (observation.field.sample(cloud) <= 0).to(cloud).mean()
+    energy, order = (picked(values, selection.winner) for values in (selection.energies, selection.depth_order))
+    return torch.stack([
+        energy, selection.margin, *_appearance(category, observation, points, projected), order,
+        keypoint_evidence(category, observation, projected).mean(), _deformation(category, candidates, selection), cover, inside,
+        torch.ones_like(cover) * (observation.field is not None),
+    ])  # fmt: skip
+
+
+def _appearance(category, observation, points, projected):
+    """``fit`` and ``contrast`` of :func:`statistics`, () each."""
     blocks, chosen = observation.blocks, category.scoring
     rows, columns = blocks.coverage.shape
     column, row = ((projected[chosen] - blocks.origin) / blocks.spacing).round().unbind(-1)
@@ -44,7 +67,24 @@ def statistics(category, observation, selection, points, projected):
     spread = (((similarity - mean[:, None]) ** 2) @ looked_at).sqrt()
     contrast = (similarity.gather(1, index)[:, 0] - mean) / spread.clamp(min=1e-6) * inside
     share = seen / seen.sum()
-    return torch.stack([picked(selection.energies, selection.winner), selection.margin, -(deviation * share).sum(), (contrast * share).sum()])
+    return -(deviation * share).sum(), (contrast * share).sum()
+
+
+def _deformation(category, candidates, selection):
+    """() root mean square of the winner's mode coefficients, in their standard deviations."""
+    if not len(category.modes):
+        return torch.zeros_like(selection.margin)
+    poses = candidates.poses
+    if poses is None:
+        poses = poses_of_keypoints(category, candidates.keypoints, torch.zeros_like(selection.energies))
+    return (picked(poses.coefficients, selection.winner) ** 2 / category.variances).mean().sqrt()
+
+
+def keypoint_evidence(category, observation, projected):
+    """(K,) best likelihood (Eq. 6) of every keypoint near its place, for projections (J, 2)."""
+    keypoints = projected[category.dense :]
+    distance2 = ((observation.keypoint_cells - keypoints[:, None]) ** 2).sum(-1)
+    return (observation.keypoint_log - 0.5 * distance2 / (NEAR_KEYPOINT * observation.unit) ** 2).amax(-1).exp()
 
 
 def belief_weights(calibration, like):

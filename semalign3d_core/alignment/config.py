@@ -94,6 +94,7 @@ class ReferenceConfig:
     weight_geometry: float = 0.5
     weight_depth: float = 10.0
     geometry_rows: int = 128  # edge pairs and tetrahedra drawn anew in every step
+    object_units: bool = False  # lengths in units of the object's size instead of the longer image side, as published
     seed: int = 0
     schedules: ReferenceSchedules = field(default_factory=ReferenceSchedules)
     bottle: ReferenceSchedules = field(

@@ -35,35 +35,44 @@ class DeformableCloud:
         modes = category.point_modes[:, index]  # (3, J, M)
         self.mean = category.points[index].T.contiguous()
         self.mode_columns = modes.flatten(0, 1).T.contiguous()  # (M, 3 J)
-        self.mode_rows = modes.permute(2, 0, 1)[:, :, None].contiguous()  # (M, 3, 1, J)
-        self.ones = torch.ones_like(self.mean[:1])
-        self.generators = tuple(_rigid_generators(self.mean, known) for known in (False, True))
+        self.mode_rows = modes.permute(2, 0, 1)[:, :, None].contiguous().unbind(1)  # 3 of (M, 1, J)
+        self.parts = (SCALE, 2, modes.shape[2])  # of ``Poses.rest``: translation, logarithms, coefficients
+        self.ones = torch.ones_like(self.mean[None, :1])
+        self.generators = tuple(_rigid_generators(self.mean, known)[None] for known in (False, True))
 
     def project(self, poses, focal):
         """:class:`Projection` of :class:`Poses` with focal lengths (2,) times exp(log_focal)."""
-        shape = torch.addmm(self.mean.view(-1), poses.coefficients, self.mode_columns).view(len(poses.rest), *self.mean.shape)
-        turning = poses.log_scale.exp()[:, None, None] * poses.rotation
+        translation, logarithms, coefficients = poses.rest.split(self.parts, 1)
+        scale, zoom = logarithms.exp().split(1, 1)
+        shape = torch.addmm(self.mean.view(-1), coefficients, self.mode_columns).view(len(coefficients), *self.mean.shape)
+        turning = poses.rotation * scale[..., None]
         turned = torch.bmm(turning, shape)
-        position = turned + poses.translation[..., None]
-        inverse = position[:, 2:].clamp(min=NEAREST).reciprocal_()
-        ray = position[:, :2] * inverse
-        focal = (focal * poses.log_focal.exp()[:, None])[..., None]
+        position = turned + translation[..., None]
+        plane, depth = position.split((2, 1), 1)
+        inverse = depth.clamp(min=NEAREST).reciprocal_()
+        ray, focal = plane * inverse, (focal * zoom)[..., None]
         return Projection(focal * ray, ray, focal * inverse, turning, turned, position)
 
     def jacobian(self, projection, focal_known):
         """Derivative (B, D, 2, J) of the places by rotation vector, shift, log scale, log focal and mode coefficients."""
         p, (batch, _, points) = projection, projection.turned.shape
         basis = torch.cat([p.turned, p.position, self.ones.expand(batch, -1, -1)], 1)
-        moved = (self.generators[focal_known] @ basis).view(batch, RIGID, 3, points)
-        result = torch.empty(batch, RIGID + len(self.mode_rows), 2, points, dtype=basis.dtype, device=basis.device)
+        moved = torch.bmm(self.generators[focal_known].expand(batch, -1, -1), basis).view(batch, RIGID, 3, points)
+        result = torch.empty(batch, RIGID + self.parts[2], 2, points, dtype=basis.dtype, device=basis.device)
+        rigid, bent = result.split((RIGID, self.parts[2]), 1)
         ray, slope = p.ray[:, None], p.slope[:, None]
-        torch.mul(torch.addcmul(moved[:, :, :2], ray, moved[:, :, 2:], value=-1), slope, out=result[:, :RIGID])
-        axes = p.turning.transpose(1, 2)[..., None]  # derivative of the camera-frame point by the coordinates of the object frame
-        local = torch.addcmul(axes[:, :, :2], ray, axes[:, :, 2:], value=-1).mul_(slope)[:, None]  # of the place, (B, 1, 3, 2, J)
-        bent = result[:, RIGID:]
-        torch.mul(self.mode_rows[:, 0], local[:, :, 0], out=bent)
-        bent.addcmul_(self.mode_rows[:, 1], local[:, :, 1]).addcmul_(self.mode_rows[:, 2], local[:, :, 2])
+        torch.mul(_across(*moved.split((2, 1), 2), ray), slope, out=rigid)
+        # Derivative of the place by the coordinates of the object frame, 3 of (B, 1, 2, J), applied to those of the modes.
+        axes = p.turning.transpose(1, 2)[..., None].split((2, 1), 2)
+        local = _across(*axes, ray).mul_(slope)[:, None].unbind(2)
+        torch.mul(self.mode_rows[0], local[0], out=bent)
+        bent.addcmul_(self.mode_rows[1], local[1]).addcmul_(self.mode_rows[2], local[2])
         return result
+
+
+def _across(plane, depth, ray):
+    """What of motions (..., 2, J) across and (..., 1, J) along the optical axis moves a point in the picture, at unit slope."""
+    return torch.addcmul(plane, ray, depth, value=-1)
 
 
 def _rigid_generators(like, focal_known):

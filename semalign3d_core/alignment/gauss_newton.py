@@ -79,6 +79,7 @@ class GaussNewtonSolver:
         """Poses after one step for each of sigmas (S,), in units, and the energies (S, B) before every step."""
         pulls, rests = Pulls(observation, cloud, self.config, sigmas, stride), []
         limits = torch.cat([self.limits[:3], self.limits[3:5] * observation.unit, self.limits[5:]])
+        limits = (-limits, limits)
         for step in range(len(sigmas)):
             rests.append(poses.rest)
             poses = self._moved(poses, self._step(*self.normal_equations(observation, cloud, pulls, poses, step)), limits)
@@ -95,11 +96,10 @@ class GaussNewtonSolver:
     def normal_equations(self, observation, cloud, pulls, poses, step):
         """Hessian (B, D, D) without priors and descent direction (B, D) at ``poses``; D = 8 + M unknowns."""
         projection = cloud.project(poses, observation.focal)
-        pull = pulls(projection.places, step)
+        pull, weight = pulls(projection.places, step).split((2, 1), 1)
         jacobian = cloud.jacobian(projection, observation.focal_known)
-        weighted = (jacobian * pull[:, None, 2:]).flatten(2)
-        jacobian = jacobian.flatten(2)
-        gradient = torch.bmm(jacobian, pull[:, :2].flatten(1)[..., None])[..., 0]
+        weighted, jacobian = (jacobian * weight[:, None]).flatten(2), jacobian.flatten(2)
+        gradient = torch.bmm(jacobian, pull.flatten(1)[..., None]).squeeze(-1)
         gradient[:, 3:].addcmul_(self.stiffness, poses.rest, value=-1)
         return torch.bmm(weighted, jacobian.transpose(1, 2)), gradient
 
@@ -108,9 +108,9 @@ class GaussNewtonSolver:
         hessian.diagonal(dim1=1, dim2=2).mul_(self.damping).add_(self.least)
         factor, _ = torch.linalg.cholesky_ex(hessian)
         half = torch.linalg.solve_triangular(factor, gradient[..., None], upper=False)
-        return torch.linalg.solve_triangular(factor.mT, half, upper=True)[..., 0].nan_to_num_(nan=0.0)
+        return torch.linalg.solve_triangular(factor.mT, half, upper=True).squeeze(-1).nan_to_num_(nan=0.0)
 
     def _moved(self, poses, step, limits):
-        """Poses after a step, of which every component is bounded."""
-        step = step.clamp_(-limits, limits)
-        return Poses(torch.bmm(cayley_rotation(step[:, :3]), poses.rotation), poses.rest + step[:, 3:])
+        """Poses after a step, of which every component is bounded; limits: least and largest, (D,) each."""
+        turn, change = step.clamp_(*limits).split((3, poses.rest.shape[1]), 1)
+        return Poses(torch.bmm(cayley_rotation(turn), poses.rotation), poses.rest + change)

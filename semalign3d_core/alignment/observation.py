@@ -39,7 +39,8 @@ class Blocks:
 class Observation:
     """U sampled pixels, T candidate cells per keypoint, J points (P dense, then K keypoints), Nb boxes.
 
-    pixels:        (U, 2) normalised; pixel_log: (U, P) log p_sem of the dense points there
+    spread:        (V, 2) normalised places, evenly over the mask (over the picture without one)
+    pixels:        (U, 2) of them, drawn by their likelihood; pixel_log: (U, P) log p_sem of the dense points there
     keypoint_cells: (K, T, 2) best cells of every keypoint; keypoint_log: (K, T)
     blocks:        :class:`Blocks`
     field:         :class:`DistanceField`, None without a mask
@@ -48,6 +49,7 @@ class Observation:
     focal, principal: (2,) each; focal_known: whether it may be changed
     """
 
+    spread: torch.Tensor
     pixels: torch.Tensor
     pixel_log: torch.Tensor
     keypoint_cells: torch.Tensor
@@ -70,7 +72,7 @@ def observe(category, image, config):
     """:class:`Observation` of :class:`ImageTensors` for :class:`CategoryTensors` under an :class:`AlignConfig`."""
     options, layout = config.observation, image.layout
     blocks = _blocks(category, image, options.sd_floor)
-    pixels, pixel_log = _sampled_pixels(category, image, options)
+    spread, pixels, pixel_log = _sampled_pixels(category, image, options)
     keypoint_cells, keypoint_log = _keypoint_cells(category, image, config)
     if layout.masked:
         field = DistanceField(image.distance, image.offset, image.field_origin, 2 / len(image.distance))
@@ -79,7 +81,7 @@ def observe(category, image, config):
         field, boxes = None, likely_boxes(blocks.log_semantic[: category.dense_scoring].amax(0).exp(), blocks)
     typical = category.log_focal[0].exp() * image.focal / image.focal.mean()
     return Observation(
-        pixels=pixels, pixel_log=pixel_log, keypoint_cells=keypoint_cells, keypoint_log=keypoint_log, blocks=blocks, field=field,
+        spread=spread, pixels=pixels, pixel_log=pixel_log, keypoint_cells=keypoint_cells, keypoint_log=keypoint_log, blocks=blocks, field=field,
         boxes=boxes, size=(boxes[0, 2:] - boxes[0, :2]).amax(), focal=image.focal if layout.focal_known else typical,
         principal=image.principal, focal_known=layout.focal_known,
     )  # fmt: skip
@@ -108,15 +110,15 @@ def _halved(values, axis):
 
 
 def _sampled_pixels(category, image, options):
-    """Positions (U, 2) of cells inside the mask, drawn in proportion to their best likelihood, and log p_sem (U, P) of the dense points
-    there. Only of so many candidates, evenly spread over the mask, is the likelihood computed."""
+    """Positions (V, 2) of cells evenly spread over the mask, of which alone the likelihood is computed; positions (U, 2) of those drawn in
+    proportion to their best likelihood, and log p_sem (U, P) of the dense points there."""
     points = slice(0, category.dense)
     candidates = sampled_cells(inside_mask(image.coverage), options.candidates)
     places, values = _cells(image, candidates)
     similarity = similarity_map(category.features[points], values)
     log = semantic_log_likelihood(similarity, category.mu[points], category.sd[points], options.sd_floor)
     chosen = sampled_cells(log.amax(0).exp(), options.pixels)
-    return places.index_select(0, chosen), log.index_select(1, chosen).T.contiguous()
+    return places, places.index_select(0, chosen), log.index_select(1, chosen).T.contiguous()
 
 
 def _cells(image, index):

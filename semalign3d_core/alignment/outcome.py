@@ -4,13 +4,12 @@ import math
 
 import torch
 
+from semalign3d_core.alignment.confidence import keypoint_evidence
 from semalign3d_core.alignment.offsets import with_offsets
 from semalign3d_core.alignment.poses import Poses, poses_of_keypoints, project_points
 from semalign3d_core.alignment.selection import picked
 from semalign3d_core.alignment.visibility import behind_depth_map, front_most, metric_scale
 from semalign3d_core.geometry import shape_diameter
-
-NEAR_KEYPOINT = 0.05  # units: sigma of p_spat in the confidence of a keypoint
 
 
 def outcome_of(aligner, image, observation, solution):
@@ -44,14 +43,6 @@ def outcome_of(aligner, image, observation, solution):
     if candidates.start_scores is not None:
         result["start_scores"] = candidates.start_scores
     return result
-
-
-def keypoint_evidence(category, observation, projected):
-    """(K,) best likelihood (Eq. 6) of every keypoint near its place, for projections (J, 2)."""
-    keypoints = projected[category.dense :]
-    distance2 = ((observation.keypoint_cells - keypoints[:, None]) ** 2).sum(-1)
-    sigma = NEAR_KEYPOINT * observation.unit
-    return (observation.keypoint_log - 0.5 * distance2 / sigma**2).amax(-1).exp()
 
 
 def pose_state(category, observation, candidates, selection):

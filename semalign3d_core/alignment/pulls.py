@@ -54,12 +54,11 @@ class Pulls:
 
     def __call__(self, places, step):
         """Weighted residuals and weights of every point by all terms in the given step: (B, 3, J) for places (B, 2, J)."""
-        places = torch.cat([places, (places * places).sum(1, keepdim=True)], 1)
-        cloud, keypoints = places[..., : self.dense], places[..., self.dense :]
+        cloud, keypoints = places.split((self.dense, places.shape[2] - self.dense), 2)
         pulls, means = self._dense(cloud, step)
         if self.table is not None:
-            outside = self._background(cloud)
-            pulls, means = pulls + outside[:, :3], [*means, outside[:, 3]]
+            outside, energy = self._background(cloud)
+            pulls, means = pulls.add_(outside), [*means, energy]
         keypoint_pulls, keypoint_means = self._sparse(keypoints, step)
         self.means.append([*means, *keypoint_means])
         return torch.cat([pulls, keypoint_pulls], 2)
@@ -70,28 +69,29 @@ class Pulls:
         return sum(background, -self.config.dense * dense - self.config.sparse * sparse)
 
     def _dense(self, places, step):
-        """Eq. 7, 8 for places and their squared norms (B, 3, P): pulls (B, 3, P), likelihoods [(B, U)].
+        """Eq. 7, 8 for places (B, 2, P): pulls (B, 3, P), likelihoods [(B, U)].
 
         The maximum is found without an index: rows are compared with their maximum, and a matrix product with the outcome (0 or 1)
         collects what every point attracts.
         """
         batch = len(places)
-        log = torch.baddbmm(self.pixel_log.expand(batch, -1, -1), self.pixels.expand(batch, -1, -1), places * self.scaling[step])
+        log = torch.baddbmm(self.pixel_log.expand(batch, -1, -1), self.pixels.expand(batch, -1, -1), _with_norms(places, self.scaling[step]))
         best = log.amax(-1, keepdim=True)  # of (B, U, P)
-        likelihood = (best[..., 0] + self.pixel_offset[step]).exp_()
+        likelihood = (best.squeeze(-1) + self.pixel_offset[step]).exp_()
         pulls = torch.bmm(likelihood[:, None] * self.pixel_strength[step], log.ge_(best))  # sums of strength times u, v, 1
-        pulls[:, :2].addcmul_(places[:, :2], pulls[:, 2:], value=-1)
+        moments, weight = pulls.split((2, 1), 1)
+        moments.addcmul_(places, weight, value=-1)
         return pulls, [likelihood]
 
     def _sparse(self, places, step):
-        """Eq. 9 for places and their squared norms (B, 3, K): pulls (B, 3, K), likelihoods [(B, K)]."""
-        scaled = places * self.cell_scaling[step]
-        log = torch.addcmul(self.cell_offset[step], scaled[:, 0, :, None], self.cell_columns[0])
-        best, index = log.addcmul_(scaled[:, 1, :, None], self.cell_columns[1]).max(-1)  # of (B, K, T)
+        """Eq. 9 for places (B, 2, K): pulls (B, 3, K), likelihoods [(B, K)]."""
+        x, y, norm = _with_norms(places, self.cell_scaling[step]).unbind(1)
+        log = torch.addcmul(self.cell_offset[step], x[..., None], self.cell_columns[0])
+        best, index = log.addcmul_(y[..., None], self.cell_columns[1]).max(-1)  # of (B, K, T)
         target = self.cells.index_select(0, (index + self.first_cell).view(-1)).view(*index.shape, 2).transpose(1, 2)
-        likelihood = (best + scaled[:, 2]).exp_()
+        likelihood = (best + norm).exp_()
         strength = (likelihood * self.cell_strength[step])[:, None]
-        return torch.cat([strength * (target - places[:, :2]), strength], 1), [likelihood]
+        return torch.cat([(target - places).mul_(strength), strength], 1), [likelihood]
 
     def _background_table(self, field):
         """(4, H * H): pull (2), weight and energy of Eq. 11 in its robust form ``log(1 + (d / knee)^2)``, on the nodes of the field."""
@@ -103,10 +103,17 @@ class Pulls:
         return torch.cat([field.offset.view(-1, 2).T * strength, strength, scale * torch.log1p(relative2)])
 
     def _background(self, places):
-        """(B, 4, P) of the table at the nodes nearest to places (B, 3, P)."""
-        node = torch.add(self.corner, places[:, :2], alpha=1 / self.spacing).clamp_(0, self.side - 1).int()
-        index = torch.add(node[:, 0], node[:, 1], alpha=self.side)
-        return self.table.index_select(1, index.view(-1)).view(4, *index.shape).transpose(0, 1)
+        """Pulls (B, 3, P) and energies (B, P) from the table at the nodes nearest to places (B, 2, P)."""
+        column, row = torch.add(self.corner, places, alpha=1 / self.spacing).clamp_(0, self.side - 1).int().unbind(1)
+        index = torch.add(column, row, alpha=self.side)
+        found = self.table.index_select(1, index.view(-1)).view(4, *index.shape)
+        pulls, energy = found.split((3, 1))
+        return pulls.transpose(0, 1), energy.squeeze(0)
+
+
+def _with_norms(places, scaling):
+    """(B, 3, P) of positions (B, 2, P) and their squared norms, times ``scaling`` (3, 1)."""
+    return torch.cat([places, (places * places).sum(1, keepdim=True)], 1).mul_(scaling)
 
 
 def _scaling(inverse):

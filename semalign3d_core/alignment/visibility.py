@@ -45,7 +45,7 @@ def behind_depth_map(seen, depth, usable, seen_here, depth_here, diameter):
     return enough & torch.isfinite(seen_here) & (surface < depth_here - HIDDEN * diameter)
 
 
-def robust_line(x, y, trust, rounds=4):
+def robust_line(x, y, trust, rounds=2):
     """Slope and offset () of a rising y = slope x + offset by least squares with weights ``trust`` (N,), reweighted with a Cauchy weight.
 
     It begins with the line through the quartiles, for readings on something in front lie far out and would tilt a plain fit.
