@@ -25,11 +25,11 @@ from scipy.spatial import cKDTree
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from semalign3d_core import depth, masks
-from semalign3d_core.category.affine_weights import affine_weights
 from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, trust_ratio, usable_flip
 from semalign3d_core.category.builder import constellations, find_shape
 from semalign3d_core.category.config import BuildConfig
 from semalign3d_core.category.dense_cloud import merged_samples, supported_clusters, with_mirror_images
+from semalign3d_core.category.surface_map import surface_map
 from semalign3d_core.category.views import Providers, ViewOptions, gather_view
 from semalign3d_core.config import load_preset
 from semalign3d_core.datasets.folder import FolderDataset
@@ -87,7 +87,7 @@ def load_pool(root, category):
         if not record.name.startswith("trn") or int((~torch.isnan(keypoints[:, 0])).sum()) < 4:
             continue
         try:
-            views.append(gather_view(record, keypoints, providers, ViewOptions()))
+            views.append(gather_view(record, keypoints, providers, ViewOptions(), usable_flip(spec.flip_permutation)))
         except SemAlign3DError as error:
             print(f"left out: {error}")
             continue
@@ -109,9 +109,8 @@ def degraded(view, seed):
         bent = unit.sign() * unit.abs() ** power
         return (low + (high - low) * (bent + noise * torch.randn(bent.shape, generator=rng))).to(inverse.dtype)
 
-    return replace(
-        view, keypoints=keypoints, keypoint_inverse=worse(view.keypoint_inverse, 0.15), pixel_inverse=worse(view.pixel_inverse, 0.15)
-    )
+    noisy = {name: worse(getattr(view, name), 0.15) for name in ("keypoint_inverse", "pixel_inverse", "middle_inverse")}
+    return replace(view, keypoints=keypoints, **noisy)
 
 
 def build(pool, chosen, config, condition):
@@ -148,10 +147,7 @@ def cloud_error(model, pool, views, data, labels, config):
     centres, _ = supported_clusters(samples, config.dense, config.seed)
     template = instances.template(pool.category)
     keypoints = torch.from_numpy(template.complete_keypoints).double()[labels]
-    carried = affine_weights(centres, model.shape) @ keypoints
-    if torch.linalg.svdvals(keypoints - keypoints.mean(0))[2] < 1e-3:  # a flat template cannot carry what lies off its plane
-        scale, rotation, shift = similarity_alignment(model.shape, keypoints)
-        carried = scale * centres @ rotation.T + shift
+    carried = surface_map(centres, model.shape, model.plane) @ keypoints
     surface = surface_points(template.vertices, template.faces)
     return 100 * float(np.median(cKDTree(surface).query(carried.numpy())[0]) / torch.cdist(keypoints, keypoints).max())
 

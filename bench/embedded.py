@@ -1,11 +1,12 @@
 """The embedded backbone and the shipped models on unseen synthetic instances: README, "Numbers".
 
-    python bench/embedded.py [--images 24] [--pairs 120] [--masks similarity] [--depth none]
+    python bench/embedded.py [--images 24] [--pairs 120] [--masks auto] [--depth none]
 
-Renders test instances that neither the backbone nor the models have seen, aligns every image once, and prints per category:
-PCK of the aligned keypoints themselves, of points transferred from one image to another (Eq. 14), and of nearest-neighbour
-transfer with the same features on the same pairs; the share of right poses; CPU time per image in one thread. Without options
-an image is all that the method gets: no mask, no depth, no focal length.
+Renders test instances that neither the backbone nor the models have seen, aligns every image once with the pipeline that command
+line and node run, and prints per category: PCK of the aligned keypoints themselves, of points transferred from one image to
+another (Eq. 14), and of nearest-neighbour transfer with the same features on the same pairs; the share of right poses; CPU
+time per image in one thread; then how far the confidence can be believed. Without options an image is all that the method
+gets: no mask, no depth, no focal length.
 """
 
 import os
@@ -22,18 +23,20 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from semalign3d_core import backbones, depth, masks
-from semalign3d_core.category.storage import find_model, load_model
+from semalign3d_core.aligned_image import aligned_image
+from semalign3d_core.alignment.calibration import keypoints_right, rotation_right
+from semalign3d_core.alignment.logistic import area_under_roc, calibration_error
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.datasets.synthetic import CATEGORIES
-from semalign3d_core.evidence import gather
-from semalign3d_core.geometry import rotation_angle, similarity_alignment
+from semalign3d_core.geometry import similarity_alignment
 from semalign3d_core.images import read_image
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.metrics.pck import pck_correct
+from semalign3d_core.pipeline import PipelineConfig, create_pipeline
 
 ALPHAS = (0.1, 0.05)
 ROWS = ("nearest neighbour", "transfer", "aligned keypoints")
+STRANGERS = 6  # images of every other category that a category is looked for in
 
 
 @dataclass
@@ -48,8 +51,8 @@ class Options:
     """Test images per category."""
     pairs: int = 120
     """Pairs per category."""
-    masks: str = "similarity"
-    """similarity (from the features), precomputed (the true mask) or none."""
+    masks: str = "auto"
+    """auto (the embedded backbone's own), similarity, precomputed (the true mask) or none."""
     depth: str = "none"
     """none, or precomputed (monocular-like disparity)."""
     models: str = ""
@@ -67,25 +70,42 @@ def render(options, folder):
     return Path(folder)
 
 
-def score_category(options, dataset, category, backbone):
-    """{row: (points, alphas) bool}, right poses (bool), CPU seconds per image."""
-    model = load_model(find_model(category, options.models or None))
-    matcher, nearest = MATCHERS["semalign3d"](model=model), MATCHERS["nearest_neighbour"]()
-    segmenter = masks.create(options.masks, dataset.root, model=model, backbone=backbone)
-    depths = depth.create(options.depth, dataset.root)
-    records = {r.name: r for r in dataset.images(category, "test")}
-    evidence, aligned, poses, seconds = {}, {}, [], []
-    for name, record in tqdm(records.items(), desc=f"align {category}", leave=False):
+@dataclass
+class Scored:
+    """Of one category: {row: (points, alphas) bool}; per image whether pose and keypoints are right, and its alignment; alignments
+    of images without the category; CPU seconds per image."""
+
+    rows: dict
+    pose: torch.Tensor
+    keypoints: torch.Tensor
+    present: list
+    absent: list
+    seconds: float
+
+
+def score_category(options, dataset, category):
+    """:class:`Scored` of a category."""
+    config = PipelineConfig(category, options.models, options.backbone, options.depth, options.masks)
+    pipeline = create_pipeline(config, dataset.root)
+    matcher, nearest = MATCHERS["semalign3d"](model=pipeline.model), MATCHERS["nearest_neighbour"]()
+    evidence, aligned, pose, right, seconds = {}, {}, [], [], []
+    for record in tqdm(dataset.images(category, "test"), desc=f"align {category}", leave=False):
         image = read_image(record.path, record=record)
         start = time.process_time()
-        evidence[name] = gather(image, backbone, depths, segmenter)
-        aligned[name] = matcher.prepare(evidence[name])
+        found = pipeline.process(image)
         seconds.append(time.process_time() - start)
-        poses.append(pose_error(dataset, category, name, model, aligned[name].alignment))
-    scores = {row: [] for row in ROWS}
+        evidence[record.name] = found.evidence
+        aligned[record.name] = aligned_image(pipeline.surface, found.evidence, found.alignment)
+        pose.append(pose_right(dataset, record, pipeline.model, found.alignment))
+        right.append(keypoints_right(found.alignment.keypoints_2d[None], record.keypoints, torch.arange(len(record.keypoints)))[0])
+    rows = {row: [] for row in ROWS}
     for pair in tqdm(dataset.pairs("test", categories=(category,)), desc=f"pairs {category}", leave=False):
-        score_pair(pair, evidence, aligned, nearest, matcher, scores)
-    return {row: np.concatenate(found) for row, found in scores.items()}, np.array(poses), np.median(seconds)
+        score_pair(pair, evidence, aligned, nearest, matcher, rows)
+    present = [a.alignment for a in aligned.values()]
+    others = [r for other in options.categories if other != category for r in dataset.images(other, "test")[:STRANGERS]]
+    absent = [pipeline.process(read_image(r.path, record=r)).alignment for r in tqdm(others, desc=f"without {category}", leave=False)]
+    rows = {row: np.concatenate(found) for row, found in rows.items()}
+    return Scored(rows, torch.tensor(pose), torch.tensor(right), present, absent, float(np.median(seconds)))
 
 
 def score_pair(pair, evidence, aligned, nearest, matcher, scores):
@@ -105,29 +125,47 @@ def score_pair(pair, evidence, aligned, nearest, matcher, scores):
         scores[row].append(pck_correct(points.numpy(), truth, max(x2 - x1, y2 - y1), ALPHAS))
 
 
-def pose_error(dataset, category, name, model, alignment):
-    """Rotation error in degrees against the data set's truth, whose object frame is turned against the model's."""
-    with np.load(dataset.root / "Truth" / category / f"{name}.npz", allow_pickle=False) as truth:
+def pose_right(dataset, record, model, alignment):
+    """Whether the rotation is within 30 degrees of the data set's truth, whose object frame is turned against the model's, as far as it
+    is determined (bottle: up to a turn about its axis)."""
+    with np.load(dataset.root / "Truth" / record.category / f"{record.name}.npz", allow_pickle=False) as truth:
         rotation, shape = (torch.from_numpy(truth[key].astype(np.float32)) for key in ("R", "shape"))
     both = model.present & torch.isfinite(shape).all(1)
     _, turn, _ = similarity_alignment(model.shape[both], shape[both])
-    return float(torch.rad2deg(rotation_angle(alignment.rotation.float(), rotation @ turn)))
+    return rotation_right(alignment.rotation.float(), rotation @ turn, alignment.undetermined_axis)
 
 
 def main(options):
     torch.set_num_threads(1)
-    backbone = backbones.create(options.backbone)
     with tempfile.TemporaryDirectory() as temporary:
         dataset = open_dataset(options.dataset or render(options, temporary))
         print(f"masks: {options.masks}, depth: {options.depth}; PCK in percent at {ALPHAS} of the object box, per point\n")
-        print(f"{'category':12s}" + "".join(f"{row:>22s}" for row in ROWS) + f"{'pose < 30 deg':>16s}{'CPU ms/image':>14s}")
-        table = []
+        print(f"{'category':12s}" + "".join(f"{row:>22s}" for row in ROWS) + f"{'pose right':>16s}{'CPU ms/image':>14s}")
+        table, scored = [], {}
         for category in options.categories:
-            scores, poses, seconds = score_category(options, dataset, category, backbone)
-            means = [100 * scores[row].mean(0) for row in ROWS]
-            table.append([*np.concatenate(means), 100 * (poses < 30).mean(), 1000 * seconds])
+            scored[category] = found = score_category(options, dataset, category)
+            means = [100 * found.rows[row].mean(0) for row in ROWS]
+            table.append([*np.concatenate(means), 100 * float(found.pose.float().mean()), 1000 * found.seconds])
             print_row(category, table[-1])
         print_row("mean", np.mean(table, axis=0))
+    print_confidence(scored)
+
+
+def print_confidence(scored):
+    """How well the confidence ranks right and wrong results, how far it is off, and how well it tells images without the object."""
+    print(f"\n{'confidence':12s}{'AUROC pose':>12s}{'keypoints':>12s}{'rejection':>12s}{'error':>8s}{'found %':>10s}{'false %':>10s}")
+    everything = Scored({}, *(torch.cat([getattr(s, name) for s in scored.values()]) for name in ("pose", "keypoints")), [], [], 0.0)
+    for found in scored.values():
+        everything.present.extend(found.present)
+        everything.absent.extend(found.absent)
+    for name, found in {**scored, "all": everything}.items():
+        confidence = torch.tensor([float(a.confidence) for a in found.present], dtype=torch.float64)
+        both = torch.cat([confidence, torch.tensor([float(a.confidence) for a in found.absent], dtype=torch.float64)])
+        there = torch.arange(len(both)) < len(confidence)
+        ranks = [area_under_roc(confidence, found.pose), area_under_roc(confidence, found.keypoints), area_under_roc(both, there)]
+        shares = [100 * np.mean([bool(a.found) for a in group]) if group else np.nan for group in (found.present, found.absent)]
+        error = calibration_error(confidence, found.pose, 5)
+        print(f"{name:12s}" + "".join(f"{r:12.2f}" for r in ranks) + f"{error:8.3f}" + "".join(f"{s:10.0f}" for s in shares), flush=True)
 
 
 def print_row(name, values):

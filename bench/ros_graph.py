@@ -37,7 +37,8 @@ class NodeProcess:
     """A node in a process of its own; ``parameters`` are ``name:=value``. Everything it prints is in ``output()``."""
 
     def __init__(self, command, parameters, log, remap=(), domain=None):
-        parameters = [parameter + "''" if parameter.endswith(":=") else parameter for parameter in parameters]  # an empty text is spelled ''
+        # an empty text is spelled ''
+        parameters = [parameter + "''" if parameter.endswith(":=") else parameter for parameter in parameters]
         arguments = [part for parameter in parameters for part in ("-p", parameter)] + [part for rule in remap for part in ("-r", rule)]
         self._log = log
         with open(log, "w") as stream:

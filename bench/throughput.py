@@ -109,17 +109,21 @@ def _json(path, content):
 
 
 class Watch(threading.Thread):
-    """Largest memory of this process and its descendants (shared pages counted once), bytes, and their CPU time, seconds."""
+    """Memory of this process and all its descendants, and their CPU time, while it runs.
+
+    peaks: largest sums over the processes, bytes: of resident sets, in which a page that several share (libraries, forked
+        memory) counts in each of them, and of proportional sets, in which it counts once in all
+    """
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.peak, self.stop, self.ticks = 0, threading.Event(), {}
+        self.peaks, self.stop, self.ticks = np.zeros(2), threading.Event(), {}
         self.before = _cpu_ticks(os.getpid())
 
     def run(self):
-        while not self.stop.wait(0.5):
+        while not self.stop.wait(0.2):
             family = _family(os.getpid())
-            self.peak = max(self.peak, sum(map(_proportional_set, family)))
+            self.peaks = np.maximum(self.peaks, sum(map(_memory, family)))
             self.ticks |= {pid: _cpu_ticks(pid) for pid in family}
 
     @property
@@ -149,12 +153,13 @@ def _cpu_ticks(pid):
     return int(fields[11]) + int(fields[12])
 
 
-def _proportional_set(pid):
+def _memory(pid):
+    """(resident, proportional) set of a process in bytes."""
     try:
-        line = next(line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
-    except (OSError, StopIteration):
-        return 0
-    return int(line.split()[1]) * 1024
+        lines = dict(line.split()[:2] for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    except OSError:
+        return np.zeros(2)  # it has just ended
+    return 1024 * np.array([int(lines["Rss:"]), int(lines["Pss:"])])
 
 
 def main():
@@ -191,7 +196,8 @@ def main():
     print(f"{'pairs per second':34s} {pairs / elapsed:8.1f}")
     print(f"{'CPU time, all processes':34s} {watch.cpu_seconds:8.1f} s = {1e3 * watch.cpu_seconds / pairs:.1f} ms per pair")
     print(f"{'12 234 pairs, free CPUs (estimate)':34s} {watch.cpu_seconds / pairs * sum(PAIRS) / options.workers:8.1f} s")
-    print(f"{'largest memory, all processes':34s} {watch.peak / 2**30:8.2f} GB")
+    print(f"{'largest sum of resident sets':34s} {watch.peaks[0] / 1e9:8.2f} GB (shared pages counted in every process)")
+    print(f"{'largest sum of proportional sets':34s} {watch.peaks[1] / 1e9:8.2f} GB (shared pages counted once)")
     print(f"{'features on disk':34s} {features / 1e9:8.2f} GB")
     print(f"{'cache on disk':34s} {cache / 1e9:8.3f} GB")
 

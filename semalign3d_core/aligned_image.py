@@ -6,6 +6,7 @@ import torch
 
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.alignment.visibility import behind_depth_map, front_most
+from semalign3d_core.category.surface_map import SurfaceMap
 from semalign3d_core.errors import InputError
 from semalign3d_core.evidence import DepthMap, FeatureMap
 
@@ -17,7 +18,7 @@ LEAST_SD = 1e-4  # of the cosine, against points seen once
 class CategorySurface:
     """All points of a category, dense then sparse: J = P + K. Made once per model by ``category_surface``.
 
-    features (J, C), mu (J,), sd (J,): what each point looks like;  weights (J, K): its place, ``y = weights X``
+    features (J, C), mu (J,), sd (J,): what each point looks like;  surface: :class:`SurfaceMap`, its place is ``surface @ X``
     neighbours (J, N) int64: the usable points nearest to it on the mean shape
     is_keypoint (J,) bool;  usable (J,) bool, False for absent keypoints
     """
@@ -25,7 +26,7 @@ class CategorySurface:
     features: torch.Tensor
     mu: torch.Tensor
     sd: torch.Tensor
-    weights: torch.Tensor
+    surface: SurfaceMap
     neighbours: torch.Tensor
     is_keypoint: torch.Tensor
     usable: torch.Tensor
@@ -40,7 +41,6 @@ class AlignedImage:
     places:     (J, 2) projected points, units of L;  usable: (J,) bool, in front of the camera and not absent
     hidden:     (J,) bool, behind the object itself;  occluded: (J,) bool, behind something that the depth map shows
     size:       longer side of the projected cloud's box, units of L
-    similarity: (J, cells * cells) of every point to every cell, or None (computed as needed)
     """
 
     alignment: Alignment
@@ -51,40 +51,30 @@ class AlignedImage:
     hidden: torch.Tensor
     occluded: torch.Tensor
     size: float
-    similarity: torch.Tensor | None
-
-    def maps(self, features, index=None):
-        """Similarity maps (Q, cells * cells) of features (Q, C), which are those of the surface points ``index`` if given."""
-        if index is None or self.similarity is None:
-            return features @ self.features.values.flatten(1)
-        return self.similarity[index]
 
 
 def category_surface(model):
     """The :class:`CategorySurface` of a :class:`CategoryModel`."""
     count, device = len(model.dense_mu), model.weights.device
-    identity = torch.eye(len(model.present), dtype=model.weights.dtype, device=device)
     dense = torch.ones(count, dtype=torch.bool, device=device)
-    weights, usable = torch.cat([model.weights, identity]), torch.cat([dense, model.present])
-    distance = torch.cdist(weights @ model.shape, weights @ model.shape).masked_fill(~usable, torch.inf)
+    surface, usable = model.surface.with_keypoints(), torch.cat([dense, model.present])
+    points = surface @ model.shape
+    distance = torch.cdist(points, points).masked_fill(~usable, torch.inf)
     return CategorySurface(
         features=torch.cat([model.dense_features, model.keypoint_features]),
         mu=torch.cat([model.dense_mu, model.keypoint_mu]),
         sd=torch.cat([model.dense_sd, model.keypoint_sd]).clamp(min=LEAST_SD),
-        weights=weights,
+        surface=surface,
         neighbours=distance.topk(min(NEIGHBOURS + 1, int(usable.sum())), largest=False).indices,
         is_keypoint=torch.cat([~dense, torch.ones_like(model.present)]),
         usable=usable,
     )
 
 
-def aligned_image(surface, evidence, alignment, similarity=None):
-    """Prepares one image: ``evidence`` (:class:`ImageEvidence`) and its ``alignment``.
-
-    similarity: ``surface.features @ F`` (J, cells * cells) for an image that is the target of many pairs; else None.
-    """
-    keypoints = alignment.keypoints_3d.to(surface.weights).nan_to_num(nan=0.0)
-    points = surface.weights @ keypoints
+def aligned_image(surface, evidence, alignment):
+    """Prepares one image: ``evidence`` (:class:`ImageEvidence`) and its ``alignment``."""
+    keypoints = alignment.keypoints_3d.to(surface.features).nan_to_num(nan=0.0)
+    points = surface.surface @ keypoints
     usable = surface.usable & (points[:, 2] > 1e-6)
     if not usable.any():
         raise InputError(f"{evidence.name}: its alignment has no point in front of the camera; align it again")
@@ -100,7 +90,6 @@ def aligned_image(surface, evidence, alignment, similarity=None):
         hidden=hidden,
         occluded=occluded,
         size=max(extent.max().item(), 1e-3),
-        similarity=similarity,
     )
 
 

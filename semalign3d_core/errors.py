@@ -16,6 +16,10 @@ class FileFormatError(InputError):
     """A file exists but is truncated, edited, of another version, or not of our format."""
 
 
+class OutputError(InputError):
+    """A result or a cache entry cannot be written: no such folder, no permission, disk full."""
+
+
 class MissingFileError(SemAlign3DError, FileNotFoundError):
     """A file or folder that is needed does not exist."""
 

@@ -102,6 +102,14 @@ class FeatureMap:
         """Features (..., C) at pixels (..., 2), bilinear, renormalised."""
         return torch.nn.functional.normalize(self.grid.sample(self.values, pixels), dim=-1)
 
+    def of_cells(self, rows, columns):
+        """Features (Q, C) of the cells in ``rows`` and ``columns`` (Q,) int64."""
+        return self.values[:, rows, columns].T
+
+    def similarity(self, features):
+        """Inner products (Q, cells * cells), row-major, of ``features`` (Q, C) with all cells."""
+        return features @ self.values.flatten(1)
+
 
 @dataclass(frozen=True)
 class ImageEvidence:

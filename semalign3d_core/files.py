@@ -7,7 +7,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.errors import FileFormatError, MissingFileError, OutputError
 
 
 @contextmanager
@@ -16,14 +16,14 @@ def atomic_path(path):
 
     The temporary name keeps the suffix of ``path``, because writers choose their format by it.
     Readers see the old file or the complete new one, never a part; several processes may write the
-    same file at once. Raises :class:`InputError` when the folder cannot be written.
+    same file at once. Raises :class:`OutputError` when the folder cannot be written.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     except OSError as error:
-        raise InputError(f"cannot write to {path.parent}: {error.strerror}; choose another output folder") from error
+        raise OutputError(f"cannot write to {path.parent}: {error.strerror}; choose another output folder") from error
     os.close(handle)
     try:
         yield Path(name)

@@ -15,6 +15,7 @@ from semalign3d_core.errors import InputError
 
 PADDINGS = ("bottom_right", "centre", "canvas")
 CANVAS_SIDE = 840  # annotations and vision transformer; 14 pixels per cell
+DIFFUSION_CANVAS_SIDE = 960  # Stable Diffusion; 16 pixels per cell
 CANVAS_CELLS = 60
 
 
@@ -98,18 +99,20 @@ def bilinear(values, positions):
 
     Returns (..., C). Differentiable in values and, between cell centres, in positions.
     """
-    channels, rows, columns = values.shape
+    channels, _, columns = values.shape
+    flat = values.reshape(channels, -1)
+    return interpolated(lambda row, column: flat[:, row * columns + column], values.shape[1:], positions)
+
+
+def interpolated(at, size, positions):
+    """As :func:`bilinear`, of a grid of ``size`` (rows, columns) known by ``at(rows, columns) -> (C, ...)`` at whole cells."""
+    rows, columns = size
     x = positions[..., 0].clamp(0, columns - 1)
     y = positions[..., 1].clamp(0, rows - 1)
     x0 = x.detach().floor().clamp(max=max(columns - 2, 0)).long()
     y0 = y.detach().floor().clamp(max=max(rows - 2, 0)).long()
     x1, y1 = (x0 + 1).clamp(max=columns - 1), (y0 + 1).clamp(max=rows - 1)
     wx, wy = x - x0, y - y0
-    flat = values.reshape(channels, -1)
-
-    def at(row, column):
-        return flat[:, row * columns + column]
-
     mixed = (at(y0, x0) * (1 - wx) + at(y0, x1) * wx) * (1 - wy) + (at(y1, x0) * (1 - wx) + at(y1, x1) * wx) * wy
     return mixed.movedim(0, -1)
 
@@ -188,7 +191,7 @@ def published_dense_cells(pixels, height, width, cells=60):
     return ((pixels + offset).double() / side * cells).floor().long().clamp(0, cells - 1)
 
 
-def published_keypoint_cells(pixels, height, width, cells=60, resized=960):
+def published_keypoint_cells(pixels, height, width, cells=CANVAS_CELLS, resized=DIFFUSION_CANVAS_SIDE):
     """As :func:`published_dense_cells`, for keypoints: through the integer pixel of the image resized to ``resized``."""
     side, offset = _published_square(height, width)
     return ((pixels + offset).double() / side * resized).floor().long() * cells // resized

@@ -23,14 +23,19 @@ def read_image(path, record=None):
         with Image.open(path) as picture:
             rgb = _to_rgb(ImageOps.exif_transpose(picture))
     except FileNotFoundError:
-        raise MissingFileError(f"image {path} does not exist") from None
+        raise MissingFileError(f"image {path} does not exist{_remedy(record)}") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder, expected an image file") from None
     except UnidentifiedImageError:
-        raise FileFormatError(f"{path} is not an image that Pillow can read (JPEG, PNG, WebP, TIFF, BMP ...)") from None
+        raise FileFormatError(f"{path} is not an image that Pillow can read (JPEG, PNG, WebP, TIFF, BMP ...){_remedy(record)}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise FileFormatError(f"{path} is damaged or too large ({error}); copy or export it again") from error
+        raise FileFormatError(f"{path} is damaged or too large ({error}); copy or export it again{_remedy(record)}") from error
     return ImageInput(rgb, str(path), record)
+
+
+def _remedy(record):
+    """What the record's data set says about missing images."""
+    return f"; {record.remedy}" if getattr(record, "remedy", "") else ""
 
 
 def list_images(folder):

@@ -11,12 +11,14 @@ from semalign3d_core import backbones, depth, masks
 from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.category.storage import find_model, load_model
+from semalign3d_core.alignment.zoom import align_with_zoom, crop_extractor
+from semalign3d_core.category.storage import check_backbone, find_model, load_model
 from semalign3d_core.config import load_preset
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.errors import FileFormatError, MissingFileError
 from semalign3d_core.evidence import ImageEvidence, ImageInput, gather
 from semalign3d_core.images import read_image
-from semalign3d_core.matchers import Matches
+from semalign3d_core.matches import Matches
+from semalign3d_core.providers import sees_any_picture
 from semalign3d_core.transfer import Transfer, lift_points, place_points
 
 
@@ -33,7 +35,7 @@ class PipelineConfig:
     models: str = option("", "folder of category models; empty: only those that come with the package")
     backbone: str = option("compact", "feature backbone, the one that the category model was built with")
     depth: str = option("none", "depth source for images that come without a depth image")
-    masks: str = option("similarity", "mask source for images that come without a mask")
+    masks: str = option("auto", "mask source for images that come without a mask; auto: the embedded backbone's own, or similarity")
     preset: str = option("fast", "preset of the alignment, or path of a YAML file")
     transfer: str = option("fast", "preset of the transfer of points, or path of a YAML file")
     demonstration: str = option("", "YAML file with a demonstration image and named points in it; empty: none")
@@ -66,11 +68,7 @@ class Pipeline:
     """
 
     def __init__(self, model, backbone, aligner, depth=None, segmenter=None, demonstration=None, transfer=None):
-        if backbone.name != model.backbone:
-            raise InputError(
-                f"the model of {model.category!r} was built with the backbone {model.backbone!r}, not with {backbone.name!r}: "
-                "choose that backbone, or build the model again with this one"
-            )
+        check_backbone(model, backbone.name)
         self.model, self.backbone, self.aligner, self.depth, self.segmenter = model, backbone, aligner, depth, segmenter
         self.transfer = transfer or Transfer()
         self.surface = category_surface(model)
@@ -87,14 +85,21 @@ class Pipeline:
         camera: a measured :class:`PinholeCamera`; depth: :class:`DepthMap`; mask: (h, w) bool tensor of the object.
         Each replaces what the provider of that name would have said. previous: :class:`Alignment` to start from.
         """
-        evidence = gather(image, self.backbone, self.depth if depth is None else None, self.segmenter if mask is None else None, camera)
+        segmenter = self.segmenter if mask is None else None
+        evidence = gather(image, self.backbone, self.depth if depth is None else None, segmenter, camera)
         if mask is not None:
             evidence = replace(evidence, mask=mask if mask.any() else None)
         if depth is not None:
             evidence = replace(evidence, depth=depth)
         with torch.no_grad():
-            alignment = self.aligner.align(evidence, previous)
+            alignment = self._align(image, evidence, segmenter, previous)
             return FrameResult(evidence, alignment, self._place(evidence, alignment))
+
+    def _align(self, image, evidence, segmenter, previous):
+        if not sees_any_picture(self.backbone):
+            return self.aligner.align(evidence, previous)
+        anew = segmenter if sees_any_picture(segmenter) else None
+        return align_with_zoom(self.aligner, evidence, crop_extractor(image, self.backbone, evidence, segmenter=anew), previous)
 
     def _place(self, evidence, alignment):
         if self._lifted is None:
@@ -108,12 +113,13 @@ def create_pipeline(config, dataset_root=None):
     dataset_root: data set folder whose precomputed files the providers may read.
     """
     model = load_model(find_model(config.category, config.models or None))
+    backbone = backbones.create(config.backbone, dataset_root)
     return Pipeline(
         model,
-        backbones.create(config.backbone, dataset_root),
+        backbone,
         Aligner(model, config.preset),
         depth.create(config.depth, dataset_root),
-        masks.create(config.masks, dataset_root, model),
+        masks.create(config.masks, dataset_root, model, backbone),
         load_demonstration(config.demonstration) if config.demonstration else None,
         load_preset(Transfer, "transfer", config.transfer),
     )

@@ -54,7 +54,19 @@ def tiny_depth(kind="relative"):
     backbone = t.Dinov2Config(**shape, image_size=56, patch_size=14, **outputs)
     neck = {"reassemble_hidden_size": 16, "neck_hidden_sizes": [8, 8, 8, 8], "fusion_hidden_size": 8, "head_hidden_size": 4}
     config = t.DepthAnythingConfig(backbone_config=backbone, **neck, depth_estimation_type=kind)
-    return _seeded(lambda: t.DepthAnythingForDepthEstimation(config))
+    return _seeded(lambda: with_a_lively_head(t.DepthAnythingForDepthEstimation(config)))
+
+
+def with_a_lively_head(depth_model):
+    """``depth_model`` with random convolutions that keep the size of the signal, as trained ones do.
+
+    The library's own random weights let it fade away from one convolution to the next, out of the range of half precision.
+    """
+    for part in (*depth_model.neck.modules(), *depth_model.head.modules()):
+        if isinstance(part, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            torch.nn.init.kaiming_normal_(part.weight)
+    depth_model.head.conv3.weight.data.abs_()  # depth is not negative: a random last layer may give nothing but zeros
+    return depth_model
 
 
 def tiny_sam():

@@ -5,7 +5,7 @@
 once whatever the number of live frames. Q query points; image positions are in units of L unless they are called pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.camera import back_project
 from semalign3d_core.errors import InputError
-from semalign3d_core.matchers import Matches
+from semalign3d_core.matches import Matches
 
 SECOND_STEPS = ("mean", "argmax")
 LATTICE = 21  # samples per side of the window of the second step ...
@@ -93,6 +93,11 @@ class CategoryPoints:
     residual: torch.Tensor
     around: torch.Tensor
     size: float
+
+    def rows(self, chosen):
+        """The points ``chosen`` (N,) int64 of these."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return CategoryPoints(**{name: value[chosen] if torch.is_tensor(value) else value for name, value in values.items()})
 
 
 def transfer_points(model, source_evidence, source_alignment, target_evidence, target_alignment, points, config=None):
@@ -179,7 +184,7 @@ def place_points(surface, lifted, image, config):
     share = torch.where(seen, config.projection, 1.0 if config.projection else 0.0)[:, None].to(found)
     carried = _mapped_residuals(surface, lifted, image)
     found = torch.lerp(found + carried[:, 1], image.places[index] + carried[:, 0], share)
-    points = surface.weights[index] @ image.keypoints
+    points = surface.surface[index] @ image.keypoints
     pixels = camera.to_pixels(found)
     visible = seen & ((pixels > -0.5) & (pixels < pixels.new_tensor([camera.width, camera.height]) - 0.5)).all(-1)
     evidence = torch.where(visible, _tempered(log_likelihood), 1.0)
@@ -189,6 +194,13 @@ def place_points(surface, lifted, image, config):
         points_3d=back_project(found, points[:, 2], camera.focal.to(points), camera.principal.to(points)),
         visible=visible,
     )
+
+
+def likelihood_maps(surface, lifted, image, config):
+    """p_sem(q, j*) p_spat(q, y_j*) of step 2 at all cells q of ``image``: (Q, cells * cells) in [0, 1], row-major."""
+    score = _score(surface, image, lifted.index, None, config)
+    cells = image.alignment.camera.to_normalised(image.features.grid.cell_centres(image.places.device))
+    return score(cells.expand(len(lifted.index), -1, -1))[0].exp()
 
 
 def log_semantic(similarity, mu, sd):
@@ -202,13 +214,18 @@ def _tempered(log_likelihood):
 
 def _second_step(surface, image, index, own_features, config):
     """Places (Q, 2) of the surface points ``index`` in ``image`` and log p_sem p_spat there (Q,)."""
-    _, sigma = config.spreads(image)
-    maps = [image.maps(surface.features[index], index)]
-    if own_features is not None and config.own_feature:
-        maps.append(image.maps(own_features))
-    score = _Score(image, torch.stack(maps, 1), (surface.mu[index], surface.sd[index]), image.places[index], sigma, config.own_feature)
+    score = _score(surface, image, index, own_features, config)
     found = score.mean() if config.second_step == "mean" else score.argmax()
     return found, score(found[:, None])[0][:, 0]
+
+
+def _score(surface, image, index, own_features, config):
+    _, sigma = config.spreads(image)
+    queries = [surface.features[index]]
+    if own_features is not None and config.own_feature:
+        queries.append(own_features)
+    maps = image.features.similarity(torch.cat(queries)).unflatten(0, (len(queries), -1)).transpose(0, 1)
+    return _Score(image, maps, (surface.mu[index], surface.sd[index]), image.places[index], sigma, config.own_feature)
 
 
 def _mapped_residuals(surface, lifted, image):

@@ -1,7 +1,8 @@
-"""Pretrained weights: which there are, where they lie, what is missing and how to get it.
+"""Pretrained weights: where they lie, what is missing and how to get it.
 
 Nothing is downloaded unless that is asked for: by ``semalign3d doctor --download NAME``, or by setting the environment
-variable ``SEMALIGN3D_DOWNLOAD=1``. ``HF_HUB_OFFLINE=1`` forbids it whatever else is set. Revisions are pinned to commits.
+variable ``SEMALIGN3D_DOWNLOAD=1``. ``HF_HUB_OFFLINE=1`` forbids it whatever else is set. Weights with a short name are pinned to
+commits (:mod:`.known_weights`); any other hub id is pinned to the commit it had when it was first used here.
 """
 
 import hashlib
@@ -11,102 +12,42 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from semalign3d_core.errors import MissingWeightsError
-from semalign3d_core.files import sha256_of_file
+from semalign3d_core.errors import InputError, MissingWeightsError
+from semalign3d_core.files import read_json, sha256_of_file, write_json
+from semalign3d_core.known_weights import FILES, KNOWN, Weights
 from semalign3d_core.providers import first_line, require
 
 DOWNLOAD_VARIABLE = "SEMALIGN3D_DOWNLOAD"
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
-FILES = ("*.json", "*.safetensors")
-DIFFUSION_FILES = tuple(
-    f"{part}/{name}"
-    for part, names in {
-        "unet": ("config.json", "diffusion_pytorch_model.safetensors"),
-        "vae": ("config.json", "diffusion_pytorch_model.safetensors"),
-        "text_encoder": ("config.json", "model.safetensors"),
-        "tokenizer": ("*",),
-    }.items()
-    for name in names
-)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Weights on the Hugging Face hub.
-
-    id, revision: repository and commit (None: ``main``, not pinned);  parameters: millions, 4 bytes each on disk;
-    licence: of the weights;  free: may be used by anybody for anything, so that it may be a default;  patterns: files needed
-    """
-
-    id: str
-    revision: str | None
-    parameters: float
-    licence: str
-    free: bool = True
-    patterns: tuple = FILES
-
-    @property
-    def megabytes(self):
-        return 4 * self.parameters
-
-
-# spelling of a provider -> its weights; bench/providers.py counts the parameters of the configurations
-KNOWN = {
-    "dinov2:small": Weights("facebook/dinov2-small", "ed25f3a31f01632728cabb09d1542f84ab7b0056", 22.1, "Apache-2.0"),
-    "dinov2:base": Weights("facebook/dinov2-base", "f9e44c814b77203eaa57a6bdbbd535f21ede1415", 86.6, "Apache-2.0"),
-    "dinov2:large": Weights("facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c", 304.4, "Apache-2.0"),
-    "dinov2:giant": Weights("facebook/dinov2-giant", "611a9d42f2335e0f921f1e313ad3c1b7178d206d", 1136.5, "Apache-2.0"),
-    "dinov3:small": Weights("facebook/dinov3-vits16-pretrain-lvd1689m", None, 21.6, "DINOv3 License (gated)", False),
-    "dinov3:base": Weights("facebook/dinov3-vitb16-pretrain-lvd1689m", None, 85.7, "DINOv3 License (gated)", False),
-    "dinov3:large": Weights("facebook/dinov3-vitl16-pretrain-lvd1689m", None, 303.1, "DINOv3 License (gated)", False),
-    "sd:1.5": Weights(
-        "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
-        1066.2,
-        "CreativeML OpenRAIL-M",
-        False,
-        DIFFUSION_FILES,
-    ),
-    "clip:large_336": Weights(
-        "openai/clip-vit-large-patch14-336",
-        "ce19dc912ca5cd21c8a653c79e251e808ccabcd1",
-        427.9,
-        "none stated",
-        False,
-        ("*.json", "pytorch_model.bin"),
-    ),
-    "depth_anything_v2:small": Weights(
-        "depth-anything/Depth-Anything-V2-Small-hf", "5426e4f0f36572d16453bbda7a8389317b1bef99", 24.8, "Apache-2.0"
-    ),
-    "depth_anything_v2:base": Weights("depth-anything/Depth-Anything-V2-Base-hf", None, 97.5, "CC-BY-NC-4.0", False),
-    "depth_anything_v2:large": Weights(
-        "depth-anything/Depth-Anything-V2-Large-hf", "7581137eff8d4e94f6e796d3baea0e9fa79b22d2", 335.3, "CC-BY-NC-4.0", False
-    ),
-    "depth_anything_v2:metric_indoor": Weights(
-        "depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf", "8078d68a9c75a972131914f6afd0c1723be0da7f", 24.8, "Apache-2.0"
-    ),
-    "depth_anything_v2:metric_outdoor": Weights("depth-anything/Depth-Anything-V2-Metric-Outdoor-Small-hf", None, 24.8, "Apache-2.0"),
-    "sam:base": Weights("facebook/sam-vit-base", "70c1a07f894ebb5b307fd9eaaee97b9dfc16068f", 93.7, "Apache-2.0"),
-    "sam:huge": Weights("facebook/sam-vit-huge", "87aecf0df4ce6b30cd7de76e87673c49644bdf67", 641.1, "Apache-2.0"),
-    "sam2:tiny": Weights("facebook/sam2.1-hiera-tiny", "de431c4043854a71d8101e17995dfe596bf101a5", 38.9, "Apache-2.0"),
-    "sam2:small": Weights("facebook/sam2.1-hiera-small", "ee5bba1d82bb8749febdf90f45e84b687142ba03", 46.0, "Apache-2.0"),
-    "sam2:large": Weights("facebook/sam2.1-hiera-large", "665f8e2ad61cf5f53d65644ff27c8ee525124610", 224.4, "Apache-2.0"),
-}
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")  # in the order in which loaders prefer them
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class Located:
-    """Weights on disk: the folder, the commit it holds (None for a local path) and where it was asked for."""
+    """Weights on disk: the folder, the commit it holds (None for a local path), where it was asked for, the files that count."""
 
     folder: Path
     revision: str | None
     source: str
+    patterns: tuple = FILES
 
     def digest(self):
-        """Hexadecimal SHA-256 of the weight files; the hub's cache already names files by theirs."""
-        files = [p for p in sorted(self.folder.rglob("*")) if p.suffix in WEIGHT_SUFFIXES and p.is_file()]
-        digests = [_digest(path) for path in files]
+        """Hexadecimal SHA-256 of the weight files; the hub's cache already names files by theirs.
+
+        Only files that are loaded count, so that other formats of the same weights beside them change nothing.
+        """
+        digests = [_digest(path) for path in weight_files(self.folder, self.patterns)]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def weight_files(folder, patterns=FILES):
+    """The weight files of ``folder`` that a loader reads: those of ``patterns``; else, of each folder, those of the preferred format."""
+    wanted = sorted(p for pattern in patterns for p in folder.glob(pattern) if p.suffix in WEIGHT_SUFFIXES and p.is_file())
+    if wanted:
+        return wanted
+    found = sorted(p for p in folder.rglob("*") if p.suffix in WEIGHT_SUFFIXES and p.is_file())
+    best = {p.parent: min((q.suffix for q in found if q.parent == p.parent), key=WEIGHT_SUFFIXES.index) for p in found}
+    return [p for p in found if p.suffix == best[p.parent]]
 
 
 def _digest(path):
@@ -116,31 +57,65 @@ def _digest(path):
 
 def known_weights(family, argument, default):
     """The :class:`Weights` that ``family:argument`` means: a short name (empty: ``default``) or any hub id or local path."""
+    standard = KNOWN.get(f"{family}:{default}")
+    patterns = FILES if standard is None else standard.patterns
     name = f"{family}:{argument or default}"
-    return KNOWN.get(name) or next((w for w in KNOWN.values() if w.id == argument), Weights(argument, None, 0, "see its page", False))
+    return KNOWN.get(name) or named_weights(argument) or Weights(argument, None, 0, "see its page", patterns)
+
+
+def named_weights(hub_id):
+    """The pinned :class:`Weights` of a hub id, or None."""
+    return next((weights for weights in KNOWN.values() if weights.id == hub_id), None)
 
 
 def locate(weights, revision=None, may_download=True):
     """Finds :class:`Weights` on disk: a local folder, or the hub's cache; :class:`Located`.
 
     revision: commit, tag or branch instead of the pinned one;  may_download: False ignores the environment variable.
+    Weights that are not pinned get the commit that is found first, and only that one afterwards (:func:`recorded_revisions`).
     Raises :class:`MissingWeightsError` with the command to run.
     """
     folder = Path(weights.id)
     if folder.is_dir():
-        return Located(folder, None, weights.id)
+        return Located(folder, None, weights.id, weights.patterns)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", weights.id) or weights.id.startswith("."):
         raise MissingWeightsError(f"the folder {weights.id} does not exist; give one that holds config.json and the weights, or a hub id")
-    wanted = revision or weights.revision or "main"
+    recorded = recorded_revisions().get(weights.id)
+    wanted = revision or weights.revision or recorded or "main"
     found = _cached(weights, wanted)
     if found is None and may_download and _downloads_allowed():
         found = download(weights, wanted)
     if found is None:
+        why = f", the one first used here, see {revisions_file()}" if wanted == recorded else ""
         raise MissingWeightsError(
-            f"the weights {weights.id} (revision {wanted}) are not on this machine; get them with:  {download_command(weights, wanted)}"
-            f"  or set {DOWNLOAD_VARIABLE}=1, or give the path of a folder that holds them"
+            f"the weights {weights.id} (revision {wanted}{why}) are not on this machine; get them with:  "
+            f"{download_command(weights, wanted)}  or set {DOWNLOAD_VARIABLE}=1, or give the path of a folder that holds them"
         )
-    return Located(found, found.name, weights.id)
+    if may_download and wanted == "main" and not revision:
+        _record(weights.id, found.name)
+    return Located(found, found.name, weights.id, weights.patterns)
+
+
+def revisions_file():
+    """Where the commits of weights that are not pinned by name are recorded."""
+    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(home) / "semalign3d" / "revisions.json"
+
+
+def recorded_revisions():
+    """{hub id: commit} of the weights that were used here without being pinned by name."""
+    return read_json(revisions_file()) if revisions_file().is_file() else {}
+
+
+def _record(hub_id, commit):
+    if not COMMIT.fullmatch(commit):
+        return
+    try:
+        write_json(revisions_file(), recorded_revisions() | {hub_id: commit})
+    except InputError as error:  # a home that cannot be written must not keep anybody from using the weights
+        print(f"{hub_id} is used at commit {commit}, but that could not be recorded: {error}; add ,revision={commit}", file=sys.stderr)
+        return
+    print(f"{hub_id} is used at commit {commit} from now on (recorded in {revisions_file()})", file=sys.stderr)
 
 
 def _downloads_allowed():
@@ -154,25 +129,28 @@ def _cached(weights, revision):
     except (errors.LocalEntryNotFoundError, errors.HFValidationError):
         return None
     # an interrupted download leaves a folder without all of its files
-    complete = all(any(folder.glob(p)) for p in weights.patterns if "/" in p) and any(
-        p.suffix in WEIGHT_SUFFIXES and p.exists() for p in folder.rglob("*")
-    )
+    complete = all(any(folder.glob(p)) for p in weights.patterns if "/" in p) and weight_files(folder, weights.patterns)
     return folder if complete else None
 
 
 def download(weights, revision=None):
     """Downloads :class:`Weights` into the hub's cache, says so on standard error, and returns the folder."""
     hub, errors = require("huggingface_hub", "hf"), require("huggingface_hub.errors", "hf")
-    revision = revision or weights.revision or "main"
+    revision = revision or weights.revision or recorded_revisions().get(weights.id) or "main"
     size = f", about {weights.megabytes:.0f} MB" if weights.parameters else ""
     print(f"downloading {weights.id} (revision {revision}{size}; licence: {weights.licence})", file=sys.stderr)
     try:
-        return Path(hub.snapshot_download(weights.id, revision=revision, allow_patterns=list(weights.patterns)))
+        folder = Path(hub.snapshot_download(weights.id, revision=revision, allow_patterns=list(weights.patterns)))
     except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, errors.HFValidationError, OSError) as error:
+        gated = " (gated: accept its licence on its page, then run: hf auth login)" if "gated" in weights.licence else ""
         raise MissingWeightsError(
-            f"cannot download {weights.id} (revision {revision}): {first_line(error)}; "
+            f"cannot download {weights.id} (revision {revision}): {first_line(error)}{gated}; "
             f"on a machine with access run:  {download_command(weights, revision)}"
         ) from error
+    if not weight_files(folder, weights.patterns):
+        kinds = ", ".join(p for p in weights.patterns if p.endswith(WEIGHT_SUFFIXES))
+        raise MissingWeightsError(f"{weights.id} (revision {revision}) holds no {kinds}; convert its weights and give the folder's path")
+    return folder
 
 
 def download_command(weights, revision=None):

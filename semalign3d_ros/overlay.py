@@ -8,5 +8,6 @@ def overlay_message(pipeline, result, header):
     """The frame (:class:`FrameResult`) with keypoints, and the demonstration's points where there is a demonstration."""
     picture = draw_alignment(result.evidence.image, result.alignment)
     if result.matches is not None and result.alignment.found:
-        picture = draw_points(picture, result.matches.points, pipeline.demonstration.labels, result.matches.visible)
+        names = result.alignment.keypoint_names
+        picture = draw_points(picture, result.matches.points, pipeline.demonstration.labels, result.matches.visible, names)
     return array_to_image(picture, "rgb8", header)

@@ -96,9 +96,8 @@ def test_executables_can_be_executed_and_are_installed(name):
 def test_a_missing_tool_is_named_with_the_command_that_installs_it(tmp_path):
     for tool in ("sh", "make", "python3"):
         (tmp_path / tool).symlink_to(sys.executable if tool == "python3" else f"/usr/bin/{tool}")
-    done = subprocess.run(
-        ["/bin/sh", ROOT / "scripts" / "check_system.sh", sys.executable], env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
-    )
+    command = ["/bin/sh", ROOT / "scripts" / "check_system.sh", sys.executable]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "missing on this machine: cmake g++; install with: sudo apt-get install cmake g++" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -6,6 +6,7 @@ import torch
 
 from semalign3d_core.alignment.fisher import fisher_modes
 from semalign3d_core.category.model import BetaTable
+from semalign3d_core.category.surface_map import SurfaceMap
 from semalign3d_core.errors import InputError
 
 STRAY = 0.16  # diameters; surfaces with keypoints on them stay below 0.1, bodies of revolution below their radius
@@ -17,7 +18,7 @@ class CategoryTensors:
 
     name:       of the category
     keypoints:  (K,) indices of the present keypoints in the model
-    shape:      (K, 3) X0;  lift: (J, K) so that all points are ``lift @ X`` (W, then the identity)
+    shape:      (K, 3) X0;  lift: :class:`SurfaceMap`, all points are ``lift @ X`` (the surface, then the keypoints themselves)
     points:     (J, 3) at X0;  point_modes: (3, J, M) their derivative by the mode coefficients
     modes:      (M, K, 3);  variances: (M,)
     features:   (J, C), mu, sd: (J,)
@@ -30,7 +31,7 @@ class CategoryTensors:
     name: str
     keypoints: torch.Tensor
     shape: torch.Tensor
-    lift: torch.Tensor
+    lift: SurfaceMap
     points: torch.Tensor
     point_modes: torch.Tensor
     modes: torch.Tensor
@@ -64,13 +65,14 @@ class CategoryTensors:
         basis, variances = _largest(model.modes[:, keep], model.mode_variances, modes)
         if not len(basis):
             basis, variances = fisher_modes(shape, betas, modes)
-        dense = near_keypoints(model.weights[:, keep] @ shape, shape).nonzero()[:, 0]
-        lift = torch.cat([model.weights[dense][:, keep], torch.eye(len(keep)).to(shape)])
+        surface = model.surface.over(keep)
+        dense = near_keypoints(surface @ shape, shape).nonzero()[:, 0]
+        lift = surface[dense].with_keypoints()
         features = torch.cat([model.dense_features[dense], model.keypoint_features[keep]])
         chosen = scoring_points(lift @ shape, len(dense), scoring)
         return cls(
             name=model.category, keypoints=keep, shape=shape, lift=lift, points=lift @ shape, modes=basis, variances=variances, betas=betas,
-            point_modes=torch.einsum("jk,mkc->cjm", lift, basis).contiguous(), features=features, scoring=chosen,
+            point_modes=lift.derivative(shape, basis).permute(2, 1, 0).contiguous(), features=features, scoring=chosen,
             scoring_features=features[chosen].contiguous(),
             mu=torch.cat([model.dense_mu[dense], model.keypoint_mu[keep]]), sd=torch.cat([model.dense_sd[dense], model.keypoint_sd[keep]]),
             log_focal=torch.stack([model.focal[0].log(), model.focal[1].clamp(min=0.05)]),

@@ -31,8 +31,8 @@ def statistics(category, observation, candidates, selection, points, projected):
     energy: its score; margin: to the best rival; fit: minus the mean deviation of its visible points from the expected similarity, in
     standard deviations; contrast: how far the similarity below its visible points stands out from that of the same points
     elsewhere in the image, in standard deviations (independent of how noisy features are); depth: the depth-order correlation;
-    keypoints: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard deviations; cover: share of the mask that its cloud covers;
-    inside: share of its cloud inside the mask; masked: 1 with a mask.
+    keypoints: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard deviations; cover: share of the mask that
+    its cloud covers; inside: share of its cloud inside the mask; masked: 1 with a mask.
     points: (J, 3) of the winner, the first P of them its cloud; projected: (J, 2), normalised.
     """
     cloud = projected[: category.dense]

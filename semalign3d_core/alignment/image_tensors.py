@@ -40,10 +40,12 @@ class Layout:
 class ImageTensors:
     """One image on the device of the model. Lengths in L.
 
-    features: (C, cells, cells); first_cell: (2,) position of the rectangle's first cell; near: (rows, columns) 1 for cells of it within a
-    margin of the mask's box, which alone are looked at; coverage: (rows, columns) share of each inside the mask (1 without one); distance (H, H), offset (H, H, 2), field_origin (2,), boxes (Nb, 4): see
-    :func:`~semalign3d_core.alignment.mask_field.mask_shape` (empty without a mask); focal, principal: (2,) of the given camera;
-    depth: (h, w) (empty without one); box: the mask's own box on the host, 4 numbers, or None
+    features: (C, cells, cells); first_cell: (2,) position of the rectangle's first cell
+    near: (rows, columns) 1 for cells of the rectangle within a margin of the mask's box, which alone are looked at
+    coverage: (rows, columns) share of each inside the mask (1 without one)
+    distance (H, H), offset (H, H, 2), field_origin (2,), boxes (Nb, 4): see :func:`~semalign3d_core.alignment.mask_field.mask_shape`
+    (empty without a mask);  focal, principal: (2,) of the given camera;  depth: (h, w) (empty without one)
+    box: the mask's own box on the host, 4 numbers, or None
     """
 
     layout: Layout
@@ -78,8 +80,8 @@ class ImageTensors:
 def image_tensors(category, evidence, config, whole=None):
     """:class:`ImageTensors` of an :class:`ImageEvidence`, on the device and in the precision of :class:`CategoryTensors`.
 
-    whole: compute the whole picture, so that shapes stay the same, instead of the surroundings of the mask; None: on a GPU. What is far from
-    the mask has no weight in either case.
+    whole: compute the whole picture, so that shapes stay the same, instead of the surroundings of the mask; None: on a GPU. What is
+    far from the mask has no weight in either case.
     """
     like, camera, grid = category.shape, evidence.camera, evidence.features.grid
     mask = _usable_mask(evidence)
@@ -119,7 +121,8 @@ def _arrays(layout, near, mask, camera, config):
 
 def _cell_spans(grid, box):
     """((top, bottom), (left, right)) cells of a box x0, y0, x1, y1 in pixels, each from the first to one past the last."""
-    (left, top), (right, bottom) = grid.pixel_to_cell(torch.tensor(box).reshape(2, 2).float()).round().long().clamp(0, grid.cells - 1).tolist()
+    cells = grid.pixel_to_cell(torch.tensor(box).reshape(2, 2).float()).round().long().clamp(0, grid.cells - 1)
+    (left, top), (right, bottom) = cells.tolist()
     return (top, bottom + 1), (left, right + 1)
 
 

@@ -81,8 +81,8 @@ def observe(category, image, config):
         field, boxes = None, likely_boxes(blocks.log_semantic[: category.dense_scoring].amax(0).exp(), blocks)
     typical = category.log_focal[0].exp() * image.focal / image.focal.mean()
     return Observation(
-        spread=spread, pixels=pixels, pixel_log=pixel_log, keypoint_cells=keypoint_cells, keypoint_log=keypoint_log, blocks=blocks, field=field,
-        boxes=boxes, size=(boxes[0, 2:] - boxes[0, :2]).amax(), focal=image.focal if layout.focal_known else typical,
+        spread=spread, pixels=pixels, pixel_log=pixel_log, keypoint_cells=keypoint_cells, keypoint_log=keypoint_log,
+        blocks=blocks, field=field, boxes=boxes, size=(boxes[0, 2:] - boxes[0, :2]).amax(), focal=image.focal if layout.focal_known else typical,
         principal=image.principal, focal_known=layout.focal_known,
     )  # fmt: skip
 
@@ -123,7 +123,7 @@ def _sampled_pixels(category, image, options):
 
 def _cells(image, index):
     """Positions (N, 2) of the cells with row-major indices (N,) of the region, and their features (C, N)."""
-    (top, bottom), (left, right) = image.layout.rows, image.layout.columns
+    (top, _), (left, right) = image.layout.rows, image.layout.columns
     row, column = torch.div(index, right - left, rounding_mode="floor"), index % (right - left)
     values = image.features.flatten(1).index_select(1, (row + top) * image.layout.grid.cells + column + left)
     return torch.stack([column, row], -1) * image.layout.spacing + image.first_cell, values

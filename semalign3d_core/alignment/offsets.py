@@ -1,9 +1,9 @@
 """Where annotated keypoints lie beside the places at which features look like them.
 
-A patch that touches the object's border shows less of the object and more of what is behind it, so that the features of a corner are found a
-little inside the object, and an aligned shape comes out a few percent too small. The mean difference to the annotations of the
-training images, per keypoint and in the object's own frame, is learned when the category is built (``CategoryModel.calibration``,
-``offset.<keypoint>.<axis>``) and added to what is reported. The solver itself knows nothing of it.
+A patch that touches the object's border shows less of the object and more of what is behind it, so that the features of a corner
+are found a little inside the object, and an aligned shape comes out a few percent too small. The mean difference to the
+annotations of the training images, per keypoint and in the object's own frame, is learned when the category is built
+(``CategoryModel.calibration``, ``offset.<keypoint>.<axis>``) and added to what is reported. The solver itself knows nothing of it.
 """
 
 import torch

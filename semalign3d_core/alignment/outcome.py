@@ -28,12 +28,14 @@ def outcome_of(aligner, image, observation, solution):
     visible, readings = seen[dense:], image.inverse_depth(projected)
     if image.layout.depth is not None:
         visible = visible & ~behind_depth_map(readings[:dense], points[:dense, 2], usable, readings[dense:], points[dense:, 2], diameter)
-    metric = metric_scale(1 / readings[:dense], points[:dense, 2], usable) if image.layout.depth == "metric" else diameter.new_full((), torch.nan)
+    metric = torch.full_like(diameter, torch.nan)
+    if image.layout.depth == "metric":
+        metric = metric_scale(1 / readings[:dense], points[:dense, 2], usable)
     result = {
         "keypoints": points[dense:], "projected": projected[dense:], "focal": focal,
         "diameter": diameter, "metric": metric, "visible": visible, "belief": solution.belief, "statistics": solution.statistics,
-        "keypoint_evidence": keypoint_evidence(category, observation, solution.projected), "winner": selection.winner, "score": selection.score,
-        "energies": solution.energies, "terms": torch.stack(list(solution.terms.values())), "depth_order": selection.depth_order,
+        "keypoint_evidence": keypoint_evidence(category, observation, solution.projected), "winner": selection.winner,
+        "score": selection.score, "energies": solution.energies, "terms": torch.stack(list(solution.terms.values())), "depth_order": selection.depth_order,
         "rotations": candidates.rotations, "trace": candidates.trace, "box": observation.boxes[0],
         "candidates_2d": project_points(keypoints, candidates.focal, principal),
         "state": pose_state(category, observation, candidates, selection),

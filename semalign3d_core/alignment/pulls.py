@@ -75,8 +75,9 @@ class Pulls:
         collects what every point attracts.
         """
         batch = len(places)
-        log = torch.baddbmm(self.pixel_log.expand(batch, -1, -1), self.pixels.expand(batch, -1, -1), _with_norms(places, self.scaling[step]))
-        best = log.amax(-1, keepdim=True)  # of (B, U, P)
+        start, pixels = self.pixel_log.expand(batch, -1, -1), self.pixels.expand(batch, -1, -1)
+        log = torch.baddbmm(start, pixels, _with_norms(places, self.scaling[step]))  # (B, U, P)
+        best = log.amax(-1, keepdim=True)
         likelihood = (best.squeeze(-1) + self.pixel_offset[step]).exp_()
         pulls = torch.bmm(likelihood[:, None] * self.pixel_strength[step], log.ge_(best))  # sums of strength times u, v, 1
         moments, weight = pulls.split((2, 1), 1)

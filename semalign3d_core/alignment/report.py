@@ -17,7 +17,7 @@ class Reporter:
         self.model, self.model_hash, self.config, self.known_diameter = model, model_hash, config, known_diameter
         self.labels, self.shape = category.keypoints.cpu(), category.shape.cpu()
         self.axis = None if axis is None else axis.cpu()
-        self.weights = model.weights[:, category.keypoints].cpu()  # of all points of the model, also stray ones
+        self.surface = model.to("cpu").surface.over(self.labels)  # of all points of the model, also stray ones
 
     def alignment(self, evidence, image, outcome, previous=None):
         """The :class:`Alignment` of an outcome (outcome.py); previous: the alignment that it started from, or None."""
@@ -36,7 +36,7 @@ class Reporter:
             keypoints_3d=self._scattered(points), keypoints_2d=self._scattered(pixels),
             visible=self._scattered(found["visible"] & _in_picture(pixels, camera), False),
             keypoint_confidence=self._scattered(evidence_of_keypoints * belief["keypoints"] * present, 0.0),
-            cloud_3d=self.weights @ points, rotation=rotation, translation=translation, scale=float(scale), camera=camera,
+            cloud_3d=self.surface @ points, rotation=rotation, translation=translation, scale=float(scale), camera=camera,
             scale_kind="relative" if factor is None else "metric", energy=float(found["energies"][winner]),
             terms=dict(zip(TERMS, found["terms"][:, winner].tolist(), strict=True)),
             confidence=confidence, found=confidence >= self.config.selection.found_threshold,

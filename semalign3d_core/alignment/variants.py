@@ -83,7 +83,8 @@ def beside_the_object(evidence, generator):
     if evidence.mask is None or not evidence.mask.any():
         return rolled(evidence, generator)
     height, width = evidence.mask.shape
-    moved = [evidence.mask.roll((dy, dx), (0, 1)) for dy in (0, height // 3, height // 2) for dx in (0, width // 3, width // 2, 2 * width // 3)]
+    shifts = [(height * down // 6, width * right // 6) for down in (0, 2, 3) for right in (0, 2, 3, 4)]
+    moved = [evidence.mask.roll(shift, (0, 1)) for shift in shifts]
     free = [int((mask & ~evidence.mask).sum()) for mask in moved]
     return replace(evidence, mask=moved[free.index(max(free))] & ~evidence.mask)
 

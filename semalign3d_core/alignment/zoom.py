@@ -41,10 +41,10 @@ def align_with_zoom(aligner, evidence, extract, previous=None):
     return zoomed if first is None or zoomed.confidence >= first.confidence else first
 
 
-def crop_extractor(image, backbone, evidence, depth=None):
+def crop_extractor(image, backbone, evidence, depth=None, segmenter=None):
     """An ``extract`` for :func:`align_with_zoom`: crops image, mask and depth, enlarges them and asks the backbone again.
 
-    image: :class:`ImageInput`; depth: a depth provider that is asked again, or None to crop the depth of ``evidence``.
+    image: :class:`ImageInput`; depth, segmenter: providers that are asked again, or None to crop what ``evidence`` has.
     """
 
     def extract(square):
@@ -54,8 +54,10 @@ def crop_extractor(image, backbone, evidence, depth=None):
             return cv2.resize(_square(array, square, outside), (longer, longer), interpolation=interpolation)
 
         rgb = cut(image.rgb, cv2.INTER_CUBIC)
-        seen = gather(ImageInput(rgb, name=image.name), backbone, depth)
-        mask = None if evidence.mask is None else torch.from_numpy(cut(evidence.mask.cpu().numpy().astype(np.uint8), cv2.INTER_NEAREST) > 0)
+        seen = gather(ImageInput(rgb, name=image.name), backbone, depth, segmenter)
+        mask = seen.mask
+        if mask is None and evidence.mask is not None:
+            mask = torch.from_numpy(cut(evidence.mask.cpu().numpy().astype(np.uint8), cv2.INTER_NEAREST) > 0)
         values = seen.depth
         if depth is None and evidence.depth is not None:
             part = cut(evidence.depth.values.cpu().numpy(), cv2.INTER_NEAREST, np.nan)

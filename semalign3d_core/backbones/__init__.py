@@ -2,8 +2,9 @@
 
 A backbone has ``name`` (identifies the features: family, size, version; two backbones with one name give
 interchangeable features), ``channels`` (int), and ``extract(image: ImageInput) -> FeatureMap`` with unit-norm
-features on the square-padded image. ``create(spec, dataset_root=None)`` makes one from the command line's spelling
-``family[:argument][,option=value]``, for example ``compact``, ``dinov2:base``, ``precomputed:sim`` or ``dinov2:large,device=cpu``.
+features on the square-padded image. One that only knows the images of a data set says ``any_picture = False``.
+``create(spec, dataset_root=None)`` makes one from the command line's spelling ``family[:argument][,option=value]``,
+for example ``compact``, ``dinov2:base``, ``precomputed:sim`` or ``dinov2:large,device=cpu``.
 """
 
 from typing import Protocol
@@ -42,16 +43,16 @@ def _transformer(family):
     return factory
 
 
-def _diffusion(argument, revision=None, device=None, dtype=None, captioner=""):
+def _diffusion(argument, revision=None, device=None, dtype=None, captioner="", step=50, record="hidden"):
     from semalign3d_core.backbones.stable_diffusion import load_diffusion
 
-    return load_diffusion(argument, revision, device, dtype, captioner)
+    return load_diffusion(argument, revision, device, dtype, captioner, step, record)
 
 
-def _diffusion_and_transformer(argument, revision=None, device=None, dtype=None, captioner=""):
+def _diffusion_and_transformer(argument, revision=None, device=None, dtype=None, captioner="", step=50, record="hidden"):
     from semalign3d_core.backbones.fused import FusedBackbone
 
-    diffusion = _diffusion("", revision, device, dtype, captioner)
+    diffusion = _diffusion("", revision, device, dtype, captioner, step, record)
     return FusedBackbone(diffusion, _transformer("dinov2")(argument or "base", None, device, dtype))
 
 

@@ -6,9 +6,10 @@ post-processor expects it; its few learned tensors come in ODISE's "label" check
 
 import torch
 
-from semalign3d_core.backbones.geoaware import read_state
 from semalign3d_core.backbones.precision import place
 from semalign3d_core.errors import FileFormatError
+from semalign3d_core.files import sha256_of_file
+from semalign3d_core.pretrained import load_pretrained, read_state
 from semalign3d_core.providers import require
 from semalign3d_core.weights import known_weights, locate
 
@@ -65,5 +66,6 @@ def load_captioner(path, device, dtype):
             raise FileFormatError(f"{path}: expected one tensor named {wanted}, found {found or 'none'}; give ODISE's label checkpoint")
         learned[wanted] = state[found[0]]
     located = locate(known_weights("clip", "", "large_336"))
-    clip = require("transformers", "hf").CLIPVisionModelWithProjection.from_pretrained(located.folder, local_files_only=True)
-    return ImplicitCaptioner(clip, learned, located.digest()[:8], device, dtype)
+    kind = require("transformers", "hf").CLIPVisionModelWithProjection
+    clip = load_pretrained(kind, located.folder, "CLIP vision model", ignore_mismatched_sizes=True)
+    return ImplicitCaptioner(clip, learned, f"{sha256_of_file(path)[:8]}-{located.digest()[:8]}", device, dtype)

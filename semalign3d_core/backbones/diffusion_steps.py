@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from semalign3d_core.errors import InputError
+from semalign3d_core.image_grid import DIFFUSION_CANVAS_SIDE
 
 NOISE_SEED = 42
+NOISE_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class SlidingCrops:
     border. Published: 960, 512, 448 (four crops that overlap by 64 pixels).
     """
 
-    side: int = 960
+    side: int = DIFFUSION_CANVAS_SIDE
     crop: int = 512
     stride: int = 448
 
@@ -51,7 +53,7 @@ def merge_crops(maps, origins, side, crop):
     return merged / count
 
 
-def noise_schedule(steps=1000, first=0.00085, last=0.012):
+def noise_schedule(steps=NOISE_STEPS, first=0.00085, last=0.012):
     """(sqrt of the cumulative signal, sqrt of the cumulative noise), each (steps,) float32, of Stable Diffusion 1.x."""
     beta = torch.linspace(first**0.5, last**0.5, steps, dtype=torch.float64).square()
     signal = torch.cumprod(1 - beta, dim=0)
@@ -73,11 +75,16 @@ def add_noise(latent, step, noise=None):
 def co_pca(a, b, dims=256):
     """Both token sets (P, C), (Q, C) in the ``dims`` first principal directions of their union: (P, dims), (Q, dims).
 
-    Used by the pose prediction experiment, where each level is reduced for every pair of images. Signs are those of the
-    solver; distances do not depend on them.
+    Used by the pose prediction experiment, where each level is reduced for every pair of images. The published solver is a
+    randomised one; distances depend neither on its signs nor on its rotations.
     """
     stacked = torch.cat([a, b])
     centred = stacked - stacked.mean(dim=0)
-    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-    reduced = centred @ directions[:dims].T
+    # right singular vectors by the eigenvectors of the smaller of both products; eigenvalues ascend
+    if len(centred) >= centred.shape[1]:
+        directions = torch.linalg.eigh((centred.T @ centred).double())[1].flip(1)[:, :dims].to(centred)
+        reduced = centred @ directions
+    else:
+        values, vectors = torch.linalg.eigh((centred @ centred.T).double())
+        reduced = (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :dims].to(centred)
     return reduced[: len(a)], reduced[len(a) :]

@@ -5,18 +5,19 @@ Source: GeoAware-SC (CVPR 2024), section 3.3; parameter names and shapes are tho
 
 import logging
 import math
-import pickle
 import re
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from semalign3d_core.backbones.fused import FusedBackbone, to_tokens, unit_norm
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.backbones.precision import choose_device
+from semalign3d_core.backbones.stable_diffusion import load_diffusion
+from semalign3d_core.backbones.transformers_vit import load_transformer
+from semalign3d_core.errors import FileFormatError, InputError
 from semalign3d_core.evidence import FeatureMap
 from semalign3d_core.files import sha256_of_file
-from semalign3d_core.providers import first_line
+from semalign3d_core.pretrained import read_state
 
 OFFICIAL_DIMS = (640, 1280, 1280, 768)  # s3, s4, s5 of Stable Diffusion, DINOv2 base
 OFFICIAL_WIDTH = 768
@@ -98,23 +99,6 @@ def load_network(path, groups=32):
     return network.eval()
 
 
-def read_state(path):
-    """{name: tensor} of a checkpoint file, without running any code from it."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist; give the path of a downloaded checkpoint")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise FileFormatError(f"{path} holds no plain tensors ({first_line(error)}); download it again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise FileFormatError(f"{path}: expected a dictionary of tensors (a state dict), found {type(state).__name__}")
-    return {name: value.detach().float() for name, value in state.items()}
-
-
 def _dimensions(state, path):
     pattern = re.compile(r"bottleneck_layers\.(\d+)\.0\.conv1\.weight")
     dims = {int(match[1]): state[name].shape[1] for name in state if (match := pattern.fullmatch(name)) and state[name].ndim == 4}
@@ -132,10 +116,6 @@ def load_geoaware(checkpoint, captioner="", revision=None, device=None, dtype=No
     captioner: ODISE's checkpoint; the official post-processor was trained with it (:mod:`.captioner`).
     revision: of Stable Diffusion;  device, dtype: see :mod:`.precision`.
     """
-    from semalign3d_core.backbones.precision import choose_device
-    from semalign3d_core.backbones.stable_diffusion import load_diffusion
-    from semalign3d_core.backbones.transformers_vit import load_transformer
-
     network = load_network(checkpoint)
     if not captioner:
         logging.getLogger(__name__).warning("the official post-processor expects ODISE's captioner: add ,captioner=FILE to the backbone")

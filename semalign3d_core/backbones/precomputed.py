@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.evidence import FeatureMap
 from semalign3d_core.files import read_json
 from semalign3d_core.image_grid import PADDINGS, SquareGrid
+from semalign3d_core.stored_features import StoredFeatureMap
 
 
 class PrecomputedBackbone:
@@ -18,6 +17,8 @@ class PrecomputedBackbone:
     Each file holds ``features`` float16 (C, H, H) of the square-padded (mirrored) image;
     ``Features/<name>/grid.json`` says how the grid sits on the image (``{"padding": ...}``).
     """
+
+    any_picture = False
 
     def __init__(self, name, dataset_root=None):
         if not name or dataset_root is None:
@@ -41,23 +42,28 @@ class PrecomputedBackbone:
 
     def extract(self, image):
         """The stored features of ``image`` (unit norm); ``image.record`` says which file."""
+        return self.stored(image).widened()
+
+    def stored(self, image):
+        """As :meth:`extract`, in the precision of the file: a :class:`StoredFeatureMap`."""
         if image.record is None:
             raise InputError(f"{image.name}: precomputed features exist only for images of a data set folder; use a real backbone")
         suffix = ".flip.safetensors" if image.mirrored else ".safetensors"
-        values = self._read(self.folder / image.record.category / (image.record.name + suffix))
-        values = torch.nn.functional.normalize(values, dim=0)
-        return FeatureMap(values, SquareGrid(image.height, image.width, values.shape[-1], self.padding))
+        path = self.folder / image.record.category / (image.record.name + suffix)
+        values = self._read(path)
+        features = StoredFeatureMap(values, SquareGrid(image.height, image.width, values.shape[-1], self.padding))
+        if not features.finite:
+            raise FileFormatError(f"{path}: features contain NaN or infinity; extract them again")
+        return features
 
     @staticmethod
     def _read(path):
         try:
-            values = load_file(path)["features"].float()
+            values = load_file(path)["features"]
         except FileNotFoundError:
             raise MissingFileError(f"{path} does not exist: extract the features of this image") from None
         except (SafetensorError, KeyError) as error:
             raise FileFormatError(f"{path} is truncated or holds no tensor 'features' ({error}); extract it again") from error
         if values.ndim != 3 or values.shape[1] != values.shape[2]:
             raise FileFormatError(f"{path}: features have shape {tuple(values.shape)}, expected (C, H, H); extract them again")
-        if not torch.isfinite(values).all():
-            raise FileFormatError(f"{path}: features contain NaN or infinity; extract them again")
-        return values
+        return values if values.is_floating_point() else values.float()

@@ -10,17 +10,22 @@ from dataclasses import dataclass
 
 import torch
 
-from semalign3d_core.backbones.diffusion_steps import SlidingCrops, add_noise, merge_crops
+from semalign3d_core.backbones.captioner import load_captioner
+from semalign3d_core.backbones.diffusion_steps import NOISE_STEPS, SlidingCrops, add_noise, merge_crops
 from semalign3d_core.backbones.freeu import apply_freeu
 from semalign3d_core.backbones.fused import to_tokens, unit_norm
-from semalign3d_core.backbones.precision import choose_device, choose_dtype, place
-from semalign3d_core.errors import FileFormatError
+from semalign3d_core.backbones.precision import choose_device, choose_dtype, finite, place
+from semalign3d_core.errors import FileFormatError, InputError, choice
 from semalign3d_core.evidence import FeatureMap
 from semalign3d_core.image_grid import SquareGrid, resize_pad
+from semalign3d_core.pretrained import load_pretrained
 from semalign3d_core.providers import first_line, require
 from semalign3d_core.weights import known_weights, locate
 
 LEVELS = ("s5", "s4", "s3")  # decoder levels 0, 1, 2
+PUBLISHED_STEP = 50
+# what is kept of the state that enters a block: the hidden state alone, or with the filtered skip behind it
+RECORDS = {"hidden": lambda hidden, skip: hidden, "concatenated": lambda hidden, skip: torch.cat([hidden, skip], dim=1)}
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,13 @@ class DiffusionConfig:
     """
 
     crops: SlidingCrops = SlidingCrops()
-    step: int = 50
+    step: int = PUBLISHED_STEP
     record: str = "hidden"
+
+    def __post_init__(self):
+        choice("record", self.record, RECORDS)
+        if not 0 <= self.step < NOISE_STEPS:
+            raise InputError(f"noise step {self.step}: choose one of 0 to {NOISE_STEPS - 1}")
 
 
 class StableDiffusionBackbone:
@@ -70,7 +80,8 @@ class StableDiffusionBackbone:
         canvas = torch.from_numpy(resize_pad(image.rgb, crops.side)).permute(2, 0, 1).float()[None] / 255
         origins = crops.origins()
         parts = [self._crop_levels(canvas[..., y : y + crops.crop, x : x + crops.crop]) for y, x in origins]
-        return {s: merge_crops([part[s] for part in parts], origins, crops.side, crops.crop).clone() for s in LEVELS}
+        merged = {s: merge_crops([part[s] for part in parts], origins, crops.side, crops.crop) for s in LEVELS}
+        return {s: finite(values, self, image).clone() for s, values in merged.items()}
 
     def _crop_levels(self, crop):
         """One crop (1, 3, n, n) in [0, 1] through encoder, noise and decoder: {level: (1, C, m, m) float32 on the CPU}."""
@@ -112,10 +123,9 @@ def recorded_levels(unet, kept, record="hidden"):
 
     def before(module, arguments):
         hidden, skip = apply_freeu(arguments[0][:, : widths[module]], arguments[0][:, widths[module] :], widest)
-        joined = torch.cat([hidden, skip], dim=1)
         if module in names:
-            kept[names[module]] = (hidden if record == "hidden" else joined).float().cpu()
-        return (joined, *arguments[1:])
+            kept[names[module]] = RECORDS[record](hidden, skip).float().cpu()
+        return (torch.cat([hidden, skip], dim=1), *arguments[1:])
 
     hooks = [resnet.register_forward_pre_hook(before) for resnet in widths]
     try:
@@ -138,29 +148,29 @@ def added_time(unet, extra):
         hook.remove()
 
 
-def load_diffusion(argument="", revision=None, device=None, dtype=None, captioner="", step=50):
+def load_diffusion(argument="", revision=None, device=None, dtype=None, captioner="", step=PUBLISHED_STEP, record="hidden"):
     """The :class:`StableDiffusionBackbone` of a short name, hub id or local folder in diffusers layout.
 
-    captioner: checkpoint with ODISE's learned tensors (needs CLIP too), or empty for the empty prompt.
+    captioner: checkpoint with ODISE's learned tensors (needs CLIP too), or empty for the empty prompt;
+    step, record: see :class:`DiffusionConfig`.
     """
-    from semalign3d_core.backbones.captioner import load_captioner
-
     located = locate(known_weights("sd", argument, "1.5"), revision)
     diffusers, transformers = require("diffusers", "hf"), require("transformers", "hf")
     device = choose_device(device)
-    dtype = choose_dtype(dtype, device)
-    try:
-        vae = diffusers.AutoencoderKL.from_pretrained(located.folder, subfolder="vae", local_files_only=True)
-        unet = diffusers.UNet2DConditionModel.from_pretrained(located.folder, subfolder="unet", local_files_only=True)
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(located.folder, subfolder="tokenizer", local_files_only=True)
-        encoder = transformers.CLIPTextModel.from_pretrained(located.folder, subfolder="text_encoder", local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = first_line(error)
-        raise FileFormatError(f"{located.folder} is not complete in diffusers layout ({reason}); get it again") from error
-    text = embed_text(encoder, tokenizer, "")
+    dtype, config = choose_dtype(dtype, device, "sd"), DiffusionConfig(step=int(step), record=record)
+    vae = load_pretrained(diffusers.AutoencoderKL, located.folder, "Stable Diffusion", subfolder="vae")
+    unet = load_pretrained(diffusers.UNet2DConditionModel, located.folder, "Stable Diffusion", subfolder="unet")
+    encoder = load_pretrained(transformers.CLIPTextModel, located.folder, "Stable Diffusion", subfolder="text_encoder")
+    text = embed_text(encoder, _tokenizer(transformers, located.folder), "")
     described = load_captioner(captioner, device, dtype) if captioner else None
-    config = DiffusionConfig(step=int(step))
     return StableDiffusionBackbone(vae, unet, text, located.digest()[:8], config, described, device, dtype)
+
+
+def _tokenizer(transformers, folder):
+    try:
+        return transformers.CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise FileFormatError(f"{folder} holds no complete tokenizer ({first_line(error)}); get it again") from error
 
 
 @torch.no_grad()

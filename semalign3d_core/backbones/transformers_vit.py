@@ -10,15 +10,16 @@ from pathlib import Path
 
 import torch
 
-from semalign3d_core.backbones.precision import choose_device, choose_dtype, place
-from semalign3d_core.errors import FileFormatError, InputError
+from semalign3d_core.backbones.precision import choose_device, choose_dtype, finite, place
+from semalign3d_core.errors import InputError
 from semalign3d_core.evidence import FeatureMap
 from semalign3d_core.image_grid import CANVAS_CELLS, SquareGrid, resize_pad
-from semalign3d_core.providers import first_line, require
+from semalign3d_core.pretrained import load_pretrained
+from semalign3d_core.providers import require
 from semalign3d_core.weights import known_weights, locate
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-FINAL_NORMS = ("layernorm", "norm", "post_layernorm")
+BLOCK_LISTS = ("layer", "layers", "blocks")  # what the library calls the list of a model's transformer blocks
 
 
 class TransformerBackbone:
@@ -35,7 +36,7 @@ class TransformerBackbone:
         self.name = f"{model.config.model_type}-{self.channels}@{label}" + ("" if cells == CANVAS_CELLS else f"-{cells}")
         self.device, self.dtype = torch.device(device), dtype
         fix_positions(model, cells)
-        self.model = place(model, self.device, dtype)
+        self.model, self.blocks = place(model, self.device, dtype), _blocks(model)
         self.mean, self.std = (torch.tensor(v)[:, None, None] for v in (mean, std))
         self._arguments = {"interpolate_pos_encoding": True} if _interpolates(model) else {}
 
@@ -56,32 +57,35 @@ class TransformerBackbone:
     def raw(self, images):
         """Patch tokens (B, C, cells, cells) float32 on the CPU, as the last block gives them."""
         pixels = torch.stack([self.prepare(image.rgb) for image in images]).to(self.device, self.dtype)
-        tokens = self._before_final_norm(pixels)
+        tokens = self._last_block(pixels)
         patches = tokens[:, tokens.shape[1] - self.cells**2 :]  # class and register tokens come first
-        return patches.float().transpose(1, 2).reshape(len(images), -1, self.cells, self.cells).cpu()
+        maps = patches.float().transpose(1, 2).reshape(len(images), -1, self.cells, self.cells).cpu()
+        return torch.stack([finite(values, self, image) for values, image in zip(maps, images, strict=True)])
 
     def prepare(self, rgb):
         """(h, w, 3) uint8 to the normalised canvas (3, side, side), side = cells * patch."""
         canvas = resize_pad(rgb, self.cells * self.patch)
         return (torch.from_numpy(canvas).permute(2, 0, 1).float() / 255 - self.mean) / self.std
 
-    def _before_final_norm(self, pixels):
-        norm, kept = _final_norm(self.model), []
-        hook = norm.register_forward_pre_hook(lambda module, arguments: kept.append(arguments[0]))
+    def _last_block(self, pixels):
+        """What the last transformer block gives for ``pixels`` (B, 3, side, side): (B, tokens, C), before any final norm."""
+        kept = []
+        # blocks return a tensor, those of older versions of the library a tuple that starts with it
+        hook = self.blocks[-1].register_forward_hook(lambda m, a, output: kept.append(output if torch.is_tensor(output) else output[0]))
         try:
             self.model(pixel_values=pixels, **self._arguments)
         finally:
             hook.remove()
         if not kept or kept[-1].ndim != 3 or kept[-1].shape[1] < self.cells**2:
-            raise InputError(f"{self.name}: the final norm did not see one token per patch; this kind of model is not supported")
+            raise InputError(f"{self.name}: its last block does not give one token per patch; this kind of model is not supported")
         return kept[-1]
 
 
-def _final_norm(model):
-    for name in FINAL_NORMS:
-        if isinstance(getattr(model, name, None), torch.nn.Module):
-            return getattr(model, name)
-    raise InputError(f"{type(model).__name__} has no final norm called {', '.join(FINAL_NORMS)}; this kind of model is not supported")
+def _blocks(model):
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.ModuleList) and name.rpartition(".")[2] in BLOCK_LISTS and len(module):
+            return module
+    raise InputError(f"{type(model).__name__} has no list of transformer blocks; this kind of model is not supported")
 
 
 def _interpolates(model):
@@ -92,9 +96,10 @@ def fix_positions(model, cells):
     """Gives a DINOv2 ``model`` the position embeddings of its original release for a grid of ``cells`` x ``cells`` patches.
 
     That release samples them with the scale ``(cells + 0.1) / stored``, bicubic without antialiasing, the transformers
-    library with ``cells / stored``. Other models are left as they are.
+    library with ``cells / stored``. Other models are left as they are; those with registers were released with the
+    library's way of sampling.
     """
-    if model.config.model_type not in ("dinov2", "dinov2_with_registers"):
+    if model.config.model_type != "dinov2":
         return
     stored = model.embeddings.position_embeddings
     side = round((stored.shape[1] - 1) ** 0.5)
@@ -113,15 +118,12 @@ def load_transformer(family, argument, revision=None, device=None, dtype=None, c
     revision: another commit than the pinned one;  device, dtype: see :mod:`.precision`;  cells: patches per side (60 published).
     """
     located = locate(known_weights(family, argument, "base"), revision)
-    transformers = require("transformers", "hf")
-    try:
-        model = transformers.AutoModel.from_pretrained(located.folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise FileFormatError(f"{located.folder} holds no complete vision model ({first_line(error)}); get it again") from error
+    model = load_pretrained(require("transformers", "hf").AutoModel, located.folder, "vision model", ignore_mismatched_sizes=True)
     model = getattr(model, "vision_model", model)  # two-towered models
     device = choose_device(device)
     mean, std = read_normalisation(located.folder)
-    return TransformerBackbone(model, located.digest()[:8], int(cells), mean, std, device, choose_dtype(dtype, device))
+    dtype = choose_dtype(dtype, device, model.config.model_type)
+    return TransformerBackbone(model, located.digest()[:8], int(cells), mean, std, device, dtype)
 
 
 def read_normalisation(folder):

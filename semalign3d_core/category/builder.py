@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from semalign3d_core.category.affine_weights import affine_weights
 from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, trust_ratio, usable_flip
 from semalign3d_core.category.calibration_views import calibrated
 from semalign3d_core.category.config import BuildConfig
@@ -21,9 +20,12 @@ from semalign3d_core.category.disparity_start import disparity_start
 from semalign3d_core.category.factor_model import deformation_modes, fit_factor_model, mirrored_shapes
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.multiview import multiview_start, view_diversity
+from semalign3d_core.category.outline_model import fit_outline_model
 from semalign3d_core.category.reference import reference_cloud, reference_shape
 from semalign3d_core.category.semantics import feature_statistics
+from semalign3d_core.category.silhouette import Outline
 from semalign3d_core.category.statistics import ValidityRules, beta_table, noise_augmentation
+from semalign3d_core.category.surface_map import is_flat, surface_map
 from semalign3d_core.category.view_cache import ViewCache
 from semalign3d_core.category.views import gather_view, published_depth
 from semalign3d_core.config import to_dict
@@ -120,7 +122,7 @@ def _checked_view(record, spec, providers, config, flip, cache, problems):
     usable = int((~torch.isnan(keypoints[:, 0])).sum())
     if usable < config.policy.minimum_keypoints:
         raise InputError(f"{record.name}: {usable} usable keypoints, {config.policy.minimum_keypoints} are needed to place the object")
-    return cache.get(record, lambda: gather_view(record, keypoints, providers, config.views, mirror=flip is not None))
+    return cache.get(record, lambda: gather_view(record, keypoints, providers, config.views, flip))
 
 
 def constellations(views, labels, flip):
@@ -139,6 +141,7 @@ def constellations(views, labels, flip):
     inverse = (torch.stack([v.keypoint_inverse for v in views])[:, labels].double() - low[:, None]) / (high - low)[:, None]
     measured = visible & torch.isfinite(inverse)
     box = torch.stack([v.box for v in views]).double()
+    keypoint_flip = None if flip is None else position[flip[labels]]
     return Constellations(
         points=points,
         visible=visible,
@@ -147,10 +150,18 @@ def constellations(views, labels, flip):
         slope=torch.where(torch.tensor([v.kind == "disparity" for v in views]), torch.nan, (high - low) / low),
         size=(box[:, 2:] - box[:, :2]).amax(1) / longer,
         focal=focal[:, 0],
-        flip=None if flip is None else position[flip[labels]],
+        flip=keypoint_flip,
         depth=torch.stack([published_depth(v, v.keypoint_inverse) for v in views])[:, labels].double().nan_to_num(nan=0.0),
         focal_known=torch.stack([v.focal_known for v in views]),
+        outline=None if flip is None else _outline(views, labels, longer),
     )
+
+
+def _outline(views, labels, longer):
+    low, high = torch.stack([v.inverse_range for v in views]).unbind(1)
+    middle = (torch.stack([v.middle_inverse for v in views])[:, labels].double() - low[:, None]) / (high - low)[:, None]
+    inset = torch.stack([v.keypoint_inset for v in views])[:, labels].double() / longer[:, None]
+    return Outline(inset.nan_to_num(nan=0.0), middle.nan_to_num(nan=0.0), torch.isfinite(middle))
 
 
 def _check_trust(data, config, problems):
@@ -168,9 +179,14 @@ def find_shape(data, config, progress=None):
     progress = progress or (lambda *_: None)
     if config.method == "reference":
         model, data, table = reference_shape(data, config, progress)
-        return ShapeResult(model, data, {"start": "reference", "diversity": view_diversity(model.rotation, data.flip)}, table)
+        report = {"start": "reference", "diversity": view_diversity(model.rotation, data.flip)}
+        return ShapeResult(replace(model, flat=is_flat(model.shape)), data, report, table)
     start, report = _start(data, config, progress)
     model = fit_factor_model(start, data, config.em, lambda done, total: progress("EM", done, total))
+    if is_flat(model.shape):
+        model = replace(model, flat=True)
+        model = model if data.flip is None else fit_outline_model(model, data, config.em)
+        report |= {"thickness": model.thickness}
     return ShapeResult(model, data, report)
 
 
@@ -203,9 +219,8 @@ def _category_model(category, spec, providers, views, present, shape, config, pr
     full_shape = torch.zeros(count, 3, dtype=torch.float64)
     full_shape[labels] = model.shape
     progress("dense cloud", 0, 1)
-    weights_of_present, dense = (reference_cloud if config.method == "reference" else _dense)(views, model, data, config)
-    weights = torch.zeros(len(weights_of_present), count, dtype=torch.float64)
-    weights[:, labels] = weights_of_present
+    surface, dense = (reference_cloud if config.method == "reference" else _dense)(views, model, data, config)
+    surface = surface.among(labels, count)
     semantic = _keypoint_semantics(views, present, usable_flip(spec.flip_permutation), config)
     rotations = model.rotation if data.flip is None else torch.cat([model.rotation, mirror_rotation(model.rotation)])
     return CategoryModel(
@@ -221,7 +236,9 @@ def _category_model(category, spec, providers, views, present, shape, config, pr
         dense_features=dense[0],
         dense_mu=dense[1],
         dense_sd=dense[2],
-        weights=weights.float(),
+        weights=surface.weights.float(),
+        offsets=surface.offsets.float(),
+        plane=surface.plane.float(),
         betas=betas,
         modes=modes.float(),
         mode_variances=variances.float(),
@@ -247,13 +264,13 @@ def _completed_betas(model, data, labels, config):
 
 
 def _dense(views, model, data, config):
-    """W (J, K') of the dense points and their features, mu and s."""
+    """The :class:`SurfaceMap` of the dense points and their features, mu and s."""
     samples = with_mirror_images(merged_samples(views, model, data, config.dense), views)
     centres, cluster = supported_clusters(samples, config.dense, config.seed)
     if len(centres) == 0:
         raise InputError("no dense point is seen in enough images; check masks and depth maps, or annotate more images")
     features = cluster_features(samples, cluster, len(centres), views, config.dense.sd_floor)
-    return affine_weights(centres, model.shape), features
+    return surface_map(centres, model.shape, model.plane), features
 
 
 def _keypoint_semantics(views, present, flip, config):

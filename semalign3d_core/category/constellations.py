@@ -21,6 +21,7 @@ class Constellations:
     depth:    (N, K) z at the keypoints as the published formula gives it (:meth:`DepthMap.z`), 0 where unknown; only for
               the published steps
     focal_known: (N,) bool, where ``focal`` is measured; only for the published steps
+    outline:  :class:`Outline`, or None without symmetry
     """
 
     points: torch.Tensor
@@ -33,6 +34,7 @@ class Constellations:
     flip: torch.Tensor | None
     depth: torch.Tensor | None = None
     focal_known: torch.Tensor | None = None
+    outline: object = None
 
     @property
     def count(self):

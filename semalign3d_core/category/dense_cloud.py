@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull, QhullError, cKDTree
+from scipy.spatial import ConvexHull, cKDTree
 
 from semalign3d_core.camera import back_project
-from semalign3d_core.category.affine_weights import affine_weights
 from semalign3d_core.category.constellations import MIRROR
+from semalign3d_core.category.factor_model import depth_readings
+from semalign3d_core.category.surface_map import normal, surface_map
 from semalign3d_core.errors import InputError
 
 
@@ -39,18 +40,18 @@ class Samples:
     mirrored: torch.Tensor
 
 
-def picture_depth(model, data, index, inverse, options):
+def picture_depth(model, readings, data, index, inverse, options):
     """z (S,) in diameters of pixels with relative inverse depth ``inverse`` (S,) of image ``index``.
 
-    1/z of the image's completed keypoints is regressed on their inverse depth, robustly; a weak prior pulls the slope
-    towards a usual relative depth range, which decides where the keypoints do not.
+    readings: of :func:`depth_readings`. 1/z of the image's completed shape is regressed on the inverse depth read there, robustly; a
+    weak prior pulls the slope towards a usual relative depth range, which decides where the readings do not.
     """
-    known = data.measured[index]
-    target = 1 / model.in_camera()[index][known, 2]
+    z, value, known = (reading[index] for reading in readings)
+    target, value = 1 / z[known], value[known]
     middle = 1 / model.in_camera()[index][data.visible[index], 2].mean()
     has_offset = bool(torch.isnan(data.slope[index]))
     scale = (lambda v: v) if has_offset else (lambda v: 1 + data.slope[index] * v)
-    value, weight = scale(data.inverse[index][known]), torch.ones_like(target)
+    value, weight = scale(value), torch.ones_like(target)
     slope, level = options.depth_range * middle, middle - 0.5 * options.depth_range * middle
     for _ in range(6 if int(known.sum()) >= 2 else 0):
         slope, level = _regression(value, target, weight, has_offset, options, middle)
@@ -77,23 +78,28 @@ def merged_samples(views, model, data, options):
     Without mirror images; only points within the margin of the hull of the mean shape.
     """
     points, image, row = [], [], []
+    plane, readings = model.plane, depth_readings(model, model.in_camera(), data)
     for n, view in enumerate(views):
-        place = _object_points(view, model, data, n, options)
+        z = picture_depth(model, readings, data, n, _relative_inverse(view), options)
+        place = _object_points(view, model, n, z, plane)
         points.append(place)
         image.append(torch.full((len(place),), n))
         row.append(torch.arange(len(place)))
     points, image, row = torch.cat(points), torch.cat(image), torch.cat(row)
-    near = within_hull(points, model.shape, options.margin)
+    near = within_hull(points, model.shape, plane, options.margin)
     return Samples(points[near], image[near], row[near], torch.zeros(int(near.sum()), dtype=torch.bool))
 
 
-def _object_points(view, model, data, n, options):
+def _relative_inverse(view):
     low, high = view.inverse_range
-    z = picture_depth(model, data, n, (view.pixel_inverse.double() - low) / (high - low), options)
+    return (view.pixel_inverse.double() - low) / (high - low)
+
+
+def _object_points(view, model, n, z, plane):
     flat = view.pixels.double() / max(view.height, view.width)
     camera = back_project(flat, z, view.focal.double(), view.principal.double())
     instance = (camera - model.translation[n]) @ model.rotation[n]
-    return instance - affine_weights(instance, model.completed[n]) @ model.displacement[n]
+    return surface_map(instance, model.completed[n], plane) @ model.shape
 
 
 def with_mirror_images(samples, views):
@@ -107,14 +113,15 @@ def with_mirror_images(samples, views):
     )
 
 
-def within_hull(points, shape, margin):
-    """(P,) bool: at most ``margin`` diameters outside a facet of the convex hull of ``shape`` (K, 3)."""
+def within_hull(points, shape, plane, margin):
+    """(P,) bool: at most ``margin`` diameters outside a facet of the convex hull of ``shape`` (K, 3).
+
+    plane: as in :class:`SurfaceMap`. The hull of coplanar keypoints is given the thickness of the lesser of their two extents.
+    """
     diameter = float(torch.cdist(shape, shape).max())
-    try:
-        facets = ConvexHull(shape.numpy()).equations
-    except QhullError:  # keypoints in one plane: joggled input has a hull of (nearly) no thickness
-        facets = ConvexHull(shape.numpy(), qhull_options="QJ Pp").equations
-    facets = torch.from_numpy(facets)
+    along = shape @ (plane @ shape).T  # coordinates in the plane, whose axes have length 1 at the mean shape
+    reach = normal(plane, shape) * (along.amax(0) - along.amin(0)).min() / 2
+    facets = torch.from_numpy(ConvexHull(torch.cat([shape - reach, shape + reach]).numpy()).equations)
     outside = torch.cat([(part @ facets[:, :3].T + facets[:, 3]).amax(1) for part in points.split(4096)])
     return outside <= margin * diameter
 

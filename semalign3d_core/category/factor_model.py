@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from semalign3d_core.category.constellations import MIRROR, Constellations, mirrored, symmetrised
+from semalign3d_core.category.silhouette import inner_pairs, outline_readings
+from semalign3d_core.category.surface_map import best_plane, normal
 from semalign3d_core.category.weak_perspective import best_of_bank, refined
 from semalign3d_core.geometry import cross_matrix, rotation_from_vector, shape_diameter, uniform_rotations
 
@@ -36,7 +38,9 @@ class EmOptions:
 @dataclass(frozen=True)
 class FactorModel:
     """shape (K, 3), diameter 1, centred; covariance (3K, 3K); rotation (N, 3, 3), translation (N, 3);
-    displacement (N, K, 3); error (N,): RMS reprojection error relative to the object's size; weight (N,)."""
+    displacement (N, K, 3); error (N,): RMS reprojection error relative to the object's size; weight (N,);
+    flat: whether the keypoints are coplanar; thickness: depth over width of the cross-section of a flat category whose keypoints are the
+    two sides of its outline, else 0."""
 
     shape: torch.Tensor
     covariance: torch.Tensor
@@ -45,6 +49,13 @@ class FactorModel:
     displacement: torch.Tensor
     error: torch.Tensor
     weight: torch.Tensor
+    flat: bool = False
+    thickness: float = 0.0
+
+    @property
+    def plane(self):
+        """(2, K) of :class:`SurfaceMap`: that of the mean shape where it is flat, else zeros."""
+        return best_plane(self.shape) if self.flat else torch.zeros_like(self.shape.T[:2])
 
     @property
     def completed(self):
@@ -59,13 +70,17 @@ class FactorModel:
 def fit_factor_model(shape, data, options=None, progress=None):
     """EM from a start ``shape`` (K, 3), symmetric if the data has a flip. Returns :class:`FactorModel`."""
     options = options or EmOptions()
-    model = _first_poses(shape, data, options)
+    return continued(_first_poses(shape, data, options), data, options, progress)
+
+
+def continued(model, data, options, progress=None):
+    """EM from a :class:`FactorModel`."""
     for step in range(options.rounds):
-        model, posterior = _expectation(model, data, options, options.first_steps if step == 0 else options.steps)
+        model, posterior = expectation(model, data, options, options.first_steps if step == 0 else options.steps)
         model = _maximisation(model, posterior, data.flip, options)
         if progress:
             progress(step + 1, options.rounds)
-    return _expectation(model, data, options, options.steps)[0]
+    return expectation(model, data, options, options.steps)[0]
 
 
 def _first_poses(shape, data, options):
@@ -79,10 +94,9 @@ def _first_poses(shape, data, options):
     return FactorModel(shape, covariance, weak.rotation[0], translation, torch.zeros(len(depth), data.count, 3).double(), ones, ones)
 
 
-def _expectation(model, data: Constellations, options, steps):
+def expectation(model, data: Constellations, options, steps):
     """Gauss-Newton on pose and displacement of all images; returns the model and the posterior covariance (N, 3K, 3K) of dX."""
-    size = 3 * data.count
-    prior = torch.linalg.inv(model.covariance + options.jitter * torch.eye(size, dtype=torch.float64))
+    prior = _prior(model, options)
     for _ in range(steps):
         normal, gradient = _normal_equations(model, data, options, prior)
         step = torch.linalg.solve(normal, gradient[..., None])[..., 0]
@@ -102,6 +116,23 @@ def _expectation(model, data: Constellations, options, steps):
     return replace(model, error=error, weight=1 / (1 + (error / options.outlier) ** 2)), posterior
 
 
+def image_costs(model, data, options):
+    """(N,) what the E step lessens: robust squared residuals of reprojection and depth, and the prior of the displacement."""
+    camera = model.in_camera()
+    residual2 = (data.focal[:, None, None] * camera[..., :2] / camera[..., 2:].clamp(min=0.05) - data.points).square().sum(-1)
+    sd = options.reprojection_sd * data.size[:, None] / 0.6
+    cost = (data.visible * 9 * torch.log1p(residual2 / (9 * sd**2))).sum(1)
+    gap, known, _ = _depth_gap(*depth_readings(model, camera, data), data.slope)
+    count = known.sum(1).clamp(min=1)
+    cost = cost + (count - 2) / count * (4 * torch.log1p((gap / (2 * options.depth_sd)) ** 2)).sum(1)
+    flat, prior = model.displacement.flatten(1), _prior(model, options)
+    return cost + torch.einsum("na,ab,nb->n", flat, prior, flat)
+
+
+def _prior(model, options):
+    return torch.linalg.inv(model.covariance + options.jitter * torch.eye(len(model.covariance), dtype=torch.float64))
+
+
 def relative_error(model, data):
     """(N,) RMS reprojection error of the visible keypoints relative to the object's size."""
     camera = model.in_camera()
@@ -116,7 +147,7 @@ def _normal_equations(model, data, options, prior):
     flat, jacobian, weight = _reprojection(camera, by_point, data, options)
     weighted = jacobian.transpose(1, 2) * weight[:, None]
     normal, gradient = weighted @ jacobian, (weighted @ flat[..., None])[..., 0]
-    gap, jacobian, weight = _depth_residual(camera, by_point, data, options)
+    gap, jacobian, weight = _depth_residual(model, camera, by_point, data, options)
     weighted = jacobian.transpose(1, 2) * weight[:, None]
     normal, gradient = normal + weighted @ jacobian, gradient + (weighted @ gap[..., None])[..., 0]
     normal[:, 6:, 6:] += prior
@@ -149,37 +180,62 @@ def _reprojection(camera, by_point, data, options):
     return residual.flatten(1), jacobian.flatten(1, 2), weight.repeat_interleave(2, dim=1)
 
 
-def _depth_residual(camera, by_point, data, options):
-    """Residual (N, K), Jacobian and weights of the depth at the keypoints, free of the map's affine.
+def depth_readings(model, camera, data):
+    """Where depth maps are compared with the shapes, M readings per image: z (N, M) of the shapes there, the maps' values (N, M), and
+    which are known (N, M) bool. The keypoints; for a flat category with thickness also the middles between its two sides."""
+    if not model.thickness:
+        return camera[..., 2], data.inverse, data.measured
+    z = torch.cat([camera[..., 2], (camera + camera[:, data.flip])[..., 2] / 2], dim=1) + outline_readings(model, camera, data)[0]
+    middles = data.outline.measured & inner_pairs(model.shape, data.flip)
+    return z, torch.cat([data.inverse, data.outline.middle], dim=1), torch.cat([data.measured, middles], dim=1)
 
-    1/z of the current keypoints is regressed on the map's values (without offset where depth is known up to scale); the
+
+def _readings_jacobian(model, camera, by_point, data):
+    """(N, M, 6 + 3K): derivative of the z of :func:`depth_readings`."""
+    jacobian = by_point[..., 2, :]
+    if not model.thickness:
+        return jacobian
+    jacobian = torch.cat([jacobian, (jacobian + jacobian[:, data.flip]) / 2], dim=1)
+    jacobian[..., :3] += outline_readings(model, camera, data)[1]
+    return jacobian
+
+
+def _depth_residual(model, camera, by_point, data, options):
+    """Residual (N, M), Jacobian and weights of the depth at the readings, free of the map's affine.
+
+    1/z of the current shape is regressed on the map's values (without offset where depth is known up to scale); the
     residual is predicted minus current z, minus its mean, so the affine never becomes a parameter.
     """
-    known = data.measured.double()
+    gap, known, usable = _depth_gap(*depth_readings(model, camera, data), data.slope)
     count = known.sum(1)
-    predicted, usable = _predicted_depth(camera[..., 2].clamp(min=0.05), known, data)
-    gap = (predicted - camera[..., 2]) * known
     share = known / count.clamp(min=1)[:, None]
-    gap = (gap - gap.sum(1, keepdim=True) / count.clamp(min=1)[:, None]) * known
-    jacobian = by_point[..., 2, :]
+    jacobian = _readings_jacobian(model, camera, by_point, data)
     jacobian = jacobian - torch.einsum("nk,nkp->np", share, jacobian)[:, None]
     weight = known * ((count - 2) / count.clamp(min=1))[:, None] / (1 + (gap / (2 * options.depth_sd)) ** 2) / options.depth_sd**2
     return gap, jacobian, weight * usable[:, None]
 
 
-def _predicted_depth(depth, known, data):
-    """z (N, K) from the regression of 1/z on the map, and which images' regression is usable (4 points, positive slope)."""
+def _depth_gap(z, value, known, slope):
+    """Predicted minus current z, minus its mean, (N, M); known (N, M) float; and which images can be used, (N,)."""
+    known = known.double()
+    predicted, usable = _predicted_depth(z.clamp(min=0.05), value, known, slope)
+    gap = (predicted - z) * known
+    return (gap - gap.sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp(min=1)) * known, known, usable
+
+
+def _predicted_depth(depth, value, known, slope):
+    """z (N, M) from the regression of 1/z on the map, and which images' regression is usable (4 points, positive slope)."""
     count = known.sum(1)
     target = 1 / depth
-    value, has_offset = data.inverse, torch.isnan(data.slope)
+    has_offset = torch.isnan(slope)
     # Depth up to scale: 1/z is proportional to 1 + b v, a regression through the origin.
-    value = torch.where(has_offset[:, None], value, 1 + data.slope.nan_to_num(nan=0.0)[:, None] * value)
+    value = torch.where(has_offset[:, None], value, 1 + slope.nan_to_num(nan=0.0)[:, None] * value)
     safe = count.clamp(min=1)
     mean_value = (value * known).sum(1) / safe * has_offset
     mean_target = (target * known).sum(1) / safe * has_offset
     a, b = value - mean_value[:, None], target - mean_target[:, None]
     slope = (a * b * known).sum(1) / (a * a * known).sum(1).clamp(min=1e-12)
-    inverse = mean_target[:, None] + slope[:, None] * a
+    inverse = mean_target[:, None] + slope.clamp(min=0)[:, None] * a
     predicted = 1 / inverse.clamp(min=0.2 * target.mean(1, keepdim=True))
     return predicted, (count >= 4) & (slope > 0)
 
@@ -188,6 +244,8 @@ def _maximisation(model, posterior, flip, options):
     """New mean shape and covariance from the posterior of the displacements, mirror images added."""
     weight = model.weight / model.weight.sum()
     mean = symmetrised((weight[:, None, None] * model.displacement).sum(0), flip)
+    if model.thickness:  # both sides of an outline lie in one plane
+        mean = mean - _height(model.shape + mean)
     shape, displacement = model.shape + mean, model.displacement - mean
     flat = displacement.flatten(1)
     covariance = (weight[:, None] * flat).T @ flat + (weight[:, None, None] * posterior).sum(0)
@@ -198,6 +256,13 @@ def _maximisation(model, posterior, flip, options):
     isotropic = covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
     covariance = (1 - options.shrinkage) * covariance + options.shrinkage * isotropic
     return _regauged(replace(model, shape=shape, displacement=displacement, covariance=covariance), flip)
+
+
+def _height(shape):
+    """(K, 3) vectors from the best plane of a shape to its keypoints."""
+    centred = shape - shape.mean(0)
+    axis = normal(best_plane(shape), shape)
+    return (centred @ axis)[:, None] * axis
 
 
 def _mirrored_covariance(covariance, flip):

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, fields
 
 import torch
 
+from semalign3d_core.category.surface_map import SurfaceMap
+
 
 @dataclass(frozen=True)
 class BetaTable:
@@ -48,6 +50,7 @@ class CategoryModel:
     diameter_metres:  (2,) mean and sd of the instances' diameter in metres; NaN where no metric depth was given
     calibration:      {name: float}: confidence map, check weights, thresholds; see alignment/confidence.py
     built_from:       provenance (data set, image names, preset, versions, report), JSON-serialisable
+    offsets, plane:   (P,), (2, K): Y = W X + o n(X) where the keypoints are coplanar, see :class:`SurfaceMap`; elsewhere 0 (None: 0)
     """
 
     category: str
@@ -71,11 +74,24 @@ class CategoryModel:
     diameter_metres: torch.Tensor
     calibration: dict = field(default_factory=dict)
     built_from: dict = field(default_factory=dict)
+    offsets: torch.Tensor | None = None
+    plane: torch.Tensor | None = None
+
+    def __post_init__(self):
+        if self.offsets is None:
+            object.__setattr__(self, "offsets", torch.zeros_like(self.weights[:, 0]))
+        if self.plane is None:
+            object.__setattr__(self, "plane", torch.zeros_like(self.shape.T[:2]))
+
+    @property
+    def surface(self):
+        """The :class:`SurfaceMap` of the dense points: ``surface @ X`` are the points of keypoints X."""
+        return SurfaceMap(self.weights, self.offsets, self.plane)
 
     @property
     def dense_points(self):
-        """(P, 3) ``Y = W X0`` in the object frame."""
-        return self.weights @ self.shape
+        """(P, 3) ``Y(X0)`` in the object frame."""
+        return self.surface @ self.shape
 
     def to(self, device=None, dtype=None):
         """The same model with all floating tensors on ``device`` and of ``dtype``."""

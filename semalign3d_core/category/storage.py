@@ -16,7 +16,8 @@ from semalign3d_core.category.model import BetaTable, CategoryModel
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.files import atomic_path, sha256_of_arrays
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OLDEST_READ = 1
 SUFFIX = ".safetensors"
 HEADER_KEY = "semalign3d_category_model"
 
@@ -31,6 +32,8 @@ TENSORS = {
     "dense_mu": (torch.float32, "P"),
     "dense_sd": (torch.float32, "P"),
     "weights": (torch.float32, "PK"),
+    "offsets": (torch.float32, "P"),
+    "plane": (torch.float32, "2K"),
     "modes": (torch.float32, "MK3"),
     "mode_variances": (torch.float32, "M"),
     "pose_rotations": (torch.float32, "N33"),
@@ -43,6 +46,7 @@ TENSORS = {
     "betas.vertex": (torch.int16, "T"),
     "betas.tet_beta": (torch.float32, "T6"),
 }
+ADDED = {2: ("offsets", "plane")}  # by format version; models of older versions had none, which is what zeros say
 MAY_BE_NAN = {"diameter_metres"}
 HEADER_FIELDS = ("category", "keypoint_names", "flip_permutation", "backbone", "calibration", "built_from")
 
@@ -102,6 +106,15 @@ def find_model(category_or_path, models_dir=None):
     )
 
 
+def check_backbone(model, name):
+    """Raises :class:`InputError` unless ``name`` is that of the backbone whose features the model knows."""
+    if name != model.backbone:
+        raise InputError(
+            f"the model of {model.category!r} was built with the backbone {model.backbone!r}, not with {name!r}: "
+            "choose that backbone, or build the model again with this one"
+        )
+
+
 def shipped_models():
     """The folder of the models that come with the package."""
     return Path(__file__).parent.parent / "assets" / "models"
@@ -120,17 +133,26 @@ def _read(path):
         raise FileFormatError(f"{path} is truncated or not a safetensors file ({error}); build or copy it again") from error
     if not isinstance(header, dict):
         raise FileFormatError(f"{path} is a safetensors file without the header {HEADER_KEY!r}: not a category model of this program")
-    if header.get("format_version") != FORMAT_VERSION:
-        raise FileFormatError(
-            f"{path} has format version {header.get('format_version')!r}, this program reads {FORMAT_VERSION}; build the model again"
-        )
-    problem = _layout_problem(tensors)
+    version = header.get("format_version")
+    if version not in range(OLDEST_READ, FORMAT_VERSION + 1):
+        known = f"{OLDEST_READ} to {FORMAT_VERSION}"
+        raise FileFormatError(f"{path} has format version {version!r}, this program reads {known}; build the model again")
+    later = {name for number, names in ADDED.items() if number > version for name in names}
+    problem = _layout_problem(tensors, {name: stored for name, stored in TENSORS.items() if name not in later})
     if problem is None and header.get("hash") != _hash(header, tensors):
         problem = "it was changed after it was written, its content hash does not fit"
-    problem = problem or _problem(header, tensors)
+    problem = problem or _problem(header, tensors | _zeros(header, later))
     if problem:
         raise FileFormatError(f"{path} is not a valid category model: {problem}; build or copy it again")
-    return header, tensors
+    return header, tensors | _zeros(header, later)
+
+
+def _zeros(header, names):
+    return {name: torch.zeros(_shape(name, header), dtype=TENSORS[name][0]) for name in names}
+
+
+def _shape(name, header):
+    return tuple(int(s) if s.isdigit() else header["counts"].get(s) for s in TENSORS[name][1])
 
 
 def _stored_tensors(model):
@@ -186,20 +208,19 @@ def _hash(header, tensors):
 
 def _problem(header, tensors):
     """What is wrong with shapes and values of a file whose hash fits, or None."""
-    for name, (_, symbols) in TENSORS.items():
-        expected = tuple(int(s) if s.isdigit() else header["counts"].get(s) for s in symbols)
-        if tuple(tensors[name].shape) != expected:
-            return f"{name} has shape {tuple(tensors[name].shape)}, expected {expected}"
+    for name in TENSORS:
+        if tuple(tensors[name].shape) != _shape(name, header):
+            return f"{name} has shape {tuple(tensors[name].shape)}, expected {_shape(name, header)}"
         if name not in MAY_BE_NAN and not torch.isfinite(tensors[name]).all():
             return f"{name} contains NaN or infinity"
     return _index_problem(header, tensors)
 
 
-def _layout_problem(tensors):
+def _layout_problem(tensors, expected):
     """Missing, unknown or differently stored tensors, or None."""
-    if set(tensors) != set(TENSORS):
-        return f"it lacks {sorted(set(TENSORS) - set(tensors))} and has unknown {sorted(set(tensors) - set(TENSORS))}"
-    for name, (dtype, _) in TENSORS.items():
+    if set(tensors) != set(expected):
+        return f"it lacks {sorted(set(expected) - set(tensors))} and has unknown {sorted(set(tensors) - set(expected))}"
+    for name, (dtype, _) in expected.items():
         if tensors[name].dtype != dtype:
             return f"{name} is {tensors[name].dtype}, expected {dtype}"
     return None

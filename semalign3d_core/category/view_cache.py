@@ -59,7 +59,7 @@ class ViewCache:
         state = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
         names = [str(getattr(p, "name", p)) for p in vars(self.providers).values()]
         camera = repr(record.attributes.get("camera_matrix"))
-        content = [record.category, record.name, record.height, record.width, record.keypoints.tolist(), camera]
+        content = [record.category, record.name, record.height, record.width, record.keypoints.tolist(), camera, *View.__dataclass_fields__]
         return hashlib.sha256(json.dumps([content, state, names, self.settings]).encode()).hexdigest()
 
 

@@ -33,7 +33,8 @@ class View:
 
     name; height, width: pixels; focal, principal: (2,) in units of L; focal_known: bool tensor
     keypoints:        (K, 2) pixels, NaN where not annotated (or rejected)
-    keypoint_inverse: (K,) inverse depth at the keypoints, moved into the mask; NaN where unknown
+    keypoint_inverse, keypoint_inset: (K,) inverse depth at the keypoints, moved into the mask by so many pixels; NaN where unknown
+    middle_inverse:   (K,) inverse depth half-way between a keypoint and its mirror partner; NaN where unknown
     picture_maximum:  () largest inverse depth of the whole picture
     inverse_range:    (2,) 5th and 95th percentile of the inverse depth over the mask
     box:              (4,) x1, y1, x2, y2 of the mask in pixels
@@ -52,6 +53,8 @@ class View:
     focal_known: torch.Tensor
     keypoints: torch.Tensor
     keypoint_inverse: torch.Tensor
+    keypoint_inset: torch.Tensor
+    middle_inverse: torch.Tensor
     inverse_range: torch.Tensor
     picture_maximum: torch.Tensor
     box: torch.Tensor
@@ -72,11 +75,11 @@ class Providers:
     segmenter: object
 
 
-def gather_view(record, keypoints, providers, options, mirror=True, load_image=read_image):
+def gather_view(record, keypoints, providers, options, flip=None, load_image=read_image):
     """The :class:`View` of one image. Raises :class:`InputError` (or a kin) that says what is wrong with it.
 
-    record: :class:`ImageRecord`; keypoints: (K, 2) checked annotation; mirror: whether features of the mirror image are
-    wanted; a missing file of mirrored features only leaves them out.
+    record: :class:`ImageRecord`; keypoints: (K, 2) checked annotation; flip: (K,) labels in the mirror image, or None for a category
+    without symmetry, for which no features of mirror images are wanted; a missing file of mirrored features only leaves them out.
     """
     image = load_image(record.path, record)
     if (image.height, image.width) != (record.height, record.width):
@@ -93,7 +96,8 @@ def gather_view(record, keypoints, providers, options, mirror=True, load_image=r
     pixels = _sampled_pixels(record, mask, inverse, inverse_range, options)
     camera = record_camera(record, options.assumed_focal)
     features = providers.backbone.extract(image)
-    mirrored_keypoints, mirrored_pixels = _mirrored_features(image, keypoints, pixels, providers, mirror)
+    mirrored_keypoints, mirrored_pixels = _mirrored_features(image, keypoints, pixels, providers, flip is not None)
+    keypoint_inverse, keypoint_inset = _keypoint_inverse(keypoints, inverse, mask, options.margin)
     rows, columns = mask.nonzero().unbind(1)
     return View(
         name=record.name,
@@ -104,7 +108,9 @@ def gather_view(record, keypoints, providers, options, mirror=True, load_image=r
         principal=camera.principal,
         focal_known=torch.tensor(camera.known),
         keypoints=keypoints,
-        keypoint_inverse=_keypoint_inverse(keypoints, inverse, mask, options.margin),
+        keypoint_inverse=keypoint_inverse,
+        keypoint_inset=keypoint_inset,
+        middle_inverse=_middle_inverse(keypoints, inverse, mask, flip),
         inverse_range=inverse_range,
         picture_maximum=inverse.nan_to_num(nan=0.0).max(),
         box=torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float(),
@@ -146,11 +152,24 @@ def _object_range(record, inverse, mask):
 
 
 def _keypoint_inverse(keypoints, inverse, mask, margin):
-    result = torch.full((len(keypoints),), torch.nan)
+    result, inset = torch.full((2, len(keypoints)), torch.nan)
     seen = ~torch.isnan(keypoints[:, 0])
     if seen.any():
-        inside = depth_pixels(mask, keypoints[seen].round(), margin).long()
+        inside = depth_pixels(mask, keypoints[seen].round(), margin)
+        inset[seen] = (inside - keypoints[seen]).norm(dim=1)
+        inside = inside.long()
         result[seen] = inverse[inside[:, 1], inside[:, 0]]
+    return result, inset
+
+
+def _middle_inverse(keypoints, inverse, mask, flip):
+    result = torch.full((len(keypoints),), torch.nan)
+    if flip is not None:
+        middle = (keypoints + keypoints[flip]) / 2
+        seen = ~torch.isnan(middle[:, 0])
+        x, y = middle[seen].round().long().clamp(min=0).unbind(1)
+        x, y = x.clamp(max=mask.shape[1] - 1), y.clamp(max=mask.shape[0] - 1)
+        result[seen] = torch.where(mask[y, x], inverse[y, x], torch.nan)
     return result
 
 

@@ -21,7 +21,8 @@ class Options:
     depth: str = "precomputed"
     """Depth source, for example precomputed."""
     masks: str = "precomputed"
-    """Mask source, for example precomputed."""
+    """Mask source: precomputed, sam2:tiny (prompted by the annotated box and keypoints), or similarity:FILE with a model of this
+    category that was built earlier with the same backbone."""
     preset: str = "em"
     """em, reference, or path of a YAML file."""
     split: str = "trn"
@@ -91,8 +92,9 @@ def _build(options, category):
     settings = configuration(options)
     dataset = open_dataset(options.dataset)
     records = training_records(dataset, category, options.split, options.max_images)
-    sources = ((backbones, options.backbone), (depth, options.depth), (masks, options.masks))
-    providers = Providers(*(package.create(source, dataset_root=options.dataset) for package, source in sources))
+    backbone = backbones.create(options.backbone, options.dataset)
+    segmenter = masks.create(options.masks, options.dataset, backbone=backbone)
+    providers = Providers(backbone, depth.create(options.depth, options.dataset), segmenter)
     for name, option in (("depth", "--depth"), ("segmenter", "--masks")):
         if getattr(providers, name) is None:
             raise InputError(f"building needs {name} of every training image: give another source with {option}")

@@ -6,7 +6,16 @@ import platform
 from dataclasses import dataclass
 
 from semalign3d_core.errors import InputError, MissingDependencyError, MissingWeightsError
-from semalign3d_core.weights import KNOWN, Weights, download, download_command, locate
+from semalign3d_core.known_weights import KNOWN, Weights
+from semalign3d_core.weights import (
+    download,
+    download_command,
+    known_weights,
+    locate,
+    named_weights,
+    recorded_revisions,
+    revisions_file,
+)
 
 # optional package -> (extra that brings it, what it is for)
 OPTIONAL = {
@@ -21,19 +30,22 @@ OPTIONAL = {
 }
 REQUIRED = ("numpy", "torch", "scipy", "cv2", "PIL", "safetensors", "tyro", "yaml")
 
-# what is typed on the command line -> (the weights it needs, what else it needs)
+# what is typed on the command line -> (the weights it needs, what else it needs); other sizes of a family likewise
 METHODS = {
     "--backbone compact": ((), ""),
+    "--backbone precomputed:NAME": ((), "Features/NAME of the data set folder"),
     "--backbone dinov2:base": (("dinov2:base",), ""),
     "--backbone dinov3:base": (("dinov3:base",), "accepting the licence on its page"),
     "--backbone sd:1.5": (("sd:1.5",), ""),
     "--backbone sd_dinov2": (("sd:1.5", "dinov2:base"), ""),
-    "--backbone geoaware:best_856.PTH": (
+    "--backbone geoaware:FILE,captioner=FILE": (
         ("sd:1.5", "dinov2:base", "clip:large_336"),
-        "the checkpoint (no licence stated) and, with ,captioner=FILE, ODISE's (non-commercial)",
+        "GeoAware's checkpoint (21 MB, no licence stated) and ODISE's (CC-BY-NC-SA-4.0)",
     ),
+    "--depth precomputed, --depth sensor": ((), "Depth/ of the data set folder, or sensor:PATH"),
     "--depth depth_anything_v2:small": (("depth_anything_v2:small",), ""),
     "--depth depth_anything_v2:metric_indoor": (("depth_anything_v2:metric_indoor",), ""),
+    "--masks precomputed": ((), "Segmentation/ of the data set folder"),
     "--masks similarity": ((), "a category model"),
     "--masks sam2:tiny": (("sam2:tiny",), ""),
     "--masks sam:base": (("sam:base",), ""),
@@ -55,7 +67,9 @@ def run(options):
         weights = _weights(name)
         folder = download(weights, options.revision or None)
         print(f"{name}: {weights.id} is at {folder}")
-    print("\n".join([*_installed(), "", *_devices(), "", *_weight_lines(), "", *_method_lines()]))
+        if not options.revision:
+            locate(weights)  # weights that are not pinned get the commit of this download
+    print("\n".join([*_installed(), "", *_devices(), "", *_weight_lines(), *_recorded_lines(), "", *_method_lines()]))
     return 0
 
 
@@ -63,7 +77,7 @@ def _weights(name):
     if name in KNOWN:
         return KNOWN[name]
     if name.count("/") == 1 and not name.startswith((".", "/")):
-        return next((w for w in KNOWN.values() if w.id == name), Weights(name, None, 0, "see its page", False))
+        return named_weights(name) or Weights(name, None, 0, "see its page")
     raise InputError(f"no weights are called {name!r}: choose one of {', '.join(KNOWN)}, or give a hub id (owner/name)")
 
 
@@ -90,7 +104,8 @@ def _devices():
 
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        return [f"device: cuda ({torch.cuda.get_device_name(0)}, {memory:.0f} GiB); pretrained networks run in half precision"]
+        precision = "pretrained networks run in half precision where that is safe"
+        return [f"device: cuda ({torch.cuda.get_device_name(0)}, {memory:.0f} GiB); {precision}"]
     return [f"device: cpu ({torch.get_num_threads()} threads, torch {torch.__version__}); pretrained networks run in single precision"]
 
 
@@ -102,13 +117,22 @@ def _weight_lines():
     return [*lines, f"    {download_command(KNOWN['dinov2:base'])}"]
 
 
+def _recorded_lines():
+    """Weights that were used here without having a short name, at the commit they had first."""
+    recorded = {hub_id: commit for hub_id, commit in recorded_revisions().items() if named_weights(hub_id) is None}
+    if not recorded:
+        return []
+    lines = ["", f"weights used by hub id, kept at the commit they had first ({revisions_file()}):"]
+    return [*lines, *(f"  {hub_id:32s} {_state(known_weights('vit', hub_id, 'base'))}" for hub_id in recorded)]
+
+
 def _state(weights):
     try:
         located = locate(weights, may_download=False)
     except MissingDependencyError:
         return "unknown (pip install 'semalign3d[hf]' first)"
     except MissingWeightsError:
-        return f"missing  {weights.id}"
+        return f"missing  {weights.id} revision {(weights.revision or recorded_revisions().get(weights.id, 'main'))[:12]}"
     return f"present  {weights.id} revision {located.revision[:12]} sha256 {located.digest()[:12]}"
 
 
@@ -117,7 +141,7 @@ def _method_lines():
     for spelling, (names, more) in METHODS.items():
         size = sum(KNOWN[name].megabytes for name in names)
         missing = [name for name in names if not _state(KNOWN[name]).startswith("present")]
-        needs = ", ".join(f"{name} ({KNOWN[name].licence})" for name in names) or "nothing to download"
+        needs = ", ".join(f"{name} (licence: {KNOWN[name].licence})" for name in names) or "nothing to download"
         state = "ready" if not missing else f"run: semalign3d doctor --download {' '.join(missing)}"
         lines.append(f"  {spelling:40s} {size:5.0f} MB: {needs}{'; ' + more if more else ''}")
         lines.append(f"  {'':40s} {state}")

@@ -9,19 +9,17 @@ Options = EvaluationConfig
 
 def run(options):
     """Runs the evaluation, prints the table and returns the exit code."""
-    from semalign3d_core.evaluation.report import write_report
-    from semalign3d_core.evaluation.results import terminal_table
     from semalign3d_core.evaluation.runner import evaluate
 
     evaluation = evaluate(options)
-    sections = []
+    task, sections = evaluation.task, []
     if options.studies:
         from semalign3d_core.evaluation.ablation import run_ablation
 
-        write_report(evaluation)  # what is known so far: the rest may take hours
+        task.write_report(evaluation)  # what is known so far: the rest may take hours
         sections = run_ablation(evaluation)
-    report = write_report(evaluation, sections)
-    print(terminal_table(evaluation.results))
+    report = task.write_report(evaluation, sections)
+    print(task.terminal_table(evaluation.results))
     print(f"\nwritten to {options.output}: results.json predictions.jsonl results.csv pairs.csv {report.name}")
     return 0
 

@@ -24,8 +24,9 @@ class MethodOptions:
     """family[:argument], for example compact, dinov2:base or precomputed:NAME; the one the model was built with."""
     depth: str = "none"
     """Depth source: none, precomputed, depth_anything_v2 ..."""
-    masks: str = "similarity"
-    """Mask source: none, similarity, precomputed ..."""
+    masks: str = "auto"
+    """Mask source: none, similarity (to the category model), compact, precomputed, sam2:tiny (prompted by the category model) ...;
+    auto is compact with the embedded backbone, else similarity."""
     preset: str = "fast"
     """Preset of the alignment: fast, reference, or a YAML file."""
     camera: str = ""

@@ -1,6 +1,8 @@
 """``semalign3d <command>``: one module per command, each with a dataclass ``Options`` and a function ``run(options)``."""
 
 import importlib
+import os
+import signal
 import sys
 
 from semalign3d_core.errors import SemAlign3DError
@@ -10,6 +12,7 @@ COMMANDS = {
     "build": ("build", "build the model of a category from an annotated data set folder"),
     "align": ("align", "place a category model in an image: named keypoints in 2D and 3D"),
     "match": ("match", "carry points of one image over to another"),
+    "pose": ("pose", "say from which side an object is seen, by comparing it with template pictures"),
     "synth": ("synth", "render a synthetic data set"),
     "train": ("train", "train the learned parts"),
     "inspect": ("inspect", "write an HTML page that shows what a category model holds"),
@@ -51,6 +54,9 @@ def run_command(module_name, arguments, program):
     except KeyboardInterrupt:
         print(f"{program}: interrupted; what is finished is kept, run the same command again to go on", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains once more when it ends
+        return 128 + signal.SIGPIPE
 
 
 if __name__ == "__main__":

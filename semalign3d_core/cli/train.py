@@ -26,15 +26,17 @@ class Options:
     """Checkpoint of an earlier run (WORK/checkpoint.safetensors) whose weights this run starts with."""
     workers: int = 2
     """Processes that render."""
+    device: str = "cpu"
+    """Device that trains, for example cuda; the pictures must fit into its memory (0.4 MB each)."""
     config: CompactTraining = field(default_factory=CompactTraining)
     """Settings of the training."""
 
 
 def run(options):
     resolved = dataclasses.asdict(options.config)
-    network = train_compact(
-        options.config, options.work / "samples", options.work / "checkpoint.safetensors", options.workers, options.initial
-    )
+    folder = options.work / "samples"
+    checkpoint = options.work / "checkpoint.safetensors"
+    network = train_compact(options.config, folder, checkpoint, options.workers, options.initial, options.device)
     save_network(network, options.output, options.name, options.config)
     size = options.output.stat().st_size / 1e6
     print(f"wrote {options.output} ({size:.1f} MB) after {resolved['steps']} steps on {resolved['images']} images")

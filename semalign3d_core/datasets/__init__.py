@@ -31,31 +31,41 @@ def open_dataset(root, kind=None):
     return DATASETS[_kind_of(root)](root)
 
 
+# kind -> what a folder of that kind holds, even when parts of it are missing: its class then says which, and how to get them
+_MARKS = {
+    "ap10k": ("annotations/ap10k-*.json", "PairAnnotation/*_cross_*"),
+    "pf_pascal": ("*_pairs_pf_pascal.csv", "Annotations/*/20*_*.mat"),
+    "pf_willow": ("test_pairs_pf.csv", "*(*)"),
+    "caltech101": ("101_ObjectCategories", "test_pairs_caltech_with_category.csv"),
+    "spair": ("PairAnnotation", "Layout/large/*.txt"),
+}
+
+
 def _kind_of(root):
     """The kind of a folder by what it holds; raises :class:`InputError` when it looks like none."""
     if (root / "keypoints.json").is_file():
         return "folder"
     if (root / "ImageAnnotation").is_dir():
         return _kind_of_annotation(root)
-    marks = {
-        "ap10k": ["annotations/ap10k-*.json"],
-        "pf_pascal": ["*_pairs_pf_pascal.csv", "Annotations/aeroplane/*.mat"],
-        "pf_willow": ["test_pairs_pf.csv", "*(*)"],
-        "caltech101": ["101_ObjectCategories"],
-    }
-    for kind, patterns in marks.items():
+    for kind, patterns in _MARKS.items():
         if any(any(root.glob(pattern)) for pattern in patterns):
             return kind
-    if (root / "JPEGImages").is_dir() and (root / "PairAnnotation").is_dir():
-        return "spair"  # half extracted: its class says what is missing
     kinds = ", ".join(DATASETS)
-    raise InputError(f"{root} does not look like a data set: expected ImageAnnotation and JPEGImages in it, or choose its kind: {kinds}")
+    raise InputError(
+        f"{root} does not look like a data set: expected ImageAnnotation and JPEGImages in it{_nested(root)}, or choose its kind: {kinds}"
+    )
 
 
 def _kind_of_annotation(root):
     categories = [p for p in (root / "ImageAnnotation").iterdir() if p.is_dir()]
     if any(child.is_dir() for category in categories for child in category.iterdir()):
         return "ap10k"  # ImageAnnotation/<family>/<species>
-    if not is_spair([p.name for p in categories]):
+    if categories and not is_spair([p.name for p in categories]):
         return "folder"
     return "spair_u" if root.resolve().name.lower().replace("_", "-") == "spair-u" else "spair"
+
+
+def _nested(root):
+    """A hint at an archive that was extracted into a folder of its own name."""
+    inner = sorted(p.parent for p in root.glob("*/ImageAnnotation"))
+    return f" (they are in {inner[0]})" if inner else ""

@@ -31,6 +31,7 @@ class Ap10kDataset:
 
     threshold_kind = "bbox"
     annotation = "keypoints"
+    has_mirror_table = True
 
     def __init__(self, root):
         self.root = Path(root)
@@ -87,12 +88,14 @@ class Ap10kDataset:
         """The :class:`ImageRecord` of one image by its twelve-digit name."""
         if (species, name) not in self._records:
             content, where, path = self._files.image(species, name)
-            self._records[species, name] = _record(species, name, content, where, path)
+            self._records[species, name] = _record(species, name, content, where, path, self._files.remedy)
         return self._records[species, name]
 
 
 class _Download:
     """The extracted download: three COCO-like files, images in ``data``."""
+
+    remedy = _DOWNLOAD
 
     def __init__(self, root):
         self.root = root
@@ -197,7 +200,7 @@ class _Prepared:
         return read_json(path), path, self.root / "JPEGImages" / folder / f"{name}.jpg"
 
 
-def _record(species, name, content, where, path):
+def _record(species, name, content, where, path, remedy):
     try:
         flat = np.asarray(content["keypoints"], dtype=np.float32).reshape(len(AP10K_KEYPOINTS), 3)
         left, top, width, height = (float(v) for v in content["bbox"])
@@ -207,4 +210,4 @@ def _record(species, name, content, where, path):
         raise FileFormatError(f"{where}: image {name}: {problem}; expected keypoints, bbox, width, height as AP-10K has them") from error
     keypoints = np.where(flat[:, 2:] > 0, flat[:, :2], np.nan).astype(np.float32)
     box = np.array([left, top, left + width, top + height], dtype=np.float32)
-    return ImageRecord(species, name, path, *size, keypoints, box, content)
+    return ImageRecord(species, name, path, *size, keypoints, box, content, remedy)

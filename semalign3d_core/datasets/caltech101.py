@@ -1,14 +1,11 @@
 """Caltech-101 (Fei-Fei et al., 2004) with the 1,515 pairs of SCNet and WeakAlign: object outlines, no keypoints."""
 
-from functools import cached_property
-from pathlib import Path
-
 import numpy as np
 
 from semalign3d_core.datasets import tabular
-from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
-from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
+from semalign3d_core.datasets.selection import category_of
+from semalign3d_core.errors import FileFormatError, MissingFileError
 
 PAIR_LIST = "test_pairs_caltech_with_category.csv"
 # folders of Annotations that are called otherwise than their images
@@ -17,18 +14,21 @@ _IMAGES = "get Caltech 101 from https://doi.org/10.22002/D1.20086 and extract 10
 _PAIRS = f"get {PAIR_LIST} from https://www.di.ens.fr/willow/research/cnngeometric/other_resources/"
 
 
-class Caltech101Dataset:
+class Caltech101Dataset(tabular.OneListDataset):
     """Caltech-101: ``101_ObjectCategories/<category>/image_*.jpg``, ``Annotations/<category>/annotation_*.mat`` and the pair list.
 
     Pairs carry the outlines of the list, images those of the .mat files: ``attributes["outline"]`` (n, 2) pixels;
     :meth:`mask` fills them. Score transferred masks with ``metrics.mask_transfer``.
     """
 
+    published_name = "Caltech-101"
     threshold_kind = "image"
     annotation = "masks"
+    columns, list_remedy = 7, _PAIRS
 
     def __init__(self, root):
-        self.root = Path(root)
+        super().__init__(root)
+        self.list_path = self.root / PAIR_LIST
         if not (self.root / "101_ObjectCategories").is_dir():
             raise MissingFileError(f"{self.root / '101_ObjectCategories'} does not exist: the download is not complete; {_IMAGES}")
 
@@ -39,59 +39,28 @@ class Caltech101Dataset:
 
     def keypoint_spec(self, category):
         """No keypoints."""
-        check_categories([category], self.categories(), self.root)
+        self.check_category(category)
         return KeypointSpec((), ())
-
-    def geometry_groups(self, category):
-        """None are published."""
-        return ()
 
     def images(self, category, split=None):
         """All images of a category with the outlines of their .mat files, or those the pair list uses with its outlines; sorted."""
-        check_categories([category], self.categories(), self.root)
-        if split is None:
-            return [self._annotated(category, path) for path in sorted((self.root / "101_ObjectCategories" / category).glob("*.jpg"))]
-        pairs = self.pairs(split, categories=[category])
-        records = {record.name: record for pair in pairs for record in (pair.source, pair.target)}
-        return [records[name] for name in sorted(records)]
+        if split is not None:
+            return self.listed_images(category, split)
+        self.check_category(category)
+        return [self._annotated(category, path) for path in sorted((self.root / "101_ObjectCategories" / category).glob("*.jpg"))]
 
-    def splits(self):
-        """The only one, ``test``."""
-        return ["test"]
-
-    def pair_names(self, split, layout="large"):
-        """Names ``<row>-<source>-<target>:<category>`` of the list's pairs, in its order. There is the split test only."""
-        tabular.only_large(layout, "Caltech-101")
-        if split != "test":
-            raise InputError(f"Caltech-101 has no split {split!r}: its only one is test")
-        return list(self._rows)
-
-    def pairs(self, split, layout="large", categories=None):
-        """The :class:`PairRecord` of a split, optionally of some categories only."""
-        return selected_pairs(self, split, layout, categories)
-
-    def pair(self, split, name, category=None):
-        """One :class:`PairRecord` by its name."""
-        self.pair_names(split)
-        if name not in self._rows:
-            raise InputError(f"Caltech-101 has no pair {name!r}")
-        row, where = self._rows[name], f"{self.root / PAIR_LIST}, pair {name}"
+    def sides(self, split, name, row):
+        """Source and target of a row of the list."""
+        where = f"{self.list_path}, pair {name}"
         xa, ya, xb, yb = (tabular.numbers(entry, ",", where) for entry in row[3:7])
-        sides = (
+        return [
             self._record(category_of(name), tabular.find_image(self.root, listed, _IMAGES), tabular.points(x, y, len(x), where))
             for listed, x, y in ((row[0], xa, ya), (row[1], xb, yb))
-        )
-        return PairRecord(name, *sides)
+        ]
 
     def mask(self, record):
         """(h, w) bool: the filled outline of a record."""
         return fill_outline(record.attributes["outline"], record.height, record.width)
-
-    @cached_property
-    def _rows(self):
-        """{pair name: row} of the pair list."""
-        rows = tabular.read_rows(self.root / PAIR_LIST, 7, _PAIRS)
-        return {tabular.pair_name(i, r[0], r[1], Path(r[0].strip()).parent.name): r for i, r in enumerate(rows, start=1)}
 
     def _annotated(self, category, path):
         stem = path.stem.replace("image_", "annotation_") + ".mat"
@@ -109,7 +78,7 @@ class Caltech101Dataset:
         if box is None:
             box = np.concatenate([outline.min(axis=0), outline.max(axis=0)])
         keypoints = np.zeros((0, 2), dtype=np.float32)
-        return ImageRecord(category, path.stem, path, *tabular.image_size(path), keypoints, box, {"outline": outline})
+        return ImageRecord(category, path.stem, path, *tabular.image_size(path), keypoints, box, {"outline": outline}, _IMAGES)
 
 
 def fill_outline(outline, height, width):

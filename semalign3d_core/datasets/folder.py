@@ -23,6 +23,7 @@ class FolderDataset:
 
     threshold_kind = "bbox"
     annotation = "keypoints"
+    has_mirror_table = True
     remedy = ""  # what to do about a missing file, for data sets that can be downloaded
 
     def __init__(self, root):
@@ -152,7 +153,8 @@ class FolderDataset:
         except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
             problem = f"{type(error).__name__} {error}"
             raise FileFormatError(f"{path}: {problem}; expected kps, bndbox, image_width, image_height as SPair-71k has them") from error
-        return ImageRecord(category, name, self._image_path(category, name, content), height, width, keypoints, box, content)
+        path = self._image_path(category, name, content)
+        return ImageRecord(category, name, path, height, width, keypoints, box, content, self.remedy)
 
     def _image_path(self, category, name, content):
         folder = self.root / "JPEGImages" / category
@@ -163,7 +165,7 @@ class FolderDataset:
 
 def spair_keypoint_spec(category):
     """The 30 raw labels of SPair-71k, which publishes no names; unused ones stay without annotation."""
-    return KeypointSpec(tuple(f"kp{label:02d}" for label in range(SPAIR_LABELS)), tuple(flip_permutation(category, SPAIR_LABELS)))
+    return KeypointSpec.unnamed(SPAIR_LABELS, flip_permutation(category, SPAIR_LABELS))
 
 
 def _keypoint_array(positions, count):

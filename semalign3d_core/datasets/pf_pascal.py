@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from semalign3d_core.datasets import tabular
-from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
-from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
+from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
+from semalign3d_core.datasets.selection import category_of
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 
 CATEGORIES = (
@@ -21,7 +21,7 @@ _REMEDY = (
 )
 
 
-class PfPascalDataset:
+class PfPascalDataset(tabular.TabularDataset):
     """PF-PASCAL: ``JPEGImages``, ``Annotations/<category>/<name>.mat`` and one CSV list per split.
 
     In val and test the list itself gives the keypoints of a pair: number k of the list is label k, so that labels mean different
@@ -29,11 +29,11 @@ class PfPascalDataset:
     table is published. PCK is relative to the longest image side, as published with the field's lists.
     """
 
+    published_name = "PF-PASCAL"
     threshold_kind = "image"
-    annotation = "keypoints"
 
     def __init__(self, root):
-        self.root = Path(root)
+        super().__init__(root)
         for name in ("JPEGImages", "Annotations"):
             if not (self.root / name).is_dir():
                 raise MissingFileError(f"{self.root / name} does not exist: the download of PF-PASCAL is not complete; {_REMEDY}")
@@ -45,20 +45,16 @@ class PfPascalDataset:
 
     def keypoint_spec(self, category):
         """20 labels without names, each its own mirror image; most categories use fewer."""
-        check_categories([category], CATEGORIES, self.root)
-        return KeypointSpec(tuple(f"kp{label:02d}" for label in range(LABELS)), tuple(range(LABELS)))
-
-    def geometry_groups(self, category):
-        """None are published."""
-        return ()
+        self.check_category(category)
+        return KeypointSpec.unnamed(LABELS)
 
     def images(self, category, split=None):
         """Images of a category with the keypoints of their .mat files, sorted by name."""
-        check_categories([category], CATEGORIES, self.root)
+        self.check_category(category)
         if split is None:
             names = {p.stem for p in (self.root / "Annotations" / category).glob("*.mat")}
         else:
-            chosen = [row for name, row in self._list(split).items() if category_of(name) == category]
+            chosen = [row for name, row in self.rows(split).items() if category_of(name) == category]
             names = {Path(row[side]).stem for row in chosen for side in (0, 1)}
         return [self.image(category, name) for name in sorted(names)]
 
@@ -73,33 +69,20 @@ class PfPascalDataset:
         """Splits whose list is there."""
         return [split for split in _SPLITS if any(path.is_file() for path in self._list_files(split))]
 
-    def pair_names(self, split, layout="large"):
-        """Names ``<row>-<source>-<target>:<category>`` of a list's pairs, in its order. There is one layout only."""
-        tabular.only_large(layout, "PF-PASCAL")
-        return list(self._list(split))
-
-    def pairs(self, split, layout="large", categories=None):
-        """The :class:`PairRecord` of a split, optionally of some categories only."""
-        return selected_pairs(self, split, layout, categories)
-
-    def pair(self, split, name, category=None):
-        """One :class:`PairRecord` by its name."""
-        rows = self._list(split)
-        if name not in rows:
-            raise InputError(f"PF-PASCAL has no pair {name!r} in split {split}")
-        row, category, where = rows[name], category_of(name), f"{self.root}, split {split}, pair {name}"
+    def sides(self, split, name, row):
+        """Source and target of a row of a list."""
+        category, where = category_of(name), f"{self.root}, split {split}, pair {name}"
         keypoints = [None, None]
         if split != "trn":
             lists = [tabular.numbers(row[c], ";", where) for c in (3, 4, 5, 6)]
             keypoints = [tabular.points(*lists[:2], LABELS, where), tabular.points(*lists[2:], LABELS, where)]
-        sides = []
-        for listed, positions in zip(row[:2], keypoints, strict=True):
-            path = self._find(listed)
-            positions = self._annotated(category, path.stem) if positions is None else positions
-            sides.append(self._record(category, path, positions))
-        return PairRecord(name, *sides)
+        paths = [self._find(listed) for listed in row[:2]]
+        return [
+            self._record(category, path, self._annotated(category, path.stem) if positions is None else positions)
+            for path, positions in zip(paths, keypoints, strict=True)
+        ]
 
-    def _list(self, split):
+    def rows(self, split):
         """{pair name: row} of a split's CSV file."""
         if split not in _SPLITS:
             raise InputError(f"PF-PASCAL has no split {split!r}: choose one of {', '.join(_SPLITS)}")
@@ -136,7 +119,7 @@ class PfPascalDataset:
     def _record(self, category, path, keypoints):
         if path not in self._sizes:
             self._sizes[path] = tabular.image_size(path)
-        return ImageRecord(category, path.stem, path, *self._sizes[path], keypoints, self._box(category, path.stem))
+        return ImageRecord(category, path.stem, path, *self._sizes[path], keypoints, self._box(category, path.stem), remedy=_REMEDY)
 
     def _box(self, category, name):
         """The object's box where its .mat file gives one."""

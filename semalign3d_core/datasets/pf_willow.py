@@ -1,14 +1,11 @@
 """PF-WILLOW (Ham et al., Proposal Flow, 2016): 10 keypoints per image, one list of test pairs."""
 
-from functools import cached_property
-from pathlib import Path
-
 import numpy as np
 
 from semalign3d_core.datasets import tabular
-from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
-from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
-from semalign3d_core.errors import InputError, MissingFileError
+from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
+from semalign3d_core.datasets.selection import category_of
+from semalign3d_core.errors import MissingFileError
 
 LABELS = 10
 _REMEDY = (
@@ -17,18 +14,19 @@ _REMEDY = (
 )
 
 
-class PfWillowDataset:
+class PfWillowDataset(tabular.OneListDataset):
     """PF-WILLOW: ``<category>/<name>.png`` and ``test_pairs_pf.csv`` (source, target, 10 source x, 10 source y, 10 target x and y).
 
     Categories such as ``car(G)`` are the image folders. Keypoints are not named, and no mirror table is published. The published
     reference length is the larger extent of an image's 10 keypoints, which stands in ``box``.
     """
 
+    published_name = "PF-WILLOW"
     threshold_kind = "bbox"
-    annotation = "keypoints"
+    columns, list_remedy = 2 + 4 * LABELS, _REMEDY
 
     def __init__(self, root):
-        self.root = Path(root)
+        super().__init__(root)
         files = [self.root / name for name in ("test_pairs_pf.csv", "test_pairs.csv")]
         self.list_path = next((f for f in files if f.is_file()), None)
         if self.list_path is None:
@@ -36,62 +34,26 @@ class PfWillowDataset:
 
     def categories(self):
         """Folders that the pair list names, sorted."""
-        return sorted({category_of(name) for name in self._rows})
+        return sorted({category_of(name) for name in self.rows("test")})
 
     def keypoint_spec(self, category):
         """10 labels without names, each its own mirror image."""
-        check_categories([category], self.categories(), self.root)
-        return KeypointSpec(tuple(f"kp{label:02d}" for label in range(LABELS)), tuple(range(LABELS)))
-
-    def geometry_groups(self, category):
-        """None are published."""
-        return ()
+        self.check_category(category)
+        return KeypointSpec.unnamed(LABELS)
 
     def images(self, category, split=None):
         """All images of a category that the pair list names, sorted by name."""
-        check_categories([category], self.categories(), self.root)
-        if split is not None:
-            self.pair_names(split)
-        records = {}
-        for name in self._rows:
-            if category_of(name) == category:
-                pair = self.pair("test", name)
-                records |= {record.name: record for record in (pair.source, pair.target)}
-        return [records[name] for name in sorted(records)]
+        return self.listed_images(category, split or "test")
 
-    def splits(self):
-        """The only one, ``test``."""
-        return ["test"]
-
-    def pair_names(self, split, layout="large"):
-        """Names ``<row>-<source>-<target>:<category>`` of the list's pairs, in its order. There is the split test only."""
-        tabular.only_large(layout, "PF-WILLOW")
-        if split != "test":
-            raise InputError(f"PF-WILLOW has no split {split!r}: its only one is test")
-        return list(self._rows)
-
-    def pairs(self, split, layout="large", categories=None):
-        """The :class:`PairRecord` of a split, optionally of some categories only."""
-        return selected_pairs(self, split, layout, categories)
-
-    def pair(self, split, name, category=None):
-        """One :class:`PairRecord` by its name."""
-        self.pair_names(split)
-        if name not in self._rows:
-            raise InputError(f"PF-WILLOW has no pair {name!r}")
-        row, where = self._rows[name], f"{self.list_path}, pair {name}"
+    def sides(self, split, name, row):
+        """Source and target of a row of the list."""
+        where = f"{self.list_path}, pair {name}"
         values = [tabular.numbers(entry, ";", where) for entry in row[2 : 2 + 4 * LABELS]]
         x1, y1, x2, y2 = ([v for entry in values[i : i + LABELS] for v in entry] for i in range(0, 4 * LABELS, LABELS))
-        source, target = (tabular.points(x, y, LABELS, where) for x, y in ((x1, y1), (x2, y2)))
-        return PairRecord(name, self._record(row[0], source, name), self._record(row[1], target, name))
+        sides = ((row[0], x1, y1), (row[1], x2, y2))
+        return [self._record(category_of(name), listed, tabular.points(x, y, LABELS, where)) for listed, x, y in sides]
 
-    @cached_property
-    def _rows(self):
-        """{pair name: row} of the pair list."""
-        rows = tabular.read_rows(self.list_path, 2 + 4 * LABELS, _REMEDY)
-        return {tabular.pair_name(i, r[0], r[1], Path(r[0].strip()).parent.name): r for i, r in enumerate(rows, start=1)}
-
-    def _record(self, listed, keypoints, name):
+    def _record(self, category, listed, keypoints):
         path = tabular.find_image(self.root, listed, _REMEDY)
         box = np.concatenate([np.nanmin(keypoints, axis=0), np.nanmax(keypoints, axis=0)])
-        return ImageRecord(category_of(name), path.stem, path, *tabular.image_size(path), keypoints, box)
+        return ImageRecord(category, path.stem, path, *tabular.image_size(path), keypoints, box, remedy=_REMEDY)

@@ -14,6 +14,11 @@ class KeypointSpec:
     names: tuple
     flip_permutation: tuple
 
+    @classmethod
+    def unnamed(cls, count, flip_permutation=None):
+        """``count`` keypoints that have numbers only; without a permutation each is its own mirror image."""
+        return cls(tuple(f"kp{label:02d}" for label in range(count)), tuple(flip_permutation or range(count)))
+
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -24,6 +29,7 @@ class ImageRecord:
     keypoints:  (K, 2) float32 pixels, NaN where not annotated
     box:        (4,) float32 x1, y1, x2, y2 of the object, or None
     attributes: further annotation, as published (azimuth_id, truncated, pose, ...)
+    remedy:     how to get the image file if it is missing, "" where nothing can be said
     """
 
     category: str
@@ -34,6 +40,7 @@ class ImageRecord:
     keypoints: np.ndarray
     box: np.ndarray | None = None
     attributes: dict = field(default_factory=dict)
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,12 +65,14 @@ class Dataset(Protocol):
 
     threshold_kind: what PCK thresholds are relative to: ``bbox`` (longest side of the target's box) or ``image`` (longest side)
     annotation:     ``keypoints``, or ``masks`` where only masks are published (:meth:`mask` gives them)
+    has_mirror_table: whether it is known which keypoints change places in the mirror image
 
     Keypoints outside their image are handed on as annotated; who uses them applies its own policy.
     """
 
     threshold_kind: str
     annotation: str
+    has_mirror_table: bool
 
     def categories(self):
         """Names of all categories."""

@@ -32,6 +32,7 @@ class SpairUDataset(FolderDataset):
     Labels mean other parts than in SPair-71k, and no mirror table is published: every label maps to itself.
     """
 
+    has_mirror_table = False
     remedy = (
         "get https://groups.inf.ed.ac.uk/hbilen-data/data/JamaisVuData/SPair-U.zip, extract it, "
         "and put (or link) JPEGImages and Layout of SPair-71k into it, or keep both folders side by side"
@@ -48,7 +49,7 @@ class SpairUDataset(FolderDataset):
     def keypoint_spec(self, category):
         """30 raw labels, each its own mirror image."""
         super().keypoint_spec(category)
-        return KeypointSpec(tuple(f"kp{label:02d}" for label in range(SPAIR_LABELS)), tuple(range(SPAIR_LABELS)))
+        return KeypointSpec.unnamed(SPAIR_LABELS)
 
     def geometry_groups(self, category):
         """None are published for the new keypoints."""

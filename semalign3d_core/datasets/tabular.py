@@ -1,11 +1,14 @@
 """What data sets published as CSV lists and MATLAB files share."""
 
 import csv
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from semalign3d_core.datasets.records import PairRecord
+from semalign3d_core.datasets.selection import check_categories, selected_pairs
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 
 
@@ -82,7 +85,64 @@ def pair_name(number, source, target, category):
     return f"{number:06d}-{Path(source).stem}-{Path(target).stem}:{category}"
 
 
-def only_large(layout, dataset):
-    """Raises :class:`InputError` for any layout but ``large``: these data sets have one list per split."""
-    if layout != "large":
-        raise InputError(f"{dataset} has no layout {layout!r}: its only one is called large")
+class TabularDataset:
+    """What the data sets with CSV lists have in common: labels that mean nothing in other pairs, and one layout.
+
+    published_name: what messages call it
+    """
+
+    published_name = ""
+    annotation = "keypoints"
+    has_mirror_table = False
+
+    def __init__(self, root):
+        self.root = Path(root)
+
+    def geometry_groups(self, category):
+        """None are published."""
+        return ()
+
+    def pairs(self, split, layout="large", categories=None):
+        """The :class:`PairRecord` of a split, optionally of some categories only."""
+        return selected_pairs(self, split, layout, categories)
+
+    def pair_names(self, split, layout="large"):
+        """Names ``<row>-<source>-<target>:<category>`` of a list's pairs, in its order. There is one layout only."""
+        if layout != "large":
+            raise InputError(f"{self.published_name} has no layout {layout!r}: its only one is called large")
+        return list(self.rows(split))
+
+    def pair(self, split, name, category=None):
+        """One :class:`PairRecord` by its name."""
+        rows = self.rows(split)
+        if name not in rows:
+            raise InputError(f"{self.published_name} has no pair {name!r} in split {split}")
+        return PairRecord(name, *self.sides(split, name, rows[name]))
+
+    def check_category(self, category):
+        """Raises :class:`InputError` for an unknown category."""
+        check_categories([category], self.categories(), self.root)
+
+
+class OneListDataset(TabularDataset):
+    """A data set with one list of pairs, of the split ``test``. Categories are the folders of the images."""
+
+    def splits(self):
+        """The only one, ``test``."""
+        return ["test"]
+
+    def rows(self, split):
+        """{pair name: row} of the list."""
+        if split != "test":
+            raise InputError(f"{self.published_name} has no split {split!r}: its only one is test")
+        return self._rows
+
+    @cached_property
+    def _rows(self):
+        rows = read_rows(self.list_path, self.columns, self.list_remedy)
+        return {pair_name(i, r[0], r[1], Path(r[0].strip()).parent.name): r for i, r in enumerate(rows, start=1)}
+
+    def listed_images(self, category, split):
+        """All images of a category that the list names, as it annotates them, sorted by name."""
+        records = {record.name: record for pair in self.pairs(split, categories=[category]) for record in (pair.source, pair.target)}
+        return [records[name] for name in sorted(records)]

@@ -1,66 +1,82 @@
-"""Monocular depth by any depth model of the transformers library; Depth Anything V2 first of all."""
+"""Monocular depth by any depth model of the transformers library; Depth Anything V2 first of all.
 
-import json
+Resizing, normalisation and the way back to the image's size are those of the library's own image processor of the model.
+"""
+
+import inspect
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from semalign3d_core.backbones.precision import choose_device, choose_dtype, place
+from semalign3d_core.backbones.precision import choose_device, choose_dtype, finite, place
 from semalign3d_core.backbones.transformers_vit import IMAGENET_MEAN, IMAGENET_STD
-from semalign3d_core.errors import FileFormatError, InputError
+from semalign3d_core.errors import FileFormatError, InputError, MissingDependencyError
 from semalign3d_core.evidence import DEPTH_KINDS, DepthMap
+from semalign3d_core.files import read_json
+from semalign3d_core.pretrained import load_pretrained, quiet
 from semalign3d_core.providers import first_line, require
 from semalign3d_core.weights import known_weights, locate
 
 # what the numbers of a model family mean; Depth Anything says it in its configuration
 KINDS = {"dpt": "disparity", "zoedepth": "metric", "glpn": "metric", "depth_pro": "metric"}
+NARROWEST, SHORTEST = 20, 32  # longer : shorter side, and pixels, beyond which image processors leave nothing of an image
 
 
 class TransformersDepth:
     """A depth model behind the depth protocol.
 
     model: transformers model with ``predicted_depth``;  label: identifies its weights;  kind: one of ``DEPTH_KINDS``,
-    or None for what the model's configuration says;  preprocessing: content of its ``preprocessor_config.json``.
+    or None for what the model's configuration says;  processor: its image processor, None for that of Depth Anything.
     """
 
-    def __init__(self, model, label, kind=None, preprocessing=None, device="cpu", dtype=torch.float32):
+    def __init__(self, model, label, kind=None, processor=None, device="cpu", dtype=torch.float32):
         self.kind = kind or depth_kind(model.config)
         if self.kind not in DEPTH_KINDS:
             raise InputError(f"unknown depth kind {self.kind!r}: choose one of {', '.join(DEPTH_KINDS)}")
         self.device, self.dtype = torch.device(device), dtype
         self.model = place(model, self.device, dtype)
         self.name = f"{model.config.model_type}-{self.kind}@{label}"
-        self.preprocessing = preprocessing or {}
-        stored = (self.preprocessing.get("image_mean", IMAGENET_MEAN), self.preprocessing.get("image_std", IMAGENET_STD))
-        self.mean, self.std = (torch.tensor(v)[:, None, None] for v in stored)
+        self.processor = processor or depth_anything_processor()
 
     @torch.no_grad()
     def estimate(self, image):
         """The :class:`DepthMap` (h, w) of an :class:`ImageInput`."""
-        predicted = self.model(pixel_values=self.prepare(image.rgb)[None].to(self.device, self.dtype)).predicted_depth
-        predicted = predicted.float().reshape(1, 1, *predicted.shape[-2:])
+        rgb = _not_too_narrow(image.rgb)
+        inputs = self.processor(images=rgb, return_tensors="pt", input_data_format="channels_last")
+        output = self.model(pixel_values=inputs["pixel_values"].to(self.device, self.dtype))
+        output.predicted_depth = output.predicted_depth.float().cpu()
         size = (image.height, image.width)
-        values = torch.nn.functional.interpolate(predicted, size=size, mode="bilinear", align_corners=False)[0, 0]
-        return DepthMap(values.cpu().clone(), self.kind)
+        values = self._post_process(output, rgb.shape[:2], size).reshape(size)
+        # bicubic interpolation overshoots; no pixel is nearer or farther than all that was predicted
+        values = values.clamp(output.predicted_depth.min(), output.predicted_depth.max())
+        return DepthMap(finite(values, self, image).clone(), self.kind)
 
-    def prepare(self, rgb):
-        """(h, w, 3) uint8 to the normalised input (3, H, W) of the size the model was made for."""
-        width, height = self.input_size(*rgb.shape[:2])
-        small = np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
-        return (torch.from_numpy(small).permute(2, 0, 1).float() / 255 - self.mean) / self.std
+    def _post_process(self, output, source_size, size):
+        method = self.processor.post_process_depth_estimation
+        padded = {"source_sizes": [source_size]} if "source_sizes" in inspect.signature(method).parameters else {}
+        try:
+            return method(output, target_sizes=[size], **padded)[0]["predicted_depth"]
+        except (ImportError, NameError) as error:  # that of ZoeDepth uses torchvision without importing it first
+            raise MissingDependencyError(f"{self.name}: its processor needs torchvision ({error}): pip install torchvision") from error
 
-    def input_size(self, height, width):
-        """(width, height) of the input: the shorter side as configured, the shape kept, multiples of the patch size."""
-        size = self.preprocessing.get("size", {"height": 518, "width": 518})
-        multiple = self.preprocessing.get("ensure_multiple_of") or self.preprocessing.get("size_divisor") or 14
-        wanted = size.get("height", size.get("shortest_edge", 518)), size.get("width", size.get("shortest_edge", 518))
-        if not self.preprocessing.get("keep_aspect_ratio", True):
-            return wanted[1], wanted[0]
-        # the scale that changes the image least, as the published preprocessing of Depth Anything chooses it
-        scale = min((wanted[0] / height, wanted[1] / width), key=lambda s: abs(1 - s))
-        return tuple(max(multiple, round(scale * length / multiple) * multiple) for length in (width, height))
+
+def _not_too_narrow(rgb):
+    """``rgb`` (h, w, 3) with its pixels repeated along a side that is too short for image processors."""
+    shortest = max(SHORTEST, max(rgb.shape[:2]) / NARROWEST)
+    for axis in (0, 1):
+        rgb = np.repeat(rgb, max(1, math.ceil(shortest / rgb.shape[axis])), axis)
+    return rgb
+
+
+def depth_anything_processor(side=518):
+    """The image processor of Depth Anything: the shape kept, one side of ``side`` pixels, multiples of 14, normalised as ImageNet."""
+    transformers = require("transformers", "hf")
+    # the class without torchvision, so that all machines see the same pixels; older versions have only that one
+    kind = getattr(transformers, "DPTImageProcessorPil", None) or transformers.DPTImageProcessor
+    options = {"keep_aspect_ratio": True, "ensure_multiple_of": 14, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
+    return kind(size={"height": side, "width": side}, **options)
 
 
 def depth_kind(config):
@@ -68,7 +84,9 @@ def depth_kind(config):
     stated = getattr(config, "depth_estimation_type", None)
     if stated is not None:
         return "metric" if stated == "metric" else "disparity"
-    if config.model_type in KINDS:
+    # of DPT with DINOv2 there are checkpoints of either kind
+    mixed = config.model_type == "dpt" and getattr(getattr(config, "backbone_config", None), "model_type", "") == "dinov2"
+    if config.model_type in KINDS and not mixed:
         return KINDS[config.model_type]
     raise InputError(f"depth models of type {config.model_type!r} do not say what they measure: add ,kind={'|'.join(DEPTH_KINDS)}")
 
@@ -76,11 +94,27 @@ def depth_kind(config):
 def load_depth(family, argument, revision=None, device=None, dtype=None, kind=None):
     """The :class:`TransformersDepth` of a short name, hub id or local path."""
     located = locate(known_weights(family, argument, "small"), revision)
-    try:
-        model = require("transformers", "hf").AutoModelForDepthEstimation.from_pretrained(located.folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise FileFormatError(f"{located.folder} holds no complete depth model ({first_line(error)}); get it again") from error
-    path = Path(located.folder) / "preprocessor_config.json"
-    preprocessing = json.loads(path.read_text()) if path.is_file() else {}
+    auto = require("transformers", "hf").AutoModelForDepthEstimation
+    model = load_pretrained(auto, located.folder, "depth model", ignore_mismatched_sizes=True)
     device = choose_device(device)
-    return TransformersDepth(model, located.digest()[:8], kind, preprocessing, device, choose_dtype(dtype, device))
+    dtype = choose_dtype(dtype, device, model.config.model_type)
+    return TransformersDepth(model, located.digest()[:8], kind, load_processor(located.folder), device, dtype)
+
+
+def load_processor(folder):
+    """The image processor of a model folder, None where it has none; where the library has one without torchvision, that one."""
+    path = Path(folder) / "preprocessor_config.json"
+    if not path.is_file():
+        return None
+    transformers, stored = require("transformers", "hf"), read_json(path)
+    name = stored.get("image_processor_type") or stored.get("feature_extractor_type", "").replace("FeatureExtractor", "ImageProcessor")
+    name = name.removesuffix("Fast").removesuffix("Pil")
+    kinds = (getattr(transformers, kind, None) for kind in (f"{name}Pil", name, "AutoImageProcessor") if name)
+    kind = next((kind for kind in kinds if kind is not None), transformers.AutoImageProcessor)
+    try:
+        with quiet():
+            return kind.from_pretrained(folder, local_files_only=True)
+    except ImportError as error:
+        raise MissingDependencyError(f"the image processor of {folder} needs torchvision: pip install torchvision") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise FileFormatError(f"{folder}/preprocessor_config.json describes no image processor ({first_line(error)})") from error

@@ -9,9 +9,11 @@ import io
 import re
 from dataclasses import dataclass, replace
 
-from semalign3d_core.errors import InputError, SemAlign3DError
+from semalign3d_core.errors import SemAlign3DError
 from semalign3d_core.evaluation.charts import bar_chart, line_chart
-from semalign3d_core.evaluation.report import table
+from semalign3d_core.evaluation.page import note, table
+from semalign3d_core.evaluation.published import published_ablation
+from semalign3d_core.evaluation.report_tables import main_alpha
 from semalign3d_core.evaluation.runner import evaluate
 from semalign3d_core.files import write_json, write_text
 
@@ -34,30 +36,36 @@ TERMS = {
     },
     "depth regularisation (Eq. 12)": {"energy.depth": 0.0, "reference.weight_depth": 0.0},
 }
-FAST_SOLVER_NOTE = (
-    '<p class="note">The fast solver has a Gaussian prior of the deformation in place of Eq. 10 and fixes the scale by itself, '
-    "so that Eq. 12 enters only the energy by which it chooses among its solutions; with the preset reference all act as published.</p>"
+FAST_SOLVER_NOTE = note(
+    "The fast solver has a Gaussian prior of the deformation in place of Eq. 10 and fixes the scale by itself, "
+    "so that Eq. 12 enters only the energy by which it chooses among its solutions; with the preset reference all act as published."
+)
+PUBLISHED_NOTE = note(
+    "The paper&rsquo;s Table 4, on SPair-71k, PCK@0.1. The names of its terms are not preserved in our source; which row is which "
+    "follows from the paper&rsquo;s text, as far as it says so."
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the study: ``results`` as in results.json, or None with the ``problem`` that prevented them."""
+    """One row of the study: ``results`` as in results.json, or None with the ``problem`` that prevented them.
+
+    images: number of training images per category (the largest of the categories), of rows about that
+    """
 
     group: str
     name: str
     results: dict | None
     problem: str = ""
+    images: int = 0
 
 
 def run_ablation(evaluation):
     """Runs what the configuration of a finished evaluation asks for; returns (title, HTML) sections for its report.
 
-    Writes ``ablation.json`` and ``ablation.csv`` beside the other results. Raises :class:`InputError` for another method.
+    Writes ``ablation.json`` and ``ablation.csv`` beside the other results.
     """
     config = replace(evaluation.config, cache=evaluation.config.cache_folder)
-    if config.method != "semalign3d" or config.predictions is not None:
-        raise InputError(f"the ablation leaves out parts of semalign3d; it cannot do so with {evaluation.results['method']}")
     categories = tuple(evaluation.results["per_category"])
     rows = [Row("terms", "original", evaluation.results)]
     if config.ablation:
@@ -67,6 +75,8 @@ def run_ablation(evaluation):
         rows.append(_rebuilt(changed, categories, "backbone", f"backbone {config.other_backbone}", 0))
     for count in sorted(set(config.training_images)):
         rows.append(_rebuilt(config, categories, "training images", f"{count} training images", count))
+        if 0 < rows[-1].images < count:
+            break  # there are no more
     write_json(config.output / "ablation.json", [_plain(row) for row in rows])
     write_text(config.output / "ablation.csv", _csv(rows))
     return sections(rows)
@@ -83,11 +93,13 @@ def ablated(config, changes):
 def _without(config, term):
     from semalign3d_core.alignment.config import AlignConfig
     from semalign3d_core.config import load_preset, save
+    from semalign3d_core.matchers.semalign3d import transfer_preset
 
     folder = _folder(config, f"without {term}")
     preset = folder / "preset.yaml"
     save(ablated(load_preset(AlignConfig, "align", config.preset or "fast"), TERMS[term]), preset)
-    return _evaluated(replace(config, preset=str(preset), output=folder), "terms", f"without {term}")
+    changed = replace(config, preset=str(preset), transfer=config.transfer or transfer_preset(config.preset), output=folder)
+    return _evaluated(changed, "terms", f"without {term}")
 
 
 def _rebuilt(config, categories, group, name, count):
@@ -97,9 +109,10 @@ def _rebuilt(config, categories, group, name, count):
         used = [build_models(config, category, folder / "models", count) for category in categories]
     except SemAlign3DError as error:
         return Row(group, name, None, str(error))
-    if count and max(used) < count:
-        return Row(group, name, None, f"the data set has only {max(used)} training images of a category")
-    return _evaluated(replace(config, models=folder / "models", output=folder), group, name)
+    images = max(used) if count else 0
+    if images < count:
+        name = f"{name} asked for: only {images} training images there"
+    return _evaluated(replace(config, models=folder / "models", output=folder), group, name, images)
 
 
 def build_models(config, category, folder, count):
@@ -121,9 +134,9 @@ def build_models(config, category, folder, count):
     return len(records)
 
 
-def _evaluated(config, group, name):
+def _evaluated(config, group, name, images=0):
     print(f"{name}:")
-    return Row(group, name, evaluate(replace(config, gallery=0)).results)
+    return Row(group, name, evaluate(replace(config, gallery=0)).results, images=images)
 
 
 def _folder(config, name):
@@ -133,7 +146,7 @@ def _folder(config, name):
 
 def _plain(row):
     scores = None if row.results is None else {key: row.results[key] for key in ("all", "per_category")}
-    return {"group": row.group, "name": row.name, "problem": row.problem, "results": scores}
+    return {"group": row.group, "name": row.name, "images": row.images, "problem": row.problem, "results": scores}
 
 
 def _csv(rows):
@@ -146,18 +159,18 @@ def _csv(rows):
                 writer.writerow([row.name, category, alpha, scores["per_image"], scores["per_point"]])
         for alpha, scores in (row.results or {"all": {"pck": {}}})["all"]["pck"].items():
             writer.writerow([row.name, "mean of categories", alpha, scores["mean_of_categories"], scores["mean_of_categories_per_point"]])
+            writer.writerow([row.name, "weighted by pairs", alpha, scores["pair_weighted"], scores["per_point"]])
     return text.getvalue()
 
 
 def sections(rows):
     """(title, HTML) of the ablation table with its bars, and of the curve over the number of training images."""
-    alpha = max((a for a in rows[0].results["all"]["pck"] if float(a) <= 0.1), key=float, default=next(iter(rows[0].results["all"]["pck"])))
-    found = []
+    alpha, found = main_alpha(rows[0].results["all"]["pck"]), []
     parts = [row for row in rows if row.group in ("terms", "backbone")]
     if len(parts) > 1:
         bars = {row.name: _total(row, alpha) for row in parts if row.results}
-        chart = bar_chart(bars, f"PCK@{alpha}, mean of categories (%)")
-        found.append(("Ablation", FAST_SOLVER_NOTE + _score_table(parts, alpha) + chart))
+        chart = bar_chart(bars, f"PCK@{alpha} per image, mean of categories (%)")
+        found.append(("Ablation", FAST_SOLVER_NOTE + _score_table(parts, alpha) + chart + _published_table()))
     counts = [row for row in rows if row.group == "training images"]
     if counts:
         found.append(("Number of training images", _score_table([rows[0], *counts], alpha) + _curve(counts)))
@@ -165,24 +178,35 @@ def sections(rows):
 
 
 def _score_table(rows, alpha):
-    categories = list(rows[0].results["per_category"])
-    lines = []
+    """Scores per image of the categories at ``alpha``, and over all at every threshold."""
+    categories, alphas = list(rows[0].results["per_category"]), list(rows[0].results["all"]["pck"])
+    columns = [(f"PCK@{alpha}", name) for name in (*categories, "weighted by pairs", "mean of cat.", "difference")]
+    others = [a for a in sorted(alphas, key=float, reverse=True) if a != alpha]
+    lines, reference = [], _total(rows[0], alpha)
     for row in rows:
         if row.results is None:
-            lines.append([f"{row.name}: {row.problem}", *[None] * (len(categories) + 2)])
+            lines.append([f"{row.name}: {row.problem}", *[None] * (len(columns) + len(others))])
             continue
         scores = [row.results["per_category"][c]["pck"][alpha]["per_image"] for c in categories]
-        total, reference = _total(row, alpha), _total(rows[0], alpha)
-        lines.append([row.name, *scores, total, None if None in (total, reference) else total - reference])
-    note = f'<p class="note">PCK@{alpha} per image; the same images, models and settings but for what the row names.</p>'
-    return note + table(["", *categories, "mean of categories", "difference"], lines, ours={0})
+        total = _total(row, alpha)
+        difference = None if None in (total, reference) else total - reference
+        weighted = row.results["all"]["pck"][alpha].get("pair_weighted")
+        lines.append([row.name, *scores, weighted, total, difference, *(_total(row, a) for a in others)])
+    text = note("Per image; the same images, models and settings but for what the row names.")
+    return text + table(["", *columns, *((f"PCK@{a}", "mean of cat.") for a in others)], lines, ours={0})
+
+
+def _published_table():
+    rows = published_ablation()
+    categories = list(rows[0][1])
+    return PUBLISHED_NOTE + table(["", *categories], [[name, *(scores[c] for c in categories)] for name, scores in rows])
 
 
 def _curve(rows):
     """PCK over the number of training images, one line per threshold."""
     rows = [row for row in rows if row.results]
     alphas = list(rows[0].results["all"]["pck"]) if rows else []
-    series = {f"PCK@{a}": [(int(row.name.split()[0]), _total(row, a)) for row in rows] for a in sorted(alphas, key=float, reverse=True)}
+    series = {f"PCK@{a}": [(row.images, _total(row, a)) for row in rows] for a in sorted(alphas, key=float, reverse=True)}
     return line_chart(series, "training images per category", "PCK per image, mean of categories (%)")
 
 

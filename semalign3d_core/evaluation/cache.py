@@ -17,6 +17,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from semalign3d_core.errors import OutputError
 from semalign3d_core.files import atomic_path, sha256_of_arrays
 
 FORMAT_VERSION = 1
@@ -68,7 +69,10 @@ class Cache:
     def _write(path, structure, tensors):
         text = json.dumps(structure)
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"structure": text, "hash": _hash(text, tensors)})
+            try:
+                save_file(tensors, temporary, metadata={"structure": text, "hash": _hash(text, tensors)})
+            except (OSError, SafetensorError) as error:
+                raise OutputError(f"cannot write {path} ({error}); make room, or choose another folder with --cache") from error
 
 
 def _hash(text, tensors):

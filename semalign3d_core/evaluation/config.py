@@ -14,7 +14,7 @@ class EvaluationConfig:
     dataset: Path
     """Data set folder."""
     output: Path = Path("out/evaluation")
-    """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.yaml and report.html."""
+    """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.json and report.html."""
     kind: str | None = None
     """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow); nothing means what it looks like."""
     split: str = "test"
@@ -26,7 +26,7 @@ class EvaluationConfig:
     limit: int | None = None
     """Only the first so many pairs of each category."""
     method: str = "nearest_neighbour"
-    """semalign3d, nearest_neighbour, window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose."""
+    """semalign3d, nearest_neighbour, window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose, template_pose."""
     backbone: str = "compact"
     """family[:argument], for example compact, dinov2:base or precomputed:NAME."""
     depth: str = "none"
@@ -35,14 +35,18 @@ class EvaluationConfig:
     """Mask source: none, precomputed, similarity, sam ...; the last two ask the category model where the object is."""
     models: Path | None = None
     """Folder of category models, for methods that need them; nothing means the shipped ones."""
+    templates: Path | None = None
+    """Folder of template sets for template_pose (SET/back.jpg, front, left, right), or one such folder per category."""
     preset: str = ""
     """Preset of the method, or a YAML file; nothing means the method's default."""
+    transfer: str = ""
+    """Preset of semalign3d's transfer of points, or a YAML file; nothing means the one that goes with its preset."""
     alpha: tuple[float, ...] = (0.01, 0.05, 0.1)
     """PCK thresholds, as shares of the reference length."""
     threshold: Literal["dataset", "bbox", "image"] = "dataset"
     """Reference length: the target's object box, its image (longer side each), or what the data set is published with."""
     kap: Literal["none", "visible_only", "as_released", "spherical"] = "none"
-    """Variant of the keypoint average precision of the features; none: do not compute it (it costs similarity maps)."""
+    """Variant of the keypoint average precision, of the method's own likelihood maps or else of the features; none: leave it out."""
     predictions: Path | None = None
     """Score this file (JSON lines, {"pair", "points"}) instead of running a method."""
     on_bad_input: Literal["error", "skip"] = "error"
@@ -65,6 +69,8 @@ class EvaluationConfig:
     """Also build models with this backbone, from the split trn, and evaluate those."""
     training_images: tuple[int, ...] = ()
     """Also build models from so many images of the split trn each, for example 10 15 25 50, and evaluate those."""
+    templates: Path | None = None
+    """Template pictures for the method template_pose: TEMPLATES/<category>/<set>/back.jpg, front.jpg, left.jpg, right.jpg."""
     seed: int = 0
     """Seed of whatever a method draws."""
 
@@ -75,6 +81,8 @@ class EvaluationConfig:
             raise InputError("workers must be at least 1, retries and gallery at least 0")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit must be at least 1, found {self.limit}")
+        if self.studies and (self.method != "semalign3d" or self.predictions is not None):
+            raise InputError("--ablation, --other-backbone and --training-images study semalign3d: they need --method semalign3d")
         if self.kap != "none" and self.predictions is not None:
             raise InputError(f"--kap {self.kap} needs features, and {self.predictions} holds only points; leave out --kap or --predictions")
 

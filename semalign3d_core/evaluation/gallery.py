@@ -14,12 +14,21 @@ THUMBNAIL_HEIGHT = 180
 GAP = 8
 
 
-def best_and_worst(scores, count):
-    """The ``count`` pairs with the largest and with the smallest share of right points (ties: by mean error); scored pairs only."""
+def best_and_worst(scores, count, alpha_index=-1):
+    """The ``count`` pairs with the largest and with the smallest share of points right at a threshold, scored pairs only.
+
+    Of equal shares more points, then the smaller mean error, are better.
+    """
     usable = [s for s in scores if not s.problem and len(s.correct)]
-    ranked = sorted(usable, key=lambda s: (-s.share.mean(), _mean_error(s), s.pair.name))
+    ranked = sorted(usable, key=lambda s: _rank(s, alpha_index))
     half = min(count, (len(ranked) + 1) // 2)
     return ranked[:half], ranked[::-1][: min(count, len(ranked) - half)]
+
+
+def _rank(score, alpha_index):
+    share = score.share[alpha_index]
+    surprise = len(score.correct) if share >= 0.5 else -len(score.correct)  # all of many points right or wrong tells more than of few
+    return -share, -surprise, _mean_error(score), score.pair.name
 
 
 def figure(score, alpha_index, alpha):
@@ -41,10 +50,13 @@ def figure(score, alpha_index, alpha):
         strict=True,
     ):
         colour = "#19b05b" if right else "#e5383b"
-        (x, y), (u, v) = start, found
-        parts.append(f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{u:.1f}" y2="{v:.1f}" stroke="{colour}" stroke-width="1.3"/>')
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>')
-        parts.append(f'<circle cx="{truth[0]:.1f}" cy="{truth[1]:.1f}" r="4" fill="none" stroke="#fff" stroke-width="1.5"/>')
+        (x, y), (u, v), (a, b) = start, found, truth
+        parts.append(f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{u:.1f}" y2="{v:.1f}" stroke="{colour}" stroke-width="1.1" opacity="0.75"/>')
+        parts.append(f'<line x1="{u:.1f}" y1="{v:.1f}" x2="{a:.1f}" y2="{b:.1f}" stroke="#fff" stroke-width="1.3" stroke-dasharray="3 2"/>')
+        parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="none" stroke="#000" stroke-width="3"/>')
+        parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="none" stroke="#fff" stroke-width="1.6"/>')
+        for p, q in ((x, y), (u, v)):
+            parts.append(f'<circle cx="{p:.1f}" cy="{q:.1f}" r="2.6" fill="{colour}" stroke="#fff" stroke-width="0.6"/>')
     right = int(score.correct[:, alpha_index].sum())
     caption = f"{escape(score.pair.name)}: {right} of {len(score.correct)} right at {alpha:g}"
     return "\n".join(["<figure>", *parts, f"</svg><figcaption>{caption}</figcaption></figure>"])

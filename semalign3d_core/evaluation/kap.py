@@ -1,7 +1,8 @@
-"""Keypoint average precision (KAP) of an evaluation: how the features tell a keypoint's place from all others, and its absence.
+"""Keypoint average precision (KAP) of an evaluation: how well a keypoint's place is told from all others, and its absence noticed.
 
-It judges the backbone's features, cell against cell, whatever the method reads off them; see :mod:`semalign3d_core.metrics.kap`.
-Unlike PCK it looks at every keypoint of the source: those that the target does not show count too.
+It judges what rates the cells of the target: the method's own likelihood where it has one, else the similarity of the backbone's
+features; see :mod:`semalign3d_core.metrics.kap`. Unlike PCK it looks at every keypoint of the source: those that the target does
+not show count too.
 """
 
 import numpy as np
@@ -11,8 +12,11 @@ from semalign3d_core.image_grid import CANVAS_SIDE
 from semalign3d_core.matchers.soft_argmax import cell_features
 from semalign3d_core.metrics.kap import KapAccumulator, KapPair, kap_samples
 
-KAP_PROTOCOL = {
+SCORES = {
     "features": "similarity of the source keypoint's cell to all cells of the target, the backbone's features, whatever the method",
+    "method": "the method's own likelihood of the keypoint at all cells of the target",
+}
+KAP_PROTOCOL = {
     "per_image": "mean over pairs of the average precision of a pair",
     "pooled": "average precision of all samples of a category together",
     "point_weighted": "weighted by keypoints of the source",
@@ -26,17 +30,27 @@ def source_count(pair):
     return pair.lost_points if pair.record is None else int(_visible(pair.record.source).sum())
 
 
-def pair_samples(config, source, target, records, unit):
+def source_keypoints(record):
+    """(K, 2) float32 tensor of the annotated keypoints of a record."""
+    return torch.from_numpy(record.keypoints[_visible(record)])
+
+
+def feature_similarity(source, target, points):
+    """(K, cells * cells) similarity of the cells in which ``points`` lie to all cells of the target; two feature maps."""
+    queries = cell_features(source, points)
+    queries, which = queries.unique(dim=0, return_inverse=True)  # keypoints of one cell must tie; equal rows of a product may not
+    return target.similarity(queries)[which]
+
+
+def pair_samples(config, similarity, grid, records, unit):
     """[(scores, labels)] at each alpha of one pair.
 
-    source, target: :class:`~semalign3d_core.evidence.FeatureMap`;  records: the two :class:`ImageRecord`;
-    unit: reference length in pixels of the target. Raises :class:`InputError` for features that are not finite.
+    similarity: (K, cells * cells) of the source's annotated keypoints to the target's cells, which ``grid`` places on its image
+    records: the two :class:`ImageRecord`;  unit: reference length in pixels of the target
+    Raises :class:`InputError` for similarities that are not finite.
     """
-    seen = _visible(records[0])
-    points = torch.from_numpy(records[0].keypoints[seen]).to(source.values.device)
-    similarity = cell_features(source, points) @ target.values.flatten(1)
-    scale = CANVAS_SIDE / target.grid.side
-    on_canvas = (records[1].keypoints[seen] + np.array(target.grid.offset)) * scale
+    seen, scale = _visible(records[0]), CANVAS_SIDE / grid.side
+    on_canvas = (records[1].keypoints[seen] + np.array(grid.offset)) * scale
     visible = np.ones(len(on_canvas), bool), _visible(records[1])[seen]
     pair = KapPair(similarity.cpu().numpy(), on_canvas, *visible, unit * scale, CANVAS_SIDE)
     return [kap_samples(pair, alpha, config.kap) for alpha in config.alpha]

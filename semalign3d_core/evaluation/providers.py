@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from semalign3d_core.errors import InputError
-from semalign3d_core.evidence import DepthMap, FeatureMap
+from semalign3d_core.evidence import DepthMap
 from semalign3d_core.files import sha256_of_arrays, sha256_of_file
 from semalign3d_core.image_grid import SquareGrid
+from semalign3d_core.stored_features import StoredFeatureMap
 
 
 class _Cached:
@@ -34,15 +35,35 @@ class _Cached:
         return {"provider": self.name, "spec": self.spec, "image": image_hash(image), "mirrored": image.mirrored, **self.knows, **more}
 
 
-class CachedBackbone(_Cached):
-    """A backbone behind the cache."""
+class PrecomputedFeatures:
+    """Precomputed features in the precision of their files."""
+
+    def __init__(self, provider):
+        self.provider, self.name = provider, provider.name
 
     @property
     def channels(self):
         return self.provider.channels
 
     def extract(self, image):
-        """The :class:`FeatureMap` of an image; raises :class:`InputError` for features that are not finite."""
+        """The :class:`StoredFeatureMap` of an image."""
+        return self.provider.stored(image)
+
+
+class CachedBackbone(_Cached):
+    """A backbone behind the cache."""
+
+    @classmethod
+    def wrap(cls, provider, spec, cache, **knows):
+        """The backbone behind the cache; a precomputed one reads its own files."""
+        return PrecomputedFeatures(provider) if spec.startswith("precomputed") else cls(provider, spec, cache, **knows)
+
+    @property
+    def channels(self):
+        return self.provider.channels
+
+    def extract(self, image):
+        """The :class:`StoredFeatureMap` of an image; raises :class:`InputError` for features that are not finite."""
 
         def compute():
             found = self.provider.extract(image)
@@ -51,8 +72,8 @@ class CachedBackbone(_Cached):
             return {"padding": found.grid.padding}, {"features": found.values.half().cpu().contiguous()}
 
         structure, tensors = self.cache.fetch("features", self._depends_on(image), compute)
-        values = torch.nn.functional.normalize(tensors["features"].float(), dim=0)
-        return FeatureMap(values, SquareGrid(image.height, image.width, values.shape[-1], structure["padding"]))
+        stored = tensors["features"]
+        return StoredFeatureMap(stored, SquareGrid(image.height, image.width, stored.shape[-1], structure["padding"]))
 
 
 class CachedDepth(_Cached):
@@ -74,9 +95,17 @@ class CachedMasks(_Cached):
 
     def segment(self, image, box=None, points=None):
         """The object's mask (h, w) bool, or None."""
+        return self._segmented(image, box, points, lambda: self.provider.segment(image, box=box, points=points))
 
+    def segment_features(self, features, image, box=None, points=None):
+        """As :meth:`segment`, for providers that look at features which are there already."""
+        if not hasattr(self.provider, "segment_features"):
+            return self.segment(image, box, points)
+        return self._segmented(image, box, points, lambda: self.provider.segment_features(features, image, box=box, points=points))
+
+    def _segmented(self, image, box, points, segment):
         def compute():
-            found = self.provider.segment(image, box=box, points=points)
+            found = segment()
             return ({"found": False}, {}) if found is None else ({"found": True}, {"mask": _bits(found)})
 
         prompts = {"box": _plain(box), "points": _plain(points)}
@@ -95,16 +124,16 @@ def image_hash(image):
 
 
 def evidence_digest(evidence):
-    """Hash of everything a matcher sees of an image: features and depth as the cache rounds them, mask, camera."""
+    """Hash of everything a matcher sees of an image (its features are a :class:`StoredFeatureMap`)."""
     arrays = {
-        "features": evidence.features.values.half().cpu().numpy(),
+        "features": evidence.features.stored.cpu().contiguous().view(torch.uint8).numpy(),
         "grid": np.frombuffer(repr(dataclasses.astuple(evidence.features.grid)).encode(), np.uint8),
         "camera": np.concatenate([evidence.camera.focal.numpy(), evidence.camera.principal.numpy(), [evidence.camera.known]]),
     }
     if evidence.mask is not None:
         arrays["mask"] = evidence.mask.cpu().numpy()
     if evidence.depth is not None:
-        arrays["depth"] = evidence.depth.values.half().cpu().numpy()
+        arrays["depth"] = evidence.depth.values.cpu().numpy()
         arrays["kind"] = np.frombuffer(evidence.depth.kind.encode(), np.uint8)
     return sha256_of_arrays(arrays)
 

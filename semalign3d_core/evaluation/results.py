@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 import semalign3d_core
-from semalign3d_core.evaluation.kap import KAP_PROTOCOL, add_kap
+from semalign3d_core.evaluation.kap import KAP_PROTOCOL, SCORES, add_kap
 from semalign3d_core.evaluation.methods import code_hash
 from semalign3d_core.evaluation.pairs import outside_count
-from semalign3d_core.evaluation.predictions import write_predictions
 from semalign3d_core.evaluation.scoring import breakdowns, summarise
 from semalign3d_core.files import write_json, write_text
 from semalign3d_core.metrics.aggregate import alpha_key
@@ -51,27 +50,29 @@ def result_dictionary(evaluation):
     summary, kap = summarise(scores, config.alpha), {}
     if config.kap != "none":
         add_kap(summary, [score.pair for score in scores], evaluation.kap, config)
-        kap = {"kap": {"variant": config.kap, **KAP_PROTOCOL}}
+        kap = {"kap": {"variant": config.kap, "scores": SCORES[evaluation.method.kap_scores], **KAP_PROTOCOL}}
+    reference = {"reference_length": REFERENCE_LENGTHS[evaluation.threshold], "threshold": evaluation.threshold}
     return {
-        "method": f"predictions:{config.predictions.name}" if config.predictions else config.method,
-        "config": plain_config(config),
-        "versions": versions(),
-        "protocol": {
-            "reference_length": REFERENCE_LENGTHS[evaluation.threshold],
-            "threshold": evaluation.threshold,
-            "on_bad_input": config.on_bad_input,
-            **PROTOCOL,
-            **kap,
-        },
-        "seeds": {"seed": config.seed},
-        "hashes": {**_data_hashes(evaluation), **evaluation.hashes},
+        **common_results(evaluation, {**reference, **PROTOCOL, **kap}),
         "per_category": summary["per_category"],
         "all": summary["all"],
         "breakdowns": breakdowns(scores, config.alpha),
         "skipped": [{"pair": s.pair.name, "reason": _why_skipped(s)} for s in scores if _why_skipped(s)],
-        "annotation": "methods see no annotation of an image except the keypoints of the source that they carry over",
         "keypoints_outside_the_image": sum(outside_count(s.pair) for s in scores),
-        "points_not_finite": sum(int((~np.isfinite(s.points)).any(1).sum()) for s in scores if s.points is not None),
+    }
+
+
+def common_results(evaluation, protocol):
+    """What the results of every kind of evaluation hold beside the scores."""
+    config = evaluation.config
+    return {
+        "method": f"predictions:{config.predictions.name}" if config.predictions else config.method,
+        "config": evaluation.resolved,
+        "versions": versions(),
+        "protocol": {"on_bad_input": config.on_bad_input, **protocol},
+        "seeds": {"seed": config.seed},
+        "hashes": {**_data_hashes(evaluation), **evaluation.hashes},
+        "points_not_finite": sum(int((~np.isfinite(s.points)).any(1).sum()) for s in evaluation.scores if s.points is not None),
         "extra_predictions": evaluation.extra_predictions,
         "cache": dict(sorted(evaluation.cache.items())),
         "seconds": {stage: round(seconds, 3) for stage, seconds in evaluation.seconds.items()},
@@ -102,16 +103,16 @@ def _data_hashes(evaluation):
     return hashes
 
 
-def write_results(evaluation):
-    """Writes all files except the report."""
+def write_tables(evaluation):
+    """Writes results.csv, pairs.csv and results.json."""
     folder, scores = evaluation.config.output, evaluation.scores
-    write_predictions(folder / "predictions.jsonl", {s.pair.name: s.points for s in scores if s.points is not None})
-    write_text(folder / "results.csv", _csv(SCORE_COLUMNS, _score_rows(evaluation.results)))
-    write_text(folder / "pairs.csv", _csv(*_pair_table(scores, evaluation.config.alpha)))
+    write_text(folder / "results.csv", csv_text(SCORE_COLUMNS, _score_rows(evaluation.results)))
+    write_text(folder / "pairs.csv", csv_text(*_pair_table(scores, evaluation.config.alpha)))
     write_json(folder / "results.json", evaluation.results)
 
 
-def _csv(header, rows):
+def csv_text(header, rows):
+    """CSV of a table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -179,7 +180,7 @@ def _kap_lines(results):
     places = kap_places(results)
     if not places:
         return []
-    lines = ["", f"KAP ({results['protocol']['kap']['variant']}) of the features in percent, per image / pooled"]
+    lines = ["", f"KAP ({results['protocol']['kap']['variant']}) in percent, per image / pooled; of {results['protocol']['kap']['scores']}"]
     lines.append(f"{'category':20s} {'pairs':>6s} {'':7s} " + " ".join(f"{'@' + a:>15s}" for a in results["all"]["kap"]))
     for label, entry, image, pooled in places:
         cells = (_pair_of(values[image], values[pooled]) for values in entry["kap"].values())

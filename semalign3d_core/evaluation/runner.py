@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from semalign3d_core.datasets import open_dataset
+from semalign3d_core.datasets import DATASETS, open_dataset
 from semalign3d_core.errors import InputError
 from semalign3d_core.evaluation.engine import ENGINES
 from semalign3d_core.evaluation.kap import source_count
-from semalign3d_core.evaluation.methods import make_matcher, model_hashes
-from semalign3d_core.evaluation.pairs import image_items, match_items, read_pairs, threshold_kind
-from semalign3d_core.evaluation.predictions import problem_of, read_predictions
-from semalign3d_core.evaluation.results import plain_config, result_dictionary, write_results
-from semalign3d_core.evaluation.scoring import score_pair, skipped_pair
+from semalign3d_core.evaluation.methods import MethodFacts, check_method
+from semalign3d_core.evaluation.pairs import image_items, image_key, match_items, read_pairs, threshold_kind
+from semalign3d_core.evaluation.predictions import problem_of, read_predictions, write_predictions
+from semalign3d_core.evaluation.results import plain_config
+from semalign3d_core.evaluation.tasks import TASKS
 from semalign3d_core.evaluation.worker import resolve_device, run_item
 from semalign3d_core.files import sha256_of_file, write_json
 
@@ -26,13 +26,19 @@ from semalign3d_core.files import sha256_of_file, write_json
 class Evaluation:
     """What an evaluation gathers on its way to the result files.
 
-    scores: [:class:`PairScore`] in the data set's order;  results: the dictionary of ``results.json``
-    digests: {"category/image": hash of what was seen of it};  cache: counts;  seconds: {stage: wall time}
+    scores: one per pair in the data set's order, see :class:`Task`;  results: the dictionary of ``results.json``
+    digests: {:func:`image_key`: hash of what was seen of an image};  cache: counts;  seconds: {stage: wall time}
     extra_predictions: pairs of a prediction file that nobody asked for;  kap: {pair: its samples for KAP}, if asked for
+    resolved: the configuration as JSON with everything filled in that it left open;  categories: of the pairs, sorted
+    method: :class:`MethodFacts`
     """
 
     config: object
+    dataset: object = None
     threshold: str = "bbox"
+    method: MethodFacts = MethodFacts()
+    resolved: dict = field(default_factory=dict)
+    categories: list = field(default_factory=list)
     scores: list = field(default_factory=list)
     results: dict = field(default_factory=dict)
     hashes: dict = field(default_factory=dict)
@@ -42,31 +48,58 @@ class Evaluation:
     extra_predictions: int = 0
     kap: dict = field(default_factory=dict)
 
+    @property
+    def task(self):
+        """The :class:`Task` that the data set's annotation asks for."""
+        return TASKS[self.dataset.annotation]
+
 
 def evaluate(config):
     """Runs an evaluation, writes its files into ``config.output`` and returns the :class:`Evaluation`."""
     write_json(config.output / "config.json", plain_config(config))  # first of all, so that an unwritable folder costs no work
     evaluation = Evaluation(config)
     started = time.monotonic()
-    dataset = open_dataset(config.dataset, config.kind)
+    evaluation.dataset = dataset = open_dataset(config.dataset, config.kind)
+    task = evaluation.task
     with _clock(evaluation, "read"):
-        pairs = read_pairs(dataset, config)
-        evaluation.threshold = threshold_kind(dataset, config)
+        pairs = read_pairs(dataset, config, task.make_pair)
+        _resolve(evaluation, dataset, pairs)
+    write_json(config.output / "config.json", evaluation.resolved)
     usable = [pair for pair in pairs if not pair.problem]
     points, problems = _predicted(evaluation, usable) if config.predictions else _computed(evaluation, usable)
     problems |= {pair.name: pair.problem for pair in pairs if pair.problem}
     with _clock(evaluation, "score"):
-        evaluation.scores = [_score(pair, points, problems, config.alpha) for pair in pairs]
+        evaluation.scores = [_score(evaluation, pair, points, problems) for pair in pairs]
     evaluation.seconds["total"] = time.monotonic() - started
-    evaluation.results = result_dictionary(evaluation)
-    write_results(evaluation)
+    evaluation.results = task.result_dictionary(evaluation)
+    write_predictions(config.output / "predictions.jsonl", {s.pair.name: s.points for s in evaluation.scores if s.points is not None})
+    task.write_tables(evaluation)
     return evaluation
 
 
-def _score(pair, points, problems, alphas):
+def _resolve(evaluation, dataset, pairs):
+    """Fills in what the configuration left open."""
+    config = evaluation.config
+    evaluation.threshold = threshold_kind(dataset, config)
+    evaluation.categories = sorted({pair.category for pair in pairs})
+    evaluation.method = check_method(config, dataset, evaluation.categories)
+    if evaluation.method.models:
+        evaluation.hashes["models"] = evaluation.method.models
+    evaluation.resolved = {
+        **plain_config(config),
+        "kind": next(kind for kind, dataset_class in DATASETS.items() if type(dataset) is dataset_class),
+        "categories": evaluation.categories,
+        "threshold": evaluation.threshold,
+        "device": resolve_device(config.device),
+        "cache": str(config.cache_folder),
+        "method_settings": evaluation.method.settings,
+    }
+
+
+def _score(evaluation, pair, points, problems):
     if pair.name in problems:
-        return skipped_pair(pair, problems[pair.name], alphas)
-    return score_pair(pair, points.get(pair.name, np.zeros((0, 2))), alphas)
+        return evaluation.task.skipped(evaluation, pair, problems[pair.name])
+    return evaluation.task.score(evaluation, pair, points.get(pair.name, np.zeros((0, 2))))
 
 
 def _predicted(evaluation, pairs):
@@ -91,31 +124,27 @@ def _computed(evaluation, pairs):
     config = evaluation.config
     scorable = {pair.name for pair in pairs if pair.labels}
     pairs = [pair for pair in pairs if pair.labels or config.kap != "none" and source_count(pair)]
-    categories = sorted({pair.category for pair in pairs})
-    evaluation.hashes["models"] = model_hashes(config, categories)
-    for category in categories[:1]:
-        make_matcher(config, category, "cpu")  # an unknown method or preset is found out before any work
     bad = {}
     with _clock(evaluation, "images"):
         for item, result in _run(evaluation, image_items(pairs), "images", lambda item: 1):
-            if result.failures:
-                bad[str(item)] = result.failures[""]
-            evaluation.digests[str(item)] = result.digest
+            key = image_key(item.category, item.record)
+            if result.failure:
+                bad[key] = result.failure
+            evaluation.digests[key] = result.digest
     problems = {pair.name: reason for pair in pairs if (reason := _bad_image(pair, bad))}
     points = {}
     with _clock(evaluation, "pairs"):
         good = [pair for pair in pairs if pair.name not in problems]
-        for item, result in _run(evaluation, match_items(good), "pairs", lambda item: len(item.queries)):
-            reasons = {q.name: result.failures[""] for q in item.queries} if "" in result.failures else result.failures
-            problems |= reasons
+        for item, result in _run(evaluation, match_items(good, evaluation.digests), "pairs", lambda item: len(item.queries)):
+            problems |= {query.name: result.failure for query in item.queries if result.failure}
             points |= result.points
             evaluation.kap |= result.kap
     return points, {name: reason for name, reason in problems.items() if name in scorable}  # what only KAP needs is not PCK's problem
 
 
 def _bad_image(pair, bad):
-    sides = (pair.record.source, pair.record.target)
-    return next((bad[name] for side in sides if (name := f"{side.category}/{side.name}") in bad), None)
+    keys = (image_key(pair.category, side) for side in (pair.record.source, pair.record.target))
+    return next((bad[key] for key in keys if key in bad), None)
 
 
 def _run(evaluation, items, what, size):
@@ -126,9 +155,8 @@ def _run(evaluation, items, what, size):
     with tqdm(total=sum(map(size, items)), desc=what, unit=what.removesuffix("s"), mininterval=0.5) as bar:
         for index, result in run(work, items, config.workers, config.retries, resolve_device(config.device)):
             evaluation.cache.update(result.counts)
-            if result.failures and config.on_bad_input == "error":
-                reason = next(iter(result.failures.values()))
-                raise InputError(f"{items[index]}: {reason} (--on-bad-input skip counts its pairs as wrong and goes on)")
+            if result.failure and config.on_bad_input == "error":
+                raise InputError(f"{items[index]}: {result.failure} (--on-bad-input skip counts its pairs as wrong and goes on)")
             yield items[index], result
             bar.update(size(items[index]))
 

@@ -28,18 +28,45 @@ def _precomputed(argument, **options):
 
 
 def _similarity(argument, model=None, backbone=None):
+    from semalign3d_core.category.storage import load_model
     from semalign3d_core.masks.similarity import SimilarityMasks
 
+    model = load_model(argument) if argument else model
     if model is None:
-        raise InputError("similarity masks need a category model, which is not there yet here: choose another mask source")
+        raise InputError(
+            "similarity masks need a category model to compare with, and there is none here: give one that was built earlier with the "
+            "same backbone (similarity:FILE), or another mask source (sam2, precomputed)"
+        )
+    if argument and backbone is not None and backbone.name != model.backbone:
+        raise InputError(
+            f"{argument} was built with the backbone {model.backbone!r}, not with {backbone.name!r}: similarity masks need that one; "
+            "choose it, a model built with this backbone, or another mask source"
+        )
     return SimilarityMasks(model, backbone)
 
 
+def _compact(argument, model=None, backbone=None):
+    from semalign3d_core.backbones.compact import CompactBackbone
+    from semalign3d_core.masks.compact import CompactMasks
+
+    own = backbone if isinstance(backbone, CompactBackbone) and not argument else CompactBackbone(argument or None)
+    shared = backbone is not None and backbone.name == own.name  # one name, interchangeable features
+    return CompactMasks(own, "" if model is None else model.category, shared)
+
+
+def _auto(argument, model=None, backbone=None):
+    from semalign3d_core.backbones.compact import CompactBackbone
+
+    embedded = isinstance(getattr(backbone, "provider", backbone), CompactBackbone)  # also behind a cache
+    return (_compact if embedded else _similarity)("", model, backbone)
+
+
 def _sam(family):
-    def factory(argument, revision=None, device=None, dtype=None, model=None, backbone=None):
+    def factory(argument, revision=None, device=None, dtype=None, prompt_model="", model=None, backbone=None):
         from semalign3d_core.masks.sam import load_sam
 
-        return load_sam(family, argument, revision, device, dtype, None if model is None else _similarity("", model, backbone))
+        prompter = _similarity(prompt_model, model, backbone) if prompt_model or model is not None else None
+        return load_sam(family, argument, revision, device, dtype, prompter)
 
     return factory
 
@@ -49,6 +76,8 @@ MASKS = {
     "none": lambda argument, **options: None,
     "precomputed": _precomputed,
     "similarity": _similarity,
+    "compact": _compact,
+    "auto": _auto,
     "sam": _sam("sam"),
     "sam2": _sam("sam2"),
 }

@@ -13,6 +13,7 @@ class PrecomputedMasks:
     """Reads ``Segmentation/<category>/<name>.png``: palette index or grey value above 0 is object, 255 (void) is not."""
 
     name = "precomputed"
+    any_picture = False
 
     def __init__(self, dataset_root=None):
         if dataset_root is None:

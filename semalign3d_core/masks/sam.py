@@ -4,10 +4,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from semalign3d_core.backbones.precision import choose_device, choose_dtype, place
+from semalign3d_core.backbones.precision import choose_device, choose_dtype, finite, place
 from semalign3d_core.backbones.transformers_vit import IMAGENET_MEAN, IMAGENET_STD
-from semalign3d_core.errors import FileFormatError, InputError
-from semalign3d_core.providers import first_line, require
+from semalign3d_core.errors import InputError
+from semalign3d_core.pretrained import load_pretrained
+from semalign3d_core.providers import require
 from semalign3d_core.weights import known_weights, locate
 
 
@@ -16,16 +17,19 @@ class SamMasks:
 
     model: transformers ``SamModel`` or ``Sam2Model``;  label: identifies its weights;
     prompter: :class:`~semalign3d_core.masks.similarity.SimilarityMasks` that finds the object where no box and no points are
-    given, or None.
+    given, or None;  dtype: number format of the image encoder, which is nearly all of the work. Prompts and mask decoder stay in
+    single precision: in half precision a pixel beyond 1024 is no longer a number of its own.
     """
 
     def __init__(self, model, label, prompter=None, device="cpu", dtype=torch.float32):
         self.device, self.dtype, self.prompter = torch.device(device), dtype, prompter
-        self.model = place(model, self.device, dtype)
+        self.model = place(model, self.device, torch.float32)
+        for part in _encoder(model):
+            part.to(dtype)
         side = model.config.prompt_encoder_config.image_size
         self.side = side if isinstance(side, int) else side[0]
-        self.pads = model.config.model_type == "sam"  # SAM 2 stretches the image to a square
-        self.name = f"{model.config.model_type}@{label}" + ("" if prompter is None else f"+{prompter.name}")
+        self.pads = type(model).__name__ == "SamModel"  # SAM 2 stretches the image to a square
+        self.name = f"{'sam' if self.pads else 'sam2'}@{label}" + ("" if prompter is None else f"+{prompter.name}")
 
     def segment(self, image, box=None, points=None):
         """(h, w) bool mask of the object at ``box`` (x1, y1, x2, y2) and / or ``points`` (N, 2); None if nothing is found."""
@@ -52,13 +56,16 @@ class SamMasks:
         prompts = {}
         if points is not None:
             found = torch.as_tensor(np.asarray(points), dtype=torch.float32).reshape(1, 1, -1, 2)
-            prompts["input_points"] = (found * scale).to(self.device, self.dtype)
+            prompts["input_points"] = (found * scale).to(self.device)
             prompts["input_labels"] = torch.ones(found.shape[:3], dtype=torch.int, device=self.device)
         if box is not None:
             corners = torch.as_tensor(np.asarray(box), dtype=torch.float32).reshape(1, 1, 2, 2)
-            prompts["input_boxes"] = (corners * scale).reshape(1, 1, 4).to(self.device, self.dtype)
-        output = self.model(pixel_values=pixels[None].to(self.device, self.dtype), multimask_output=False, **prompts)
-        mask = self._to_image(output.pred_masks.float().cpu()[0, 0, :1], size, (image.height, image.width)) > 0
+            prompts["input_boxes"] = (corners * scale).reshape(1, 1, 4).to(self.device)
+        embedding = self.model.get_image_embeddings(pixels[None].to(self.device, self.dtype))
+        embedding = [e.float() for e in embedding] if isinstance(embedding, list) else embedding.float()
+        output = self.model(image_embeddings=embedding, multimask_output=False, **prompts)
+        logits = finite(output.pred_masks.cpu()[0, 0, :1], self, image)
+        mask = self._to_image(logits, size, (image.height, image.width)) > 0
         return mask if mask.any() else None
 
     def prepare(self, rgb):
@@ -81,6 +88,12 @@ class SamMasks:
         return _resize(logits, image_size)[0, 0]
 
 
+def _encoder(model):
+    """The parts of ``model`` that see the image before any prompt."""
+    decoder = model.mask_decoder
+    return [model.vision_encoder, *(getattr(decoder, name) for name in ("conv_s0", "conv_s1") if hasattr(decoder, name))]
+
+
 def _resize(logits, size):
     return torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
@@ -89,10 +102,7 @@ def load_sam(family, argument, revision=None, device=None, dtype=None, prompter=
     """The :class:`SamMasks` of a short name, hub id or local path; family ``sam`` or ``sam2``."""
     located = locate(known_weights(family, argument, {"sam": "base", "sam2": "tiny"}[family]), revision)
     transformers = require("transformers", "hf")
-    try:
-        kind = transformers.SamModel if family == "sam" else transformers.Sam2Model
-        model = kind.from_pretrained(located.folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise FileFormatError(f"{located.folder} holds no complete {family} model ({first_line(error)}); get it again") from error
+    kind = transformers.SamModel if family == "sam" else transformers.Sam2Model
+    model = load_pretrained(kind, located.folder, f"{family} model", ignore_mismatched_sizes=True)
     device = choose_device(device)
-    return SamMasks(model, located.digest()[:8], prompter, device, choose_dtype(dtype, device))
+    return SamMasks(model, located.digest()[:8], prompter, device, choose_dtype(dtype, device, family))

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from semalign3d_core.errors import InputError
+from semalign3d_core.masks.regions import inside_box, on_image
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ def coarse_mask(similarity, grid, config=SimilarityConfig(), box=None):  # noqa:
     if not len(above):
         return None
     threshold += config.level * (np.median(above) - threshold)
-    evidence = _on_image(similarity, grid) - threshold
+    evidence = on_image(similarity, grid) - threshold
     if box is not None:
-        evidence[~_inside_box(evidence.shape, box)] = -1
+        evidence[~inside_box(evidence.shape, box)] = -1
     regions, labels = cv2.connectedComponents((evidence > 0).astype(np.uint8))
     if regions < 2:
         return None
@@ -135,20 +136,6 @@ def _otsu(values, bins=128):
     below, mean = np.cumsum(share), np.cumsum(share * centres)
     between = (mean[-1] * below - mean) ** 2 / np.maximum(below * (1 - below), 1e-12)
     return edges[1:][between.argmax()]
-
-
-def _on_image(similarity, grid):
-    """``similarity`` (cells, cells) at every pixel of the image, bilinear: (h, w) float32 array."""
-    rows, columns = torch.meshgrid(torch.arange(grid.height), torch.arange(grid.width), indexing="ij")
-    position = grid.pixel_to_cell(torch.stack([columns, rows], dim=-1).float()).numpy()
-    values = similarity.float().numpy()
-    return cv2.remap(values, position[..., 0], position[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _inside_box(shape, box):
-    left, top, right, bottom = box
-    rows, columns = np.ogrid[: shape[0], : shape[1]]
-    return (columns >= left) & (columns <= right) & (rows >= top) & (rows <= bottom)
 
 
 def _without_holes(mask):

@@ -1,13 +1,13 @@
 """The method of this package as a matcher: one alignment per image, Eq. 14 per pair."""
 
-import dataclasses
-from collections import OrderedDict
-
 from semalign3d_core.aligned_image import AlignedImage, aligned_image, category_surface
-from semalign3d_core.config import load_preset
-from semalign3d_core.transfer import Transfer, transfer
+from semalign3d_core.config import load_preset, to_dict
+from semalign3d_core.transfer import Transfer, lift_points, likelihood_maps, place_points
 
-IMAGES_IN_MEMORY = 40  # of 4.8 MB each with 330 points and 60 x 60 cells
+
+def transfer_preset(preset):
+    """The preset of the transfer that goes with one of the alignment."""
+    return "reference" if preset == "reference" else "keypoints"
 
 
 class SemAlign3DMatcher:
@@ -23,11 +23,15 @@ class SemAlign3DMatcher:
     def __init__(self, model, preset="fast", transfer=None):
         from semalign3d_core.alignment.aligner import Aligner
 
-        self.aligner = Aligner(model, preset)
+        self.model, self.aligner = model, Aligner(model, preset)
         self.surface = category_surface(model)
-        transfer = transfer or ("reference" if preset == "reference" else "keypoints")
-        self._recent = OrderedDict()
+        transfer = transfer or transfer_preset(preset)
         self.config = transfer if isinstance(transfer, Transfer) else load_preset(Transfer, "transfer", transfer)
+
+    @property
+    def settings(self):
+        """Everything that was resolved from presets: nested dictionaries."""
+        return {"alignment": to_dict(self.aligner.config), "transfer": to_dict(self.config)}
 
     def prepare(self, evidence):
         """The one alignment of an image (:class:`ImageEvidence`): an :class:`AlignedImage`."""
@@ -38,17 +42,19 @@ class SemAlign3DMatcher:
 
         ``source`` and ``target`` are evidence or, so that an image is aligned once, what ``prepare`` made of it.
         """
-        source, target = self._prepared(source), self._prepared(target)
-        return transfer(self.surface, source, target, points, self.config)
+        return self.place(self.lift(source, points), slice(None), target)
+
+    def lift(self, source, points):
+        """What ``points`` (Q, 2), pixels of ``source``, are on the category: once for all targets."""
+        return lift_points(self.surface, self._prepared(source), points, self.config)
+
+    def place(self, lifted, rows, target):
+        """Where the points ``rows`` (N,) of what :meth:`lift` returned are in ``target``: :class:`Matches`."""
+        return place_points(self.surface, lifted.rows(rows), self._prepared(target), self.config)
+
+    def score_maps(self, lifted, target):
+        """How likely each lifted point is at each cell of ``target``, (Q, cells * cells) in [0, 1]: for KAP."""
+        return likelihood_maps(self.surface, lifted, self._prepared(target), self.config)
 
     def _prepared(self, image):
-        """``image`` as an :class:`AlignedImage` with its similarity maps, which the last images keep in memory."""
-        key = id(image)
-        if key not in self._recent:
-            aligned = image if isinstance(image, AlignedImage) else self.prepare(image)
-            aligned = dataclasses.replace(aligned, similarity=aligned.maps(self.surface.features))
-            self._recent[key] = image, aligned  # the image itself is kept, so that its id is not given to another
-            if len(self._recent) > IMAGES_IN_MEMORY:
-                self._recent.popitem(last=False)
-        self._recent.move_to_end(key)
-        return self._recent[key][1]
+        return image if isinstance(image, AlignedImage) else self.prepare(image)

@@ -10,7 +10,7 @@ import torch
 
 from semalign3d_core.errors import InputError, choice
 from semalign3d_core.image_grid import CANVAS_CELLS, CANVAS_SIDE, patch_index
-from semalign3d_core.matchers import Matches
+from semalign3d_core.matches import Matches
 
 TEMPERATURE = 0.02
 
@@ -104,11 +104,10 @@ class SimilarityMatcher:
         The query feature is that of the cell the point lies in, without interpolation, as published. Confidence is the
         largest cosine, clamped to [0, 1].
         """
-        features, grid = target.features.values, target.features.grid
-        query = cell_features(source.features, points)
-        found, confidence = [torch.zeros(0, 2).to(features)], [torch.zeros(0).to(features)]
+        grid, query = target.features.grid, cell_features(source.features, points)
+        found, confidence = [query.new_zeros(0, 2)], [query.new_zeros(0)]
         for part in query.split(self.chunk):
-            similarity = torch.einsum("qc,chw->qhw", part, features)
+            similarity = target.features.similarity(part).unflatten(1, (grid.cells, grid.cells))
             found.append(READOUTS[self.readout](similarity, self.width))
             confidence.append(similarity.flatten(1).amax(1).clamp(0, 1))
         return Matches(grid.cell_to_pixel(torch.cat(found).clamp(0, grid.cells - 1)), torch.cat(confidence))
@@ -117,5 +116,5 @@ class SimilarityMatcher:
 def cell_features(features, points):
     """Features (Q, C) of the cells in which ``points`` (Q, 2) lie (:class:`FeatureMap`, pixels of its image)."""
     cells = features.grid.cells
-    column, row = features.grid.pixel_to_cell(points.to(features.values)).round().long().clamp(0, cells - 1).unbind(-1)
-    return features.values[:, row, column].T
+    column, row = features.grid.pixel_to_cell(points.float()).round().long().clamp(0, cells - 1).unbind(-1)
+    return features.of_cells(row, column)

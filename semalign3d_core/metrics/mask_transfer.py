@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from semalign3d_core.errors import InputError
+
 
 def warp_mask(mask, grid, align_corners=True):
     """Samples a source ``mask`` (h, w) bilinearly, zero outside, at ``grid`` (H, W, 2) of x, y in [-1, 1] of the source.
@@ -17,13 +19,13 @@ def warp_mask(mask, grid, align_corners=True):
 
 def label_transfer_accuracy(transferred, truth):
     """LT-ACC: share of equal pixels over the whole target image. Both (H, W), binarised at > 0.5."""
-    a, b = _binary(transferred), _binary(truth)
+    a, b = _pair(transferred, truth)
     return float((a == b).mean())
 
 
 def intersection_over_union(transferred, truth):
     """IoU of two masks (H, W), binarised at > 0.5; NaN when both are empty."""
-    a, b = _binary(transferred), _binary(truth)
+    a, b = _pair(transferred, truth)
     union = np.sum(a | b)
     return float(np.sum(a & b) / union) if union else float("nan")
 
@@ -36,9 +38,13 @@ class MaskTransferAccumulator:
 
     def add(self, transferred, truth):
         """Adds a pair of (H, W) masks on the target image; returns its (LT-ACC, IoU)."""
-        self._accuracy.append(label_transfer_accuracy(transferred, truth))
-        self._iou.append(intersection_over_union(transferred, truth))
-        return self._accuracy[-1], self._iou[-1]
+        return self.add_scores(label_transfer_accuracy(transferred, truth), intersection_over_union(transferred, truth))
+
+    def add_scores(self, accuracy, iou):
+        """As :meth:`add`, of known scores; a pair that could not be evaluated counts with (0, 0)."""
+        self._accuracy.append(accuracy)
+        self._iou.append(iou)
+        return accuracy, iou
 
     def summary(self):
         """``{"lt_acc", "iou", "pairs", "undefined_iou"}``, scores in [0, 1] as published; None without pairs."""
@@ -49,6 +55,32 @@ class MaskTransferAccumulator:
             "pairs": len(self._accuracy),
             "undefined_iou": len(self._iou) - len(defined),
         }
+
+
+def lattice(height, width, cells):
+    """Pixels (cells * cells, 2) float32 evenly spread over an image from corner to corner, row-major."""
+    x, y = np.linspace(0, width - 1, cells, dtype=np.float32), np.linspace(0, height - 1, cells, dtype=np.float32)
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+
+def sampling_grid(points, target_size, source_size):
+    """Sampling grid (H, W, 2) for :func:`warp_mask` from where the points of a :func:`lattice` of the target are in the source.
+
+    points: (cells * cells, 2) pixels of the source; target_size, source_size: (height, width). In between, the grid is bilinear, as
+    published. Points that are not finite lie outside the source.
+    """
+    points = torch.as_tensor(points, dtype=torch.float32)
+    cells = round(len(points) ** 0.5)
+    extent = torch.tensor([max(source_size[1] - 1, 1), max(source_size[0] - 1, 1)])
+    normalised = torch.where(torch.isfinite(points), 2 * points / extent - 1, -2.0).reshape(1, cells, cells, 2).permute(0, 3, 1, 2)
+    return torch.nn.functional.interpolate(normalised, size=target_size, mode="bilinear", align_corners=True)[0].permute(1, 2, 0)
+
+
+def _pair(transferred, truth):
+    a, b = _binary(transferred), _binary(truth)
+    if a.shape != b.shape:
+        raise InputError(f"masks of {a.shape} and {b.shape} pixels cannot be compared: both belong to the target image")
+    return a, b
 
 
 def _binary(mask):

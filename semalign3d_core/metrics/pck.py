@@ -29,6 +29,8 @@ def nearest_is_own(pred, truth, common):
     predictions, are False.
     """
     pred, truth, common = np.asarray(pred, np.float64), np.asarray(truth, np.float64), np.asarray(common, bool)
+    if not common.shape[-1]:
+        return common
     distance = np.linalg.norm(pred[..., :, None, :] - truth[..., None, :, :], axis=-1)
     distance = np.where(common[..., None, :], distance, np.inf)
     distance = np.where(np.isnan(distance), np.inf, distance)
@@ -56,7 +58,7 @@ def error_kinds(pred, truth, common, threshold, alpha):
     radius = (alpha * np.asarray(threshold, np.float64))[..., None]
     every = np.linalg.norm(pred[..., :, None, :] - truth[..., None, :, :], axis=-1)
     every = np.where(common[..., None, :] & np.isfinite(every), every, np.inf)
-    nearest = every.min(axis=-1)
+    nearest = every.min(axis=-1, initial=np.inf)
     own = np.diagonal(every, axis1=-2, axis2=-1)
     return {
         "miss": common & (nearest >= radius),

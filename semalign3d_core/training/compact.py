@@ -5,18 +5,23 @@ all instances. A feature shall be near the embedding of its place, which is lear
 places, other categories and the background (InfoNCE with soft targets).
 """
 
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import asdict, dataclass, field
 
-import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from semalign3d_core.backbones.compact import CompactNet
+from semalign3d_core.backbones.compact import CELL, INPUT_SIDE, CompactNet
 from semalign3d_core.errors import MissingFileError
 from semalign3d_core.files import atomic_path
+from semalign3d_core.training.augmentation import Augmentation, views
 from semalign3d_core.training.checkpoint import load_checkpoint, save_checkpoint
 from semalign3d_core.training.samples import SampleSet
+
+SHOW_EVERY = 10  # steps
 
 
 @dataclass(frozen=True)
@@ -24,40 +29,40 @@ class CompactTraining:
     """Settings of one training run."""
 
     categories: tuple = ("bottle", "mug", "chair", "car", "aeroplane", "tvmonitor")
-    images: int = 2400  # rendered once, all categories together
-    steps: int = 4000
-    per_category: int = 2  # images of each category in a step
-    points: int = 64  # object cells drawn per image
+    images: int = 1500  # rendered once, all categories together
+    steps: int = 1500
+    per_category: int = 2  # views of each category in a step
+    points: int = 64  # object cells drawn per view
     background_points: int = 24
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.02
     temperature: float = 0.07
-    tolerance: float = 0.05  # how far apart positives may be, in template diameters (standard deviation)
+    tolerance: float = 0.04  # how far apart positives may be, in template diameters (standard deviation)
     channels: int = 64
     checkpoint_every: int = 100
     seed: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 class TrainedModel(nn.Module):
-    """Everything that is trained: the network that is kept, and the embedding of the surfaces that is not."""
+    """Everything that is trained: the network that is kept, and the embedding of the surfaces and the head for places, which are not."""
 
     def __init__(self, config):
         super().__init__()
-        self.network = CompactNet(config.channels).to(memory_format=torch.channels_last)
+        self.network = CompactNet(config.channels, 1 + len(config.categories)).to(memory_format=torch.channels_last)
         self.surface = SurfaceEmbedding(len(config.categories), config.channels)
-        self.place = nn.Conv2d(self.network.head.in_channels, len(config.categories) + 4, 1)
+        self.place = nn.Conv2d(self.network.head.in_channels, 3, 1)
 
 
-def train_compact(config, samples_folder, checkpoint, workers=2, initial=None, quiet=False):
-    """Renders what is missing in ``samples_folder``, trains, and returns the :class:`CompactNet` in evaluation mode.
+def train_compact(config, samples_folder, checkpoint, workers=2, initial=None, device="cpu", quiet=False):
+    """Renders what is missing in ``samples_folder``, trains on ``device``, and returns the :class:`CompactNet` in evaluation mode.
 
-    ``checkpoint`` (a path) is written every ``checkpoint_every`` steps and resumed from; ``initial`` is the checkpoint of an earlier
-    run whose weights this one starts with. Deterministic for a given seed and
-    thread count, interrupted or not.
+    ``checkpoint`` (a path) is written every ``checkpoint_every`` steps and resumed from; ``initial`` is the checkpoint of an
+    earlier run whose weights this one starts with. Deterministic on the CPU for a given seed and thread count, interrupted or not.
     """
-    samples = SampleSet.render(samples_folder, config.categories, config.images, config.seed, workers, quiet)
+    samples = SampleSet.render(samples_folder, config.categories, config.images, config.seed, workers, quiet, device)
     torch.manual_seed(config.seed)
-    model = TrainedModel(config)
+    model = TrainedModel(config).to(device)
     if initial is not None and load_checkpoint(initial, model) == 0:
         raise MissingFileError(f"{initial} does not exist: give the checkpoint of an earlier run, or none")
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -67,57 +72,69 @@ def train_compact(config, samples_folder, checkpoint, workers=2, initial=None, q
         for step in range(first, config.steps):
             set_learning_rate(optimiser, config, step)
             loss = training_step(model, optimiser, samples, config, step)
-            bar.set_postfix(loss=f"{loss:.3f}")
+            if step % SHOW_EVERY == 0:  # reading the loss waits for the device
+                bar.set_postfix(loss=f"{float(loss):.3f}")
             bar.update()
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                 save_checkpoint(checkpoint, model, optimiser, step + 1)
-    return model.network.eval()
+    return model.network.eval().to("cpu")
 
 
 def set_learning_rate(optimiser, config, step):
     """Linear warm-up over the first 5 %, then cosine decay to 1 % of the peak."""
     progress = (step + 1) / config.steps
-    factor = progress / 0.05 if progress < 0.05 else 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (progress - 0.05) / 0.95))
+    factor = progress / 0.05 if progress < 0.05 else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - 0.05) / 0.95))
     for group in optimiser.param_groups:
-        group["lr"] = config.learning_rate * float(factor)
+        group["lr"] = config.learning_rate * factor
 
 
 def training_step(model, optimiser, samples, config, step):
-    """One optimisation step; returns the loss. Its randomness depends on the seed and the step alone."""
-    generator = np.random.default_rng((config.seed, step))
-    images, canonical, labels = samples.batch(config.per_category, generator)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        trunk = model.network.trunk(images.to(memory_format=torch.channels_last))
+    """One optimisation step; returns the loss, a tensor. Its randomness depends on the seed and the step alone."""
+    device = samples.labels.device
+    generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
+    index = samples.draw(config.per_category, generator)
+    images, canonical, labels = views(samples, index, INPUT_SIDE, CELL, config.augmentation, generator)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=halves_are_quick(device)):
+        trunk = model.network.trunk(images.contiguous(memory_format=torch.channels_last))
     trunk = trunk.float()
     features = nn.functional.normalize(model.network.head(trunk), dim=1)
-    descriptors, coordinates, categories = draw_points(features, canonical, labels, config, generator)
+    descriptors, coordinates, categories, weights = draw_points(features, canonical, labels, config, generator)
     keys = model.surface(coordinates, categories)
-    loss = contrastive_loss(descriptors, keys, coordinates, categories, config.temperature, config.tolerance)
-    loss = loss + place_loss(model.place(trunk), canonical, labels)
+    loss = contrastive_loss(descriptors, keys, coordinates, categories, weights, config.temperature, config.tolerance)
+    loss = loss + nn.functional.cross_entropy(model.network.classify(features), labels + 1)
+    loss = loss + place_loss(model.place(trunk), canonical)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()
-    return float(loss.detach())
+    return loss.detach()
+
+
+def halves_are_quick(device):
+    """Whether ``device`` computes in bfloat16; a processor without AVX-512 would take a hundred times as long."""
+    return device.type == "cuda" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def draw_points(features, canonical, labels, config, generator):
-    """Draws object and background cells of every image.
+    """Draws object and background cells of every view.
 
-    features (B, C, H, W); canonical (B, H, W, 3), NaN off the object; labels (B,) category index.
-    Returns descriptors (N, C), coordinates (N, 3), category (N,) with -1 for background.
+    features (B, C, H, W); canonical (B, 3, H, W), NaN off the objects; labels (B, H, W), -1 for background.
+    Returns descriptors (N, C), coordinates (N, 3), category (N,) with -1 for background, and weights (N,): 0 for the places
+    of views that show too few cells of a kind.
     """
-    flat = features.flatten(2).transpose(1, 2)
-    descriptors, coordinates, categories = [], [], []
-    for index, label in enumerate(labels):
-        places = canonical[index].reshape(-1, 3)
-        on_object = ~torch.isnan(places[:, 0])
-        for wanted, cells in ((config.points, on_object.nonzero()[:, 0]), (config.background_points, (~on_object).nonzero()[:, 0])):
-            chosen = cells[torch.from_numpy(generator.permutation(len(cells))[:wanted])]
-            descriptors.append(flat[index, chosen])
-            coordinates.append(places[chosen].nan_to_num())
-            categories.append(torch.where(on_object[chosen], int(label), -1))
-    return torch.cat(descriptors), torch.cat(coordinates), torch.cat(categories)
+    flat, places, category = features.flatten(2), canonical.flatten(2).nan_to_num(), labels.flatten(1)
+    score = torch.rand(category.shape, generator=generator, device=category.device)
+    chosen, weights = [], []
+    for wanted, eligible in ((config.points, category >= 0), (config.background_points, category < 0)):
+        best = torch.where(eligible, score, -1.0).topk(min(wanted, score.shape[1]), dim=1)
+        chosen.append(best.indices)
+        weights.append((best.values >= 0).float())
+    index, weights = torch.cat(chosen, 1), torch.cat(weights, 1)
+
+    def take(values):
+        return values.gather(2, index[:, None].expand(-1, values.shape[1], -1)).transpose(1, 2).flatten(0, 1)
+
+    return take(flat), take(places), category.gather(1, index).flatten(), weights.flatten()
 
 
 class SurfaceEmbedding(nn.Module):
@@ -140,37 +157,34 @@ class SurfaceEmbedding(nn.Module):
         return nn.functional.normalize(self.output(place + self.code(categories + 1)), dim=1)
 
 
-def contrastive_loss(descriptors, keys, coordinates, categories, temperature, tolerance):
+def contrastive_loss(descriptors, keys, coordinates, categories, weights, temperature, tolerance):
     """Cross entropy between soft positives and the softmax of the similarities of features to embedded places.
 
-    descriptors, keys (N, C) unit; coordinates (N, 3); categories (N,), -1 for background. The target of a feature is proportional to
-    ``exp(-d^2 / 2 tolerance^2)`` over the places of its own category, d in template diameters; a background feature's over all background.
+    descriptors, keys (N, C) unit; coordinates (N, 3); categories (N,), -1 for background; weights (N,), 0 leaves a point out.
+    The target of a feature is proportional to ``exp(-d^2 / 2 tolerance^2)`` over the places of its own category, d in
+    template diameters; a background feature's over all background.
     """
-    log_probability = torch.log_softmax(descriptors @ keys.T / temperature, dim=1)
-    distance2 = torch.cdist(coordinates, coordinates).square()
-    target = torch.exp(-distance2 / (2 * tolerance**2)) * (categories[:, None] == categories[None])
-    return -(target / target.sum(1, keepdim=True) * log_probability).sum(1).mean()
+    logits = (descriptors @ keys.T / temperature).masked_fill(weights[None] == 0, -1e4)
+    norm2 = coordinates.square().sum(1)
+    distance2 = (norm2[:, None] + norm2[None] - 2 * coordinates @ coordinates.T).clamp(min=0)
+    target = torch.exp(-distance2 / (2 * tolerance**2)) * (categories[:, None] == categories[None]) * weights[None]
+    losses = -(target * torch.log_softmax(logits, dim=1)).sum(1) / target.sum(1).clamp(min=1e-12)
+    return (losses * weights).sum() / weights.sum()
 
 
-def place_loss(output, canonical, labels):
-    """Category and place of every cell, asked directly: it carries the first steps, in which similarities say little.
+def place_loss(output, canonical):
+    """Error of the place of every cell, asked directly: it carries the first steps, in which similarities say little.
 
-    output (B, 3 + categories + 1, H, W): coordinates, then logits with the background first; canonical (B, H, W, 3); labels (B,).
+    output, canonical (B, 3, H, W), the latter NaN off the objects.
     """
-    on_object = ~torch.isnan(canonical[..., 0])
-    category = torch.where(on_object, labels[:, None, None] + 1, 0)
-    classes = nn.functional.cross_entropy(output[:, 3:], category)
-    error = nn.functional.smooth_l1_loss(output[:, :3].movedim(1, -1)[on_object], canonical[on_object], beta=0.05)
-    return classes + 10 * error
+    on_object = ~torch.isnan(canonical[:, :1])
+    error = nn.functional.smooth_l1_loss(output, torch.where(on_object, canonical, output.detach()), beta=0.05, reduction="none")
+    return 10 * error.sum() / (3 * on_object.sum().clamp(min=1))
 
 
 def save_network(network, path, name, config):
     """Writes the network (half precision safetensors with its name and settings) where the backbone expects it."""
-    from dataclasses import asdict
-    from json import dumps
-
-    from safetensors.torch import save_file
-
     state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    header = {"name": name, "categories": json.dumps(config.categories), "training": json.dumps(asdict(config))}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"name": name, "training": dumps(asdict(config))})
+        save_file(state, temporary, metadata=header)

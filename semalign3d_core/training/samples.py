@@ -1,109 +1,80 @@
-"""Rendered training samples: pictures with the template coordinates of every feature cell, kept on disk."""
+"""Rendered training samples: pictures with the template coordinates of every second pixel, kept on disk."""
 
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from semalign3d_core.backbones.compact import INPUT_SIDE
+from semalign3d_core.errors import InputError
 from semalign3d_core.files import atomic_path
 
-SIDE = 240  # of the rendered pictures: crops of them are shrunk, never enlarged
-CELL = 4  # pixels between places that are kept
+SIDE = 288  # of the rendered pictures; the network sees crops of them
+STEP = 2  # pixels between places that are kept
+SEEDS = 100_000  # instances of one training seed; those of the seeds 0 to 9 are all in the range of the training split
 CHUNK = 50  # pictures per file: an interrupted rendering loses at most one file per process
 
 
 class SampleSet:
-    """Pictures (N, 240, 240, 3) uint8, canonical coordinates of the cells (N, 60, 60, 3) float16 and category indices (N,)."""
+    """N pictures with their truth, as tensors on the device that trains.
+
+    pictures: (N, 3, 288, 288) uint8;  labels: (N,) int64 category index
+    canonical: (N, 3, 144, 144) float16, place on the category's template of every second pixel's surface point; NaN off the object
+    """
 
     def __init__(self, pictures, canonical, labels):
         self.pictures, self.canonical, self.labels = pictures, canonical, labels
+        self.categories = int(labels.max()) + 1
 
     @classmethod
-    def render(cls, folder, categories, count, seed, workers, quiet=False):
+    def render(cls, folder, categories, count, seed, workers, quiet=False, device="cpu"):
         """Renders the samples that are missing in ``folder`` and loads all; instances come from the training range."""
-        folder = Path(folder)
-        per_category = -(-count // len(categories))
-        jobs = [
-            (
-                folder / f"{category}_{seed}_{start}_{min(start + CHUNK, per_category)}.npz",
-                category,
-                seed,
-                start,
-                min(start + CHUNK, per_category),
-            )
-            for category in categories
-            for start in range(0, per_category, CHUNK)
-        ]
+        jobs = chunk_jobs(Path(folder), categories, count, seed)
         missing = [job for job in jobs if not job[0].is_file()]
         with ProcessPoolExecutor(workers) as pool:
-            list(tqdm(pool.map(_render_chunk, missing), total=len(missing), desc="render training samples", disable=quiet or not missing))
+            list(tqdm(pool.map(render_chunk, missing), total=len(missing), desc="render training samples", disable=quiet or not missing))
+        return cls.load(jobs, categories, device)
+
+    @classmethod
+    def load(cls, jobs, categories, device="cpu"):
+        """The samples of finished ``jobs``."""
         pictures, canonical, labels = [], [], []
         for path, category, *_ in jobs:
             with np.load(path, allow_pickle=False) as stored:
-                pictures.append(stored["pictures"])
-                canonical.append(stored["canonical"])
-            labels.append(np.full(len(pictures[-1]), categories.index(category)))
-        return cls(np.concatenate(pictures), np.concatenate(canonical), np.concatenate(labels))
+                pictures.append(torch.from_numpy(stored["pictures"]).to(device).movedim(3, 1).contiguous())
+                canonical.append(torch.from_numpy(stored["canonical"]).to(device).movedim(3, 1).contiguous())
+            labels.append(torch.full((len(pictures[-1]),), categories.index(category), device=device))
+        return cls(torch.cat(pictures), torch.cat(canonical), torch.cat(labels))
 
-    def batch(self, per_category, generator, side=INPUT_SIDE):
-        """Draws ``per_category`` samples of every category, cropped, half of them mirrored, and with changed colours.
-
-        Returns images (B, 3, side, side) float in [0, 1], canonical (B, side / 4, side / 4, 3) float32 and labels (B,).
-        """
-        categories = np.unique(self.labels)
-        chosen = np.concatenate([generator.choice(np.flatnonzero(self.labels == c), per_category, replace=False) for c in categories])
-        views = [random_crop(self.pictures[index], self.canonical[index], side, generator) for index in chosen]
-        pictures = np.stack([picture for picture, _ in views])
-        canonical = np.stack([places for _, places in views]).astype(np.float32)
-        for index in np.flatnonzero(generator.random(len(chosen)) < 0.5):
-            pictures[index] = pictures[index, :, ::-1]
-            canonical[index] = canonical[index, :, ::-1] * np.array([-1, 1, 1], np.float32)
-        images = change_colours(torch.from_numpy(pictures).movedim(3, 1), generator)
-        return images, torch.from_numpy(canonical), torch.from_numpy(self.labels[chosen])
+    def draw(self, per_category, generator):
+        """Indices (B,) of ``per_category`` random samples of every category, one category after the other."""
+        score = torch.rand(self.labels.shape, generator=generator, device=self.labels.device)
+        chosen = [torch.where(self.labels == c, score, -1.0).topk(per_category).indices for c in range(self.categories)]
+        return torch.cat(chosen)
 
 
-def random_crop(picture, canonical, side, generator):
-    """A random square window of 0.75 to 1.1 picture sides, resized to ``side``: its picture and the places of its cells."""
-    whole = len(picture)
-    window = whole * generator.uniform(0.75, 1.1)
-    left, top = generator.uniform(min(0, whole - window), max(0, whole - window), 2)
-    step = window / side  # pixels of the whole picture per pixel of the window
-    small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) if side < whole else picture
-    ratio = side / whole
-    transform = np.array([[step * ratio, 0, (left + step / 2) * ratio - 0.5], [0, step * ratio, (top + step / 2) * ratio - 0.5]])
-    view = cv2.warpAffine(small, transform, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=(128, 128, 128))
-    cell = whole // len(canonical)
-    centres = (np.arange(side // cell) * cell + cell / 2) * step - 0.5
-    columns, rows = (np.round((centres + start - cell // 2) / cell).astype(int) for start in (left, top))
-    places = canonical[np.clip(rows, 0, len(canonical) - 1)][:, np.clip(columns, 0, len(canonical) - 1)].copy()
-    places[(rows < 0) | (rows >= len(canonical))] = np.nan
-    places[:, (columns < 0) | (columns >= len(canonical))] = np.nan
-    return view, places
+def chunk_jobs(folder, categories, count, seed):
+    """[(file, category, seed, first, end)] of ``count`` pictures, the same number of every category, categories taking turns."""
+    per_category = -(-count // len(categories))
+    if not 0 <= seed < 10 or per_category > 2 * SEEDS:
+        raise InputError(f"training uses seeds 0 to 9 and up to {2 * SEEDS} pictures per category, not seed {seed} and {per_category}")
+    spans = [(start, min(start + CHUNK, per_category)) for start in range(0, per_category, CHUNK)]
+    return [(folder / f"{c}_{seed}_{first}_{end}.npz", c, seed, first, end) for first, end in spans for c in categories]
 
 
-def change_colours(pictures, generator):
-    """Random brightness, contrast, tint and noise per picture (B, 3, h, w) uint8: colours carry no meaning. Returns [0, 1] floats."""
-    count = len(pictures)
-    contrast = torch.from_numpy(generator.uniform(0.6, 1.4, (count, 1, 1, 1))).float() / 255
-    tint = torch.from_numpy(generator.normal(0, 0.06, (count, 3, 1, 1)) + generator.normal(0, 0.08, (count, 1, 1, 1))).float()
-    level = torch.from_numpy(generator.uniform(0, 0.03, (count, 1, 1, 1))).float()
-    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(int(generator.integers(2**31))))
-    return ((pictures.float() - 127.5) * contrast + 0.5 + tint + noise * level).clamp(0, 1)
-
-
-def _render_chunk(job):
+def render_chunk(job):
+    """Renders and writes the pictures of one job of :func:`chunk_jobs`."""
     from semalign3d_core.datasets.synthetic import sample_rendering
+    from semalign3d_core.datasets.synthetic.rendering import RenderConfig
 
     path, category, seed, start, stop = job
+    config = RenderConfig(samples=1)  # crops are shrunk, which averages rays
     pictures, canonical = [], []
     for index in range(start, stop):
         # Every instance is seen twice, so that there are pairs of views as well as pairs of instances.
-        rendering = sample_rendering(category, instance_seed=seed * 100_000 + index // 2, view_seed=seed * 100_000 + index, size=SIDE)
+        rendering = sample_rendering(category, seed * SEEDS + index // 2, seed * SEEDS + index, SIDE, config)
         pictures.append(rendering.image)
-        canonical.append(rendering.canonical[CELL // 2 :: CELL, CELL // 2 :: CELL].astype(np.float16))
+        canonical.append(rendering.canonical[STEP // 2 :: STEP, STEP // 2 :: STEP].astype(np.float16))
     with atomic_path(path) as temporary:
         np.savez(temporary, pictures=np.stack(pictures), canonical=np.stack(canonical))

@@ -32,6 +32,8 @@ def inspect_page(model, dataset=None):
         "shape": rounded(model.shape),
         "colours": feature_colours(model.dense_features).tolist(),
         "weights": _packed(model.weights.numpy(), np.float32),
+        "offsets": _packed(model.offsets.numpy(), np.float32),
+        "plane": rounded(model.plane, 6),
         "modes": _packed(model.modes.numpy(), np.float32),
         "modeVariances": rounded(model.mode_variances, 8),
         "pairs": len(model.betas.edge1),

@@ -20,7 +20,7 @@ RED, WHITE, BLACK = (200, 40, 40), (255, 255, 255), (0, 0, 0)
 class OverlayStyle:
     """What an overlay shows."""
 
-    names: bool = True  # of the keypoints, with their confidence
+    names: bool = True  # of the visible keypoints
     cloud: bool = True  # the projected dense points
     axes: bool = True  # of the object's pose
     scale: int = 1  # the picture is enlarged by this factor first
@@ -45,16 +45,23 @@ def draw_alignment(image, alignment, style=None):
     return _banner(canvas, text, BLACK)
 
 
-def draw_points(image, points, labels=None, visible=None):
-    """The picture with points (Q, 2) pixels as crosses with their labels; hidden ones (visible (Q,) bool) are thin."""
+def draw_points(image, points, labels=None, visible=None, known=()):
+    """The picture with points (Q, 2) pixels as crosses with their labels; hidden ones (visible (Q,) bool) are thin.
+
+    known: names that the picture shows already, in the order of :func:`keypoint_colours`; a point of such a name takes its
+    colour, and its name is not written again.
+    """
     canvas, unit, placed = image.copy(), _unit(image), []
     points = np.asarray(points.detach().cpu() if isinstance(points, torch.Tensor) else points, dtype=np.float64)
+    labels = [str(q) for q in range(len(points))] if labels is None else labels
+    colours = dict(zip(known, keypoint_colours(len(known)), strict=True))
     for q, (place, colour) in enumerate(zip(points, keypoint_colours(len(points)), strict=True)):
         if np.isfinite(place).all() and _near(place, canvas):
-            thickness = 2 * unit if visible is None or visible[q] else unit
+            thickness, colour = 2 * unit if visible is None or visible[q] else unit, colours.get(labels[q], colour)
             cv2.drawMarker(canvas, _pixel(place), BLACK, cv2.MARKER_TILTED_CROSS, 12 * unit, thickness + 2, cv2.LINE_AA)
             cv2.drawMarker(canvas, _pixel(place), colour, cv2.MARKER_TILTED_CROSS, 12 * unit, thickness, cv2.LINE_AA)
-            _label(canvas, place, str(q) if labels is None else labels[q], placed, unit)
+            if labels[q] not in colours:
+                _label(canvas, place, labels[q], placed, unit)
     return canvas
 
 
@@ -127,14 +134,14 @@ def _draw_axes(canvas, alignment, scale):
 
 def _draw_keypoints(canvas, alignment, style):
     points, visible = _enlarge(_array(alignment.keypoints_2d), style.scale), _array(alignment.visible)
-    confidence, colours, placed = _array(alignment.keypoint_confidence), keypoint_colours(len(points)), []
+    colours, unit = keypoint_colours(len(points)), _unit(canvas)
     shown = [k for k in range(len(points)) if np.isfinite(points[k]).all() and _near(points[k], canvas)]
-    unit = _unit(canvas)
+    if style.names:
+        placed = [(x - 5 * unit, y - 5 * unit, x + 5 * unit, y + 5 * unit) for x, y in points[shown]]  # names cover no marker
+        for k in filter(lambda k: visible[k], shown):
+            _label(canvas, points[k], alignment.keypoint_names[k], placed, unit)
     for k in sorted(shown, key=lambda k: visible[k]):
         _marker(canvas, points[k], colours[k], visible[k], 4 * unit)
-    if style.names:
-        for k in sorted(shown, key=lambda k: not visible[k]):
-            _label(canvas, points[k], f"{alignment.keypoint_names[k]} {confidence[k]:.2f}", placed, unit, faint=not visible[k])
 
 
 def _marker(canvas, place, colour, solid, radius):
@@ -142,21 +149,31 @@ def _marker(canvas, place, colour, solid, radius):
     cv2.circle(canvas, _pixel(place), radius, colour, -1 if solid else 1, cv2.LINE_AA)
 
 
-def _label(canvas, place, text, placed, unit, faint=False):
-    """Writes ``text`` beside ``place`` where it covers no earlier label in ``placed`` (boxes, appended to)."""
+def _label(canvas, place, text, placed, unit):
+    """Writes ``text`` near ``place`` where it covers nothing in ``placed`` (boxes, appended to), with a line to it from further off."""
     size = 0.36 * unit
     (width, height), _ = cv2.getTextSize(text, FONT, size, 1)
-    x, y = place
-    gap = 6 * unit
-    offsets = [(gap, height / 2), (-gap - width, height / 2), (-width / 2, -gap), (-width / 2, gap + height)]
-    offsets += [(dx, dy + side * (height + 3)) for dx, dy in offsets[:2] for side in (-1, 1)]
-    boxes = [(x + dx, y + dy - height, x + dx + width, y + dy + 2) for dx, dy in offsets]
-    free = [b for b in boxes if not any(_overlap(b, other) for other in placed) and b[0] >= 0 and b[2] <= canvas.shape[1]]
-    box = (free or boxes)[0]
+    boxes = [box for distance in (7, 16, 28, 42) for box in _boxes_around(place, width, height, distance * unit)]
+    room = [b for b in boxes if b[0] >= 0 and b[1] >= 0 and b[2] <= canvas.shape[1] and b[3] <= canvas.shape[0]]
+    free = [b for b in room if not any(_overlap(b, other) for other in placed)]
+    box = (free or room or boxes)[0]
     placed.append(box)
+    nearest = np.clip(place, (box[0], box[1]), (box[2], box[3]))
+    if np.linalg.norm(nearest - place) > 10 * unit:
+        cv2.line(canvas, _pixel(place), _pixel(nearest), WHITE, unit, cv2.LINE_AA)
     corner = _pixel((box[0], box[3] - 2))
     cv2.putText(canvas, text, corner, FONT, size, BLACK, 2 * unit + 1, cv2.LINE_AA)
-    cv2.putText(canvas, text, corner, FONT, size, (190, 190, 190) if faint else WHITE, unit, cv2.LINE_AA)
+    cv2.putText(canvas, text, corner, FONT, size, WHITE, unit, cv2.LINE_AA)
+
+
+def _boxes_around(place, width, height, gap):
+    """Boxes for a text of a size on eight sides of a place, the beside ones first."""
+    x, y = place
+    sides = [(1, 0), (-1, 0), (1, -1), (-1, -1), (1, 1), (-1, 1), (0, -1), (0, 1)]
+    for right, down in sides:
+        left = x + right * gap if right > 0 else x - gap - width if right < 0 else x - width / 2
+        top = y + down * gap - (height if down < 0 else height / 2 if down == 0 else 0)
+        yield left, top, left + width, top + height + 2
 
 
 def _banner(canvas, text, colour):

@@ -35,13 +35,19 @@ def test_reading_would_be_noticed():
 def test_results_do_not_depend_on_how_much_of_the_picture_is_computed(chair):
     """On a GPU the whole picture is computed: what lies far from the mask must not count."""
     category, aligner = chair
-    evidence = category.image(5).evidence
-    image = aligner.prepare(evidence)
-    whole = aligner.prepare(evidence, whole=True)
-    assert whole.coverage.numel() > image.coverage.numel()
-    cropped, full = aligner._outcome(image), aligner._outcome(whole)
-    for name in ("keypoints", "statistics", "belief", "projected"):
-        assert torch.allclose(cropped[name], full[name], atol=5e-3), name
+    for seed in range(5, 9):
+        evidence = category.image(seed).evidence
+        image, whole = aligner.prepare(evidence), aligner.prepare(evidence, whole=True)
+        assert whole.coverage.numel() > image.coverage.numel()
+        observations = aligner.observe(image), aligner.observe(whole)
+        for name in ("spread", "pixels", "pixel_log", "size"):
+            assert torch.allclose(*(getattr(observation, name) for observation in observations), atol=1e-5), name
+        best = [observation.keypoint_log.sort(1).values for observation in observations]
+        assert torch.allclose(*best, atol=1e-4)
+        cropped, full = aligner._outcome(image), aligner._outcome(whole)
+        # Rounding differs, and an argmax that flips by it moves the solution a little.
+        assert (cropped["projected"] - full["projected"]).norm(dim=-1).median() < 0.5 / 240
+        assert torch.allclose(cropped["belief"], full["belief"], atol=0.05)
 
 
 def test_double_precision(chair):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from semalign3d_core.backbones.compact import CompactBackbone, CompactNet, load_network, prepare
+from semalign3d_core.backbones.compact import CELLS, INPUT_SIDE, CompactBackbone, CompactNet, load_network, prepare
 from semalign3d_core.errors import FileFormatError, MissingFileError
 from semalign3d_core.evidence import ImageInput
 from semalign3d_core.training.compact import CompactTraining, save_network
@@ -25,28 +25,36 @@ def image(height, width, seed=0):
 @pytest.mark.parametrize("height, width", [(256, 256), (97, 201), (333, 120), (1, 1)])
 def test_features_are_unit_and_know_their_image(weights, height, width):
     features = CompactBackbone(weights).extract(image(height, width))
-    assert features.values.shape == (16, 40, 40)
+    assert features.values.shape == (16, CELLS, CELLS)
     assert (features.grid.height, features.grid.width) == (height, width)
-    torch.testing.assert_close(features.values.norm(dim=0), torch.ones(40, 40))
+    torch.testing.assert_close(features.values.norm(dim=0), torch.ones(CELLS, CELLS))
 
 
-def test_a_shift_by_one_cell_shifts_the_features(weights):
-    """Away from borders and up to the global context, moving the picture by whole cells moves the map."""
-    network, _ = load_network(weights)
-    network.context.weight.data.zero_()
-    x = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(1))
+def test_a_shift_by_whole_cells_shifts_the_features(weights):
+    """Without what looks at the whole picture, and away from borders, moving the picture by whole cells moves the map."""
+    network, *_ = load_network(weights)
+    network.attention = torch.nn.Identity()
+    torch.nn.init.zeros_(network.position)
+    x = torch.rand(1, 3, INPUT_SIDE, INPUT_SIDE, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        moved = network(x.roll((32, 64), dims=(2, 3)))
-        torch.testing.assert_close(moved[0, :, 22:28, 28:32], network(x)[0, :, 14:20, 12:16], atol=0.15, rtol=0)
+        moved = network(x.roll((16, 32), dims=(2, 3)))
+        torch.testing.assert_close(moved[0, :, 26:30, 30:34], network(x)[0, :, 22:26, 22:26], atol=1e-4, rtol=0)
 
 
 def test_prepare_keeps_places():
     """A bright pixel block lands in the cell that the grid says."""
-    rgb = np.zeros((80, 320, 3), np.uint8)
-    rgb[40:48, 240:248] = 255  # cell side 8 pixels on 40 cells: column 30, row 5
+    rgb = np.zeros((96, 384, 3), np.uint8)
+    rgb[40:48, 288:296] = 255  # cell side 8 pixels on 48 cells: column 36, row 5
     small = prepare(rgb)
     bright = (small[0] > 0.9).nonzero().float().mean(0)
-    assert torch.allclose(bright / 4 - 0.375, torch.tensor([5.0, 30.0]), atol=0.01)
+    assert torch.allclose(bright / 4 - 0.375, torch.tensor([5.0, 36.0]), atol=0.01)
+
+
+def test_classes_are_probabilities_of_background_and_categories(weights):
+    backbone = CompactBackbone(weights)
+    probability = backbone.class_probabilities(backbone.extract(image(64, 80)))
+    assert probability.shape == (1 + len(backbone.categories), CELLS, CELLS)
+    torch.testing.assert_close(probability.sum(0), torch.ones(CELLS, CELLS))
 
 
 def test_name_comes_from_the_file(weights):

@@ -12,6 +12,7 @@ from semalign3d_core.backbones.diffusion_steps import SlidingCrops, add_noise, c
 from semalign3d_core.backbones.freeu import apply_freeu, filter_low_frequencies
 from semalign3d_core.backbones.fused import FusedBackbone
 from semalign3d_core.backbones.geoaware import AggregationNetwork, GeoAwareBackbone
+from semalign3d_core.backbones.pair_features import pair_features
 from semalign3d_core.backbones.stable_diffusion import DiffusionConfig, StableDiffusionBackbone, added_time, recorded_levels
 from semalign3d_core.backbones.transformers_vit import TransformerBackbone
 from semalign3d_core.errors import InputError
@@ -139,7 +140,69 @@ def test_co_pca_keeps_distances_when_nothing_is_dropped():
     a, b = torch.randn(9, 5, dtype=torch.float64), torch.randn(7, 5, dtype=torch.float64)
     reduced = co_pca(a, b, dims=5)
     torch.testing.assert_close(torch.cdist(*reduced), torch.cdist(a, b))
-    assert co_pca(a, b, dims=2)[0].shape == (9, 2)
+    wide = torch.randn(6, 40, dtype=torch.float64), torch.randn(5, 40, dtype=torch.float64)  # fewer tokens than channels
+    torch.testing.assert_close(torch.cdist(*co_pca(*wide, dims=11)), torch.cdist(*wide))
+    for first, second in ((a, b), wide):
+        reduced = torch.cat(co_pca(first, second, dims=2))
+        # what is kept is the largest part: the two largest singular values of the centred tokens
+        stacked = torch.cat([first, second])
+        expected = torch.linalg.svdvals(stacked - stacked.mean(0))[:2]
+        torch.testing.assert_close(torch.linalg.svdvals(reduced), expected)
+
+
+def test_shifting_by_the_distance_of_crops_shifts_the_map():
+    features = backbone()
+    stride = SMALL.stride
+    image = picture(SMALL.side, SMALL.side)
+    moved = ImageInput(np.roll(image.rgb, -stride, axis=1))
+    cells = stride // 16
+    before, after = features.levels(image)["s3"], features.levels(moved)["s3"]
+    # the left crops of the moved image are the right crops of the image; columns that another crop overlaps are left out
+    torch.testing.assert_close(after[..., 1:cells], before[..., cells + 1 : 2 * cells], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(after[..., 1:cells], before[..., 1:cells])
+
+
+def test_a_network_that_treats_both_sides_alike_mirrors_the_map():
+    torch.manual_seed(0)
+    network = AggregationNetwork((16, 16), 32, groups=8).eval()
+    for parameter in network.parameters():
+        if parameter.ndim == 4:  # kernels
+            parameter.data = (parameter.data + parameter.data.flip(-1)) / 2
+    features = torch.randn(1, 32, 9, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(network(features.flip(-1)), network(features).flip(-1), rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_beyond_half_precision_are_reported_with_what_to_do():
+    vae, unet, text = tiny_diffusion()
+    unet.conv_in.bias.data.fill_(1e6)
+    features = StableDiffusionBackbone(vae, unet, text, "tiny", DiffusionConfig(crops=SMALL), dtype=torch.bfloat16)
+    features.extract(picture())  # bfloat16 has the range of single precision
+    unet.conv_in.bias.data.fill_(torch.inf)
+    with pytest.raises(InputError, match="NaN or infinity in bfloat16; choose another number format: add ,dtype=float32"):
+        features.extract(picture())
+
+
+def test_features_of_a_pair_are_reduced_together_and_count_equally():
+    concatenated = FusedBackbone(backbone(record="concatenated", step=100), TransformerBackbone(tiny_transformer(), "tiny", cells=15))
+    pair = pair_features(concatenated)
+    pair.dims = 10
+    a, b = (pair.describe(picture(seed=seed)) for seed in (0, 1))
+    found = pair.together(a, b)
+    channels = concatenated.transformer.channels
+    for tokens in found:
+        assert tokens.shape == (225, 3 * 10 + channels)
+        torch.testing.assert_close(tokens[:, :30].norm(dim=1), torch.ones(225))
+        torch.testing.assert_close(tokens[:, 30:].norm(dim=1), torch.ones(225))
+    same = pair.together(a, a)
+    assert torch.equal(*same)
+    # alone, the levels are not normalised
+    alone = pair_features(backbone(record="concatenated"))
+    assert alone.together(*(alone.describe(picture(seed=s)) for s in (0, 1)))[0].norm(dim=1).std() > 1e-3
+    # and features that do not depend on the pair are the backbone's own
+    plain = pair_features(concatenated.transformer)
+    described = plain.describe(picture())
+    assert torch.equal(plain.together(described, described)[0], concatenated.transformer.raw([picture()])[0].flatten(1).T)
 
 
 def fused():

@@ -1,5 +1,7 @@
 """Vision transformers behind the backbone protocol, on tiny random models of the same classes."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,11 @@ from PIL import Image
 
 pytest.importorskip("transformers", reason="needs the extra hf")
 
+import transformers
+
+from semalign3d_core.backbones.precision import choose_dtype
 from semalign3d_core.backbones.transformers_vit import TransformerBackbone, fix_positions, load_transformer
-from semalign3d_core.errors import FileFormatError, MissingWeightsError
+from semalign3d_core.errors import FileFormatError, InputError, MissingWeightsError
 from semalign3d_core.evaluation.cache import Cache
 from semalign3d_core.evaluation.providers import CachedBackbone
 from semalign3d_core.evidence import ImageInput
@@ -160,6 +165,81 @@ def test_positions_are_sampled_as_in_the_original_release():
     exact = torch.nn.functional.interpolate(grid, size=(10, 10), mode="bicubic", align_corners=False)[0].permute(1, 2, 0)
     assert 1e-4 < (fixed - exact).abs().max() < 0.5
     torch.testing.assert_close(model.embeddings.position_embeddings[:, 0], stored[:, 0])
+
+
+def test_models_with_registers_keep_the_way_of_sampling_of_their_own_release():
+    model = tiny_transformer("dinov2_with_registers")
+    stored = model.embeddings.position_embeddings
+    fix_positions(model, 10)
+    assert model.embeddings.position_embeddings is stored
+
+
+SHAPE = {"hidden_size": 24, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
+TEXT = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
+
+
+def other_vision_models():
+    """One model of each other family, as their repositories hold them: with a text model beside it, or alone."""
+    t = transformers
+    return {
+        "clip": lambda: t.CLIPModel(t.CLIPConfig(vision_config=SHAPE, text_config=TEXT)),
+        "siglip": lambda: t.SiglipModel(t.SiglipConfig(vision_config=SHAPE, text_config=TEXT)),
+        "deit": lambda: t.DeiTModel(t.DeiTConfig(**SHAPE)),
+        "clip_vision": lambda: t.CLIPVisionModel(t.CLIPVisionConfig(**SHAPE)),
+    }
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip", "deit", "clip_vision"])
+def test_any_vision_transformer_of_the_library(tmp_path, family):
+    torch.manual_seed(0)
+    model = other_vision_models()[family]().eval()
+    model.save_pretrained(tmp_path)
+    backbone = load_transformer("vit", str(tmp_path), cells="6", device="cpu")
+    found = backbone.raw([picture()])
+    assert found.shape == (1, 24, 6, 6)
+    # what the whole model gives is what its blocks give (CLIP), or that through the final norm
+    vision = getattr(model, "vision_model", model)
+    norm = getattr(vision, "layernorm", None) or vision.post_layernorm
+    with torch.no_grad():
+        output = vision(pixel_values=backbone.prepare(picture().rgb)[None], interpolate_pos_encoding=True).last_hidden_state[:, -36:]
+        tokens = found.flatten(2).transpose(1, 2)
+        candidates = (tokens, norm(tokens))
+    assert any(torch.allclose(output, candidate, atol=1e-5) for candidate in candidates)
+
+
+def test_models_without_a_token_per_patch_are_refused():
+    config = transformers.SwinConfig(image_size=96, patch_size=16, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=3)
+    with pytest.raises(InputError, match="does not give one token per patch"):
+        TransformerBackbone(transformers.SwinModel(config), "tiny", CELLS).extract(picture())
+
+
+@pytest.mark.parametrize(
+    "kind, device, expected",
+    [
+        ("dinov2", "cuda", torch.float16),
+        ("dinov3_vit", "cuda", torch.float32),  # by its authors not made for float16
+        ("somebody_s", "cuda", torch.float32),
+        ("dinov2", "cpu", torch.float32),
+    ],
+)
+def test_half_precision_only_where_it_is_safe(kind, device, expected):
+    assert choose_dtype(None, torch.device(device), kind) == expected
+    assert choose_dtype("bfloat16", torch.device(device), kind) == torch.bfloat16
+
+
+def test_numbers_beyond_half_precision_are_reported_with_what_to_do():
+    model = tiny_transformer()
+    model.encoder.layer[-1].layer_scale2.lambda1.data.fill_(1e9)
+    with pytest.raises(InputError, match="NaN or infinity in float16; choose another number format: add ,dtype=float32"):
+        TransformerBackbone(model, "tiny", CELLS, dtype=torch.float16).extract(picture())
+
+
+def test_a_checkpoint_that_lacks_a_layer_is_refused_by_name(tmp_path):
+    tiny_transformer().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 3}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FileFormatError, match="missing encoder.layer.2.*and 13 more; get it again"):
+        load_transformer("vit", str(tmp_path))
 
 
 def test_loading_from_a_folder(tmp_path):

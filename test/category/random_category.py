@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from semalign3d_core.category.constellations import MIRROR, Constellations
+from semalign3d_core.category.silhouette import Outline
 from semalign3d_core.geometry import rotation_from_vector, shape_diameter
 
 
@@ -84,3 +85,70 @@ def _constellations(camera, shapes, rotation, focal, flip, uniform, depth):
         depth=torch.where(visible, 1 - 0.3 * unit, 0.0),
         focal_known=torch.zeros(images, dtype=torch.bool),
     )
+
+
+def outline_category(images=40, thickness=1.0, seed=0, noise=0.0):
+    """(:class:`Constellations`, :class:`Truth`) of objects whose keypoints are the two sides of their outline, as a bottle's.
+
+    The surface between the sides is an elliptic tube, ``thickness`` times as deep as wide; depth maps are rays cast at it, with ``noise``
+    in units of the object's own range. All views come from the front, elevations -10 to 50 degrees.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    heights = torch.tensor([0.5, 0.3, 0.1, -0.2, -0.5]).double() + 0.04 * (uniform(images, 5) - 0.5)
+    widths = torch.tensor([0.08, 0.09, 0.2, 0.22, 0.2]).double() * (0.7 + 0.6 * uniform(images, 1)) * (0.9 + 0.2 * uniform(images, 5))
+    right = torch.stack([widths, heights, torch.zeros_like(widths)], dim=-1)
+    shapes = torch.stack([right * MIRROR, right], dim=2).flatten(1, 2)
+    shapes = shapes - shapes.mean(1, keepdim=True)
+    shapes = shapes / shape_diameter(shapes)[:, None, None]
+    tilt = torch.zeros(images, 3, dtype=torch.float64)
+    tilt[:, 0] = torch.deg2rad(-10 + 60 * uniform(images))
+    rotation = rotation_from_vector(tilt) @ torch.diag(torch.tensor([1.0, -1, -1]).double()).expand(images, 3, 3)
+    focal = torch.full((images,), 1.5, dtype=torch.float64)
+    distance = torch.stack([0 * focal, 0 * focal, focal / (0.5 + 0.3 * uniform(images))], dim=1)
+    camera = shapes @ rotation.transpose(1, 2) + distance[:, None]
+    points = 1.5 * camera[..., :2] / camera[..., 2:]
+    flip = torch.tensor([1, 0, 3, 2, 5, 4, 7, 6, 9, 8])
+    middle = (points + points[:, flip]) / 2
+    inset = 0.008
+    inward = torch.nn.functional.normalize(middle - points, dim=-1) * inset
+    depth = torch.stack([_tube_depth(torch.cat([points + inward, middle], 1)[n] / 1.5, rotation[n], distance[n], shapes[n], thickness)
+                         for n in range(images)])  # fmt: skip
+    inverse = 1 / depth
+    low, high = inverse.amin(1, keepdim=True), inverse.amax(1, keepdim=True)
+    unit = (inverse - low) / (high - low).clamp(min=1e-9)
+    unit = unit + noise * torch.randn(unit.shape, generator=generator, dtype=torch.float64)
+    known = torch.ones(images, 10, dtype=torch.bool)
+    data = Constellations(
+        points=points,
+        visible=known,
+        inverse=unit[:, :10],
+        measured=known,
+        slope=torch.full((images,), torch.nan, dtype=torch.float64),
+        size=(points.amax(1) - points.amin(1)).amax(1),
+        focal=focal,
+        flip=flip,
+        outline=Outline(torch.full((images, 10), inset, dtype=torch.float64), unit[:, 10:], known),
+    )
+    mean = shapes.mean(0)
+    return data, Truth(mean, rotation, shapes)
+
+
+def _tube_depth(rays, rotation, translation, shape, thickness):
+    """z (M,) where rays (x/z, y/z) (M, 2) first meet the tube through the sides ``shape`` (10, 3); of the sides' plane where they miss."""
+    z = torch.linspace(translation[2] - 0.8, translation[2] + 0.8, 3200, dtype=torch.float64)
+    points = torch.cat([rays, torch.ones_like(rays[:, :1])], 1)[:, None] * z[:, None]
+    x, y, depth = ((points - translation) @ rotation).unbind(-1)
+    levels, half = shape[1::2, 1].flip(0), shape[1::2, 0].flip(0)  # from below
+    after = torch.searchsorted(levels, y.contiguous()).clamp(1, 4)
+    share = ((y - levels[after - 1]) / (levels[after] - levels[after - 1])).clamp(0, 1)
+    width = half[after - 1] + share * (half[after] - half[after - 1])
+    step = z[1] - z[0]
+    inside = ((x / width) ** 2 + (depth / (thickness * width).clamp(min=step)) ** 2 <= 1) & (y > levels[0] - 0.01) & (y < levels[-1] + 0.01)
+    first = torch.where(inside, z, torch.inf).amin(1)
+    normal = rotation[:, 2]
+    plane = (normal @ translation) / (torch.cat([rays, torch.ones_like(rays[:, :1])], 1) @ normal)
+    return torch.where(torch.isfinite(first), first, plane)

@@ -10,6 +10,7 @@ from semalign3d_core.category.annotations import checked_keypoints, images_per_l
 from semalign3d_core.category.dense_cloud import DenseOptions, Samples, k_means, supported_clusters, within_hull
 from semalign3d_core.category.keypoint_correction import correct_keypoints, depth_pixels, erode, nearest_mask_pixels
 from semalign3d_core.category.semantics import feature_statistics
+from semalign3d_core.category.surface_map import best_plane, is_flat, surface_map
 from semalign3d_core.datasets.records import ImageRecord
 
 
@@ -39,6 +40,66 @@ def test_affine_weights_of_flat_keypoints_project_to_their_plane(skeleton):
     torch.testing.assert_close(weights @ flat, torch.tensor([[0.1, 0.2, 0.0]]).double(), atol=1e-6, rtol=0)
 
 
+def flat_category(thickness=0.0):
+    """Keypoints (8, 3) in a turned plane up to ``thickness``, and points (40, 3) off it."""
+    generator = torch.Generator().manual_seed(5)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=generator).double())[0]
+    keypoints = torch.rand(8, 3, generator=generator).double() - 0.5
+    keypoints[:, 2] *= thickness
+    return keypoints @ turn.T + 0.3, (torch.rand(40, 3, generator=generator).double() - 0.5) @ turn.T + 0.3
+
+
+@pytest.mark.parametrize("thickness", [0.0, 0.02])
+def test_surface_of_flat_keypoints_has_depth_and_follows_them(thickness):
+    keypoints, points = flat_category(thickness)
+    surface = surface_map(points, keypoints, best_plane(keypoints))
+    torch.testing.assert_close(surface @ keypoints, points)
+    torch.testing.assert_close(surface.weights.sum(1), torch.ones(40).double())
+    assert float(surface.weights.abs().max()) < 2  # nothing rests on how the keypoints scatter about their plane
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)).double())[0]
+    turn = turn * torch.linalg.det(turn).sign()
+    for scale in (0.01, 3.0):
+        moved = torch.stack([keypoints, scale * keypoints @ turn.T + 1])
+        torch.testing.assert_close((surface @ moved)[1], scale * points @ turn.T + 1)
+
+
+def test_surface_of_other_keypoints_is_the_matrix_alone(skeleton):
+    points = torch.randn(20, 3, generator=torch.Generator().manual_seed(1)).double()
+    surface = surface_map(points, skeleton, torch.zeros(2, 8).double())
+    assert (surface.plane == 0).all() and (surface.offsets == 0).all()
+    torch.testing.assert_close(surface @ (2 * skeleton), surface.weights @ (2 * skeleton))
+
+
+def test_surface_carries_a_point_of_one_flat_instance_to_another():
+    keypoints, points = flat_category()
+    plane = best_plane(keypoints)
+    wide = keypoints + 0.3 * (keypoints - keypoints.mean(0)) @ (plane @ keypoints)[:1].T @ (plane @ keypoints)[:1]
+    here = surface_map(points, wide, plane)
+    torch.testing.assert_close(here @ wide, points)
+    torch.testing.assert_close(surface_map(here @ keypoints, keypoints, plane).offsets, here.offsets)
+
+
+def test_surface_derivatives(skeleton):
+    for keypoints in (flat_category()[0], skeleton):
+        plane = best_plane(keypoints) * is_flat(keypoints)
+        surface = surface_map(flat_category()[1], keypoints, plane).with_keypoints()
+        assert torch.autograd.gradcheck(lambda x, s=surface: s @ x, keypoints.clone().requires_grad_())
+        directions = torch.randn(3, 8, 3, generator=torch.Generator().manual_seed(2)).double()
+        numerical = ((surface @ (keypoints + 1e-5 * directions)) - (surface @ (keypoints - 1e-5 * directions))) / 2e-5
+        torch.testing.assert_close(surface.derivative(keypoints, directions), numerical, atol=1e-7, rtol=1e-6)
+        assert surface.derivative(keypoints, directions[:0]).shape == (0, 48, 3)
+
+
+def test_surface_over_some_keypoints_of_many():
+    keypoints, points = flat_category()
+    surface, labels = surface_map(points, keypoints, best_plane(keypoints)), torch.tensor([0, 2, 3, 4, 6, 7, 8, 9])
+    all_keypoints = torch.zeros(11, 3).double()
+    all_keypoints[labels] = keypoints
+    among = surface.among(labels, 11)
+    torch.testing.assert_close(among @ all_keypoints, points)
+    torch.testing.assert_close(among.over(labels)[5:9] @ keypoints, points[5:9])
+
+
 def test_keypoint_weights_equal_the_tetrahedra_in_any_chunk(skeleton, monkeypatch):
     tets = combinations.tetrahedra(8)
     points = 0.3 * torch.randn(40, 3, generator=torch.Generator().manual_seed(2)).double()
@@ -56,9 +117,15 @@ def test_hull_with_margin(skeleton):
     centre = skeleton.mean(0, keepdim=True)
     diameter = float(torch.cdist(skeleton, skeleton).max())
     outward = skeleton + 0.05 * diameter * torch.nn.functional.normalize(skeleton - centre, dim=1)
-    assert within_hull(torch.cat([centre, skeleton]), skeleton, 0.001).all()
-    assert within_hull(outward, skeleton, 0.1).all() and not within_hull(centre + 3 * diameter, skeleton, 0.1).any()
-    assert within_hull(centre * torch.tensor([1.0, 1, 0]), skeleton * torch.tensor([1.0, 1, 0]), 0.05).all()
+    no_plane = torch.zeros(2, 8).double()
+    assert within_hull(torch.cat([centre, skeleton]), skeleton, no_plane, 0.001).all()
+    assert within_hull(outward, skeleton, no_plane, 0.1).all() and not within_hull(centre + 3 * diameter, skeleton, no_plane, 0.1).any()
+
+
+def test_hull_of_flat_keypoints_is_as_thick_as_they_are_narrow():
+    flat = torch.tensor([[-0.2, -0.5, 0], [0.2, -0.5, 0], [0.2, 0.5, 0], [-0.2, 0.5, 0]]).double()
+    points = torch.tensor([[0, 0, 0], [0, 0, 0.19], [0, 0.4, -0.19], [0, 0, 0.21], [0, 0, -0.3]]).double()
+    assert within_hull(points, flat, best_plane(flat), 1e-3).tolist() == [True, True, True, False, False]
 
 
 def test_k_means_finds_separated_groups():

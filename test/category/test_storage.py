@@ -138,9 +138,20 @@ def test_edited_header_and_tensor_are_refused_with_the_reason(saved):
         load_model(path)
 
 
+def test_models_of_the_first_version_are_read(saved, monkeypatch):
+    """They had no offsets, which is what zeros say."""
+    model, path = saved
+    with monkeypatch.context() as old:
+        old.setattr(storage, "FORMAT_VERSION", 1)
+        old.setattr(storage, "TENSORS", {n: v for n, v in storage.TENSORS.items() if n not in ("offsets", "plane")})
+        save_model(model, path)
+    loaded = load_model(path)
+    assert (loaded.offsets == 0).all() and (loaded.plane == 0).all() and torch.equal(loaded.weights, model.weights)
+
+
 def test_other_version_foreign_file_and_missing_file_are_named(saved, tmp_path):
     _rewrite(saved[1], lambda header: header.update(format_version=99))
-    with pytest.raises(FileFormatError, match="version 99, this program reads 1"):
+    with pytest.raises(FileFormatError, match="version 99, this program reads 1 to 2"):
         load_model(saved[1])
     save_file({"features": torch.zeros(3)}, tmp_path / "foreign.safetensors")
     with pytest.raises(FileFormatError, match="not a category model"):

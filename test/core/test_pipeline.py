@@ -1,6 +1,7 @@
 """The pipeline that node and command line share: demonstrations, what replaces the providers, and what does not fit."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.evidence import DepthMap, ImageInput
+from semalign3d_core.evidence import DepthMap, FeatureMap, ImageInput
 from semalign3d_core.pipeline import Demonstration, Pipeline, load_demonstration
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
@@ -72,6 +73,36 @@ def test_what_is_given_replaces_the_providers(category, model, aligner):
 def test_an_empty_mask_is_no_mask(category, model, aligner):
     pipeline = Pipeline(model, OneImage(category.image(3)), aligner)
     assert pipeline.process(ImageInput(PICTURE), mask=torch.zeros(240, 240, dtype=torch.bool)).evidence.mask is None
+
+
+class Recorder(OneImage):
+    """Shows the simulated image small in the middle of a larger one; keeps the pictures that it is asked for."""
+
+    def __init__(self, truth, any_picture=True):
+        super().__init__(truth)
+        self.any_picture, self.pictures = any_picture, []
+
+    def extract(self, image):
+        self.pictures.append(image.rgb)
+        values, grid = self.evidence.features.values, self.evidence.features.grid
+        return FeatureMap(values, replace(grid, height=image.height, width=image.width))
+
+
+@pytest.mark.parametrize("any_picture", [True, False])
+def test_a_small_object_is_looked_at_again(category, model, aligner, any_picture):
+    picture, mask = np.zeros((800, 900, 3), np.uint8), torch.zeros(800, 900, dtype=torch.bool)
+    picture[400:500, 300:420] = 255
+    mask[400:500, 300:420] = True
+    backbone = Recorder(category.image(3), any_picture)
+    result = Pipeline(model, backbone, aligner).process(ImageInput(picture), mask=mask)
+    if not any_picture:
+        assert len(backbone.pictures) == 1
+        return
+    whole, crop = backbone.pictures
+    assert whole.shape == (800, 900, 3) and crop.shape == (900, 900, 3)
+    assert (crop > 128).any(-1).mean() == pytest.approx(100 * 120 / 180**2, abs=0.02)  # a quarter of the object's size around it
+    low, high = result.alignment.keypoints_2d.amin(0), result.alignment.keypoints_2d.amax(0)
+    assert (low > torch.tensor([240.0, 340.0])).all() and (high < torch.tensor([480.0, 560.0])).all()  # pixels of the whole image
 
 
 def test_points_of_the_demonstration_come_back_to_themselves(category, model, aligner):

@@ -41,7 +41,8 @@ def published_pair(folder, pair):
     seen = [np.isfinite(side.keypoints).all(1) for side in (pair.source, pair.target)]
     sides = [max(side.width, side.height) for side in (pair.source, pair.target)]
     cells = np.floor(np.nan_to_num(pair.source.keypoints + 0.5) / sides[0] * CELLS).astype(int)
-    similarity = features(folder, pair.source)[:, cells[:, 1] * CELLS + cells[:, 0]].T @ features(folder, pair.target)
+    cells, which = np.unique(cells[:, 1] * CELLS + cells[:, 0], return_inverse=True)  # keypoints of one cell have the same map
+    similarity = (features(folder, pair.source)[:, cells].T @ features(folder, pair.target))[which]
     scale = 840 / sides[1]
     unit = max(pair.target.box[2] - pair.target.box[0], pair.target.box[3] - pair.target.box[1])
     return KapPair(similarity, pair.target.keypoints * scale, *seen, unit * scale, 840)

@@ -4,9 +4,10 @@ import itertools
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from tiny_dataset import CATEGORIES, CHANNELS, KEYPOINTS, make_dataset
+from tiny_dataset import CATEGORIES, CELLS, CHANNELS, KEYPOINTS, make_dataset
 
 from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.category.model import BetaTable, CategoryModel
@@ -16,7 +17,10 @@ from semalign3d_core.evaluation.ablation import TERMS, Row, ablated, run_ablatio
 from semalign3d_core.evaluation.config import EvaluationConfig
 from semalign3d_core.evaluation.report import write_report
 from semalign3d_core.evaluation.runner import evaluate
+from semalign3d_core.evaluation.worker import Worker
 from semalign3d_core.geometry import shape_diameter, uniform_rotations
+from semalign3d_core.matchers.semalign3d import SemAlign3DMatcher, transfer_preset
+from semalign3d_core.metrics.kap import KapAccumulator, KapPair
 
 
 def tiny_model(category, seed=0):
@@ -115,6 +119,69 @@ def test_studies_end_up_as_table_and_plot(configuration, monkeypatch):
     assert [row["group"] for row in rows] == ["terms"] * 6 + ["backbone"] + ["training images"] * 3
     assert all(row["results"] is None or set(row["results"]["per_category"]) == set(CATEGORIES) for row in rows)
     assert (config.output / "ablation.csv").read_text().startswith("row,category,alpha")
+
+
+def test_counts_beyond_the_training_images_are_named_once(configuration, monkeypatch):
+    def build(config, category, folder, count):
+        save_model(tiny_model(category, seed=min(count, 6)), folder / f"{category}.safetensors")
+        return min(count, 6)
+
+    monkeypatch.setattr(ablation, "build_models", build)
+    config = replace(configuration, limit=1, training_images=(3, 50, 100))
+    run_ablation(evaluate(config))
+    rows = json.loads((config.output / "ablation.json").read_text())
+    assert [(row["name"], row["images"]) for row in rows[1:]] == [
+        ("3 training images", 3),
+        ("50 training images asked for: only 6 training images there", 6),
+    ]
+    assert all(row["results"] for row in rows)
+
+
+def test_leaving_out_a_term_leaves_the_transfer_alone(configuration, monkeypatch):
+    """The transfer that goes with a preset stays when the preset is replaced by an edited copy."""
+    seen = []
+    monkeypatch.setattr(ablation, "evaluate", lambda config: seen.append(config) or evaluate(replace(config, limit=1)))
+    monkeypatch.setattr(ablation, "TERMS", {"sparse likelihood (Eq. 9)": {"energy.sparse": 0.0}})
+    for preset, transfer in (("", "keypoints"), ("fast", "keypoints")):
+        config = replace(configuration, preset=preset, ablation=True, limit=1)
+        run_ablation(evaluate(config))
+        settings = json.loads((seen[-1].output / "results.json").read_text())["config"]["method_settings"]
+        original = json.loads((config.output / "results.json").read_text())["config"]["method_settings"]
+        assert seen[-1].transfer == transfer and settings["transfer"] == original["transfer"]
+        assert settings["alignment"]["energy"]["sparse"] == 0 != original["alignment"]["energy"]["sparse"]
+    assert transfer_preset("reference") == "reference"
+
+
+def test_points_are_lifted_once_per_source_with_the_same_result(configuration, monkeypatch):
+    lifted = []
+    lift = SemAlign3DMatcher.lift
+    monkeypatch.setattr(SemAlign3DMatcher, "lift", lambda self, source, points: lifted.append(len(points)) or lift(self, source, points))
+    evaluation = evaluate(replace(configuration, limit=None))
+    assert len(lifted) == 8 and max(lifted) <= KEYPOINTS
+    worker = Worker(evaluation.config)
+    for score in evaluation.scores[::5]:
+        images = [worker.images.image(score.pair.category, record).seen for record in (score.pair.record.source, score.pair.record.target)]
+        direct = worker.matcher(score.pair.category)[0].match(*images, torch.from_numpy(score.pair.source_points)).points
+        assert np.allclose(score.points, direct, atol=1e-2)
+
+
+def test_kap_judges_the_methods_own_likelihood(configuration):
+    evaluation = evaluate(replace(configuration, kap="visible_only", limit=None))
+    worker, accumulator = Worker(evaluation.config), KapAccumulator(evaluation.config.alpha)
+    for score in evaluation.scores:
+        source, target = score.pair.record.source, score.pair.record.target
+        matcher = worker.matcher(score.pair.category)[0]
+        seen = [worker.images.image(score.pair.category, record).seen for record in (source, target)]
+        shown = [np.isfinite(record.keypoints).all(1) for record in (source, target)]
+        maps = matcher.score_maps(matcher.lift(seen[0], torch.from_numpy(source.keypoints[shown[0]])), seen[1])
+        assert maps.min() >= 0 and maps.max() <= 1 and maps.shape == (shown[0].sum(), CELLS**2)
+        scale = 840 / max(target.width, target.height)
+        visible = np.ones(len(maps), bool), shown[1][shown[0]]
+        pair = KapPair(maps.numpy(), target.keypoints[shown[0]] * scale, *visible, score.pair.unit * scale, 840)
+        accumulator.add(score.pair.category, pair)
+    for alpha, values in accumulator.summary()["all"]["kap"].items():
+        assert evaluation.results["all"]["kap"][alpha] == pytest.approx(values, abs=1e-3)
+    assert evaluation.results["protocol"]["kap"]["scores"].startswith("the method's own likelihood")
 
 
 def test_failed_rows_say_why():

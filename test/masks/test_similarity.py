@@ -1,12 +1,15 @@
 """Masks from similarity to a category model: with sharp and dull features, odd sizes, other grids, nothing to find."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from simulated_category import SimulatedCategory
 
 from semalign3d_core import masks
+from semalign3d_core.category.storage import load_model, save_model
 from semalign3d_core.errors import InputError
 from semalign3d_core.evidence import FeatureMap, ImageInput, gather
 from semalign3d_core.image_grid import SquareGrid
@@ -120,6 +123,42 @@ def test_gathering_evidence_extracts_features_once():
     assert backbone.calls == 1 and overlap(evidence.mask, truth) > 0.93
     alone = masks.create("similarity", model=model, backbone=backbone)
     assert torch.equal(alone.segment(image), evidence.mask)
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    """A category model on disk, of the backbone ``sim``."""
+    path = tmp_path / "chair.safetensors"
+    save_model(replace(SimulatedCategory("chair").model(), backbone="sim"), path)
+    return path
+
+
+def test_a_model_can_be_given_as_a_file(model_file):
+    image = SimulatedCategory("chair").image(0).evidence
+    backbone = Backbone(image.features)
+    backbone.name = "sim"
+    given = masks.create(f"similarity:{model_file}", backbone=backbone)
+    picture = ImageInput(np.zeros((*image.mask.shape, 3), np.uint8))
+    found = given.segment(picture)
+    assert overlap(found, image.mask) > 0.5
+    assert torch.equal(SimilarityMasks(load_model(model_file)).segment_features(image.features, picture), found)
+    backbone.name = "other"
+    with pytest.raises(InputError, match="chair.safetensors was built with the backbone 'sim', not with 'other'"):
+        masks.create(f"similarity:{model_file}", backbone=backbone)
+
+
+def test_a_model_given_as_a_file_prompts_sam(model_file, tmp_path):
+    pytest.importorskip("transformers", reason="needs the extra hf")
+    from semalign3d_core.tiny_models import tiny_sam
+
+    tiny_sam().save_pretrained(tmp_path / "sam")
+    provider = masks.create(f"sam:{tmp_path / 'sam'},device=cpu,prompt_model={model_file}")
+    assert provider.name.endswith("+similarity")
+    image = SimulatedCategory("chair").image(0).evidence
+    picture = ImageInput(np.random.default_rng(0).integers(0, 256, (*image.mask.shape, 3), dtype=np.uint8))
+    box, points = provider.prompter.prompts(image.features, picture)
+    expected, found = provider.segment(picture, box=box, points=points), provider.segment_features(image.features, picture)
+    assert (expected is None and found is None) or torch.equal(expected, found)
 
 
 def test_what_is_missing_is_said():

@@ -1,4 +1,4 @@
-"""Pose alignment by the instance matching distance, and pose votes."""
+"""Pose alignment by the instance matching distance."""
 
 from dataclasses import replace
 
@@ -10,16 +10,8 @@ from semalign3d_core.errors import InputError
 from semalign3d_core.evidence import FeatureMap, ImageEvidence
 from semalign3d_core.image_grid import SquareGrid
 from semalign3d_core.matchers import MATCHERS
-from semalign3d_core.matchers.adaptive_pose import (
-    AdaptivePoseMatcher,
-    PosePair,
-    conditional_permutation,
-    masked_imd,
-    mirror_canvas_keypoints,
-    mutual_nearest_distance,
-    template_distances,
-    vote_pose,
-)
+from semalign3d_core.matchers.adaptive_pose import AdaptivePoseMatcher, PosePair, conditional_permutation, mirror_canvas_keypoints
+from semalign3d_core.matchers.imd import masked_imd, mutual_nearest_distance
 
 
 def tokens(seed, count=100, channels=8):
@@ -49,6 +41,15 @@ def test_parity_treats_zeros_as_masked():
     assert masked_imd(source, target, mask, mask, cells=10, parity=True) >= plain
     dense = tokens(2), tokens(3)  # without zeros both agree
     torch.testing.assert_close(masked_imd(*dense, mask, mask, 10), masked_imd(*dense, mask, mask, 10, parity=True))
+
+
+def test_nearly_equal_features_keep_their_digits():
+    source = tokens(0, 400, 64)
+    near = torch.nn.functional.normalize(source + 1e-5 * tokens(1, 400, 64), dim=1)
+    exact = torch.cdist(source.double(), near.double()).amin(1).mean()
+    found = masked_imd(source, near, torch.ones(20, 20), torch.ones(20, 20), cells=20)
+    torch.testing.assert_close(found.double(), exact, rtol=2e-3, atol=0)
+    torch.testing.assert_close(mutual_nearest_distance(source, near).double(), exact, rtol=2e-3, atol=0)
 
 
 def test_empty_masks():
@@ -98,25 +99,19 @@ def test_a_target_seen_mirrored_is_matched_through_the_mirror_image(masked):
     torch.testing.assert_close(straight.points, grid.cell_to_pixel(grid.pixel_to_cell(points).round()), atol=0.2, rtol=0)
 
 
+def test_points_whose_partner_is_not_asked_for_stay():
+    values, other = (tokens(seed, 100, 12).T.reshape(12, 10, 10).contiguous() for seed in (5, 6))
+    source, mirrored, target = (evidence(v) for v in (other, values, values))
+    points = torch.tensor([[10.0, 5.5], [29.0, 21.5]])
+    # as an evaluation calls it: the first point is its own mirror image, the partner of the second is not among the points
+    found = AdaptivePoseMatcher().match(source, target, points, mirrored, torch.tensor([0, 1]), torch.tensor([True, False]))
+    plain = AdaptivePoseMatcher().match(source, target, points, source, torch.tensor([0, 1]))
+    assert AdaptivePoseMatcher.uses_mirror
+    assert not torch.equal(found.points[0], plain.points[0]) and torch.equal(found.points[1], plain.points[1])
+
+
 def test_what_pose_alignment_needs_is_said():
     image = evidence(tokens(5, 100, 12).T.reshape(12, 10, 10))
     with pytest.raises(InputError, match="mirror permutation"):
         MATCHERS["adaptive_pose"]().match(image, image, torch.zeros(1, 2))
 
-
-def test_the_nearest_template_wins():
-    templates = torch.stack([tokens(seed) for seed in range(4)])
-    distances = template_distances(templates[2], templates, torch.ones(5, 5), cells=12)
-    assert distances.argmin() == 2 and distances[2] < 1e-5
-    front, right, four = vote_pose(distances[None].repeat(1, 3))
-    assert four.tolist() == [2] and right.tolist() == [2] and front.shape == (1,)
-
-
-def test_votes_need_two_of_three_sets_and_ties_go_to_the_earlier_view():
-    sets = torch.tensor([[3.0, 1, 2, 2.5], [3, 1, 2, 2.5], [1, 3, 0.5, 2.5]])
-    front, right, four = vote_pose(sets.reshape(1, 12))
-    assert (front.item(), right.item(), four.item()) == (1, 2, 1)
-    tie = torch.tensor([[1.0, 2, 3, 4], [2, 1, 3, 4]]).reshape(1, 8)
-    assert vote_pose(tie)[2].item() == 0
-    with pytest.raises(InputError, match="4 x sets"):
-        vote_pose(torch.zeros(2, 7))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from semalign3d_core.errors import InputError
 from semalign3d_core.metrics.grid_transfer import inner_grid, pair_pck, transfer_points
 from semalign3d_core.metrics.mask_transfer import (
     MaskTransferAccumulator,
@@ -59,3 +60,8 @@ def test_pair_pck_is_inclusive_and_ignores_padding():
     truth = np.array([[0.0, 0.0], [10.0, 0.0], [-1.0, -1.0]])
     assert pair_pck(np.array([[3.0, 4.0], [10.0, 5.1], [0.0, 0.0]]), truth, 50.0, 0.1) == 0.5
     assert np.isnan(pair_pck(truth[2:], truth[2:], 50.0, 0.1))
+
+
+def test_masks_of_different_sizes_are_refused():
+    with pytest.raises(InputError, match=r"\(4, 4\) and \(4, 5\)"):
+        intersection_over_union(np.ones((4, 4)), np.ones((4, 5)))

@@ -66,6 +66,21 @@ def test_dagger_is_never_more_than_pck(random_pairs):
     assert (dagger <= pck_dagger_correct_inclusive(pred, truth, common, threshold, alphas)).all()
 
 
+def test_a_pair_without_keypoints_has_no_marks():
+    nothing, none = np.zeros((0, 2)), np.zeros(0, bool)
+    assert pck_correct(nothing, nothing, 10.0, [0.1, 0.2]).shape == (0, 2)
+    assert pck_dagger_correct(nothing, nothing, none, 10.0, [0.1]).shape == (0, 1)
+    assert nearest_is_own(np.zeros((3, 0, 2)), np.zeros((3, 0, 2)), np.zeros((3, 0), bool)).shape == (3, 0)
+    assert all(mark.shape == (0,) for mark in error_kinds(nothing, nothing, none, 10.0, 0.1).values())
+
+
+def test_a_single_keypoint_has_no_rival():
+    truth = np.array([[5.0, 5.0]])
+    for pred, right in (([[5.0, 14.9]], True), ([[5.0, 15.0]], False)):  # strictly less than 0.1 x 100
+        assert pck_dagger_correct(np.array(pred), truth, [True], 100, [0.1]).item() is right
+        assert pck_correct(np.array(pred), truth, 100, [0.1]).item() is right
+
+
 def test_error_kinds_of_constructed_cases():
     truth = np.array([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0], [100.0, 100.0]])
     pred = np.array([[1.0, 0.0], [0.0, 2.0], [15.0, 100.0], [50.0, 50.0]])  # right, swapped, jitter, nowhere

@@ -304,7 +304,7 @@ def test_the_node_refuses_to_start_without_a_traceback_and_says_what_to_do(world
 def test_signals_while_the_node_is_starting_end_it_with_exit_code_0(world, start, number):
     moments = [(executable, 0.0), (executable, 0.4), (standin, 0.2), (standin, 0.8), (standin, 1.5)]  # while importing ... while running
     for command, seconds in moments:
-        node = start(command("align_node"), world.parameters)
+        node = start(command("align_node"), world.parameters if command is standin else [])  # the plain program has no stand-in
         while node.process.poll() is None and not catches_termination(node.process.pid):
             time.sleep(0.01)
         time.sleep(seconds)

@@ -110,3 +110,26 @@ def test_points_are_marked_and_small_pictures_enlarged():
     assert _colour_at(picture, torch.tensor([50.0, 60.0])) == list(keypoint_colours(2)[0])
     assert readable_scale(np.zeros((128, 64, 3))) == 5
     assert readable_scale(np.zeros((2000, 64, 3))) == 1
+
+
+def test_points_of_known_names_take_their_colour_and_are_not_named_again():
+    place, names = torch.tensor([[50.0, 60.0]]), ("cap", "foot", "neck")
+    known = draw_points(GREY, place, ["neck"], known=names)
+    assert _colour_at(known, place[0]) == list(keypoint_colours(3)[2])
+    rows, columns = np.nonzero((known != 100).any(2))
+    assert columns.max() < 62 and rows.max() < 72  # the cross alone
+    assert np.nonzero((draw_points(GREY, place, ["grip"], known=names) != 100).any(2))[1].max() > 70
+
+
+def test_names_cover_neither_each_other_nor_the_markers(alignment):
+    """Ten points in a heap: every marker is still to be seen, and all names together cover as much as each of them alone."""
+    points = torch.stack([torch.tensor([110.0 + 9 * (k % 4), 110.0 + 9 * (k // 4)]) for k in range(10)])
+    heap = replace(alignment, keypoints_2d=points, visible=torch.ones(10, dtype=torch.bool))
+    bare, named = draw_alignment(GREY, heap, BARE), draw_alignment(GREY, heap, replace(BARE, names=True))
+    for k in range(10):
+        assert _colour_at(named, points[k]) == _colour_at(bare, points[k])
+    alone = 0
+    for k in range(10):
+        one = replace(heap, keypoints_2d=torch.where(torch.arange(10)[:, None] == k, points, torch.nan))
+        alone += (draw_alignment(GREY, one, BARE) != draw_alignment(GREY, one, replace(BARE, names=True))).any(2).sum()
+    assert (named != bare).any(2).sum() > 0.9 * alone

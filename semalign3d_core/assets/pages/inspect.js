@@ -1,6 +1,6 @@
 const floats = (text) => new Float32Array(bytesOf(text).buffer);
 const K = DATA.names.length, P = DATA.colours.length;
-const weights = floats(DATA.weights), modes = floats(DATA.modes), edges = bytesOf(DATA.edges), betas = floats(DATA.edgeBeta);
+const weights = floats(DATA.weights), offsets = floats(DATA.offsets), modes = floats(DATA.modes), edges = bytesOf(DATA.edges), betas = floats(DATA.edgeBeta);
 const chosen = { mode: 0, amount: 0, edge: DATA.pairs ? [...edges.slice(0, 4)] : null, keypoint: -1 };
 
 // ---- shape -------------------------------------------------------------------------------------
@@ -12,9 +12,17 @@ function shape() {
   return DATA.shape.map((x, k) => x.map((v, i) => v + amount * (modes[(chosen.mode * K + k) * 3 + i] || 0)));
 }
 
+// The normal of the plane of coplanar keypoints, as long as their scale; 0 elsewhere (see surface_map.py).
+function normal(keypoints) {
+  const [a, b] = DATA.plane.map((row) => [0, 1, 2].map((i) => row.reduce((sum, w, k) => sum + w * keypoints[k][i], 0)));
+  const length = Math.sqrt(Math.hypot(...a) * Math.hypot(...b)) || 1;
+  return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]].map((v) => v / length);
+}
+
 function cloud(keypoints) {
+  const n = normal(keypoints);
   return DATA.colours.map((_, j) => {
-    const p = [0, 0, 0];
+    const p = n.map((v) => offsets[j] * v);
     for (let k = 0; k < K; k++) for (let i = 0; i < 3; i++) p[i] += weights[j * K + k] * keypoints[k][i];
     return p;
   });

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from semalign3d_core.datasets.synthetic.appearance import develop, dot, random_effects, shade, texture_colours
@@ -19,7 +20,8 @@ class RenderConfig:
     view: ViewConfig = field(default_factory=ViewConfig)
     scene: SceneConfig = field(default_factory=SceneConfig)
     disparity: DisparityConfig = field(default_factory=DisparityConfig)
-    samples: int = 2  # colour samples per pixel side (anti-aliasing)
+    samples: int = 2  # colour samples per side of a pixel whose neighbours look different (anti-aliasing); 1: no more than one anywhere
+    contrast: float = 0.05  # difference between neighbours, of the displayed range, from which on they look different
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ class _Soup:
 def _render(instance, view, surroundings, effects, seed, config):
     soup = _soup(instance, view, surroundings)
     height, width = view.height, view.width
-    triangle, depth, weights = soup.tracer.hits(_rays(view, 1))
+    rays = _rays(view)
+    triangle, depth, weights = hits = soup.tracer.hits(rays)
     owner = np.where(triangle >= 0, soup.owner[triangle], -1)
     mask = owner == OBJECT
     canonical = np.full((height * width, 3), np.nan, dtype=np.float32)
@@ -146,7 +149,7 @@ def _render(instance, view, surroundings, effects, seed, config):
         category=instance.category,
         instance_seed=instance.seed,
         view_seed=seed,
-        image=develop(_radiance(soup, view, surroundings, config.samples), effects),
+        image=develop(_radiance(soup, view, surroundings, rays, hits, config), effects),
         mask=mask,
         amodal_mask=amodal,
         depth=depth,
@@ -184,26 +187,47 @@ def _soup(instance, view, surroundings):
     )
 
 
-def _rays(view, samples):
-    """Rays (h * samples * w * samples, 3) with z = 1 through the middles of the sub-pixels."""
+def _rays(view):
+    """Rays (h * w, 3) with z = 1 through the middles of the pixels."""
     matrix = view.matrix
-    offset = (np.arange(samples) + 0.5) / samples - 0.5
-    u = (np.arange(view.width)[:, None] + offset).ravel()
-    v = (np.arange(view.height)[:, None] + offset).ravel()
-    x, y = np.meshgrid((u - matrix[0, 2]) / matrix[0, 0], (v - matrix[1, 2]) / matrix[1, 1])
+    x, y = np.meshgrid((np.arange(view.width) - matrix[0, 2]) / matrix[0, 0], (np.arange(view.height) - matrix[1, 2]) / matrix[1, 1])
     return np.stack([x, y, np.ones_like(x)], -1, dtype=np.float32).reshape(-1, 3)
+
+
+def _sub_rays(view, rays, samples):
+    """(N, samples^2, 3) rays through the middles of the parts of the pixels that ``rays`` (N, 3) go through."""
+    offset = (np.arange(samples) + 0.5) / samples - 0.5
+    x, y = np.meshgrid(offset / view.matrix[0, 0], offset / view.matrix[1, 1])
+    return rays[:, None] + np.stack([x, y, np.zeros_like(x)], -1, dtype=np.float32).reshape(1, -1, 3)
 
 
 def _interpolate(corners, weights):
     return corners[:, 0] * weights[:, :1] + corners[:, 1] * weights[:, 1:2] + corners[:, 2] * weights[:, 2:]
 
 
-def _radiance(soup, view, surroundings, samples):
-    """(h, w, 3) linear colours, the mean of ``samples`` squared rays per pixel."""
-    rays = _rays(view, samples)
-    triangle, depth, weights = soup.tracer.hits(rays)
+def _radiance(soup, view, surroundings, rays, hits, config):
+    """(h, w, 3) linear colours: of the ray through each pixel's middle, and of several where neighbours look different."""
+    radiance = _shaded(soup, surroundings, rays, hits)
+    if config.samples > 1:
+        rough = np.flatnonzero(_differs(radiance.reshape(view.height, view.width, 3), config.contrast))
+        finer = _sub_rays(view, rays[rough], config.samples).reshape(-1, 3)
+        radiance[rough] = _shaded(soup, surroundings, finer, soup.tracer.hits(finer)).reshape(len(rough), -1, 3).mean(1)
+    return radiance.reshape(view.height, view.width, 3)
+
+
+def _differs(radiance, contrast):
+    """(h, w) bool: pixels that differ from a neighbour, or whose neighbours differ, as displayed."""
+    shown = np.sqrt(np.clip(radiance / max(np.percentile(radiance, 98), 1e-3), 0, 1))
+    square = np.ones((3, 3), np.uint8)
+    return (cv2.dilate(shown, square) - cv2.erode(shown, square)).max(-1) > contrast
+
+
+def _shaded(soup, surroundings, rays, hits):
+    """(N, 3) linear colours that come along ``rays`` (N, 3), whose first ``hits`` are known."""
+    triangle, depth, weights = hits
     hit = triangle >= 0
-    triangle, weights, rays, depth = triangle[hit], weights[hit], rays[hit], depth[hit]
+    triangle, weights, depth = triangle[hit], weights[hit], depth[hit]
+    rays = rays[hit]
     unit = rays / np.sqrt(dot(rays, rays))
     normals = _interpolate(soup.normals[triangle], weights)
     normals /= np.sqrt(dot(normals, normals)) + np.float32(1e-12)
@@ -214,8 +238,7 @@ def _radiance(soup, view, surroundings, samples):
     colours, gloss, power = _surface(soup, surroundings, triangle, weights)
     radiance = np.zeros((len(hit), 3), dtype=np.float32)
     radiance[hit] = shade(colours, normals, unit, lit, surroundings.light, gloss, power)
-    radiance = radiance.reshape(view.height, samples, view.width, samples, 3)
-    return sum(radiance[:, i, :, j] for i in range(samples) for j in range(samples)) / samples**2
+    return radiance
 
 
 def _surface(soup, surroundings, triangle, weights):
@@ -236,7 +259,7 @@ def _behind_occluder(instance, view, covered):
     result = np.zeros(len(covered), dtype=bool)
     if covered.any():
         alone = _Tracer(view.to_camera(instance.vertices, instance.diameter)[instance.faces])
-        result[covered] = alone.hits(_rays(view, 1)[covered])[0] >= 0
+        result[covered] = alone.hits(_rays(view)[covered])[0] >= 0
     return result
 
 

@@ -1,0 +1,134 @@
+"""From which side an object is seen, by the nearest of template images; and matching that mirrors the source by it.
+
+Source: GeoAware-SC (Telling Left from Right, CVPR 2024), section 4.1: each template set shows one object from behind, from the
+front, from its left and from its right; the sets vote. Nothing is trained.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from semalign3d_core.backbones.pair_features import OwnPairFeatures
+from semalign3d_core.errors import InputError, MissingFileError
+from semalign3d_core.evidence import ImageEvidence
+from semalign3d_core.image_grid import pad_square
+from semalign3d_core.images import IMAGE_SUFFIXES, read_image
+from semalign3d_core.matchers.adaptive_pose import through_mirror
+from semalign3d_core.matchers.imd import masked_imd
+from semalign3d_core.matchers.soft_argmax import SimilarityMatcher
+
+VIEWS = ("back", "front", "left", "right")
+CELLS = 128  # side of the grid on which features are compared
+
+
+def vote_pose(distances):
+    """Pose of queries from ``distances`` (Q, 4 S) to S template sets in the order of ``VIEWS``.
+
+    Returns (front or back, left or right, one of four), each (Q,) int64 indices into ``VIEWS``. Two-way: front (right) wins
+    when it is nearer than back (left) in at least two thirds of the sets (2 of 3). Four-way: the majority of the sets' nearest
+    views; ties go to the earlier view.
+    """
+    if distances.ndim != 2 or not distances.shape[1] or distances.shape[1] % len(VIEWS):
+        raise InputError(f"template distances must be (queries, 4 x sets), got {tuple(distances.shape)}")
+    sets = distances.reshape(len(distances), -1, len(VIEWS))
+    needed = (2 * sets.shape[1] + 2) // 3
+    front = (sets[:, :, 0] - sets[:, :, 1] > 0).sum(1) >= needed
+    right = (sets[:, :, 2] - sets[:, :, 3] > 0).sum(1) >= needed
+    counts = torch.nn.functional.one_hot(sets.argmin(dim=2), len(VIEWS)).sum(1)
+    return front.long(), right.long() + 2, counts.argmax(dim=1)
+
+
+def read_templates(folder):
+    """{set: {view: :class:`ImageInput`}} of ``folder/<set>/<view>.<suffix>`` with the views of ``VIEWS``; all four are needed."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingFileError(f"template folder {folder} does not exist; it holds one folder per set with back, front, left and right")
+    sets = {}
+    for place in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        files = {p.stem: p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
+        missing = [view for view in VIEWS if view not in files]
+        if missing:
+            raise MissingFileError(f"{place} has no picture called {', '.join(missing)}; a template set has {', '.join(VIEWS)}")
+        sets[place.name] = {view: read_image(files[view]) for view in VIEWS}
+    if not sets:
+        raise MissingFileError(f"{folder} holds no template set; make one folder per set with pictures {', '.join(VIEWS)}")
+    return sets
+
+
+@dataclass(frozen=True)
+class PosePrediction:
+    """front_back, left_right, view: what the sets vote for, names of ``VIEWS``;  distances: (S, 4) to the templates."""
+
+    front_back: str
+    left_right: str
+    view: str
+    distances: torch.Tensor
+
+
+class PosePredictor:
+    """Compares images with template sets.
+
+    features: see :mod:`semalign3d_core.backbones.pair_features`;  templates: as :func:`read_templates` returns them;
+    cells: side of the grid of comparison.
+    """
+
+    def __init__(self, features, templates, cells=CELLS):
+        self.features, self.cells = features, cells
+        self.templates = [features.describe(images[view]) for images in templates.values() for view in VIEWS]
+
+    def predict(self, description, mask=None):
+        """The :class:`PosePrediction` of an image that ``features`` described.
+
+        mask: (h, w) bool of the object; None: everywhere.
+        """
+        everywhere = torch.ones(1, 1)
+        mask = everywhere if mask is None else pad_square(mask.float()[None], description.padding)[0]
+        distances = []
+        for described in self.templates:
+            query, template = self.features.together(description, described)
+            distances.append(masked_imd(query, template.to(query), mask, everywhere, self.cells))
+        distances = torch.stack(distances)
+        front_back, left_right, view = (VIEWS[vote] for vote in vote_pose(distances[None]))
+        return PosePrediction(front_back, left_right, view, distances.reshape(-1, len(VIEWS)).cpu())
+
+
+@dataclass(frozen=True)
+class PosedImage:
+    """evidence: :class:`ImageEvidence`;  right: 0-d bool, whether it shows the object's right side."""
+
+    evidence: ImageEvidence
+    right: torch.Tensor
+
+
+class TemplatePoseMatcher:
+    """Soft arg-max matching that mirrors the source where templates say that source and target show opposite sides.
+
+    templates: as :func:`read_templates` returns them, or their folder;  backbone: extracts their features, the one of the images;
+    readout, width: see :mod:`.soft_argmax`.
+    """
+
+    name = "template_pose"
+    uses_mirror = True
+
+    def __init__(self, templates, backbone, readout="window_soft_argmax", width=5, cells=CELLS):
+        templates = templates if isinstance(templates, dict) else read_templates(templates)
+        self.predictor = PosePredictor(OwnPairFeatures(backbone), templates, cells)
+        self.matcher = SimilarityMatcher(readout, width)
+        self.settings = {"readout": readout, "width": width, "cells": cells, "template_sets": list(templates)}
+
+    def prepare(self, evidence):
+        """The :class:`PosedImage` of an :class:`ImageEvidence`: which side it shows is looked up once."""
+        found = self.predictor.predict(OwnPairFeatures.described(evidence.features), evidence.mask)
+        return PosedImage(evidence, torch.tensor(found.left_right == "right"))
+
+    def match(self, source, target, points, mirrored=None, permutation=None, visible=None):
+        """As :meth:`.AdaptivePoseMatcher.match`; ``source`` and ``target`` are evidence or what :meth:`prepare` made of it."""
+        if mirrored is None or permutation is None:
+            raise InputError(f"{self.name} needs the source's mirror image and the mirror permutation of its keypoints")
+        source, target = (image if isinstance(image, PosedImage) else self.prepare(image) for image in (source, target))
+        found = self.matcher.match(source.evidence, target.evidence, points)
+        if source.right == target.right:
+            return found
+        return through_mirror(self.matcher, (source.evidence, mirrored, target.evidence), points, permutation, visible, found)
+

@@ -1,0 +1,110 @@
+"""Views of training samples: cropped, turned, mirrored, partly covered, in other colours. Batched, on the samples' own device."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
+
+GREY = 0.5  # what lies beyond a picture; the backbone pads with it too
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How views are drawn; rates are shares of views, windows are in picture sides, angles in degrees."""
+
+    window: tuple = (0.4, 1.15)
+    wide_rate: float = 0.7  # of windows of at least ``wide`` instead of any size
+    wide: float = 0.75
+    turn: float = 10.0  # standard deviation
+    any_turn_rate: float = 0.08
+    paste_rate: float = 0.3  # another sample's object in front
+    paste_window: tuple = (1.8, 5.0)
+    grey_rate: float = 0.08
+    blur_rate: float = 0.3
+
+
+def views(samples, index, side, cell, config, generator):
+    """Draws one view of each sample ``index`` (B,).
+
+    Returns images (B, 3, side, side) in [0, 1], canonical (B, 3, side / cell, side / cell), NaN off the objects, and the
+    category index of every cell (B, side / cell, side / cell), -1 for the background.
+    """
+    device, count = samples.labels.device, len(index)
+
+    def uniform(low, high, *shape):
+        return low + (high - low) * torch.rand((count, *shape), generator=generator, device=device)
+
+    wide = uniform(0, 1) < config.wide_rate
+    window = torch.where(wide, uniform(config.wide, config.window[1]), uniform(*config.window))
+    shift = uniform(-1, 1, 2) * (1 - window).abs()[:, None]
+    image, canonical, labels = _look(samples, index, _placement(window, shift, _turn(config, uniform, generator)), side, cell)
+    pasted = uniform(0, 1) < config.paste_rate
+    window = uniform(*config.paste_window)
+    shift = uniform(-1, 1, 2) * (0.9 * window[:, None])
+    other = index[torch.randperm(count, generator=generator, device=device)]
+    front = _look(samples, other, _placement(window, shift, _turn(config, uniform, generator)), side, cell, alone=True)
+    covers = (pasted[:, None, None] & (front[2] >= 0))[:, None]
+    image = torch.where(pasted[:, None, None, None] & front[3], front[0], image)
+    canonical, labels = torch.where(covers, front[1], canonical), torch.where(covers[:, 0], front[2], labels)
+    return change_colours(_blurred(image, config, uniform), config, uniform, generator), canonical, labels
+
+
+def _turn(config, uniform, generator):
+    """Angle (B,) in radians of every view, and its handedness (B,), -1 for mirrored ones."""
+    normal = torch.randn(uniform(0, 1).shape, generator=generator, device=generator.device) * math.radians(config.turn)
+    angle = torch.where(uniform(0, 1) < config.any_turn_rate, uniform(-math.pi, math.pi), normal)
+    return angle, torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+
+
+def _placement(window, shift, turn):
+    """(B, 2, 3) maps from places in the view to places in the picture, both from -1 to 1; and the handedness (B,)."""
+    angle, hand = turn
+    cosine, sine = angle.cos() * window, angle.sin() * window
+    rows = [torch.stack([hand * cosine, -sine, shift[:, 0]], 1), torch.stack([hand * sine, cosine, shift[:, 1]], 1)]
+    return torch.stack(rows, 1), hand
+
+
+def _look(samples, index, placement, side, cell, alone=False):
+    """(image, canonical, labels) of a placed view, see :func:`views`; ``alone`` adds (B, 1, side, side) bool: pixels of the object."""
+    transform, hand = placement
+    shape = (len(index), 3, side, side)
+    grid = affine_grid(transform, shape, align_corners=False)
+    picture = samples.pictures[index].float() / 255 - GREY
+    image = grid_sample(picture, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + GREY
+    places = samples.canonical[index].float()
+    known = ~torch.isnan(places[:, :1])
+    stored = torch.cat([places.nan_to_num(), known.float()], 1)
+    cells = affine_grid(transform, (len(index), 4, side // cell, side // cell), align_corners=False)
+    seen = grid_sample(stored, cells, mode="nearest", padding_mode="zeros", align_corners=False)
+    on_object = seen[:, 3] > 0.5
+    canonical = torch.where(on_object[:, None], seen[:, :3], torch.nan)
+    canonical = torch.cat([canonical[:, :1] * hand[:, None, None, None], canonical[:, 1:]], 1)  # a mirror image exchanges the sides
+    labels = torch.where(on_object, samples.labels[index][:, None, None], -1)
+    if not alone:
+        return image, canonical, labels
+    opaque = grid_sample(known.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False) > 0.5
+    return image, canonical, labels, opaque
+
+
+def _blurred(images, config, uniform):
+    """A share of the images (B, 3, h, w), out of focus: convolved with a Gaussian of up to 1.2 pixels."""
+    sigma = uniform(0.4, 1.2)[:, None]
+    line = torch.exp(-0.5 * (torch.arange(-2, 3, device=images.device) / sigma) ** 2)
+    line = line / line.sum(1, keepdim=True)
+    kernel = (line[:, :, None] * line[:, None]).repeat_interleave(3, 0)[:, None]
+    count, channels, height, width = images.shape
+    flat = pad(images.reshape(1, count * channels, height, width), (2, 2, 2, 2), mode="replicate")
+    blurred = conv2d(flat, kernel, groups=count * channels).reshape(images.shape)
+    return torch.where((uniform(0, 1) < config.blur_rate)[:, None, None, None], blurred, images)
+
+
+def change_colours(images, config, uniform, generator):
+    """Other brightness, contrast, tint, order of colours and noise for images (B, 3, h, w) in [0, 1]: colours carry no meaning."""
+    order = torch.rand((len(images), 3), generator=generator, device=images.device).argsort(1)
+    images = images.gather(1, order[:, :, None, None].expand_as(images))
+    grey = (uniform(0, 1) < config.grey_rate)[:, None, None, None]
+    images = torch.where(grey, images.mean(1, keepdim=True), images)
+    tint = 0.06 * torch.randn((len(images), 3), generator=generator, device=images.device) + uniform(-0.14, 0.14, 1)
+    noise = torch.randn(images.shape, generator=generator, device=images.device) * uniform(0, 0.04, 1, 1, 1)
+    return ((images - GREY) * uniform(0.6, 1.4, 1, 1, 1) + GREY + tint[:, :, None, None] + noise).clamp(0, 1)

@@ -1,0 +1,117 @@
+"""Matchers that look at the mirror image of the source get it: extracted once per image, cached, with the points' partners."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_dataset import edit_json, make_dataset
+
+from semalign3d_core import backbones, matchers
+from semalign3d_core.datasets.folder import FolderDataset
+from semalign3d_core.datasets.spair import SpairUDataset
+from semalign3d_core.errors import InputError
+from semalign3d_core.evaluation.config import EvaluationConfig
+from semalign3d_core.evaluation.runner import evaluate
+from semalign3d_core.evidence import gather
+from semalign3d_core.images import read_image
+from semalign3d_core.masks.precomputed import PrecomputedMasks
+from semalign3d_core.matchers.adaptive_pose import AdaptivePoseMatcher
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Every image also has features of its mirror image: here those of the image, mirrored, and other noise."""
+    root = make_dataset(tmp_path / "data", noise=0.6)
+    generator = torch.Generator().manual_seed(0)
+    for path in (root / "Features" / "sim").rglob("*.safetensors"):
+        values = load_file(path)["features"].float().flip(2)
+        values += 0.3 * torch.randn(values.shape, generator=generator)
+        save_file({"features": values.half()}, path.with_suffix(".flip.safetensors"))
+    return root
+
+
+def configuration(folder, output, **changes):
+    options = {"backbone": "precomputed:sim", "masks": "precomputed", "gallery": 0, "method": "adaptive_pose", **changes}
+    return EvaluationConfig(folder, output, **options)
+
+
+def evidence(folder, record, mirrored=False):
+    image = read_image(record.path, record)
+    return gather(image.mirror() if mirrored else image, backbones.create("precomputed:sim", folder), segmenter=PrecomputedMasks(folder))
+
+
+@pytest.mark.parametrize("masks", ["precomputed", "none"])
+def test_adaptive_pose_predicts_what_the_matcher_says_of_each_pair(folder, tmp_path, masks):
+    evaluation = evaluate(configuration(folder, tmp_path / "out", masks=masks))
+    matcher, turned = AdaptivePoseMatcher(use_masks=masks != "none"), 0
+    for score in evaluation.scores:
+        record, labels = score.pair.record, score.pair.labels
+        source, target, mirrored = (evidence(folder, *image) for image in ((record.source,), (record.target,), (record.source, True)))
+        flip = FolderDataset(folder).keypoint_spec(score.pair.category).flip_permutation
+        place = {label: i for i, label in enumerate(labels)}
+        permutation = torch.tensor([place.get(flip[label], i) for i, label in enumerate(labels)])
+        visible = torch.tensor([flip[label] in place for label in labels])
+        points = torch.from_numpy(score.pair.source_points)
+        expected = matcher.match(source, target, points, mirrored, permutation, visible).points
+        plain = matcher.match(source, target, points, source, torch.arange(len(labels))).points
+        turned += not torch.allclose(expected, plain, atol=0.1)
+        assert np.allclose(score.points, expected, atol=1e-2), score.pair.name
+    assert 0 < turned < len(evaluation.scores)  # some sources are mirrored, others not
+
+
+class Recording:
+    """A matcher that keeps what it is given."""
+
+    name, uses_mirror, calls = "recording", True, []
+
+    def match(self, source, target, points, mirrored, permutation, visible):
+        self.calls.append((source, mirrored, permutation.tolist(), visible.tolist()))
+        return matchers.Matches(points, torch.ones(len(points)))
+
+
+def test_partners_that_are_not_among_the_points_are_marked(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Recording, "calls", [])
+    monkeypatch.setitem(matchers.MATCHERS, "recording", Recording)
+    name = "000000-img0-img1:car"
+    for image in ("img0", "img1"):
+        edit_json(folder / "ImageAnnotation" / "car" / f"{image}.json", lambda content: content["kps"].update({"1": None, "3": [20, 20]}))
+    evaluate(configuration(folder, tmp_path / "out", method="recording", limit=1, categories=("car",)))
+    ((source, mirrored, permutation, visible),) = Recording.calls
+    labels = [k for k in range(5) if k != 1 and k in _labels(folder, name)]
+    assert visible == [label != 0 for label in labels]  # 0 and 1 are the mirror pair, 1 is hidden
+    assert permutation == list(range(len(labels)))
+    assert torch.equal(mirrored.mask, source.mask.flip(1)) and not torch.equal(mirrored.features.values, source.features.values)
+
+
+def _labels(folder, name):
+    pair = FolderDataset(folder).pair("test", name)
+    return np.flatnonzero(np.isfinite(pair.source.keypoints).all(1) & np.isfinite(pair.target.keypoints).all(1)).tolist()
+
+
+def test_mirrored_features_are_computed_once_per_image_and_cached(folder, tmp_path, monkeypatch):
+    extracted = []
+
+    class Counting:
+        name, channels = "counting", 16
+
+        def __init__(self, root):
+            self.inner = backbones.create("precomputed:sim", root)
+
+        def extract(self, image):
+            extracted.append((image.name, image.mirrored))
+            return self.inner.extract(image)
+
+    monkeypatch.setitem(backbones.BACKBONES, "counting", lambda argument, dataset_root=None: Counting(dataset_root))
+    options = {"backbone": "counting", "cache": tmp_path / "cache"}
+    first = evaluate(configuration(folder, tmp_path / "a", **options)).results
+    assert len(extracted) == len(set(extracted)) == 16 and sum(mirrored for _, mirrored in extracted) == 8
+    second = evaluate(configuration(folder, tmp_path / "b", **options)).results
+    assert len(extracted) == 16 and second["all"] == first["all"]
+    evaluate(configuration(folder, tmp_path / "c", method="nearest_neighbour", **options))
+    assert len(extracted) == 16, "other methods use the same features and ask for no mirror images"
+
+
+def test_data_sets_without_mirror_table_are_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(FolderDataset, "has_mirror_table", SpairUDataset.has_mirror_table)
+    with pytest.raises(InputError, match="adaptive_pose.*mirror"):
+        evaluate(configuration(folder, tmp_path / "out"))

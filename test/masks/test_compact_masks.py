@@ -1,0 +1,83 @@
+"""Masks of the embedded backbone: the pixels it takes for the category, wherever its features come from."""
+
+import numpy as np
+import pytest
+import torch
+
+from semalign3d_core import masks
+from semalign3d_core.backbones.compact import CompactBackbone
+from semalign3d_core.evidence import ImageInput
+from semalign3d_core.masks.compact import CompactMasks, strongest_parts
+
+
+class Marked:
+    """A stand-in for the backbone: red pixels are of the first category, green ones of the second, all others background."""
+
+    name, categories = "marked", ("mug", "car")
+
+    def __init__(self):
+        self.extracted = 0
+
+    def extract(self, image):
+        from semalign3d_core.evidence import FeatureMap
+        from semalign3d_core.image_grid import SquareGrid
+
+        self.extracted += 1
+        grid = SquareGrid(image.height, image.width, 32)
+        cells = torch.nn.functional.interpolate(torch.from_numpy(image.rgb).permute(2, 0, 1)[None].float() / 255, size=(32, 32))[0]
+        return FeatureMap(cells, grid)
+
+    def class_probabilities(self, features):
+        red, green, _ = features.values
+        return torch.stack([1 - red - green, red, green]).clamp(0.001, 0.998)
+
+
+def picture():
+    rgb = np.zeros((64, 64, 3), np.uint8)
+    rgb[10:30, 8:40, 0] = 255
+    rgb[40:60, 30:60, 1] = 255
+    rgb[2:4, 60:62, 0] = 255  # too small a part to count
+    return ImageInput(rgb)
+
+
+@pytest.mark.parametrize("category, where", [("mug", np.s_[10:30, 8:40]), ("car", np.s_[40:60, 30:60])])
+def test_mask_is_that_of_the_category(category, where):
+    mask = CompactMasks(Marked(), category).segment(picture())
+    truth = torch.zeros(64, 64, dtype=torch.bool)
+    truth[where] = True
+    assert (mask & truth).sum() > 0.85 * truth.sum() and (mask & ~truth).sum() < 0.15 * truth.sum()
+
+
+def test_of_an_unknown_category_everything_that_is_no_background_counts():
+    mask = CompactMasks(Marked(), "valve").segment(picture())
+    assert mask[20, 20] and mask[50, 50] and not mask[50, 10]
+
+
+def test_box_limits_the_search_and_nothing_is_none():
+    segmenter = CompactMasks(Marked(), "mug")
+    assert segmenter.segment(picture(), box=(0, 34, 63, 63)) is None
+    assert segmenter.segment(ImageInput(np.zeros((20, 30, 3), np.uint8))) is None
+
+
+def test_features_are_extracted_again_only_where_they_are_others():
+    backbone = Marked()
+    features = backbone.extract(picture())
+    shared = CompactMasks(backbone, "mug", shared=True).segment_features(features, picture())
+    assert backbone.extracted == 1
+    own = CompactMasks(backbone, "mug").segment_features("of another backbone", picture())
+    assert backbone.extracted == 2 and torch.equal(own, shared)
+
+
+def test_parts_behind_an_occluder_stay_and_specks_go():
+    evidence = -np.ones((40, 40), np.float32)
+    evidence[5:20, 5:15] = evidence[5:20, 20:25] = 1
+    evidence[30:32, 30:32] = 1
+    mask = strongest_parts(evidence)
+    assert mask[10, 10] and mask[10, 22] and not mask[31, 31]
+
+
+def test_created_by_name_with_the_embedded_backbone():
+    backbone = CompactBackbone()
+    for spec in ("compact", "auto"):
+        segmenter = masks.create(spec, backbone=backbone)
+        assert isinstance(segmenter, CompactMasks) and segmenter.shared and segmenter.backbone is backbone
