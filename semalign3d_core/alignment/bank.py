@@ -87,7 +87,8 @@ def best_placements(bank, observation):
     """Scores, viewpoints and boxes, (N,) each, of the best-scoring viewpoints in boxes.
 
     The score is the mean tolerance-map value at the projected visible points + half of (share of points inside the mask + share of
-    mask cells covered). Without a mask only the first part is known. The last part, the dearest, is computed of the best by the others alone.
+    mask cells covered). Without a mask only the first part is known. The last part, the dearest, is computed of the best by the
+    others alone.
     """
     tolerance, spacing, origin = tolerance_map(observation.blocks)
     rows, columns = tolerance.shape[1:]

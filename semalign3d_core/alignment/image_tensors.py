@@ -13,6 +13,7 @@ from semalign3d_core.evidence import DepthMap
 from semalign3d_core.image_grid import SquareGrid
 
 MOST_BOXES = 9  # the mask's own, and two on each side
+FAR_AWAY = 10.0  # in L, outside of every picture
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def image_tensors(category, evidence, config, whole=None):
     layout = Layout(grid, rows, columns, mask is not None, depth_kind, camera.known)
     arrays = _arrays(layout, near, mask, camera, config)
     if whole and mask is not None:
-        arrays["boxes"] = np.concatenate([arrays["boxes"], np.repeat(arrays["boxes"][:1], MOST_BOXES - len(arrays["boxes"]), 0)])
+        nowhere = np.repeat(arrays["boxes"][:1] + FAR_AWAY, MOST_BOXES - len(arrays["boxes"]), 0)  # where no viewpoint scores
+        arrays["boxes"] = np.concatenate([arrays["boxes"], nowhere])
     return ImageTensors(
         layout=layout, features=_moved(evidence.features.values, like), box=None if mask is None else tuple(arrays["boxes"][0].tolist()),
         depth=_moved(torch.zeros(0, 0) if evidence.depth is None else evidence.depth.values, like), **_uploaded(arrays, like),

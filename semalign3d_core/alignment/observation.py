@@ -82,8 +82,8 @@ def observe(category, image, config):
     typical = category.log_focal[0].exp() * image.focal / image.focal.mean()
     return Observation(
         spread=spread, pixels=pixels, pixel_log=pixel_log, keypoint_cells=keypoint_cells, keypoint_log=keypoint_log,
-        blocks=blocks, field=field, boxes=boxes, size=(boxes[0, 2:] - boxes[0, :2]).amax(), focal=image.focal if layout.focal_known else typical,
-        principal=image.principal, focal_known=layout.focal_known,
+        blocks=blocks, field=field, boxes=boxes, size=(boxes[0, 2:] - boxes[0, :2]).amax(), principal=image.principal,
+        focal=image.focal if layout.focal_known else typical, focal_known=layout.focal_known,
     )  # fmt: skip
 
 
