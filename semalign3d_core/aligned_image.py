@@ -8,7 +8,7 @@ from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.alignment.visibility import behind_depth_map, front_most
 from semalign3d_core.category.surface_map import SurfaceMap
 from semalign3d_core.errors import InputError
-from semalign3d_core.evidence import FeatureMap
+from semalign3d_core.evidence import DepthMap, FeatureMap
 
 NEIGHBOURS = 12  # points around a point, from which the local map between two images is fitted
 LEAST_SD = 1e-4  # of the cosine, against points seen once
@@ -73,7 +73,7 @@ def category_surface(model):
 
 def aligned_image(surface, evidence, alignment):
     """Prepares one image: ``evidence`` (:class:`ImageEvidence`) and its ``alignment``."""
-    keypoints = alignment.keypoints_3d.nan_to_num(nan=0.0)
+    keypoints = alignment.keypoints_3d.to(surface.features).nan_to_num(nan=0.0)
     points = surface.surface @ keypoints
     usable = surface.usable & (points[:, 2] > 1e-6)
     if not usable.any():
@@ -102,8 +102,8 @@ def _unseen(surface, evidence, alignment, points, places):
     if evidence.depth is not None:
         pixels = alignment.camera.to_pixels(places)
         usable = seen[dense] if evidence.mask is None else seen[dense] & _on_mask(evidence.mask.to(seen.device), pixels[dense])
-        inverse = evidence.depth.inverse().to(points)
-        occluded = behind_depth_map(inverse, points[dense], pixels[dense], usable, points, pixels, diameter)
+        seen_depth = DepthMap(evidence.depth.values.to(points), evidence.depth.kind).inverse_at(pixels)
+        occluded = behind_depth_map(seen_depth[dense], points[dense, 2], usable, seen_depth, points[:, 2], diameter)
     return ~seen, occluded
 
 

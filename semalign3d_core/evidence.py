@@ -74,6 +74,15 @@ class DepthMap:
             return self.values
         return torch.where(self.values > 0, 1 / self.values, torch.nan)
 
+    def inverse_at(self, pixels):
+        """:meth:`inverse` at the nearest of pixels (..., 2), without making the whole map; NaN outside the picture."""
+        height, width = self.values.shape
+        column, row = pixels.round().unbind(-1)
+        inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
+        index = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
+        read = DepthMap(self.values.reshape(1, -1).index_select(1, index.reshape(-1)), self.kind).inverse().reshape(index.shape)
+        return torch.where(inside, read, torch.nan)
+
     def mirror(self):
         return DepthMap(mirror_image(self.values), self.kind)
 

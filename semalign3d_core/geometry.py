@@ -18,11 +18,21 @@ def rotation_from_vector(vector):
     return identity + a * cross + b * (cross @ cross)
 
 
+def cayley_rotation(vector):
+    """Rotation matrices (..., 3, 3) from vectors (..., 3): ``(I - [v] / 2)^-1 (I + [v] / 2)``.
+
+    Exact rotations that agree with :func:`rotation_from_vector` to second order and need no sine: a cheap retraction for small steps.
+    """
+    cross = cross_matrix(vector)
+    factor = (vector * vector).sum(-1).mul_(0.25).add_(1).reciprocal_()[..., None, None]
+    identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    return torch.addcmul(identity, factor, cross + 0.5 * (cross @ cross))
+
+
 def cross_matrix(vector):
     """(..., 3) to (..., 3, 3) with ``cross_matrix(v) w = v x w``."""
-    x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).reshape(*vector.shape, 3)
+    axes = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    return torch.linalg.cross(vector[..., None, :], axes.expand(*vector.shape, 3)).transpose(-1, -2)
 
 
 def rotation_angle(first, second):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 
 from semalign3d_core.errors import InputError
 
@@ -130,6 +129,8 @@ def resize_pad(rgb, side, fill="zero"):
 
     fill: ``zero`` (black) or ``edge`` (border pixels repeated).
     """
+    from PIL import Image
+
     height, width = rgb.shape[:2]
     _, (left, top) = canvas_placement(width, height, side)
     columns, rows = (max(1, int(np.around(side * length / max(width, height)))) for length in (width, height))

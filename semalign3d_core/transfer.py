@@ -8,6 +8,7 @@ once whatever the number of live frames. Q query points; image positions are in 
 from dataclasses import dataclass, fields
 
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.camera import back_project
@@ -19,6 +20,7 @@ LATTICE = 21  # samples per side of the window of the second step ...
 LATTICE_REACH = 5.0  # ... which reaches this many sigma to each side
 LONGEST_RESIDUAL = 3.0  # sigma; beyond that the query does not belong to the point that was found
 TEMPERATURE = 8.0  # of the likelihoods in the confidence: single cells are noisy, their ranking is what they tell
+IMPOSSIBLE = -1e6  # score of what cannot be assigned
 LOCAL_RIDGE = 0.05  # of the local map between two images, towards the ratio of their object sizes
 
 
@@ -29,14 +31,17 @@ class Transfer:
     sigma, target_sigma: spread of p_spat in the source (step 1 of Eq. 14) and in the target (step 2)
     size_unit:           both are in units of L at this object size and grow with the object; None: always in units of L
     uncertain_widening:  the spread is multiplied by ``uncertain_widening ** (1 - confidence of the image's alignment)``
-    semantic_weight:     factor of log p_sem in step 1
+    semantic_weight:     factor of log p_sem in step 1;  similarity_weight: of the plain similarity there
     keypoint_preference: nats by which annotated keypoints are preferred in step 1; above 0 only if the queries are keypoints
+    distinct:            queries of one call are different keypoints, so that each keypoint is given to one query at most
     hidden_penalty:      nats against points behind the object in step 1 (a query is on what one sees)
     own_feature:         weight of the similarity of the query's own feature in step 2
     second_step:         ``mean`` (softmax-weighted mean) or ``argmax`` (as published)
-    residual:            share of the source's residual that is carried to the target: 1 returns every query to itself
-                         when source and target are the same image, 0 is Eq. 14 as published; below 1, because the
-                         residual also holds the error of the source's alignment
+    projection:          share of the plain projection of j* in the result, the rest is what step 2 finds; where j* is not
+                         seen in the target there is nothing to find, and the share is 1
+    residual:            share of the source's residual of step 2 that is carried to the target;  projection_residual: of its
+                         residual of the projection. 1 and 1 return every query to itself when source and target are the same
+                         image, 0 and 0 are Eq. 14 as published; below 1, because residuals also hold the error of the source's alignment
     category_sigmas:     ((category, sigma), ...): published spreads that replace both
     """
 
@@ -45,11 +50,15 @@ class Transfer:
     size_unit: float | None = 0.6
     uncertain_widening: float = 2.0
     semantic_weight: float = 0.5
+    similarity_weight: float = 10.0
     keypoint_preference: float = 0.0
-    hidden_penalty: float = 2.0
+    distinct: bool = False
+    hidden_penalty: float = 1.0
     own_feature: float = 10.0
     second_step: str = "mean"
+    projection: float = 0.5
     residual: float = 0.75
+    projection_residual: float = 0.75
     category_sigmas: tuple = ()
 
     def __post_init__(self):
@@ -74,7 +83,7 @@ class CategoryPoints:
     index:      (Q,) j*, the point of the category's surface
     features:   (Q, C) the queries' own features, unit norm
     confidence: (Q,) alignment's confidence times the tempered likelihood p_sem p_spat of j* in the source
-    residual:   (Q, 2) query minus what step 2 finds for j* in the source itself
+    residual:   (Q, 2, 2) what is carried of the query minus the projection of j*, and minus what step 2 finds for it, in the source itself
     around:     (Q, N, 2) places of the neighbours of j* in the source, relative to j*;  size: float, of the object there
     """
 
@@ -122,14 +131,18 @@ def lift_points(surface, image, points, config):
     sigma, target_sigma = config.spreads(image)
     places = image.alignment.camera.to_normalised(points)
     features = image.features.sample(points)
-    semantic = log_semantic(features @ surface.features.T, surface.mu, surface.sd)
+    similarity = features @ surface.features.T
+    semantic = log_semantic(similarity, surface.mu, surface.sd)
     spatial = -(places[:, None] - image.places).square().sum(-1) / (2 * sigma**2)  # log of Eq. 5
-    preference = config.keypoint_preference * surface.is_keypoint - config.hidden_penalty * image.hidden
-    score = config.semantic_weight * semantic + spatial + preference
-    index = score.masked_fill(~image.usable, -torch.inf).argmax(1)
-    found = _second_step(surface, image, index, None, config)[0] if config.residual else places
-    residual = config.residual * (places - found)
-    length = residual.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    score = config.semantic_weight * semantic + config.similarity_weight * similarity + spatial - config.hidden_penalty * image.hidden
+    score = score.masked_fill(~image.usable, -torch.inf)
+    if config.distinct:
+        index = distinct_keypoints(score, surface.is_keypoint, config.keypoint_preference)
+    else:
+        index = (score + config.keypoint_preference * surface.is_keypoint).argmax(1)
+    found = _second_step(surface, image, index, None, config)[0] if config.residual and config.projection < 1 else places
+    residual = torch.stack([config.projection_residual * (places - image.places[index]), config.residual * (places - found)], 1)
+    length = residual.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     return CategoryPoints(
         index=index,
         features=features,
@@ -140,22 +153,40 @@ def lift_points(surface, image, points, config):
     )
 
 
+def distinct_keypoints(score, is_keypoint, preference):
+    """(Q,) points of the surface for queries that are different keypoints: the assignment with the largest sum of scores.
+
+    score: (Q, J); is_keypoint: (J,); preference: nats by which a keypoint is preferred to the best other point, which every query may have
+    instead.
+    """
+    keypoints = is_keypoint.nonzero()[:, 0]
+    other, index = score.masked_fill(is_keypoint, -torch.inf).max(1)
+    table = torch.cat([score[:, keypoints] + preference, torch.full((len(score), len(score)), -torch.inf).to(score)], 1)
+    table[:, len(keypoints) :].fill_diagonal_(0.0).add_(other[:, None])
+    queries, chosen = linear_sum_assignment(table.clamp(min=IMPOSSIBLE).cpu().double().numpy(), maximize=True)
+    chosen = torch.as_tensor(chosen, device=score.device)[torch.as_tensor(queries.argsort(), device=score.device)]
+    return torch.where(chosen < len(keypoints), keypoints[chosen.clamp(max=len(keypoints) - 1)], index)
+
+
 def place_points(surface, lifted, image, config):
     """Step 2 of Eq. 14: where the lifted points are in ``image``; returns :class:`Matches`.
 
     The score log p_sem(q, j*) + log p_spat(q, y_j*) + own_feature <F_source(p), F(q)> is read between the cells, so the
     result is finer than the feature grid. It shares its systematic error (a corner is drawn into the object, j* stands
-    for its surroundings) with the same step in the source, whose known residual is therefore added, mapped locally.
+    for its surroundings) with the same step in the source, whose known residual is therefore added, mapped locally. Its random
+    error is independent of that of the alignment, so a mean with the plain projection is better than either.
     The 3D position is the found pixel at the depth of y_j*. The confidence is the product of both alignments'
     confidences and the tempered likelihoods of the point in the images that show it.
     """
     index, alignment, camera = lifted.index, image.alignment, image.alignment.camera
     found, log_likelihood = _second_step(surface, image, index, lifted.features, config)
-    found = found + _mapped_residual(surface, lifted, image)
+    seen = image.usable[index] & ~(image.hidden | image.occluded)[index]
+    share = torch.where(seen, config.projection, 1.0 if config.projection else 0.0)[:, None].to(found)
+    carried = _mapped_residuals(surface, lifted, image)
+    found = torch.lerp(found + carried[:, 1], image.places[index] + carried[:, 0], share)
     points = surface.surface[index] @ image.keypoints
     pixels = camera.to_pixels(found)
-    inside = ((pixels > -0.5) & (pixels < pixels.new_tensor([camera.width, camera.height]) - 0.5)).all(-1)
-    visible = (inside & image.usable[index]) & ~(image.hidden | image.occluded)[index]
+    visible = seen & ((pixels > -0.5) & (pixels < pixels.new_tensor([camera.width, camera.height]) - 0.5)).all(-1)
     evidence = torch.where(visible, _tempered(log_likelihood), 1.0)
     return Matches(
         points=pixels,
@@ -197,14 +228,14 @@ def _score(surface, image, index, own_features, config):
     return _Score(image, maps, (surface.mu[index], surface.sd[index]), image.places[index], sigma, config.own_feature)
 
 
-def _mapped_residual(surface, lifted, image):
-    """The source's residual (Q, 2) in the target, by the linear map that the neighbours of j* suggest."""
+def _mapped_residuals(surface, lifted, image):
+    """The source's residuals (Q, 2, 2) in the target, by the linear map that the neighbours of j* suggest."""
     there = image.places[surface.neighbours[lifted.index]] - image.places[lifted.index][:, None]
     here, ratio = lifted.around, image.size / lifted.size
     gram = here.transpose(1, 2) @ here
     ridge = LOCAL_RIDGE * gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp(min=1e-9) * torch.eye(2).to(gram)
     local = torch.linalg.solve(gram + ridge, here.transpose(1, 2) @ there + ratio * ridge)
-    return (lifted.residual[:, None] @ local)[:, 0]
+    return lifted.residual @ local
 
 
 class _Score:

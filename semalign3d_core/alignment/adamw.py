@@ -8,15 +8,17 @@ from semalign3d_core.alignment import energy
 from semalign3d_core.alignment.category_tensors import chosen_rows
 from semalign3d_core.alignment.poses import Candidates, poses_in_boxes, project_points
 from semalign3d_core.alignment.schedule import piecewise_linear
-from semalign3d_core.geometry import rotation_from_quaternion
+from semalign3d_core.geometry import rotation_from_quaternion, similarity_alignment
 
 
 class AdamWSolver:
     """The solver of the ``reference`` preset; ``config`` is an :class:`AlignConfig`.
 
-    Its schedules are the published ones; sigma and the background distance are in units, gradients flow through the
-    exact argmax of each maximum only (nothing else has a gradient), and Eq. 10 is evaluated on random rows of its tables.
+    Its schedules are the published ones. Gradients flow through the exact argmax of each maximum only (nothing else has a gradient), and
+    Eq. 10 is evaluated on random rows of its tables.
     """
+
+    capturable = False
 
     def __init__(self, category, pose_rotations, config):
         self.category, self.config, self.cap = category, config.reference, config.observation.cap
@@ -39,6 +41,7 @@ class AdamWSolver:
         focal = observation.focal * poses.log_focal.exp()[:, None]
         return self._descend(observation, poses.keypoints(self.category), focal, range(self.config.steps * 4 // 5, self.config.steps))
 
+    @torch.enable_grad()
     def _descend(self, observation, starts, focal, steps):
         keypoints = starts.clone().requires_grad_()
         log_factor = torch.zeros(len(starts), 1).to(starts).requires_grad_()
@@ -52,15 +55,18 @@ class AdamWSolver:
             loss.sum().backward()
             optimizer.step()
             trace.append(loss.detach().amin())
-        return Candidates(keypoints.detach(), (focal * log_factor.exp()).detach(), torch.stack(trace), starts=starts)
+        found = keypoints.detach()
+        rotations = similarity_alignment(self.category.shape.expand_as(found), found)[1]  # Procrustes of X to X0
+        return Candidates(found, (focal * log_factor.exp()).detach(), rotations, torch.stack(trace), starts=starts)
 
     def _energy(self, observation, keypoints, focal, step, generator):
         """Eq. 13 at one step of the schedule, (B,)."""
-        category, config, unit = self.category, self.config, observation.unit
+        category, config = self.category, self.config
+        unit = observation.unit if config.object_units else torch.ones_like(observation.unit)
         at = {name: piecewise_linear(step, *getattr(self.schedules, name)) for name in vars(self.schedules)}
         projections = project_points(category.lift @ keypoints, focal, observation.principal)
         cloud, points = projections[:, : category.dense], projections[:, category.dense :]
-        sigma = keypoints.new_full((len(keypoints),), unit)
+        sigma = unit.expand(len(keypoints))
         dense_seen = observation.pixel_log, observation.pixels
         result = config.weight_dense * energy.dense_reconstruction(*dense_seen, cloud, sigma * at["sigma_dense"])
         result = result + config.weight_geometry * energy.geometric_consistency(keypoints, self._rows(generator))

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 import torch
 
 from semalign3d_core.alignment.category_tensors import CategoryTensors, spread_rows
-from semalign3d_core.alignment.confidence import probability, statistics, undetermined_axis
+from semalign3d_core.alignment.confidence import belief_weights, statistics, undetermined_axis
 from semalign3d_core.alignment.config import AlignConfig
+from semalign3d_core.alignment.graphs import GraphedCalls
+from semalign3d_core.alignment.image_tensors import image_tensors
 from semalign3d_core.alignment.observation import observe
+from semalign3d_core.alignment.offsets import read_offsets
+from semalign3d_core.alignment.outcome import outcome_of
 from semalign3d_core.alignment.poses import Candidates, project_points
-from semalign3d_core.alignment.report import make_alignment
-from semalign3d_core.alignment.selection import Selection, front_normal, select
+from semalign3d_core.alignment.report import Reporter
+from semalign3d_core.alignment.selection import Selection, front_normal, picked, select
 from semalign3d_core.alignment.solvers import SOLVERS, evaluate
 from semalign3d_core.alignment.tracking import continues, needs_restart, warm_start
 from semalign3d_core.category.storage import model_hash
@@ -20,67 +24,88 @@ from semalign3d_core.errors import choice
 
 @dataclass(frozen=True)
 class Solution:
-    """Candidates of one image with their energy terms {name: (B,)}, the chosen one, and its statistics {name: float}."""
+    """Candidates of one image with their energy terms {name: (B,)}, the chosen one, its points (J, 3) and their projections (J, 2), its
+    statistics (S,), and the probabilities (3,) that follow from them."""
 
     candidates: Candidates
     terms: dict
     energies: torch.Tensor
     selection: Selection
-    statistics: dict
+    points: torch.Tensor
+    projected: torch.Tensor
+    statistics: torch.Tensor
+    belief: torch.Tensor
 
 
 class Aligner:
     """Places one category in images: ``Aligner(model).align(evidence)``.
 
-    model: :class:`~semalign3d_core.category.model.CategoryModel`; config: an :class:`AlignConfig`, the name of a preset (``fast``,
-    ``reference``) or the path of a YAML file; known_diameter: the object's diameter in metres, if it is known.
+    model: :class:`~semalign3d_core.category.model.CategoryModel`, on the device and in the precision in which everything is to be
+    computed; config: an :class:`AlignConfig`, the name of a preset (``fast``, ``reference``) or the path of a YAML file;
+    known_diameter: the object's diameter in metres, if it is known. On a GPU the work on an image is captured in a graph.
     """
 
     def __init__(self, model, config="fast", known_diameter=None):
-        self.model, self.known_diameter = model, known_diameter
+        self.model = model
         self.config = config if isinstance(config, AlignConfig) else load_preset(AlignConfig, "align", config)
-        self.model_hash = model_hash(model)
-        self.category = CategoryTensors.of(model, self.config.gauss_newton.modes)
+        self.category = CategoryTensors.of(model, self.config.gauss_newton.modes, self.config.bank.points)
         self.betas = spread_rows(self.category.betas, self.config.energy.geometry_rows)
         self.solver = choice("solver", self.config.solver, SOLVERS)(self.category, model.pose_rotations, self.config)
         self.facing = front_normal(self.category.points, model.pose_rotations, self.config.selection.normal_share)
         self.axis = undetermined_axis(model.calibration, self.category.shape)
+        self.offsets = read_offsets(model.calibration, self.category.keypoints, self.category.shape) if self.config.offsets else None
         self.depth_weight = model.calibration.get("depth_weight", self.config.selection.depth_weight)
+        self.belief = belief_weights(model.calibration, self.category.shape)
+        self.reporter = Reporter(model, model_hash(model), self.category, self.axis, self.config, known_diameter)
+        self.captured = GraphedCalls(self._outcome, self.category.shape.is_cuda and self.solver.capturable)
 
     def align(self, evidence, previous=None):
         """The :class:`~semalign3d_core.alignment.result.Alignment` of an image.
 
         evidence: :class:`~semalign3d_core.evidence.ImageEvidence`; previous: the alignment of the frame before, or None.
         """
-        observation = self.observe(evidence)  # Eq. 4
-        if previous is not None and continues(previous, observation, self.config.selection):
-            poses = warm_start(previous, self.category, observation)
-            solution = self.judge(observation, evidence, self.solver.refine(observation, poses), previous)
-            alignment = self._report(observation, evidence, solution, previous)
+        image = self.prepare(evidence)
+        if previous is not None and continues(previous, image, self.config.selection):
+            alignment = self._alignment(evidence, image, previous)
             if not needs_restart(alignment, previous, self.config.selection):
                 return alignment
-        candidates = self.solver.solve(observation)  # Eq. 13
-        return self._report(observation, evidence, self.judge(observation, evidence, candidates))
+        return self._alignment(evidence, image)
 
-    def observe(self, evidence):
+    def _alignment(self, evidence, image, previous=None):
+        # Small tensors cost what their calls cost, which is least in inference mode; a solver that needs gradients cannot have it.
+        with torch.inference_mode() if self.solver.capturable else torch.no_grad():
+            outcome = self.captured(image, None if previous is None else previous.diagnostics["state"])
+        return self.reporter.alignment(evidence, image, outcome, previous)
+
+    def prepare(self, evidence, whole=None):
+        """The :class:`~semalign3d_core.alignment.image_tensors.ImageTensors` of an image: all that the host has to do with it."""
+        return image_tensors(self.category, evidence, self.config, whole)
+
+    def observe(self, image):
         """What the image says about this category: an :class:`~semalign3d_core.alignment.observation.Observation`."""
-        return observe(self.category, evidence, self.config)
+        return observe(self.category, image, self.config)  # Eq. 4
 
-    def judge(self, observation, evidence, candidates, previous=None):
-        """The :class:`Solution` among candidates: energy (the same function for every solver), checks, statistics."""
+    def _outcome(self, image, state=None):
+        """All that is to be known of an image, {name: tensor}, from tensors alone; with a ``state``, from where the object was."""
+        observation = self.observe(image)
+        if state is None:
+            candidates, margin = self.solver.solve(observation), None  # Eq. 13
+        else:
+            poses, margin = warm_start(state, observation)
+            candidates = self.solver.refine(observation, poses)
+        return outcome_of(self, image, observation, self.judge(image, observation, candidates, margin))
+
+    def judge(self, image, observation, candidates, margin=None):
+        """The :class:`Solution` among candidates: energy (the same function for every solver), checks, statistics.
+
+        margin: () to the rivals of an earlier frame, for a warm start has none of its own.
+        """
         terms, energies = evaluate(self.category, self.betas, observation, candidates.keypoints, candidates.focal, self.config)
-        depth = None if evidence.depth is None else evidence.depth.inverse().to(energies)
-        chosen = select(self.category, observation, candidates, energies, depth, self.facing, self.depth_weight,
-                        self.config.selection.rival_degrees, self.axis)  # fmt: skip
-        winner = slice(chosen.winner, chosen.winner + 1)
-        points = self.category.lift @ candidates.keypoints[winner]
-        projected = project_points(points, candidates.focal[winner], observation.principal)[0]
-        values = statistics(observation, chosen, points[0], projected, self.category.dense)
-        if previous is not None:  # a warm start has no rivals: the margin found with the bank still stands
-            values["margin"] = previous.diagnostics["statistics"]["margin"]
-        return Solution(candidates, terms, energies, chosen, values)
-
-    def _report(self, observation, evidence, solution, previous=None):
-        calibration = self.model.calibration
-        belief = {kind: probability(calibration, kind, solution.statistics) for kind in ("pose", "keypoints", "present")}
-        return make_alignment(self, observation, evidence, solution, belief, previous)
+        chosen = select(self.category, observation, image, candidates, energies, self.facing, self.depth_weight,
+                        self.config.selection.rival_degrees, self.axis, margin)  # fmt: skip
+        keypoints, focal = picked(candidates.keypoints, chosen.winner), picked(candidates.focal, chosen.winner)
+        points = self.category.lift @ keypoints
+        projected = project_points(points[None], focal[None], observation.principal)[0]
+        values = statistics(self.category, observation, candidates, chosen, points, projected)
+        bias, weights = self.belief
+        return Solution(candidates, terms, energies, chosen, points, projected, values, torch.sigmoid(bias + weights @ values))

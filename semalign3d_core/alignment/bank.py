@@ -4,41 +4,39 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import avg_pool2d, pad
 
 from semalign3d_core.alignment.poses import TYPICAL_SCALE, fit_box, poses_in_boxes
 from semalign3d_core.geometry import rotation_from_vector, uniform_rotations
 
-CONSIDERED = 256  # best-scoring viewpoints among which distinct ones are sought
+CONSIDERED = 320  # best-scoring viewpoints and boxes among which distinct viewpoints are sought
 SUPPRESSION_ROUNDS = 4
 BUFFER = 12  # side of the depth buffer that decides visibility
 
 
 @dataclass(frozen=True)
 class ViewpointBank:
-    """R rotations with what they show of J' scoring points.
+    """R rotations with what they show of the J' scoring points.
 
-    rotations: (R, 3, 3); chosen: (J',) indices into the category's points; projected: (2, R, J') for f = 1;
-    low, high: (R, 2) extents of the whole cloud's projection; visible: (R, J') weights that sum to one over the points
-    that a coarse depth buffer shows
+    rotations: (R, 3, 3); projected: (2, R, J') for f = 1; low, high: (R, 2) extents of the whole cloud's projection;
+    visible: (R, J') weights that sum to one over the points that a coarse depth buffer shows
     """
 
     rotations: torch.Tensor
-    chosen: torch.Tensor
     projected: torch.Tensor
     low: torch.Tensor
     high: torch.Tensor
     visible: torch.Tensor
 
 
-def make_bank(category, rotations, config):
+def make_bank(category, rotations):
     """The :class:`ViewpointBank` of a category around given rotations (R, 3, 3)."""
     rotated = category.points @ rotations.transpose(1, 2)
     projected = rotated[..., :2] / (1 + TYPICAL_SCALE * rotated[..., 2:])
-    chosen = scoring_points(category, config.points)
-    visible = _front_points(projected, rotated[..., 2])[:, chosen].to(projected)
+    visible = _front_points(projected, rotated[..., 2])[:, category.scoring].to(projected)
     visible = visible / visible.sum(1, keepdim=True).clamp(min=1)
-    shown = projected[:, chosen].movedim(-1, 0).contiguous()
-    return ViewpointBank(rotations, chosen, shown, projected.amin(1), projected.amax(1), visible)
+    shown = projected[:, category.scoring].movedim(-1, 0).contiguous()
+    return ViewpointBank(rotations, shown, projected.amin(1), projected.amax(1), visible)
 
 
 def bank_rotations(pose_rotations, config, seed=0):
@@ -55,20 +53,6 @@ def bank_rotations(pose_rotations, config, seed=0):
     return torch.cat([poses, turned.reshape(-1, 3, 3)])
 
 
-def scoring_points(category, count):
-    """Indices of at most ``count`` dense points, far from one another, and of all keypoints."""
-    points = category.points[: category.dense]
-    keypoints = torch.arange(category.dense, len(category.points), device=points.device)
-    if len(points) <= count:
-        return torch.cat([torch.arange(len(points), device=points.device), keypoints])
-    distance = torch.full_like(points[:, 0], torch.inf)
-    chosen = [torch.zeros((), dtype=torch.long, device=points.device)]
-    for _ in range(count - 1):  # once per category
-        distance = torch.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(-1))
-        chosen.append(distance.argmax())
-    return torch.cat([torch.stack(chosen), keypoints])
-
-
 def _front_points(projected, depth, tolerance=0.12):
     """(R, J) bool: points not behind others of the cloud, in a coarse depth buffer over its own box."""
     low, high = projected.amin(1, keepdim=True), projected.amax(1, keepdim=True)
@@ -81,19 +65,16 @@ def _front_points(projected, depth, tolerance=0.12):
 
 def best_starts(bank, category, observation, count, config):
     """:class:`Poses` of the ``count`` best-scoring viewpoints, mutually distinct first, and their scores (count,)."""
-    boxes = observation.boxes
-    scores = score_bank(bank, observation)
-    score, box = scores.max(0)
-    best = score.topk(min(CONSIDERED, len(score)))
-    rotations = bank.rotations[best.indices]
-    order = _distinct_order(rotations, best.values, config.separation_degrees)[:count]
-    chosen = best.indices[order]
-    return poses_in_boxes(category, observation, bank.rotations[chosen], boxes[box[chosen]]), best.values[order]
+    scores, viewpoint, box = best_placements(bank, observation)
+    rotations = bank.rotations.index_select(0, viewpoint)
+    order = _distinct_order(rotations, scores, config.separation_degrees)[:count]
+    return poses_in_boxes(category, observation, rotations[order], observation.boxes[box[order]]), scores[order]
 
 
 def _distinct_order(rotations, scores, separation_degrees):
     """Order of candidates, best first, those within the separation of a better one last (non-maximum suppression in rounds)."""
-    near = torch.einsum("aij,bij->ab", rotations, rotations) > 1 + 2 * math.cos(math.radians(separation_degrees))
+    flat = rotations.flatten(1)
+    near = flat @ flat.T > 1 + 2 * math.cos(math.radians(separation_degrees))
     better = near & (scores[None] > scores[:, None])
     open_, distinct = torch.ones_like(scores, dtype=torch.bool), torch.zeros_like(scores, dtype=torch.bool)
     for _ in range(SUPPRESSION_ROUNDS):  # the best of every neighbourhood, then the best of what is left ...
@@ -102,59 +83,56 @@ def _distinct_order(rotations, scores, separation_degrees):
     return (scores + 10.0 * distinct).argsort(descending=True)
 
 
-def score_bank(bank, observation):
-    """Scores (Nb, R) of every viewpoint in every box.
+def best_placements(bank, observation):
+    """Scores, viewpoints and boxes, (N,) each, of the best-scoring viewpoints in boxes.
 
-    Mean tolerance-map value at the projected visible points + half of (share of points inside the mask + share of mask
-    cells covered). Without a mask only the first part is known.
+    The score is the mean tolerance-map value at the projected visible points + half of (share of points inside the mask + share of
+    mask cells covered). Without a mask only the first part is known. The last part, the dearest, is computed of the best by the
+    others alone.
     """
-    tolerance, spacing, origin = tolerance_map(observation, bank.chosen)
+    tolerance, spacing, origin = tolerance_map(observation.blocks)
     rows, columns = tolerance.shape[1:]
     scale, centre = fit_box(bank.low, bank.high, observation.boxes[:, None])
     scale, centre = scale / spacing, (centre - origin) / spacing + 0.5  # so that truncation rounds; -0.5 ... 0 rounds up, harmlessly
     column = torch.addcmul(centre[..., :1], scale[..., None], bank.projected[0])  # (Nb, R, J')
     row = torch.addcmul(centre[..., 1:], scale[..., None], bank.projected[1])
-    inside = (torch.minimum(column, row) >= 0) & (column < columns) & (row < rows)
-    column, row = column.clamp(0, columns - 1).int(), row.clamp(0, rows - 1).int()
-    cell = row * columns + column
-    offset = torch.arange(len(bank.chosen), device=cell.device, dtype=torch.int32) * (rows * columns)
+    # The map has a margin of one node all around, so that what lies beyond it reads nothing.
+    column, row = column.clamp_(-1, columns - 2).int(), row.clamp_(-1, rows - 2).int()
+    cell = torch.add(column, row, alpha=columns).add_(columns + 1)
+    offset = torch.arange(tolerance.shape[0], device=cell.device, dtype=torch.int32) * (rows * columns)
     value = tolerance.reshape(-1).index_select(0, (cell + offset).reshape(-1)).reshape(cell.shape)
-    score = torch.einsum("brj,rj->br", value * inside, bank.visible)
-    if observation.field is None:
-        return score
-    mask = pooled_coverage(observation.region, rows, columns)
-    on_mask = (mask.reshape(-1).index_select(0, cell.reshape(-1)).reshape(cell.shape) * inside).mean(-1)
-    return score + 0.5 * (on_mask + _covered_share(row, column, inside, mask))
+    score = (value * bank.visible).sum(-1)
+    if observation.field is not None:
+        mask = pooled_coverage(observation.blocks.coverage)
+        score = score + 0.5 * mask.reshape(-1).index_select(0, cell.reshape(-1)).reshape(cell.shape).mean(-1)
+    best, index = score.reshape(-1).topk(min(CONSIDERED, score.numel()))
+    if observation.field is not None:
+        placed = (values.flatten(0, 1).index_select(0, index) for values in (row, column))
+        best = best + 0.5 * _covered_share(*placed, mask)
+    return best, index % score.shape[1], torch.div(index, score.shape[1], rounding_mode="floor")
 
 
-def tolerance_map(observation, chosen):
-    """Likelihood of each chosen point maximised over windows of 4 x 4 cells, so that it forgives about two cells.
+def tolerance_map(blocks):
+    """Likelihood of each scoring point maximised over windows of 2 x 2 blocks, so that it forgives about two cells.
 
-    Returns the map (J', h, w), its node spacing in L and the position (2,) of its first node.
+    Returns the map (J', h, w) with a margin of zeros, its node spacing in L and the position (2,) of its first node within the margin.
     """
-    region = observation.region
-    log = observation.log_semantic[chosen].reshape(-1, region.rows, region.columns)
-    for _ in range(2):  # columns, then rows: pairs (2i-1, 2i), then two neighbouring pairs
-        padded = torch.nn.functional.pad(log, (1, 3 - log.shape[-1] % 2), value=-torch.inf)
-        pairs = torch.maximum(padded[..., ::2], padded[..., 1::2])
-        log = torch.maximum(pairs[..., :-1], pairs[..., 1:]).transpose(1, 2)
-    # Window i covers cells 2i-1 ... 2i+2: its centre is half a cell behind cell 2i.
-    return log.exp().contiguous(), 2 * region.spacing, region.origin + 0.5 * region.spacing
+    log = pad(blocks.log_semantic, (1, 1, 1, 1), value=-torch.inf)
+    log = torch.maximum(log[..., :-1], log[..., 1:])
+    log = torch.maximum(log[:, :-1], log[:, 1:])
+    # Window i covers blocks i - 1 and i: its centre is half a block before block i.
+    return pad(log.exp(), (1, 1, 1, 1)), blocks.spacing, blocks.origin - 0.5 * blocks.spacing
 
 
-def pooled_coverage(region, rows, columns):
-    """(rows, columns) 1 where a node of the tolerance map lies on the mask (at least half of its four cells do)."""
-    coverage = region.coverage.reshape(1, 1, region.rows, region.columns)
-    padded = torch.nn.functional.pad(coverage, (0, 2 * columns - region.columns, 0, 2 * rows - region.rows))
-    return (torch.nn.functional.avg_pool2d(padded, 2)[0, 0] >= 0.4).to(coverage)
+def pooled_coverage(coverage):
+    """(h, w) on the nodes of the tolerance map: 1 where at least two fifths of the window lie on the mask, 0 in the margin."""
+    return pad((avg_pool2d(pad(coverage, (1, 1, 1, 1))[None, None], 2, 1)[0, 0] >= 0.4).to(coverage), (1, 1, 1, 1))
 
 
-def _covered_share(row, column, inside, mask):
-    """Share (Nb, R) of the mask's cells, two nodes wide, that hold a projected point."""
+def _covered_share(row, column, mask):
+    """Share (N,) of the mask's cells, two nodes wide, that hold one of the points (N, J')."""
     rows, columns = (mask.shape[0] + 1) // 2, (mask.shape[1] + 1) // 2
-    filled = torch.nn.functional.avg_pool2d(mask[None, None], 2, ceil_mode=True)[0, 0].reshape(-1) >= 0.5
-    nowhere = rows * columns
-    cell = torch.where(inside, (row >> 1) * columns + (column >> 1), nowhere).long()
-    held = torch.zeros(*cell.shape[:2], nowhere + 1, device=cell.device).to(mask)
-    held.scatter_(2, cell, 1.0)
-    return held[..., :-1] @ filled.to(mask) / filled.sum().clamp(min=1)
+    filled = avg_pool2d(mask[None, None], 2, ceil_mode=True)[0, 0].reshape(-1) >= 0.5
+    cell = (((row + 1) >> 1) * columns + ((column + 1) >> 1)).long()
+    held = torch.zeros(len(cell), rows * columns, dtype=mask.dtype, device=cell.device).scatter_(1, cell, 1.0)
+    return held @ filled.to(mask) / filled.sum().clamp(min=1)

@@ -1,6 +1,7 @@
-"""What a category's training images teach about trust: confidence maps, weight of the depth check, undetermined axis.
+"""What a category's training images teach: where keypoints are annotated, and how far an alignment is to be trusted.
 
-Run once, when the category is built; the result is stored in ``CategoryModel.calibration`` (see ``confidence.py`` for its keys).
+Run once, when the category is built; the result is stored in ``CategoryModel.calibration`` (see ``confidence.py`` and ``offsets.py`` for
+its keys).
 """
 
 import math
@@ -11,6 +12,7 @@ import torch
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.confidence import DEFAULTS, STATISTICS
 from semalign3d_core.alignment.logistic import area_under_roc, fit_logistic
+from semalign3d_core.alignment.offsets import estimated_offsets, stored_offsets
 from semalign3d_core.alignment.selection import rotation_distance
 from semalign3d_core.alignment.symmetry import undetermined_axis_of
 from semalign3d_core.alignment.variants import HARDER, IMPOSSIBLE
@@ -18,6 +20,7 @@ from semalign3d_core.alignment.variants import HARDER, IMPOSSIBLE
 RIGHT_DEGREES = 30.0  # largest error of a right pose
 RIGHT_SHARE = 0.8  # of the visible keypoints within ALPHA of the longer box side
 ALPHA = 0.1
+HARDER_VERSIONS = 2  # of every training image
 FEW_PAIRS = 10  # candidates the prior belief in the depth check is worth
 USUAL_SEPARATION = 0.85  # of the depth check
 
@@ -39,25 +42,43 @@ def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=
 
     evidences: N :class:`ImageEvidence`; truth_keypoints: (N, K, 2) pixels, NaN where not annotated; truth_rotations:
     (N, 3, 3) object to camera, or None (then a pose is right when the keypoints are); held_out_models: N models
-    built without the respective image, or None (then harder versions of the images stand for unseen ones);
+    built without the respective image (several may be the same object), or None: then the model itself has seen what it is tried on;
     negatives: evidence of images without the object, besides those made here.
     """
     plain = replace(model, calibration={})
-    aligner = Aligner(plain, config)
-    axis = undetermined_axis_of(aligner, evidences)
-    if axis is not None:
-        plain = replace(plain, calibration=_axis_entries(axis))
-        aligner = Aligner(plain, config)
-    others = held_out_models or [None] * len(evidences)
-    aligners = (aligner if other is None else Aligner(replace(other, calibration=plain.calibration), config) for other in others)
+    axis = undetermined_axis_of(Aligner(plain, config), evidences)
+    entries = {} if axis is None else {f"axis_{name}": float(value) for name, value in zip("xyz", axis, strict=True)}
+    others = _Aligners(held_out_models or [model] * len(evidences), config)
+    first = [others.of(n, entries).align(evidence) for n, evidence in enumerate(evidences)]
+    entries |= stored_offsets(estimated_offsets(model, first, truth_keypoints))
     truth_rotations = [None] * len(evidences) if truth_rotations is None else truth_rotations
-    trials, absent = [], [aligner.align(evidence).diagnostics["statistics"] for evidence in negatives]
-    generator = torch.Generator().manual_seed(0)
-    for n, (own, evidence, keypoints, rotation) in enumerate(zip(aligners, evidences, truth_keypoints, truth_rotations, strict=True)):
-        for version in (evidence, HARDER[n % len(HARDER)](evidence, generator)):
-            trials.append(_trial(own, version, keypoints, rotation))
-        absent.append(aligner.align(IMPOSSIBLE[n % len(IMPOSSIBLE)](evidence, generator)).diagnostics["statistics"])
-    return {**plain.calibration, **_depth_entry(trials, aligner.config), **_maps(trials, absent)}
+    generator, trials, absent = torch.Generator().manual_seed(0), [], []
+    for n, (evidence, keypoints, rotation) in enumerate(zip(evidences, truth_keypoints, truth_rotations, strict=True)):
+        aligner = others.of(n, entries)
+        harder = (HARDER[(n + version) % len(HARDER)](evidence, generator) for version in range(HARDER_VERSIONS))
+        trials += [_trial(aligner, version, keypoints, rotation) for version in (evidence, *harder)]
+        absent.append(_statistics(aligner, IMPOSSIBLE[n % len(IMPOSSIBLE)](evidence, generator)))
+    aligner = Aligner(replace(plain, calibration=entries), config)
+    absent += [_statistics(aligner, evidence) for evidence in negatives]
+    return {**entries, **_depth_entry(trials, aligner.config), **_maps(trials, absent)}
+
+
+class _Aligners:
+    """The aligner of every image's model, of which few are different."""
+
+    def __init__(self, models, config):
+        self.models, self.config, self.made = models, config, {}
+
+    def of(self, n, calibration):
+        """The :class:`Aligner` of image ``n`` with the given calibration."""
+        key = id(self.models[n]), len(calibration)
+        if key not in self.made:
+            self.made[key] = Aligner(replace(self.models[n], calibration=dict(calibration)), self.config)
+        return self.made[key]
+
+
+def _statistics(aligner, evidence):
+    return aligner.align(evidence).diagnostics["statistics"]
 
 
 def _trial(aligner, evidence, keypoints, rotation):
@@ -85,10 +106,6 @@ def keypoints_right(placed, truth, labels):
         return torch.zeros(len(placed), dtype=torch.bool)
     longer = (truth[known].amax(0) - truth[known].amin(0)).amax().clamp(min=1e-6)
     return ((placed[:, known] - truth[known]).norm(dim=-1) < ALPHA * longer).float().mean(-1) >= RIGHT_SHARE
-
-
-def _axis_entries(axis):
-    return {f"axis_{name}": float(value) for name, value in zip("xyz", axis, strict=True)}
 
 
 def _depth_entry(trials, config):

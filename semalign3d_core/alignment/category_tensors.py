@@ -22,6 +22,8 @@ class CategoryTensors:
     points:     (J, 3) at X0;  point_modes: (3, J, M) their derivative by the mode coefficients
     modes:      (M, K, 3);  variances: (M,)
     features:   (J, C), mu, sd: (J,)
+    scoring:    (J',) indices of the points by which viewpoints and images are judged: dense ones far from one another, then all
+                keypoints; scoring_features: (J', C) theirs
     betas:      :class:`BetaTable` of the present keypoints
     log_focal:  (2,) mean and sd of log f
     """
@@ -37,6 +39,8 @@ class CategoryTensors:
     features: torch.Tensor
     mu: torch.Tensor
     sd: torch.Tensor
+    scoring: torch.Tensor
+    scoring_features: torch.Tensor
     betas: BetaTable
     log_focal: torch.Tensor
 
@@ -45,9 +49,14 @@ class CategoryTensors:
         """P, the number of dense points."""
         return len(self.points) - len(self.shape)
 
+    @property
+    def dense_scoring(self):
+        """Number of dense points among the scoring points."""
+        return len(self.scoring) - len(self.shape)
+
     @classmethod
-    def of(cls, model, modes):
-        """From a :class:`CategoryModel`; ``modes`` is the largest number of deformation modes used."""
+    def of(cls, model, modes, scoring):
+        """From a :class:`CategoryModel`; at most ``modes`` deformation modes and ``scoring`` dense points for scoring are used."""
         keep = model.present.nonzero()[:, 0]
         if len(keep) < 4:
             raise InputError(f"the model of {model.category!r} has {len(keep)} annotated keypoints, at least 4 are needed")
@@ -59,10 +68,12 @@ class CategoryTensors:
         surface = model.surface.over(keep)
         dense = near_keypoints(surface @ shape, shape).nonzero()[:, 0]
         lift = surface[dense].with_keypoints()
+        features = torch.cat([model.dense_features[dense], model.keypoint_features[keep]])
+        chosen = scoring_points(lift @ shape, len(dense), scoring)
         return cls(
             name=model.category, keypoints=keep, shape=shape, lift=lift, points=lift @ shape, modes=basis, variances=variances, betas=betas,
-            point_modes=lift.derivative(shape, basis).permute(2, 1, 0).contiguous(),
-            features=torch.cat([model.dense_features[dense], model.keypoint_features[keep]]),
+            point_modes=lift.derivative(shape, basis).permute(2, 1, 0).contiguous(), features=features, scoring=chosen,
+            scoring_features=features[chosen].contiguous(),
             mu=torch.cat([model.dense_mu[dense], model.keypoint_mu[keep]]), sd=torch.cat([model.dense_sd[dense], model.keypoint_sd[keep]]),
             log_focal=torch.stack([model.focal[0].log(), model.focal[1].clamp(min=0.05)]),
         )  # fmt: skip
@@ -80,6 +91,19 @@ def near_keypoints(points, keypoints):
     distance = (points[:, None] - start - along.clamp(0, 1)[..., None] * line).norm(dim=-1).amin(1)
     near = distance < STRAY
     return near if int(near.sum()) >= 10 else torch.ones_like(near)
+
+
+def scoring_points(points, dense, count):
+    """Indices of at most ``count`` of the first ``dense`` points (J, 3), far from one another, and of all others, the keypoints."""
+    cloud, keypoints = points[:dense], torch.arange(dense, len(points), device=points.device)
+    if dense <= count:
+        return torch.cat([torch.arange(dense, device=points.device), keypoints])
+    distance = torch.full_like(cloud[:, 0], torch.inf)
+    chosen = [torch.zeros((), dtype=torch.long, device=points.device)]
+    for _ in range(count - 1):  # once per category
+        distance = torch.minimum(distance, ((cloud - cloud[chosen[-1]]) ** 2).sum(-1))
+        chosen.append(distance.argmax())
+    return torch.cat([torch.stack(chosen), keypoints])
 
 
 def _largest(modes, variances, count):

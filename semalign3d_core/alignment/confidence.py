@@ -5,10 +5,10 @@
 ``axis_x, axis_y, axis_z`` of an axis about which the category's pose is not determined.
 """
 
-import math
-
 import torch
 
+from semalign3d_core.alignment.poses import poses_of_keypoints
+from semalign3d_core.alignment.selection import picked
 from semalign3d_core.alignment.visibility import front_most
 
 # Measured on simulated categories (bench/alignment.py); used where a model carries no calibration of its own.
@@ -18,39 +18,81 @@ DEFAULTS = {
     "present.bias": -5.0, "present.contrast": 4.5,
 }  # fmt: skip
 MAPS = ("pose", "keypoints", "present")
-STATISTICS = ("energy", "margin", "fit", "contrast")
+STATISTICS = ("energy", "margin", "fit", "contrast", "depth", "keypoints", "deformation", "cover", "inside", "masked")
 WORST_DEVIATION = 4.0  # standard deviations a single point can be off
+NEAR_KEYPOINT = 0.05  # units: sigma of p_spat in what speaks for a keypoint
+COVERED = 0.04  # units from a point of the cloud, within which the mask is covered by it
+UNKNOWN_SHARE = 0.9  # in place of ``cover`` and ``inside`` without a mask
 
 
-def statistics(observation, selection, points, projected, dense):
-    """{name: float} of the winner.
+def statistics(category, observation, candidates, selection, points, projected):
+    """(S,) the STATISTICS of the winner.
 
-    energy: its score; margin: to the best rival; fit: minus the mean deviation of its visible points from the expected
-    similarity, in standard deviations; contrast: how far the similarity below its visible points stands out
-    from that of the same points elsewhere in the image, in standard deviations (independent of how noisy features are).
-    points: (J, 3) of the winner, the first ``dense`` of them its cloud; projected: (J, 2), normalised.
+    energy: its score; margin: to the best rival; fit: minus the mean deviation of its visible points from the expected similarity, in
+    standard deviations; contrast: how far the similarity below its visible points stands out from that of the same points
+    elsewhere in the image, in standard deviations (independent of how noisy features are); depth: the depth-order correlation;
+    keypoints: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard deviations; cover: share of the mask that
+    its cloud covers; inside: share of its cloud inside the mask; masked: 1 with a mask.
+    points: (J, 3) of the winner, the first P of them its cloud; projected: (J, 2), normalised.
     """
-    region = observation.region
-    cell = ((projected - region.origin) / region.spacing).round().long()
-    inside = (cell >= 0).all(-1) & (cell[:, 0] < region.columns) & (cell[:, 1] < region.rows)
-    index = (cell[:, 1].clamp(0, region.rows - 1) * region.columns + cell[:, 0].clamp(0, region.columns - 1))[:, None]
-    seen = front_most(projected[None, :dense], points[None, :dense, 2], projected[None], points[None, :, 2])[0].to(projected)
-    deviation = (-2 * observation.log_semantic.gather(1, index)[:, 0]).sqrt().clamp(max=WORST_DEVIATION)
-    deviation = torch.where(inside, deviation, torch.full_like(deviation, WORST_DEVIATION))
-    similarity = observation.similarity
-    spread, mean = torch.std_mean(similarity, dim=1)
+    cloud = projected[: category.dense]
+    if observation.field is None:
+        cover = inside = cloud.new_full((), UNKNOWN_SHARE)
+    else:
+        near = torch.clamp(COVERED * observation.unit, min=observation.blocks.spacing / 2)
+        cover = (torch.cdist(observation.spread, cloud).amin(1) < near).to(cloud).mean()
+        inside = (observation.field.sample(cloud) <= 0).to(cloud).mean()
+    energy, order = (picked(values, selection.winner) for values in (selection.energies, selection.depth_order))
+    return torch.stack([
+        energy, selection.margin, *_appearance(category, observation, points, projected), order,
+        keypoint_evidence(category, observation, projected).mean(), _deformation(category, candidates, selection), cover, inside,
+        torch.ones_like(cover) * (observation.field is not None),
+    ])  # fmt: skip
+
+
+def _appearance(category, observation, points, projected):
+    """``fit`` and ``contrast`` of :func:`statistics`, () each."""
+    blocks, chosen = observation.blocks, category.scoring
+    rows, columns = blocks.coverage.shape
+    column, row = ((projected[chosen] - blocks.origin) / blocks.spacing).round().unbind(-1)
+    inside = (column >= 0) & (row >= 0) & (column < columns) & (row < rows)
+    index = (row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)).long()[:, None]
+    cloud, depth = projected[None, : category.dense], points[None, : category.dense, 2]
+    seen = front_most(cloud, depth, projected[None, chosen], points[None, chosen, 2])[0].to(projected)
+    deviation = (-2 * blocks.log_semantic.flatten(1).gather(1, index)[:, 0]).sqrt().clamp(max=WORST_DEVIATION)
+    deviation = torch.where(inside, deviation, WORST_DEVIATION)
+    similarity, looked_at = blocks.similarity.flatten(1), (blocks.near.flatten() >= 0.5).to(points)
+    looked_at = looked_at / looked_at.sum()
+    mean = similarity @ looked_at
+    spread = (((similarity - mean[:, None]) ** 2) @ looked_at).sqrt()
     contrast = (similarity.gather(1, index)[:, 0] - mean) / spread.clamp(min=1e-6) * inside
-    return {
-        "energy": float(selection.energies[selection.winner]), "margin": selection.margin,
-        "fit": -float((deviation * seen).sum() / seen.sum()), "contrast": float((contrast * seen).sum() / seen.sum()),
-    }  # fmt: skip
+    share = seen / seen.sum()
+    return -(deviation * share).sum(), (contrast * share).sum()
 
 
-def probability(calibration, kind, values):
-    """Logistic map ``kind`` of the statistics {name: float}."""
-    table = calibration if f"{kind}.bias" in calibration else DEFAULTS
-    exponent = table[f"{kind}.bias"] + sum(table.get(f"{kind}.{name}", 0.0) * value for name, value in values.items())
-    return 1 / (1 + math.exp(-max(min(exponent, 30.0), -30.0)))
+def _deformation(category, candidates, selection):
+    """() root mean square of the winner's mode coefficients, in their standard deviations."""
+    if not len(category.modes):
+        return torch.zeros_like(selection.margin)
+    poses = candidates.poses
+    if poses is None:
+        poses = poses_of_keypoints(category, candidates.keypoints, torch.zeros_like(selection.energies))
+    return (picked(poses.coefficients, selection.winner) ** 2 / category.variances).mean().sqrt()
+
+
+def keypoint_evidence(category, observation, projected):
+    """(K,) best likelihood (Eq. 6) of every keypoint near its place, for projections (J, 2)."""
+    keypoints = projected[category.dense :]
+    distance2 = ((observation.keypoint_cells - keypoints[:, None]) ** 2).sum(-1)
+    return (observation.keypoint_log - 0.5 * distance2 / (NEAR_KEYPOINT * observation.unit) ** 2).amax(-1).exp()
+
+
+def belief_weights(calibration, like):
+    """Biases (3,) and weights (3, S) of the MAPS, from a calibration or from the defaults."""
+    tables = [calibration if f"{kind}.bias" in calibration else DEFAULTS for kind in MAPS]
+    biases = torch.tensor([table[f"{kind}.bias"] for kind, table in zip(MAPS, tables, strict=True)])
+    weights = torch.tensor([[table.get(f"{kind}.{name}", 0.0) for name in STATISTICS] for kind, table in zip(MAPS, tables, strict=True)])
+    return biases.to(like), weights.to(like)
 
 
 def undetermined_axis(calibration, like):

@@ -13,10 +13,11 @@ SIZE_OF_UNIT = 0.6
 class ObservationConfig:
     """What is taken from an image."""
 
+    candidates: int = 240  # cells evenly spread over the mask, of which pixels are drawn by their best likelihood
     pixels: int = 150  # sampled pixels of the dense term
     sd_floor: float = 0.05  # least standard deviation of a presence certainty, cosine
     margin_cells: int = 3  # cells around the mask's box in which likelihoods are computed
-    field_pixels: int = 120  # longer side of the picture on which the distance to the mask is computed
+    field_nodes: int = 120  # along the longer side of the picture, at which the distance to the mask is computed
     cap: float = 0.3  # largest distance the background term charges, units
 
 
@@ -30,7 +31,7 @@ class EnergyConfig:
     geometry: float = 0.02
     background: float = 0.3
     depth: float = 10.0
-    geometry_rows: int = 600  # edge pairs and tetrahedra evaluated, evenly spread over the tables
+    geometry_rows: int = 256  # edge pairs and tetrahedra evaluated, evenly spread over the tables
     sparse_cells: int = 96  # best cells per keypoint that the sparse term looks at
 
 
@@ -93,6 +94,7 @@ class ReferenceConfig:
     weight_geometry: float = 0.5
     weight_depth: float = 10.0
     geometry_rows: int = 128  # edge pairs and tetrahedra drawn anew in every step
+    object_units: bool = False  # lengths in units of the object's size instead of the longer image side, as published
     seed: int = 0
     schedules: ReferenceSchedules = field(default_factory=ReferenceSchedules)
     bottle: ReferenceSchedules = field(
@@ -121,6 +123,7 @@ class AlignConfig:
     """Everything an :class:`~semalign3d_core.alignment.aligner.Aligner` can be told."""
 
     solver: str = "gauss_newton"
+    offsets: bool = True  # report keypoints where they are annotated rather than where features look like them (offsets.py)
     observation: ObservationConfig = field(default_factory=ObservationConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     bank: BankConfig = field(default_factory=BankConfig)

@@ -58,12 +58,22 @@ def best_points(log_semantic, pixels, projections, sigma):
     log_semantic: (U, J); pixels: (U, 2); projections: (B, J, 2); sigma: (B,). Returns indices (B, U).
     """
     with torch.no_grad():
-        centre = pixels.mean(0)
-        u, y = pixels - centre, projections - centre
-        inverse = (1 / sigma**2)[:, None, None]
-        left = torch.cat([u, torch.ones_like(u[:, :1])], -1).expand(len(y), -1, -1)
-        right = torch.cat([y, -0.5 * (y * y).sum(-1, keepdim=True)], -1) * inverse
-        return torch.baddbmm(log_semantic.expand(len(y), -1, -1), left, right.transpose(1, 2)).argmax(-1)
+        return _scores(log_semantic, pixels - pixels.mean(0), projections - pixels.mean(0), sigma).argmax(-1)
+
+
+def best_log_likelihood(log_semantic, pixels, projections, sigma):
+    """Log of the largest value of Eq. 6 over points, (B, U), for arguments as of :func:`best_points`."""
+    centre = pixels.mean(0)
+    best = _scores(log_semantic, pixels - centre, projections - centre, sigma).amax(-1)
+    return best - 0.5 * ((pixels - centre) ** 2).sum(-1) / (sigma**2)[:, None]
+
+
+def _scores(log_semantic, pixels, projections, sigma):
+    """(B, U, J) log of Eq. 6 but for the part ``-|u|^2 / 2 sigma^2`` that all points share."""
+    batch = len(projections)
+    left = torch.cat([pixels, torch.ones_like(pixels[:, :1])], -1).expand(batch, -1, -1)
+    right = torch.cat([projections, -0.5 * (projections * projections).sum(-1, keepdim=True)], -1) / (sigma**2)[:, None, None]
+    return torch.baddbmm(log_semantic.expand(batch, -1, -1), left, right.transpose(1, 2))
 
 
 def selected_likelihood(log_semantic, squared_distance, sigma):
@@ -76,6 +86,8 @@ def dense_reconstruction(log_semantic, pixels, projections, sigma):
 
     The gradient flows through the selected pair only, as that of a maximum does.
     """
+    if not (torch.is_grad_enabled() and projections.requires_grad):  # the value alone needs no index
+        return -best_log_likelihood(log_semantic, pixels, projections, sigma).exp().mean(-1)
     index = best_points(log_semantic, pixels, projections, sigma)
     chosen = projections.gather(1, index[..., None].expand(-1, -1, 2))
     log_chosen = log_semantic.expand(len(index), -1, -1).gather(2, index[..., None])[..., 0]

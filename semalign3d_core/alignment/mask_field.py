@@ -1,12 +1,35 @@
-"""The mask as a distance field, and the boxes an object may fill."""
+"""The mask as a distance field, and the boxes an object may fill. Host work on arrays, once per image."""
+
+from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
-import torch
-
-from semalign3d_core.alignment.energy import DistanceField
 
 BORDER_PIXELS = 2  # mask pixels on a side of the picture that make the object a truncated one
+INSIDE = 26  # of 255: a node whose area the mask covers by a tenth is inside, so that thin parts are charged nothing
+
+
+@dataclass(frozen=True)
+class MaskShape:
+    """What a mask (h, w) says. Lengths in units of the longer side L.
+
+    distance: (H, H) float32 from every node to the mask, exactly 0 inside it; offset: (H, H, 2) to the nearest mask node;
+    nodes cover a square of 2 L, half a picture beyond each side; field_origin: (2,) position of node (0, 0);
+    boxes: (Nb, 4) the mask's own and larger ones the object may fill
+    """
+
+    distance: np.ndarray
+    offset: np.ndarray
+    field_origin: np.ndarray
+    boxes: np.ndarray
+
+
+def mask_shape(mask, nodes, bank):
+    """:class:`MaskShape` of a mask (h, w) bool array with something in it; nodes: per longer side; bank: a :class:`BankConfig`."""
+    box, touched = mask_box(mask), touched_sides(mask)
+    boxes = extended_boxes(box, bank.extension, touched) if bank.extended else box[None]
+    return MaskShape(*distance_field(mask, nodes), (boxes / max(mask.shape)).astype(np.float32))
 
 
 def touched_sides(mask):
@@ -15,41 +38,41 @@ def touched_sides(mask):
     return tuple(int(np.count_nonzero(edge)) >= BORDER_PIXELS for edge in edges)
 
 
-def distance_field(mask, longer_pixels, device=None):
-    """:class:`DistanceField` of a mask (h, w) bool array, computed on a picture of ``longer_pixels``, half a picture beyond each side.
+def distance_field(mask, nodes):
+    """distance, offset and field_origin of :class:`MaskShape`.
 
-    The distance is exactly 0 inside the mask. Beyond a side that the mask touches nothing is charged: the object goes on there.
+    Beyond a side that the mask touches nothing is charged: the object goes on there.
     """
-    height, width = mask.shape
-    longer = max(height, width)
-    factor = min(1.0, longer_pixels / longer)
-    rows, columns = max(round(height * factor), 2), max(round(width * factor), 2)
-    small = cv2.resize(mask.astype(np.uint8) * 255, (columns, rows), interpolation=cv2.INTER_AREA) > 127
-    pad = max(rows, columns) // 2
-    inside = np.pad(small, pad)
+    longer, pad = max(mask.shape), nodes // 2
+    rows, columns = (max(round(length * nodes / longer), 1) for length in mask.shape)
+    small = cv2.resize(mask.view(np.uint8) * 255, (columns, rows), interpolation=cv2.INTER_AREA) >= INSIDE
+    inside = np.zeros((2 * nodes, 2 * nodes), dtype=bool)
+    inside[pad : pad + rows, pad : pad + columns] = small
     left, top, right, bottom = touched_sides(mask)
     inside[:, :pad] |= left
     inside[:pad] |= top
     inside[:, pad + columns :] |= right
     inside[pad + rows :] |= bottom
-    if not inside.any():
-        centre = np.argwhere(mask).mean(0) * factor  # smaller than a pixel of the picture
+    if not inside.any():  # smaller than a node
+        centre = np.argwhere(mask).mean(0) * nodes / longer
         inside[pad + min(int(centre[0]), rows - 1), pad + min(int(centre[1]), columns - 1)] = True
-    spacing = height / rows / longer
-    origin = ((0.5 - pad) * np.array([width / columns, height / rows]) - 0.5) / longer
-    offset = _offsets_to(inside) * spacing
-    tensors = [torch.as_tensor(a, dtype=torch.float32, device=device) for a in (np.linalg.norm(offset, axis=-1), offset, origin)]
-    return DistanceField(*tensors, float(spacing))
+    offset = _offsets_to(inside) / np.float32(nodes)
+    origin = np.full(2, (0.5 - pad) / nodes - 0.5 / longer, dtype=np.float32)
+    return np.sqrt((offset * offset).sum(-1)), offset, origin
 
 
 def _offsets_to(inside):
-    """(H, W, 2) vector (column, row) from every node to the nearest node inside."""
-    _, labels = cv2.distanceTransformWithLabels((~inside).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    rows, columns = np.nonzero(inside)
-    target = np.zeros((labels.max() + 1, 2), dtype=np.float32)
-    target[labels[rows, columns]] = np.stack([columns, rows], -1)
-    grid = np.stack(np.meshgrid(np.arange(inside.shape[1]), np.arange(inside.shape[0])), -1)
-    return target[labels] - grid
+    """(H, H, 2) vector (column, row) from every node to the nearest node inside."""
+    _, labels = cv2.distanceTransformWithLabels((~inside).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    nodes = _nodes(len(inside))
+    return (nodes[np.flatnonzero(inside)][labels.ravel() - 1] - nodes).reshape(*inside.shape, 2)  # labels number the inside in order
+
+
+@cache
+def _nodes(side):
+    """(side * side, 2) column and row of every node."""
+    rows, columns = np.divmod(np.arange(side * side, dtype=np.float32), side)
+    return np.stack([columns, rows], -1)
 
 
 def mask_box(mask):

@@ -1,162 +1,174 @@
-"""What one image says about a category: likelihoods, sampled pixels, mask, boxes. Computed once per image."""
+"""What one image says about a category: likelihoods, sampled pixels, mask, boxes. Computed once per image.
+
+The similarity product is the largest cost of an alignment. All points are needed at the few sampled pixels, and the
+keypoints in all cells; viewpoints are scored and images judged by fewer points on blocks of 2 x 2 cells.
+"""
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+from torch.nn.functional import avg_pool2d
 
 from semalign3d_core.alignment.config import SIZE_OF_UNIT
 from semalign3d_core.alignment.energy import DistanceField
 from semalign3d_core.alignment.likelihood import semantic_log_likelihood, similarity_map
-from semalign3d_core.alignment.mask_field import distance_field, extended_boxes, mask_box, touched_sides
+
+BLOCK = 2  # cells along a block's side
+GUESSES = (0.06, 0.02, 0.12, 0.2)  # tails cut off where there is no mask; the first is the best single guess
+SMOOTHING = 3  # blocks
 
 
 @dataclass(frozen=True)
-class Region:
-    """The rectangle of feature cells in which likelihoods were computed.
+class Blocks:
+    """The scoring points of a category on blocks of cells.
 
-    rows, columns: its size in cells; origin: (2,) normalised position of its first cell's centre; spacing: of cells, in L;
-    coverage: (rows * columns,) share of each cell inside the mask (1 everywhere without one)
+    similarity, log_semantic: (J', rows, columns) mean similarity over each block, and log p_sem of it, -inf far from the mask
+    near, coverage: (rows, columns) share of each block near the mask and inside it (1 everywhere in the picture without one)
+    origin: (2,) normalised position of the first block's centre;  spacing: of blocks, in L
     """
 
-    rows: int
-    columns: int
+    similarity: torch.Tensor
+    log_semantic: torch.Tensor
+    near: torch.Tensor
+    coverage: torch.Tensor
     origin: torch.Tensor
     spacing: float
-    coverage: torch.Tensor
-
-    def centres(self):
-        """(N, 2) normalised positions of the cells, row-major."""
-        like = self.origin
-        rows, columns = torch.meshgrid(torch.arange(self.rows).to(like), torch.arange(self.columns).to(like), indexing="ij")
-        return torch.stack([columns, rows], -1).reshape(-1, 2) * self.spacing + like
 
 
 @dataclass(frozen=True)
 class Observation:
-    """U sampled pixels, N cells, T candidate cells per keypoint, J points (P dense, then K keypoints), Nb boxes.
+    """U sampled pixels, T candidate cells per keypoint, J points (P dense, then K keypoints), Nb boxes.
 
-    pixels:        (U, 2) normalised; pixel_log: (U, P) log p_sem of the dense points there
+    spread:        (V, 2) normalised places, evenly over the mask (over the picture without one)
+    pixels:        (U, 2) of them, drawn by their likelihood; pixel_log: (U, P) log p_sem of the dense points there
     keypoint_cells: (K, T, 2) best cells of every keypoint; keypoint_log: (K, T)
-    similarity, log_semantic: (J, N) S and log p_sem on the cells of ``region``
+    blocks:        :class:`Blocks`
     field:         :class:`DistanceField`, None without a mask
     boxes:         (Nb, 4) x0, y0, x1, y1 the object may fill, normalised; the first is the mask's own
-    size:          object size: longer side of the first box, in L; unit: size / 0.6
+    size:          () object size: longer side of the first box, in L
     focal, principal: (2,) each; focal_known: whether it may be changed
     """
 
+    spread: torch.Tensor
     pixels: torch.Tensor
     pixel_log: torch.Tensor
     keypoint_cells: torch.Tensor
     keypoint_log: torch.Tensor
-    similarity: torch.Tensor
-    log_semantic: torch.Tensor
-    region: Region
+    blocks: Blocks
     field: DistanceField | None
     boxes: torch.Tensor
-    size: float
+    size: torch.Tensor
     focal: torch.Tensor
     principal: torch.Tensor
     focal_known: bool
 
     @property
     def unit(self):
-        """Length in which sigmas are given, in L."""
+        """() length in which sigmas are given, in L."""
         return self.size / SIZE_OF_UNIT
 
 
-def observe(category, evidence, config):
-    """:class:`Observation` of an :class:`ImageEvidence` for :class:`CategoryTensors` under an :class:`AlignConfig`."""
-    like = category.shape
-    mask = _usable_mask(evidence)
-    region, values = _region(evidence, mask, config.observation.margin_cells)
-    similarity = similarity_map(category.features, values.to(like))
-    log_semantic = semantic_log_likelihood(similarity, category.mu, category.sd, config.observation.sd_floor)
-    centres, best = region.centres(), log_semantic[: category.dense].amax(0).exp()
-    pixel = sampled_cells(best, region.coverage, config.observation.pixels)
-    candidates = similarity[category.dense :].topk(min(config.energy.sparse_cells, len(centres)), dim=-1).indices
-    if mask is None:
-        field, boxes = None, likely_boxes(best, region)
+def observe(category, image, config):
+    """:class:`Observation` of :class:`ImageTensors` for :class:`CategoryTensors` under an :class:`AlignConfig`."""
+    options, layout = config.observation, image.layout
+    blocks = _blocks(category, image, options.sd_floor)
+    spread, pixels, pixel_log = _sampled_pixels(category, image, options)
+    keypoint_cells, keypoint_log = _keypoint_cells(category, image, config)
+    if layout.masked:
+        field = DistanceField(image.distance, image.offset, image.field_origin, 2 / len(image.distance))
+        boxes = image.boxes
     else:
-        field = distance_field(mask, config.observation.field_pixels, like.device)
-        boxes = _mask_boxes(mask, config.bank, like)
-    size = float((boxes[0, 2:] - boxes[0, :2]).max())
-    camera = evidence.camera
-    focal = camera.focal.to(like) if camera.known else category.log_focal[0].exp() * (camera.focal / camera.focal.mean()).to(like)
+        field, boxes = None, likely_boxes(blocks.log_semantic[: category.dense_scoring].amax(0).exp(), blocks)
+    typical = category.log_focal[0].exp() * image.focal / image.focal.mean()
     return Observation(
-        pixels=centres[pixel], pixel_log=log_semantic[: category.dense, pixel].T.contiguous(),
-        keypoint_cells=centres[candidates], keypoint_log=log_semantic[category.dense :].gather(1, candidates),
-        similarity=similarity, log_semantic=log_semantic, region=region, field=_as(field, like), boxes=boxes, size=size,
-        focal=focal, principal=camera.principal.to(like), focal_known=camera.known,
+        spread=spread, pixels=pixels, pixel_log=pixel_log, keypoint_cells=keypoint_cells, keypoint_log=keypoint_log,
+        blocks=blocks, field=field, boxes=boxes, size=(boxes[0, 2:] - boxes[0, :2]).amax(), principal=image.principal,
+        focal=image.focal if layout.focal_known else typical, focal_known=layout.focal_known,
     )  # fmt: skip
 
 
-def _usable_mask(evidence):
-    mask = None if evidence.mask is None else evidence.mask.cpu().numpy().astype(bool)
-    return mask if mask is not None and mask.any() else None
+def _blocks(category, image, floor):
+    """:class:`Blocks`: the mean similarity over a block is the similarity to the mean feature, so only that is computed."""
+    (top, bottom), (left, right) = image.layout.rows, image.layout.columns
+    values = _halved(_halved(image.features[:, top:bottom, left:right], 1), 2)
+    points, shape = category.scoring, values.shape[1:]
+    similarity = similarity_map(category.scoring_features, values.flatten(1))
+    log_semantic = semantic_log_likelihood(similarity, category.mu[points], category.sd[points], floor)
+    shares = avg_pool2d(torch.stack([image.near, image.coverage])[None], BLOCK, ceil_mode=True, count_include_pad=False)[0]
+    log_semantic = log_semantic.unflatten(1, shape).masked_fill(shares[0] < 0.5, -torch.inf)
+    origin, spacing = image.first_cell + 0.5 * image.layout.spacing, BLOCK * image.layout.spacing
+    return Blocks(similarity.unflatten(1, shape), log_semantic, *shares.unbind(0), origin, spacing)
 
 
-def _as(field, like):
-    if field is None:
-        return None
-    return DistanceField(field.distance.to(like), field.offset.to(like), field.origin.to(like), field.spacing)
+def _halved(values, axis):
+    """Means of neighbours (2i, 2i + 1) along an axis of (C, rows, columns); the last one stays alone where their number is odd."""
+    length = values.shape[axis]
+    if length % 2:
+        values = torch.cat([values, values.narrow(axis, length - 1, 1)], axis)
+    pairs = values.unflatten(axis, (-1, 2))
+    return (pairs.select(axis + 1, 0) + pairs.select(axis + 1, 1)) * 0.5
 
 
-def _region(evidence, mask, margin):
-    """:class:`Region` around the mask (or of the whole image) and the features (C, N) in it."""
-    grid, values = evidence.features.grid, evidence.features.values
-    height, width = evidence.camera.height, evidence.camera.width
-    picture = torch.tensor([[0.0, 0.0], [width - 1.0, height - 1.0]])
-    box = picture if mask is None else torch.tensor(mask_box(mask)).reshape(2, 2).float()
-    cells = grid.pixel_to_cell(box).round().long()
-    whole = grid.pixel_to_cell(picture).round().long().clamp(0, grid.cells - 1)
-    left, top = torch.maximum(cells[0] - margin, whole[0]).tolist()
-    right, bottom = torch.minimum(cells[1] + margin, whole[1]).tolist()
-    shape = bottom - top + 1, right - left + 1
-    coverage = torch.ones(shape) if mask is None else grid.cells_inside(torch.from_numpy(mask))[top : bottom + 1, left : right + 1]
-    longer = max(height, width)
-    origin = grid.cell_to_pixel(torch.tensor([float(left), float(top)])) / longer
-    part = values[:, top : bottom + 1, left : right + 1].reshape(len(values), -1)
-    region = Region(*shape, origin.to(values), grid.cell_size / longer, coverage.reshape(-1).to(values))
-    return region, part
+def _sampled_pixels(category, image, options):
+    """Positions (V, 2) of cells evenly spread over the mask, of which alone the likelihood is computed; positions (U, 2) of those drawn in
+    proportion to their best likelihood, and log p_sem (U, P) of the dense points there."""
+    points = slice(0, category.dense)
+    candidates = sampled_cells(inside_mask(image.coverage), options.candidates)
+    places, values = _cells(image, candidates)
+    similarity = similarity_map(category.features[points], values)
+    log = semantic_log_likelihood(similarity, category.mu[points], category.sd[points], options.sd_floor)
+    chosen = sampled_cells(log.amax(0).exp(), options.pixels)
+    return places, places.index_select(0, chosen), log.index_select(1, chosen).T.contiguous()
 
 
-def sampled_cells(best, coverage, count):
-    """Indices (count,) of cells drawn inside the mask in proportion to their best likelihood (systematic, so reproducible).
+def _cells(image, index):
+    """Positions (N, 2) of the cells with row-major indices (N,) of the region, and their features (C, N)."""
+    (top, _), (left, right) = image.layout.rows, image.layout.columns
+    row, column = torch.div(index, right - left, rounding_mode="floor"), index % (right - left)
+    values = image.features.flatten(1).index_select(1, (row + top) * image.layout.grid.cells + column + left)
+    return torch.stack([column, row], -1) * image.layout.spacing + image.first_cell, values
 
-    best, coverage: (N,). Duplicates are possible and mean what they say; the number is fixed, so shapes are.
+
+def _keypoint_cells(category, image, config):
+    """(K, T, 2) best cells of every keypoint in the region and their log p_sem (K, T)."""
+    (top, bottom), (left, right) = image.layout.rows, image.layout.columns
+    band = similarity_map(category.features[category.dense :], image.features[:, top:bottom].flatten(1))  # whole rows need no copy
+    region = band.unflatten(1, (bottom - top, -1))[:, :, left:right].masked_fill(image.near == 0, -1.0).flatten(1)
+    best, index = region.topk(min(config.energy.sparse_cells, region.shape[1]), dim=-1, sorted=False)
+    row, column = torch.div(index, right - left, rounding_mode="floor"), index % (right - left)
+    cells = torch.stack([column, row], -1) * image.layout.spacing + image.first_cell
+    mu, sd = category.mu[category.dense :], category.sd[category.dense :]
+    return cells, semantic_log_likelihood(best, mu, sd, config.observation.sd_floor)
+
+
+def inside_mask(coverage):
+    """(rows, columns) 1 where a cell lies in the mask; where hardly any cell does, those that touch it count."""
+    inside = coverage > 0.5
+    return torch.where(inside.sum() >= 8, inside, coverage > 0).to(coverage)
+
+
+def sampled_cells(weight, count):
+    """Indices (count,) drawn in proportion to weights (N,) or (rows, columns), systematically, so reproducibly and evenly.
+
+    Duplicates are possible and mean what they say; the number is fixed, so shapes are.
     """
-    inside = (coverage > 0.5).to(best)
-    inside = torch.where(inside.sum() >= 8, inside, (coverage > 0).to(best))
-    weight = best * inside + 1e-6 * inside + 1e-12
-    cumulative = weight.double().cumsum(0)
-    targets = (torch.arange(count, device=best.device) + 0.5) / count * cumulative[-1]
-    return torch.searchsorted(cumulative, targets).clamp(max=len(best) - 1)
+    cumulative = (weight.reshape(-1) + 1e-12).double().cumsum(0)
+    targets = (torch.arange(count, device=weight.device) + 0.5) / count * cumulative[-1]
+    return torch.searchsorted(cumulative, targets).clamp(max=len(cumulative) - 1)
 
 
-def _mask_boxes(mask, config, like):
-    longer = max(mask.shape)
-    box, touched = mask_box(mask), touched_sides(mask)
-    boxes = extended_boxes(box, config.extension, touched) if config.extended else box[None]
-    return torch.as_tensor(boxes / longer, dtype=like.dtype, device=like.device)
+def likely_boxes(best, blocks):
+    """Boxes (Nb, 4) where the object may be when there is no mask: around the likeliest blocks, at several strictnesses.
 
-
-def likely_boxes(best, region):
-    """Boxes (Nb, 4) where the object may be when there is no mask: around the likeliest cells, at several strictnesses.
-
-    best: (N,) likelihood of the best point in each cell.
+    best: (rows, columns) likelihood of the best point in each block.
     """
-    smooth = torch.nn.functional.avg_pool2d(best.reshape(1, 1, region.rows, region.columns), 5, 1, 2, count_include_pad=False)[0, 0]
+    smooth = avg_pool2d(best[None, None], SMOOTHING, 1, SMOOTHING // 2, count_include_pad=False)[0, 0]
     excess = (smooth - smooth.median()).clamp(min=0) ** 2 + 1e-9
-    boxes = []
-    for tail in (0.02, 0.06, 0.12, 0.2):
-        spans = [_quantiles(excess.sum(axis), tail) for axis in (0, 1)]
-        boxes.append([spans[0][0] - 0.5, spans[1][0] - 0.5, spans[0][1] + 0.5, spans[1][1] + 0.5])
-    order = np.array([1, 0, 2, 3])  # the first is the best single guess and gives the object size
-    cells = torch.tensor(np.array(boxes)[order], dtype=best.dtype, device=best.device)
-    return cells * region.spacing + region.origin.repeat(2)
-
-
-def _quantiles(weight, tail):
-    cumulative = (weight.cumsum(0) / weight.sum()).cpu().numpy()
-    return float(np.searchsorted(cumulative, tail)), float(np.searchsorted(cumulative, 1 - tail))
+    spans = []
+    tails = torch.stack([best.new_full((), share) for share in GUESSES])
+    for axis in (0, 1):
+        cumulative = excess.sum(axis).cumsum(0)
+        low, high = (torch.searchsorted(cumulative, share * cumulative[-1]) for share in (tails, 1 - tails))
+        spans.append((low - 0.5, high + 0.5))
+    cells = torch.stack([spans[0][0], spans[1][0], spans[0][1], spans[1][1]], -1)
+    return cells * blocks.spacing + blocks.origin.repeat(2)

@@ -15,32 +15,37 @@ REJECTED = 10.0  # added to the score of a solution that shows the wrong face
 
 @dataclass(frozen=True)
 class Selection:
-    """The winner among B candidates: its index, score (B,) and the same without the
-    check of the face, energies (B,), rotations (B, 3, 3), depth-order correlation (B,), and the margin."""
+    """The winner among B candidates: its index () int64, score (B,) and the same without the
+    check of the face, energies (B,), depth-order correlation (B,), and the margin ()."""
 
-    winner: int
+    winner: torch.Tensor
     score: torch.Tensor
     energies: torch.Tensor
-    rotations: torch.Tensor
     depth_order: torch.Tensor
-    margin: float
+    margin: torch.Tensor
 
 
-def select(category, observation, candidates, energies, depth, facing, weight, rival_degrees, axis=None):
+def select(category, observation, image, candidates, energies, facing, weight, rival_degrees, axis=None, margin=None):
     """:class:`Selection` among candidates with energies (B,).
 
-    depth: inverse depth (h, w) or None; facing: (3,) object-frame normal that must look at the camera, or None;
-    weight: of the depth-order correlation; axis: (3,) undetermined axis, about which solutions do not count as rivals.
+    facing: (3,) object-frame normal that must look at the camera, or None; weight: of the depth-order correlation;
+    axis: (3,) undetermined axis, about which solutions do not count as rivals; margin: () if it is known from elsewhere.
     """
-    rotations = candidates.rotations(category)
-    order = torch.zeros_like(energies) if depth is None else depth_order(category, observation, candidates, depth)
+    rotations = candidates.rotations
+    order = torch.zeros_like(energies) if image.layout.depth is None else depth_order(category, observation, image, candidates)
     checked = score = energies - weight * order
     if facing is not None:
         score = score + REJECTED * ~faces_camera(candidates.keypoints, rotations, facing)
-    winner = int(score.argmin())
-    far = rotation_distance(rotations, rotations[winner], axis) > math.radians(rival_degrees)
-    margin = float((torch.where(far, score, torch.inf).amin() - score[winner]).clamp(max=NO_RIVAL))
-    return Selection(winner, score, checked, rotations, order, margin)
+    winner = score.argmin()
+    if margin is None:
+        far = rotation_distance(rotations, picked(rotations, winner), axis) > math.radians(rival_degrees)
+        margin = (torch.where(far, score, torch.inf).amin() - picked(score, winner)).clamp(max=NO_RIVAL)
+    return Selection(winner, score, checked, order, margin)
+
+
+def picked(values, index):
+    """Row ``index`` (a tensor) of values, without reading the index."""
+    return values.index_select(0, index[None])[0]
 
 
 def rotation_distance(rotations, reference, axis=None):
@@ -71,15 +76,12 @@ def faces_camera(keypoints, rotations, normal):
     return ((rotations @ normal) * keypoints.mean(1)).sum(-1) < 0
 
 
-def depth_order(category, observation, candidates, inverse_depth):
+def depth_order(category, observation, image, candidates):
     """Spearman correlation (B,) of 1/z of the front-most cloud points with the inverse depth at their pixels."""
-    points = (category.lift @ candidates.keypoints)[:, : category.dense]
+    points = category.lift[: category.dense] @ candidates.keypoints
     projected = project_points(points, candidates.focal, observation.principal)
-    height, width = inverse_depth.shape
-    pixel = (projected * max(height, width)).round().long()
-    inside = (pixel >= 0).all(-1) & (pixel[..., 0] < width) & (pixel[..., 1] < height)
-    seen = inverse_depth[pixel[..., 1].clamp(0, height - 1), pixel[..., 0].clamp(0, width - 1)]
-    usable = inside & front_most(projected, points[..., 2]) & torch.isfinite(seen)
+    seen = image.inverse_depth(projected)
+    usable = front_most(projected, points[..., 2]) & torch.isfinite(seen)
     if observation.field is not None:
         usable &= observation.field.sample(projected) <= 0
     return masked_spearman(1 / points[..., 2].clamp(min=1e-3), seen.nan_to_num(), usable)
@@ -97,5 +99,5 @@ def masked_spearman(first, second, usable):
 
 def _ranks(values, usable):
     order = torch.where(usable, values, torch.inf).argsort(-1)
-    ranks = torch.arange(values.shape[-1], device=values.device).to(values).expand_as(values)
+    ranks = torch.arange(values.shape[-1], dtype=values.dtype, device=values.device).expand_as(values)
     return torch.zeros_like(values).scatter(-1, order, ranks)

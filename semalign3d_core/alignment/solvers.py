@@ -1,7 +1,8 @@
 """Solvers of Eq. 13 behind one interface.
 
-A solver has ``solve(observation) -> Candidates`` for an image of which nothing is known and
-``refine(observation, poses) -> Candidates`` from given :class:`~semalign3d_core.alignment.poses.Poses`. What a solution is worth is
+A solver has ``solve(observation) -> Candidates`` for an image of which nothing is known,
+``refine(observation, poses) -> Candidates`` from given :class:`~semalign3d_core.alignment.poses.Poses`, and ``capturable``, whether
+its work can be captured in a CUDA graph. What a solution is worth is
 not the solver's business: :func:`evaluate` is the same for all.
 """
 
@@ -21,7 +22,7 @@ def evaluate(category, betas, observation, keypoints, focal, config):
     energies of large and small objects compare.
     """
     projections = project_points(category.lift @ keypoints, focal, observation.principal)
-    sigma = keypoints.new_full((len(keypoints),), config.energy.sigma * observation.unit)
+    sigma = (config.energy.sigma * observation.unit).expand(len(keypoints))
     cloud, points = projections[:, : category.dense], projections[:, category.dense :]
     terms = {
         "dense": energy.dense_reconstruction(observation.pixel_log, observation.pixels, cloud, sigma),

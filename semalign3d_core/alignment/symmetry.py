@@ -39,11 +39,12 @@ def principal_axes(category):
 
 def _losses(aligner, evidence):
     """(3,) relative loss of the dense term, averaged over angles, by turning the winner about each principal axis."""
-    category, observation = aligner.category, aligner.observe(evidence)
+    category, image = aligner.category, aligner.prepare(evidence)
+    observation = aligner.observe(image)
     candidates = aligner.solver.solve(observation)
-    solution = aligner.judge(observation, evidence, candidates)
-    winner = solution.selection.winner
-    keypoints, rotation = candidates.keypoints[winner], solution.selection.rotations[winner]
+    solution = aligner.judge(image, observation, candidates)
+    winner = int(solution.selection.winner)
+    keypoints, rotation = candidates.keypoints[winner], candidates.rotations[winner]
     axes = principal_axes(category) @ rotation.T
     angles = torch.tensor([math.radians(a) for a in ANGLES]).to(axes)
     turns = rotation_from_vector(axes[:, None] * angles[:, None]).reshape(-1, 3, 3)

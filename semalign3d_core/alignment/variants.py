@@ -12,24 +12,42 @@ NOISE = 1.0  # norm of the added feature noise relative to the features
 BLOCKS = 4  # along each side, that scrambling moves as a whole
 
 
-def with_noisy_features(evidence, generator):
-    """Evidence whose features carry white noise of their own norm."""
+def with_noisy_features(evidence, generator, strength=NOISE):
+    """Evidence whose features carry white noise of ``strength`` times their own norm."""
     values = evidence.features.values
-    noise = torch.randn(values.shape, generator=generator).to(values) * NOISE / len(values) ** 0.5
+    noise = torch.randn(values.shape, generator=generator).to(values) * strength / len(values) ** 0.5
     return _with_features(evidence, normalize(values + noise, dim=0))
 
 
-def with_cut_mask(evidence, generator):
-    """Evidence whose mask lacks one side of the object, as behind an occluder; unchanged without a mask."""
-    if evidence.mask is None or not evidence.mask.any():
+def with_cut_mask(evidence, generator, share=CUT):
+    """Evidence whose mask lacks a share of the object at one side, as if another thing were there; unchanged without a mask."""
+    lacking = _side(evidence, generator, share)
+    mask = None if lacking is None else evidence.mask & ~lacking
+    return evidence if mask is None or not mask.any() else replace(evidence, mask=mask)
+
+
+def behind_something(evidence, generator, share=CUT):
+    """Evidence of which something hides a share of the object at one side: there are other features, and no mask."""
+    lacking = _side(evidence, generator, share)
+    mask = None if lacking is None else evidence.mask & ~lacking
+    if mask is None or not mask.any():
         return evidence
+    hidden = evidence.features.grid.cells_inside(lacking).to(evidence.features.values.device) > 0.3
+    other = rolled(evidence, generator).features.values
+    return replace(_with_features(evidence, torch.where(hidden, other, evidence.features.values)), mask=mask)
+
+
+def _side(evidence, generator, share):
+    """(h, w) bool: a strip of the picture that holds a share of the object's box at a random side; None without a mask."""
+    if evidence.mask is None or not evidence.mask.any():
+        return None
     rows, columns = evidence.mask.nonzero().unbind(1)
-    mask, side = evidence.mask.clone(), int(torch.randint(4, (), generator=generator))
-    axis, positions = (mask, rows) if side < 2 else (mask.T, columns)
+    strip, side = torch.zeros_like(evidence.mask), int(torch.randint(4, (), generator=generator))
+    axis, positions = (strip, rows) if side < 2 else (strip.T, columns)
     low, high = int(positions.min()), int(positions.max()) + 1
-    cut = round(CUT * (high - low))
-    axis[slice(low, low + cut) if side % 2 else slice(high - cut, high)] = False
-    return replace(evidence, mask=mask) if mask.any() else evidence
+    cut = round(share * (high - low))
+    axis[slice(low, low + cut) if side % 2 else slice(high - cut, high)] = True
+    return strip
 
 
 def without_mask(evidence, generator):
@@ -60,10 +78,26 @@ def rolled(evidence, generator):
     return _with_features(evidence, values.flip(1).roll((half, half), (1, 2)))
 
 
+def beside_the_object(evidence, generator):
+    """Evidence whose mask has the object's shape and lies where the object is not, as far as the picture has room."""
+    if evidence.mask is None or not evidence.mask.any():
+        return rolled(evidence, generator)
+    height, width = evidence.mask.shape
+    shifts = [(height * down // 6, width * right // 6) for down in (0, 2, 3) for right in (0, 2, 3, 4)]
+    moved = [evidence.mask.roll(shift, (0, 1)) for shift in shifts]
+    free = [int((mask & ~evidence.mask).sum()) for mask in moved]
+    return replace(evidence, mask=moved[free.index(max(free))] & ~evidence.mask)
+
+
 def _with_features(evidence, values):
     return replace(evidence, features=FeatureMap(values, evidence.features.grid))
 
 
-# Every training image is seen as it is and in one of the harder versions; and in one version that must be rejected.
-HARDER = (with_noisy_features, with_cut_mask, without_mask)
-IMPOSSIBLE = (scrambled, rolled)
+def _some(change, low, high):
+    """The change with a random strength."""
+    return lambda evidence, generator: change(evidence, generator, low + (high - low) * float(torch.rand((), generator=generator)))
+
+
+# Every training image is seen as it is and in harder versions, from hardly to hopelessly hard; and in one version that must be rejected.
+HARDER = (_some(with_noisy_features, 0.5, 3.0), _some(behind_something, 0.2, 0.7), without_mask, _some(with_cut_mask, 0.2, 0.6))
+IMPOSSIBLE = (scrambled, rolled, beside_the_object)

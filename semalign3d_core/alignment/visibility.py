@@ -1,4 +1,7 @@
-"""What of an aligned object is seen: self-occlusion, the picture's border, things in front, and metric scale."""
+"""What of an aligned object is seen: self-occlusion, the picture's border, things in front, and metric scale.
+
+Everything has fixed shapes: what does not count has weight 0 instead of being left out, so that nothing is read back.
+"""
 
 import torch
 
@@ -22,58 +25,60 @@ def front_most(projected, depth, queries=None, query_depth=None, diameter=0.4):
         cell = ((points - low) / step).floor().clamp(0, BUFFER)
         return (cell[..., 1] * (BUFFER + 1) + cell[..., 0]).long()
 
-    buffer = torch.full((len(projected), (BUFFER + 1) ** 2), torch.inf).to(depth)
+    buffer = torch.full((len(projected), (BUFFER + 1) ** 2), torch.inf, dtype=depth.dtype, device=depth.device)
     buffer = buffer.scatter_reduce(1, cells(projected), depth, "amin")
     queries, query_depth = (projected, depth) if queries is None else (queries, query_depth)
     return query_depth <= buffer.gather(1, cells(queries)) + BEHIND * diameter
 
 
-def sample_map(values, pixels):
-    """Nearest values of a map (h, w) at pixels (N, 2), and (N,) bool: inside the picture and finite."""
-    height, width = values.shape
-    nearest = pixels.round().long()
-    inside = (nearest >= 0).all(-1) & (nearest[:, 0] < width) & (nearest[:, 1] < height)
-    sampled = values[nearest[:, 1].clamp(0, height - 1), nearest[:, 0].clamp(0, width - 1)]
-    return sampled, inside & torch.isfinite(sampled)
+def behind_depth_map(seen, depth, usable, seen_here, depth_here, diameter):
+    """(K,) bool: points that something in front of them hides, by a depth map of unknown affine scale.
 
-
-def behind_depth_map(inverse_depth, cloud, cloud_pixels, usable, keypoints, pixels, diameter):
-    """(K,) bool: keypoints that something in front of them hides, by a depth map of unknown affine scale.
-
-    inverse_depth: (h, w); cloud (P, 3) with pixels (P, 2) of which ``usable`` (P,) are seen on the object;
-    keypoints (K, 3) with pixels (K, 2). The map is brought to 1/z by a robust line through the usable points.
+    seen: (P,) inverse depth of the map at the points of the cloud, NaN where unknown; depth: (P,) their z, and which of them are
+    ``usable`` (P,), that is seen on the object; seen_here, depth_here: (K,) the same of the points in question. The map is brought
+    to 1/z by a robust line through the usable points.
     """
-    seen, known = sample_map(inverse_depth, cloud_pixels)
-    usable = usable & known
-    if int(usable.sum()) < FEWEST:
-        return torch.zeros(len(keypoints), dtype=torch.bool, device=keypoints.device)
-    slope, offset = robust_line(seen[usable], 1 / cloud[usable, 2])
-    here, known = sample_map(inverse_depth, pixels)
-    surface = 1 / (slope * here.nan_to_num() + offset).clamp(min=1e-6)
-    return known & (slope > 0) & (surface < keypoints[:, 2] - HIDDEN * diameter)
+    usable = usable & torch.isfinite(seen)
+    slope, offset = robust_line(seen.nan_to_num(), 1 / depth, usable.to(depth))
+    surface = 1 / (slope * seen_here.nan_to_num() + offset).clamp(min=1e-6)
+    enough = (usable.sum() >= FEWEST) & (slope > 0)
+    return enough & torch.isfinite(seen_here) & (surface < depth_here - HIDDEN * diameter)
 
 
-def robust_line(x, y, rounds=5):
-    """Slope and offset of y = slope x + offset by least squares reweighted with a Cauchy weight."""
-    weight = torch.ones_like(x)
+def robust_line(x, y, trust, rounds=2):
+    """Slope and offset () of a rising y = slope x + offset by least squares with weights ``trust`` (N,), reweighted with a Cauchy weight.
+
+    It begins with the line through the quartiles, for readings on something in front lie far out and would tilt a plain fit.
+    """
+    usable = trust > 0
+    (low_x, middle_x, high_x), (low_y, middle_y, high_y) = (masked_quantiles(values, usable, (0.25, 0.5, 0.75)) for values in (x, y))
+    slope = (high_y - low_y) / (high_x - low_x).clamp(min=1e-12)
+    offset = middle_y - slope * middle_x
     for _ in range(rounds):
-        mean_x, mean_y = (weight * x).sum() / weight.sum(), (weight * y).sum() / weight.sum()
+        residual = (y - slope * x - offset).abs()
+        weight = trust / (1 + (residual / masked_quantiles(residual, usable, (0.5,))[0].clamp(min=1e-6)) ** 2)
+        total = weight.sum().clamp(min=1e-9)
+        mean_x, mean_y = (weight * x).sum() / total, (weight * y).sum() / total
         slope = (weight * (x - mean_x) * (y - mean_y)).sum() / (weight * (x - mean_x) ** 2).sum().clamp(min=1e-12)
-        residual = (y - mean_y - slope * (x - mean_x)).abs()
-        weight = 1 / (1 + (residual / residual.median().clamp(min=1e-6)) ** 2)
-    return slope, mean_y - slope * mean_x
+        offset = mean_y - slope * mean_x
+    return slope, offset
 
 
-def metric_scale(depth, cloud, cloud_pixels, usable):
-    """Factor from the camera frame of ``cloud`` (P, 3) to metres by a depth map (h, w) in metres; None if too little is seen.
+def masked_quantiles(values, usable, shares):
+    """Lower quantiles, () each, of the usable ones of values (N,); 0 if there are none."""
+    ordered = torch.where(usable, values, torch.inf).sort().values
+    last = (usable.sum() - 1).clamp(min=0)
+    return [torch.where(usable.any(), ordered.gather(0, (share * last).long()[None])[0], 0.0) for share in shares]
+
+
+def metric_scale(seen, depth, usable):
+    """() factor from the camera frame of points with z = depth (P,) to metres by readings ``seen`` (P,) in metres at their pixels; NaN
+    if too little is seen.
 
     Median of the ratios, then the mean of those near it: holes, background and things in front do not count.
     """
-    seen, known = sample_map(depth, cloud_pixels)
-    usable = usable & known & (seen > 0)
-    if int(usable.sum()) < FEWEST:
-        return None
-    ratio = seen[usable] / cloud[usable, 2]
-    median = ratio.median()
-    near = (ratio / median - 1).abs() < TRIM
-    return float(ratio[near].mean())
+    usable = usable & torch.isfinite(seen) & (seen > 0)
+    ratio = torch.where(usable, seen, 1.0) / depth
+    near = usable & ((ratio / masked_quantiles(ratio, usable, (0.5,))[0].clamp(min=1e-9) - 1).abs() < TRIM)
+    mean = (ratio * near).sum() / near.sum().clamp(min=1)
+    return torch.where(usable.sum() >= FEWEST, mean, torch.nan)

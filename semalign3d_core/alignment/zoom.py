@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import torch
 
+from semalign3d_core.alignment.outcome import state_in_picture
 from semalign3d_core.evidence import DepthMap, ImageInput, gather
 
 SMALL = 0.35  # objects whose longer side is below this share of the image are looked at again
@@ -98,5 +99,7 @@ def _in_whole_image(alignment, camera, left, top, side):
         if name in diagnostics:
             diagnostics[name] = pixels(diagnostics[name])
     corners = pixels(diagnostics["box"].reshape(2, 2) * alignment.camera.longer_side)
-    diagnostics["box"] = (corners / camera.longer_side).reshape(4)
+    diagnostics["box"] = box = (corners / camera.longer_side).reshape(4)
+    diagnostics["mask_box"] = None if diagnostics["mask_box"] is None else tuple(box.tolist())
+    diagnostics["state"] = state_in_picture(diagnostics["state"], side / camera.longer_side, box)
     return replace(alignment, keypoints_2d=pixels(alignment.keypoints_2d), camera=whole, diagnostics=diagnostics)

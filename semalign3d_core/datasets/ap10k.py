@@ -132,15 +132,18 @@ class _Download:
         return list(self._pairs)
 
     def pair_names(self, split):
-        if split not in self._pairs:
-            raise InputError(f"AP-10K has no split {split!r}: choose one of {', '.join(self._pairs)}")
-        return list(self._pairs[split])
+        return list(self._of(split))
 
     def ends(self, split, name):
-        self.pair_names(split)
-        if name not in self._pairs[split]:
+        pairs = self._of(split)
+        if name not in pairs:
             raise InputError(f"AP-10K has no pair {name!r} in split {split}")
-        return self._pairs[split][name]
+        return pairs[name]
+
+    def _of(self, split):
+        if split not in self._pairs:
+            raise InputError(f"AP-10K has no split {split!r}: choose one of {', '.join(self._pairs)}")
+        return self._pairs[split]
 
     def image(self, species, name):
         content = self.merged.get(int(name)) if name.isdigit() else None

@@ -34,6 +34,10 @@ class FolderDataset:
 
     def categories(self):
         """Names of all annotated categories, sorted."""
+        return list(self._categories)
+
+    @cached_property
+    def _categories(self):
         return sorted(p.name for p in (self.root / "ImageAnnotation").iterdir() if p.is_dir() and not p.name.startswith("."))
 
     def keypoint_spec(self, category):

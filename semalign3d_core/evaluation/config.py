@@ -16,7 +16,7 @@ class EvaluationConfig:
     output: Path = Path("out/evaluation")
     """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.json and report.html."""
     kind: str | None = None
-    """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow); nothing means what it looks like."""
+    """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow, caltech101); nothing means what it looks like."""
     split: str = "test"
     """trn, val or test, or whatever the data set calls its lists of pairs."""
     categories: tuple[str, ...] = ()
@@ -32,11 +32,11 @@ class EvaluationConfig:
     depth: str = "none"
     """Depth source: none, precomputed ..."""
     masks: str = "none"
-    """Mask source: none, precomputed, similarity, sam ...; the last two ask the category model where the object is."""
+    """Mask source: none, precomputed, compact, similarity, sam, sam2 ...; the last three ask the category model where the object is."""
     models: Path | None = None
     """Folder of category models, for methods that need them; nothing means the shipped ones."""
     templates: Path | None = None
-    """Folder of template sets for template_pose (SET/back.jpg, front, left, right), or one such folder per category."""
+    """Template pictures for the method template_pose: TEMPLATES/<category>/<set>/back.jpg, front.jpg, left.jpg, right.jpg."""
     preset: str = ""
     """Preset of the method, or a YAML file; nothing means the method's default."""
     transfer: str = ""
@@ -69,8 +69,6 @@ class EvaluationConfig:
     """Also build models with this backbone, from the split trn, and evaluate those."""
     training_images: tuple[int, ...] = ()
     """Also build models from so many images of the split trn each, for example 10 15 25 50, and evaluate those."""
-    templates: Path | None = None
-    """Template pictures for the method template_pose: TEMPLATES/<category>/<set>/back.jpg, front.jpg, left.jpg, right.jpg."""
     seed: int = 0
     """Seed of whatever a method draws."""
 

@@ -69,12 +69,15 @@ def _category_chart(results):
 
 def _curves(evaluation):
     series = {"all (weighted by pairs)": curve(evaluation.scores, CURVE_ALPHAS)}
-    categories = list(evaluation.results["per_category"])[: MOST_CURVES - 1]
+    categories = list(evaluation.results["per_category"])
+    shown = categories[: MOST_CURVES - 1]
     if len(categories) > 1:
-        for category in categories:
+        for category in shown:
             series[category] = curve([s for s in evaluation.scores if s.pair.category == category], CURVE_ALPHAS)
     marked = [alpha for alpha in evaluation.config.alpha if alpha <= CURVE_ALPHAS[-1]]
-    return line_chart(series, "alpha (share of the reference length)", "PCK per image (%)", marked=marked)
+    chart = line_chart(series, "alpha (share of the reference length)", "PCK per image (%)", marked=marked)
+    left_out = len(categories) - len(shown)
+    return chart + (note(f"The curves of {left_out} more categories are left out.") if left_out else "")
 
 
 def _galleries(evaluation):

@@ -117,9 +117,10 @@ def test_both_presets_report_the_same_function(chair):
     category, aligner = chair
     reference = Aligner(category.model(), replace(AlignConfig(solver="adamw"), reference=ReferenceConfig(steps=60, rotations=1)))
     evidence = category.image(1).evidence
-    observation = aligner.observe(evidence)
+    image = aligner.prepare(evidence)
+    observation = aligner.observe(image)
     candidates = reference.solver.solve(observation)
-    ours, theirs = aligner.judge(observation, evidence, candidates), reference.judge(observation, evidence, candidates)
+    ours, theirs = aligner.judge(image, observation, candidates), reference.judge(image, observation, candidates)
     assert torch.equal(ours.energies, theirs.energies)
     assert aligner.align(evidence).energy < float(theirs.energies.min())
 

@@ -27,8 +27,8 @@ def scene(generator):
 
 
 def field(mask):
-    made = distance_field(mask, 60)
-    return energy.DistanceField(made.distance.double(), made.offset.double(), made.origin.double(), made.spacing)
+    distance, offset, origin = (torch.from_numpy(values).double() for values in distance_field(mask, 60))
+    return energy.DistanceField(distance, offset, origin, 1 / 60)
 
 
 def test_dense_term_equals_the_naive_maximum(scene):

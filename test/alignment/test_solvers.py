@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from semalign3d_core.alignment import energy
 from semalign3d_core.alignment.bank import bank_rotations, best_starts
 from semalign3d_core.alignment.config import BankConfig
-from semalign3d_core.alignment.poses import Poses, poses_in_boxes
+from semalign3d_core.alignment.poses import FOCAL, Poses, poses_in_boxes, project_points
+from semalign3d_core.alignment.pulls import Pulls
 from semalign3d_core.geometry import rotation_angle, rotation_from_vector, uniform_rotations
 
 
@@ -15,31 +17,58 @@ from semalign3d_core.geometry import rotation_angle, rotation_from_vector, unifo
 def scene(chair):
     category, aligner = chair
     image = category.image(2)
-    return aligner, image, aligner.observe(image.evidence)
+    return aligner, image, aligner.observe(aligner.prepare(image.evidence))
 
 
-def moved(solver, poses, step):
+def moved(poses, step):
     """Poses after an unbounded step."""
-    return Poses(
-        rotation_from_vector(step[:, :3]) @ poses.rotation, poses.shift + step[:, 3:5], poses.log_scale + step[:, 5],
-        poses.log_focal + step[:, 6], poses.coefficients + step[:, 7:],
-    )  # fmt: skip
+    return Poses(rotation_from_vector(step[:, :3]) @ poses.rotation, poses.rest + step[:, 3:])
 
 
 def test_jacobian_of_the_projections(scene):
     aligner, _, observation = scene
-    solver = aligner.solver
+    cloud, origin_depth = aligner.solver.fine, 5  # the depth of the origin stays
     poses = poses_in_boxes(aligner.category, observation, uniform_rotations(3), observation.boxes[:1].expand(3, 4))
-    poses = replace(poses, coefficients=0.02 * torch.randn(poses.coefficients.shape, generator=torch.Generator().manual_seed(0)))
-    turned, position, projected, focal = solver._place(observation, poses)
-    jacobian = solver._jacobian(poses, turned, position, projected, focal, observation)
-    size = jacobian.shape[2]
-    for unknown in range(size):
+    poses.coefficients.copy_(0.02 * torch.randn(poses.coefficients.shape, generator=torch.Generator().manual_seed(0)))
+    jacobian = cloud.jacobian(cloud.project(poses, observation.focal), False)
+    size = jacobian.shape[1]
+    assert size == 3 + poses.rest.shape[1] and not jacobian[:, origin_depth].any()
+    for unknown in set(range(size)) - {origin_depth}:
         step = torch.zeros(3, size)
         step[:, unknown] = 2e-3
-        ahead, behind = (solver._place(observation, moved(solver, poses, sign * step))[2] for sign in (1, -1))
-        numeric = (ahead - behind) / 4e-3
-        assert torch.allclose(jacobian[:, :, unknown].transpose(1, 2), numeric, atol=3e-3), unknown
+        ahead, behind = (cloud.project(moved(poses, sign * step), observation.focal).places for sign in (1, -1))
+        assert torch.allclose(jacobian[:, unknown], (ahead - behind) / 4e-3, atol=3e-3), unknown
+    known = cloud.jacobian(cloud.project(poses, observation.focal), True)
+    assert not known[:, 3 + FOCAL].any() and torch.equal(known[:, :3], jacobian[:, :3])
+
+
+def test_the_projections_are_those_of_the_keypoints(scene):
+    aligner, _, observation = scene
+    poses = poses_in_boxes(aligner.category, observation, uniform_rotations(3), observation.boxes[:1].expand(3, 4))
+    poses.coefficients.copy_(0.02 * torch.randn(poses.coefficients.shape, generator=torch.Generator().manual_seed(0)))
+    points = aligner.category.lift @ poses.keypoints(aligner.category)
+    expected = project_points(points, observation.focal.expand(3, 2), torch.zeros(2))
+    assert torch.allclose(aligner.solver.fine.project(poses, observation.focal).places.transpose(1, 2), expected, atol=1e-5)
+
+
+def test_pulls_are_the_gradient_of_the_energy(scene):
+    """The weighted residuals are minus the derivative of the terms by the places, for dense and sparse points."""
+    aligner, image, observation = scene
+    config = replace(aligner.config.gauss_newton, background=0.0)
+    cloud = aligner.solver.fine
+    poses = poses_in_boxes(aligner.category, observation, image.rotation[None], observation.boxes[:1])
+    places = cloud.project(poses, observation.focal).places.requires_grad_()
+    pulls = Pulls(observation, cloud, config, torch.tensor([0.08]))
+    pull = pulls(places.detach(), 0)
+    sigma = 0.08 * observation.unit[None]
+    centred = replace(observation, pixels=observation.pixels - observation.principal,
+                      keypoint_cells=observation.keypoint_cells - observation.principal)  # fmt: skip
+    dense, sparse = places[..., : cloud.dense].transpose(1, 2), places[..., cloud.dense :].transpose(1, 2)
+    total = config.dense * energy.dense_reconstruction(centred.pixel_log, centred.pixels, dense, sigma)
+    total = total + config.sparse * energy.sparse_reconstruction(centred.keypoint_log, centred.keypoint_cells, sparse, sigma)
+    (gradient,) = torch.autograd.grad(total.sum(), places)
+    assert torch.allclose(pull[:, :2], -gradient, atol=2e-4 * float(gradient.abs().max()))
+    assert torch.allclose(pulls.energies()[0], total, atol=1e-5)
 
 
 def test_a_batch_of_starts_is_solved_as_each_alone(scene):
@@ -55,7 +84,7 @@ def test_a_disturbed_truth_is_recovered(scene):
     aligner, image, observation = scene
     turn = rotation_from_vector(torch.tensor([[0.2, -0.15, 0.1]]))
     poses = poses_in_boxes(aligner.category, observation, turn @ image.rotation[None], observation.boxes[:1])
-    rotation = aligner.solver.refine(observation, poses).rotations(aligner.category)[0]
+    rotation = aligner.solver.refine(observation, poses).rotations[0]
     assert rotation_angle(rotation, image.rotation) < 0.12 < rotation_angle(poses.rotation[0], image.rotation)
 
 
@@ -69,7 +98,7 @@ def test_the_energy_falls(scene):
 
 def test_a_distant_rival_survives_halving(scene):
     aligner, _, observation = scene
-    rotations = aligner.solver.solve(observation).rotations(aligner.category)
+    rotations = aligner.solver.solve(observation).rotations
     assert rotation_angle(rotations[:, None], rotations[None]).max() > torch.deg2rad(torch.tensor(35.0))
 
 
@@ -86,8 +115,8 @@ def test_starts_fill_their_boxes(scene):
     aligner, _, observation = scene
     boxes = observation.boxes[:1].expand(5, 4)
     poses = poses_in_boxes(aligner.category, observation, uniform_rotations(5), boxes)
-    projected = aligner.solver._place(observation, poses)[2]
-    centre = (projected.amax(1) + projected.amin(1)) / 2
+    projected = aligner.solver.fine.project(poses, observation.focal).places + observation.principal[:, None]
+    centre = (projected.amax(2) + projected.amin(2)) / 2
     assert torch.allclose(centre, (boxes[:, :2] + boxes[:, 2:]) / 2, atol=0.06)
 
 

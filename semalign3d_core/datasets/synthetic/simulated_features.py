@@ -78,9 +78,13 @@ class _Field:
         return np.float32(np.sqrt(2)) * np.cos(points.astype(np.float32) @ self.frequency.T + self.phase)
 
 
-def simulated_features(rendering, config=SimulatedFeatureConfig(), mirrored=False):  # noqa: B008 (frozen)
-    """Features (C, cells, cells) float32 of unit norm of a rendering, or of its mirror image; grid padded at the bottom right."""
+def simulated_features(rendering, config=SimulatedFeatureConfig(), mirrored=False, with_object=True):  # noqa: B008 (frozen)
+    """Features (C, cells, cells) float32 of unit norm of a rendering, or of its mirror image; grid padded at the bottom right.
+
+    with_object: False gives the surroundings alone, as if the object were not there.
+    """
     inside, canonical = _sub_samples(rendering, config.cells, mirrored)
+    inside &= with_object
     features = _surroundings(rendering, config, mirrored)
     features[inside] = _surface(canonical[inside], rendering, config, mirrored)
     n, s = config.cells, SUB_SAMPLES

@@ -1,0 +1,91 @@
+"""How the alignment benchmarks score: against the truth of a scene, per visible keypoint."""
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from semalign3d_core.alignment.calibration import RIGHT_DEGREES
+from semalign3d_core.alignment.selection import rotation_distance
+from semalign3d_core.geometry import similarity_alignment
+
+ALPHAS = (0.1, 0.05)
+
+
+@dataclass
+class Score:
+    """Of one image: distances (V,) of visible keypoints in sizes of the object, rotation error in degrees (about what is determined), CPU
+    seconds, the alignment."""
+
+    distances: np.ndarray
+    degrees: float
+    seconds: float
+    alignment: object
+
+    @property
+    def pose(self):
+        """Whether the pose is right."""
+        return self.degrees < RIGHT_DEGREES
+
+    @property
+    def share(self):
+        """Of the visible keypoints within 0.1; NaN without any."""
+        return float((self.distances < ALPHAS[0]).mean()) if len(self.distances) else float("nan")
+
+
+def true_rotation(model, scene):
+    """(3, 3) rotation from the object frame of the model, which is its own, to the camera."""
+    known = torch.isfinite(scene.shape).all(-1) & model.present
+    return scene.rotation @ similarity_alignment(model.shape[known], scene.shape[known])[1]
+
+
+def score_of(model, scene, alignment, seconds=float("nan")):
+    """:class:`Score` of an alignment."""
+    seen = scene.visible & model.present
+    distances = (alignment.keypoints_2d - scene.keypoints).norm(dim=-1)[seen].numpy() / scene.size
+    angle = rotation_distance(alignment.rotation[None], true_rotation(model, scene).to(alignment.rotation), alignment.undetermined_axis)
+    return Score(distances, math.degrees(float(angle)), seconds, alignment)
+
+
+def timed(call):
+    """What ``call`` returns, and the CPU seconds it took."""
+    start = time.process_time()
+    result = call()
+    return result, time.process_time() - start
+
+
+def transfer_distances(match, scenes, pairs):
+    """Distances (N,) of transferred keypoints that both images of a pair show, in sizes of the target object.
+
+    match: (source number, target number, (Q, 2) pixels) -> (Q, 2) pixels; pairs: number of random ordered pairs.
+    """
+    rng, found = np.random.default_rng(0), []
+    for _ in range(pairs):
+        i, j = rng.choice(len(scenes), 2, replace=False)
+        common = scenes[i].visible & scenes[j].visible
+        if common.any():
+            miss = match(int(i), int(j), scenes[i].keypoints[common]) - scenes[j].keypoints[common]
+            found.append(miss.norm(dim=-1).numpy() / scenes[j].size)
+    return np.concatenate(found)
+
+
+def pck(distances):
+    """Percent within each of ALPHAS, (2,)."""
+    return np.array([100 * (distances < alpha).mean() for alpha in ALPHAS])
+
+
+def keypoint_pck(scores):
+    """PCK of the aligned keypoints over all scores, per point."""
+    return pck(np.concatenate([score.distances for score in scores]))
+
+
+def pose_percent(scores):
+    """Percent of right poses."""
+    return 100 * np.mean([score.pose for score in scores])
+
+
+def text(values):
+    """``12.3 / 4.5``."""
+    return " / ".join(f"{value:5.1f}" for value in values)

@@ -1,0 +1,122 @@
+"""What the terms of the energy pull projected points to: the weights and residuals of iteratively reweighted least squares.
+
+With ``e_u = p_sem p_spat`` of the maximising point, the dense term ``-mean e_u`` (Eq. 7, 8) is a Welsch-robust least-squares problem:
+weight ``e_u / sigma^2``, residual ``u - pi(y_j(u))``. The sparse term (Eq. 9) is the same for keypoints and their best cells; the
+background (Eq. 11) pulls points outside the mask to it.
+
+A step consists of small tensors, so it costs what its calls cost: everything that does not depend on the projections is computed
+for all steps at once.
+"""
+
+import torch
+
+BACKGROUND_KNEE = 0.1  # units; beyond it a point outside the mask is pulled less and less
+
+
+class Pulls:
+    """The pulls of one image on the points of a :class:`DeformableCloud` in S steps; ``config`` is a :class:`GaussNewtonConfig`.
+
+    sigmas: (S,) spreads of the dense term, in units; stride: every which sampled pixel is used. Positions are relative to the principal
+    point.
+    """
+
+    def __init__(self, observation, cloud, config, sigmas, stride=1):
+        self.config, self.dense, self.unit = config, cloud.dense, observation.unit
+        sigmas = sigmas * self.unit
+        self._prepare_dense(observation, cloud, sigmas, stride)
+        self._prepare_sparse(observation, torch.clamp(sigmas, min=config.keypoint_sigma * self.unit))
+        self.table, self.means = None, []
+        if observation.field is not None and config.background > 0:
+            self.side, self.spacing = len(observation.field.distance), observation.field.spacing
+            self.corner = (observation.principal - observation.field.origin)[:, None] / self.spacing + 0.5  # truncation then rounds
+            self.table = self._background_table(observation.field)
+
+    def _prepare_dense(self, observation, cloud, sigmas, stride):
+        seen = observation.pixels[::stride] - observation.principal
+        self.pixels = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)  # (U, 3): u, v, 1
+        self.pixel_log = observation.pixel_log[::stride]
+        if cloud.dense < self.pixel_log.shape[1]:
+            self.pixel_log = self.pixel_log.index_select(1, cloud.dense_index)
+        inverse = sigmas[:, None] ** -2
+        self.scaling = _scaling(inverse)
+        self.pixel_offset = (inverse * (seen * seen).sum(1) * -0.5).unbind(0)
+        strength = inverse[..., None] * (self.config.dense / len(seen))
+        self.pixel_strength = (strength * self.pixels.T).unbind(0)
+
+    def _prepare_sparse(self, observation, sigmas):
+        cells = observation.keypoint_cells - observation.principal
+        self.cells, self.cell_columns = cells.reshape(-1, 2), cells.permute(2, 0, 1).unbind(0)  # (K T, 2), 2 of (K, T)
+        self.first_cell = torch.arange(len(cells), device=cells.device) * cells.shape[1]
+        inverse = sigmas[:, None] ** -2
+        self.cell_scaling = _scaling(inverse)
+        self.cell_offset = torch.addcmul(observation.keypoint_log, inverse[..., None], (cells * cells).sum(-1), value=-0.5).unbind(0)
+        self.cell_strength = (inverse * (self.config.sparse / len(cells))).unbind(0)
+
+    def __call__(self, places, step):
+        """Weighted residuals and weights of every point by all terms in the given step: (B, 3, J) for places (B, 2, J)."""
+        cloud, keypoints = places.split((self.dense, places.shape[2] - self.dense), 2)
+        pulls, means = self._dense(cloud, step)
+        if self.table is not None:
+            outside, energy = self._background(cloud)
+            pulls, means = pulls.add_(outside), [*means, energy]
+        keypoint_pulls, keypoint_means = self._sparse(keypoints, step)
+        self.means.append([*means, *keypoint_means])
+        return torch.cat([pulls, keypoint_pulls], 2)
+
+    def energies(self):
+        """(S, B) sum of the terms before every step so far."""
+        dense, *background, sparse = (torch.stack(values).mean(-1) for values in zip(*self.means, strict=True))
+        return sum(background, -self.config.dense * dense - self.config.sparse * sparse)
+
+    def _dense(self, places, step):
+        """Eq. 7, 8 for places (B, 2, P): pulls (B, 3, P), likelihoods [(B, U)].
+
+        The maximum is found without an index: rows are compared with their maximum, and a matrix product with the outcome (0 or 1)
+        collects what every point attracts.
+        """
+        batch = len(places)
+        start, pixels = self.pixel_log.expand(batch, -1, -1), self.pixels.expand(batch, -1, -1)
+        log = torch.baddbmm(start, pixels, _with_norms(places, self.scaling[step]))  # (B, U, P)
+        best = log.amax(-1, keepdim=True)
+        likelihood = (best.squeeze(-1) + self.pixel_offset[step]).exp_()
+        pulls = torch.bmm(likelihood[:, None] * self.pixel_strength[step], log.ge_(best))  # sums of strength times u, v, 1
+        moments, weight = pulls.split((2, 1), 1)
+        moments.addcmul_(places, weight, value=-1)
+        return pulls, [likelihood]
+
+    def _sparse(self, places, step):
+        """Eq. 9 for places (B, 2, K): pulls (B, 3, K), likelihoods [(B, K)]."""
+        x, y, norm = _with_norms(places, self.cell_scaling[step]).unbind(1)
+        log = torch.addcmul(self.cell_offset[step], x[..., None], self.cell_columns[0])
+        best, index = log.addcmul_(y[..., None], self.cell_columns[1]).max(-1)  # of (B, K, T)
+        target = self.cells.index_select(0, (index + self.first_cell).view(-1)).view(*index.shape, 2).transpose(1, 2)
+        likelihood = (best + norm).exp_()
+        strength = (likelihood * self.cell_strength[step])[:, None]
+        return torch.cat([(target - places).mul_(strength), strength], 1), [likelihood]
+
+    def _background_table(self, field):
+        """(4, H * H): pull (2), weight and energy of Eq. 11 in its robust form ``log(1 + (d / knee)^2)``, on the nodes of the field."""
+        config, unit = self.config, self.unit
+        relative2 = (field.distance / (BACKGROUND_KNEE * unit)).square_().view(1, -1)
+        factor = config.background / ((config.background_scale * unit) ** 2 * self.dense)
+        strength = factor * (relative2 > 0) / (1 + relative2)
+        scale = 0.5 * config.background * (BACKGROUND_KNEE / config.background_scale) ** 2
+        return torch.cat([field.offset.view(-1, 2).T * strength, strength, scale * torch.log1p(relative2)])
+
+    def _background(self, places):
+        """Pulls (B, 3, P) and energies (B, P) from the table at the nodes nearest to places (B, 2, P)."""
+        column, row = torch.add(self.corner, places, alpha=1 / self.spacing).clamp_(0, self.side - 1).int().unbind(1)
+        index = torch.add(column, row, alpha=self.side)
+        found = self.table.index_select(1, index.view(-1)).view(4, *index.shape)
+        pulls, energy = found.split((3, 1))
+        return pulls.transpose(0, 1), energy.squeeze(0)
+
+
+def _with_norms(places, scaling):
+    """(B, 3, P) of positions (B, 2, P) and their squared norms, times ``scaling`` (3, 1)."""
+    return torch.cat([places, (places * places).sum(1, keepdim=True)], 1).mul_(scaling)
+
+
+def _scaling(inverse):
+    """S factors (3, 1) that make of (x, y, |y|^2) what a squared distance needs of it: 1 / sigma^2 times (1, 1, -1/2)."""
+    return torch.cat([inverse, inverse, inverse * -0.5], 1)[..., None].unbind(0)
