@@ -26,6 +26,10 @@ class Outline:
     middle: torch.Tensor
     measured: torch.Tensor
 
+    def only(self, keypoints):
+        """The readings of the keypoints (K',) bool alone."""
+        return Outline(self.inset[:, keypoints], self.middle[:, keypoints], self.measured[:, keypoints])
+
 
 def outline_readings(model, camera, data):
     """Heights of the surface over the keypoints' plane where depth maps are read, as a change of z, and its derivative.
