@@ -231,7 +231,7 @@ def _category_model(category, spec, providers, views, present, shape, config, pr
     full_shape = torch.zeros(count, 3, dtype=torch.float64)
     full_shape[labels] = model.shape
     progress("dense cloud", 0, 1)
-    surface, dense = (reference_cloud if config.method == "reference" else _dense)(views, model, data, config)
+    surface, dense = surface_cloud(views, model, data, config)
     surface = surface.among(labels, count)
     semantic = _keypoint_semantics(views, present, usable_flip(spec.flip_permutation), config)
     rotations = model.rotation if data.flip is None else torch.cat([model.rotation, mirror_rotation(model.rotation)])
@@ -275,8 +275,10 @@ def _completed_betas(model, data, labels, config):
     return _relabelled(beta_table(noisy, mask, rules=ValidityRules(minimum_samples=4 * config.betas.copies)), labels)
 
 
-def _dense(views, model, data, config):
-    """The :class:`SurfaceMap` of the dense points and their features, mu and s."""
+def surface_cloud(views, model, data, config):
+    """The :class:`SurfaceMap` of the dense points over the keypoints of ``model``, and their features, mu and s."""
+    if config.method == "reference":
+        return reference_cloud(views, model, data, config)
     samples = with_mirror_images(merged_samples(views, model, data, config.dense), views)
     centres, cluster = supported_clusters(samples, config.dense, config.seed)
     if len(centres) == 0:
