@@ -1,19 +1,24 @@
 """How good the shapes are that the build finds: both presets side by side on the synthetic categories, against the truth.
 
-    python bench/build_quality.py [--dataset DIR] [--images 55 25 15 10] [--draws 3] [--handedness 20]
+    python bench/build_quality.py [--dataset DIR] [--images 55 25 15 10] [--draws 2] [--handedness 20]
 
 Only annotated keypoints, masks and disparity are used. Each draw is a random subset of a pool of training images.
-Columns: X0 = RMS of the mean keypoints against the true mean shape after similarity alignment, % of its diameter;
-hand = draws with correct handedness; pose = median rotation error of the training images, degrees;
-cloud = median distance of the dense cloud to the surface of the category's template, % of its diameter.
-Conditions: clean, and degraded (keypoints off by 2 % of the box, disparity noise 15 % of the object's range, disparity
-bent by a random power with sd 0.5 in the log).
+Columns: X0 = RMS of the mean keypoints against the true mean shape after similarity alignment, % of its diameter, mean and worst draw;
+hand = draws with correct handedness (of a flat shape, which is its own mirror image: the surface lies on the side that cameras see);
+pose = median rotation error of the training images, degrees (for a body of revolution, whose turn about its axis nothing but the view
+determines, also that of the axis alone); cloud = median distance of the dense cloud to the surface of the
+category's template, % of its diameter; warned = draws with the warning that annotations are few; refused = draws without a model.
+
+Conditions: clean; keypoints off by 2 % of the box's longer side; disparity noise of 15 % of the object's range (smooth, as networks err);
+disparity bent by a random power with sd 0.5 in the log; and degraded, all of them together. With the most images every condition is
+built, with fewer clean and degraded.
 """
 
 import logging
 import sys
 import tempfile
 import time
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,18 +31,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from semalign3d_core import depth, masks
 from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, trust_ratio, usable_flip
-from semalign3d_core.category.builder import constellations, find_shape
+from semalign3d_core.category.builder import constellations, find_shape, surface_cloud
 from semalign3d_core.category.config import BuildConfig
-from semalign3d_core.category.dense_cloud import merged_samples, supported_clusters, with_mirror_images
-from semalign3d_core.category.surface_map import surface_map
-from semalign3d_core.category.views import Providers, ViewOptions, gather_view
+from semalign3d_core.category.views import Providers, gather_view
 from semalign3d_core.config import load_preset
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.synthetic import instances
+from semalign3d_core.datasets.synthetic.disparity import DisparityConfig, monocular_disparity
 from semalign3d_core.errors import SemAlign3DError
-from semalign3d_core.evidence import FeatureMap
+from semalign3d_core.evidence import DepthMap, FeatureMap
 from semalign3d_core.geometry import rotation_angle, similarity_alignment
 from semalign3d_core.image_grid import SquareGrid
+
+NOISE, BEND = 0.15, 0.5
+# condition -> (sd of keypoints in shares of the box's longer side, what happens to the disparity)
+CONDITIONS = {
+    "clean": (0.0, None),
+    "keypoints": (0.02, None),
+    "noise": (0.0, DisparityConfig(NOISE, 0.0, 0.0)),
+    "bent": (0.0, DisparityConfig(0.0, BEND, 0.0)),
+    "degraded": (0.02, DisparityConfig(NOISE, BEND, 0.0)),
+}
 
 
 @dataclass
@@ -46,16 +60,20 @@ class Options:
     """Folder written by 'semalign3d synth' (its training images are the pool); nothing renders one for this run."""
     pool: int = 110
     """Images per category in a pool that is rendered here."""
+    seed: int = 1
+    """Seed of the rendered pool."""
     categories: tuple[str, ...] = tuple(instances.CATEGORIES)
     """Categories to build."""
     images: tuple[int, ...] = (55, 25, 15, 10)
     """Numbers of training images."""
-    draws: int = 3
+    draws: int = 2
     """Random draws per number of images."""
     handedness: int = 20
     """Draws of the first number of images (clean, em) for the handedness test."""
     presets: tuple[str, ...] = ("em", "reference")
     """Presets to compare."""
+    conditions: tuple[str, ...] = tuple(CONDITIONS)
+    """Conditions to build under."""
 
 
 class NoFeatures:
@@ -67,70 +85,81 @@ class NoFeatures:
         return FeatureMap(torch.ones(1, 2, 2), SquareGrid(image.height, image.width, 2))
 
 
+class WorseDepth:
+    """A depth source with further errors on top of another's; the image's name seeds them."""
+
+    def __init__(self, source, segmenter, config):
+        self.source, self.segmenter, self.config = source, segmenter, config
+
+    def estimate(self, image):
+        values = self.source.estimate(image).values.numpy()
+        mask = self.segmenter.segment(image).numpy()
+        rng = np.random.default_rng(zlib.crc32(image.name.encode()))
+        return DepthMap(torch.from_numpy(monocular_disparity(1 / np.maximum(values, 1e-6), mask, rng, self.config)), "disparity")
+
+
 @dataclass(frozen=True)
 class Pool:
-    """All images of one category: views, true rotations (N, 3, 3), names and flip permutation of its keypoints."""
+    """All images of one category: records, true rotations (N, 3, 3), names and flip permutation of its keypoints, {condition: views}."""
 
     category: str
     spec: object
-    views: list
+    records: list
     rotations: torch.Tensor
+    providers: Providers
+    views: dict
+
+    def view(self, index, condition, options):
+        """The view of image ``index`` under a condition; made once per preset's view options."""
+        key = index, condition, options
+        if key not in self.views:
+            self.views[key] = self._gathered(self.records[index], *CONDITIONS[condition], options)
+        return self.views[key]
+
+    def _gathered(self, record, noise, disparity, options):
+        rng = np.random.default_rng(zlib.crc32(f"keypoints {record.name}".encode()))
+        size = max(record.box[2] - record.box[0], record.box[3] - record.box[1])
+        limit = np.array([record.width - 1, record.height - 1])
+        moved = record.keypoints + noise * size * rng.standard_normal(record.keypoints.shape)
+        moved = np.where(np.isnan(moved), np.nan, np.clip(moved, 0, limit))
+        record = replace(record, keypoints=moved.astype(np.float32))
+        providers = self.providers
+        if disparity is not None:
+            providers = replace(providers, depth=WorseDepth(providers.depth, providers.segmenter, disparity))
+        keypoints, _ = checked_keypoints(record, self.spec.names)
+        return gather_view(record, keypoints, providers, options, usable_flip(self.spec.flip_permutation))
 
 
 def load_pool(root, category):
     dataset = FolderDataset(root)
-    spec = dataset.keypoint_spec(category)
     providers = Providers(NoFeatures(), depth.create("precomputed", root), masks.create("precomputed", root))
-    views, rotations = [], []
-    for record in dataset.images(category):
-        keypoints, _ = checked_keypoints(record, spec.names)
-        if not record.name.startswith("trn") or int((~torch.isnan(keypoints[:, 0])).sum()) < 4:
-            continue
-        try:
-            views.append(gather_view(record, keypoints, providers, ViewOptions(), usable_flip(spec.flip_permutation)))
-        except SemAlign3DError as error:
-            print(f"left out: {error}")
-            continue
+    records = [r for r in dataset.images(category) if r.name.startswith("trn") and np.isfinite(r.keypoints[:, 0]).sum() >= 4]
+    rotations = []
+    for record in records:
         with np.load(root / "Truth" / category / f"{record.name}.npz") as truth:
             rotations.append(torch.from_numpy(truth["R"]).double())
-    return Pool(category, spec, views, torch.stack(rotations))
-
-
-def degraded(view, seed):
-    """The view with noisy keypoints and noisy, bent disparity."""
-    rng = torch.Generator().manual_seed(seed)
-    size = float((view.box[2:] - view.box[:2]).max())
-    keypoints = view.keypoints + 0.02 * size * torch.randn(view.keypoints.shape, generator=rng)
-    low, high = view.inverse_range.tolist()
-    power = float(torch.exp(0.5 * torch.randn(1, generator=rng)))
-
-    def worse(inverse, noise):
-        unit = (inverse.double() - low) / (high - low)
-        bent = unit.sign() * unit.abs() ** power
-        return (low + (high - low) * (bent + noise * torch.randn(bent.shape, generator=rng))).to(inverse.dtype)
-
-    noisy = {name: worse(getattr(view, name), 0.15) for name in ("keypoint_inverse", "pixel_inverse", "middle_inverse")}
-    return replace(view, keypoints=keypoints, **noisy)
+    return Pool(category, dataset.keypoint_spec(category), records, torch.stack(rotations), providers, {})
 
 
 def build(pool, chosen, config, condition):
-    """(measures, warned, start) of one build: measures = X0 error, right hand, pose error, cloud distance."""
-    views = [pool.views[n] for n in chosen]
-    if condition == "degraded":
-        views = [degraded(view, int(n)) for view, n in zip(views, chosen, strict=True)]
+    """(measures, warned, start) of one build: measures = X0 error, right hand, pose and axis error, cloud distance."""
+    views = [pool.view(int(n), condition, config.views) for n in chosen]
     flip = usable_flip(pool.spec.flip_permutation)
     keypoints = torch.stack([v.keypoints for v in views])
     present = present_keypoints(keypoints, pool.spec.names, flip, config.policy, Problems.none())
     labels = present.nonzero()[:, 0]
     data = constellations(views, labels, flip)
-    result = find_shape(data, config)
     warned = trust_ratio(int(data.visible.sum()), len(views), data.count) < config.policy.trust_ratio
-    errors = shape_errors(result.model, pool, chosen, labels)
-    cloud = cloud_error(result.model, pool, views, result.data, labels, config)
-    return (*errors, cloud), warned, result.report["start"]
+    result = find_shape(data, config)
+    labels = labels[result.placed]
+    surface, _ = surface_cloud(views, result.model, result.data, config)
+    error, right, pose, axis = shape_errors(result.model, pool, chosen, labels)
+    cloud, height = cloud_error(surface, pool.category, labels)
+    return (error, height > 0 if result.model.flat else right, pose, axis, cloud), warned, result.report["start"]
 
 
 def shape_errors(model, pool, chosen, labels):
+    """X0 error in percent, whether the mirror image fits worse, median errors of the poses and of the upright axis in degrees."""
     truth = torch.from_numpy(instances.mean_shape(pool.category)).double()[labels]
     diameter = torch.cdist(truth, truth).max()
     errors, turn = [], None
@@ -138,18 +167,23 @@ def shape_errors(model, pool, chosen, labels):
         scale, rotation, shift = similarity_alignment(shape, truth)
         errors.append(float((scale * shape @ rotation.T + shift - truth).square().sum(-1).mean().sqrt() / diameter))
         turn = rotation if turn is None else turn
-    angle = rotation_angle(model.rotation, pool.rotations[chosen] @ turn)
-    return 100 * errors[0], errors[0] < errors[1], float(torch.rad2deg(angle).median())
+    found, true = model.rotation @ turn.T, pool.rotations[chosen]
+    tilt = (found * true)[:, :, 1].sum(1).clamp(-1, 1).acos()
+    medians = [float(torch.rad2deg(angle).median()) for angle in (rotation_angle(found, true), tilt)]
+    return 100 * errors[0], errors[0] < errors[1], *medians
 
 
-def cloud_error(model, pool, views, data, labels, config):
-    samples = with_mirror_images(merged_samples(views, model, data, config.dense), views)
-    centres, _ = supported_clusters(samples, config.dense, config.seed)
-    template = instances.template(pool.category)
+def cloud_error(surface, category, labels):
+    """Median distance of the dense points to the template's surface in percent, and how far they lie before its keypoints.
+
+    The points are carried to the template by its keypoints; cameras see it from +z.
+    """
+    template = instances.template(category)
     keypoints = torch.from_numpy(template.complete_keypoints).double()[labels]
-    carried = surface_map(centres, model.shape, model.plane) @ keypoints
-    surface = surface_points(template.vertices, template.faces)
-    return 100 * float(np.median(cKDTree(surface).query(carried.numpy())[0]) / torch.cdist(keypoints, keypoints).max())
+    points = surface @ keypoints
+    distance = cKDTree(surface_points(template.vertices, template.faces)).query(points.numpy())[0]
+    height = float(points[:, 2].mean() - keypoints[:, 2].mean())
+    return 100 * float(np.median(distance) / torch.cdist(keypoints, keypoints).max()), height
 
 
 def surface_points(vertices, faces, count=40000):
@@ -164,18 +198,19 @@ def surface_points(vertices, faces, count=40000):
 
 
 def draw(pool, count, seed):
-    return np.sort(np.random.default_rng([seed, count]).permutation(len(pool.views))[:count])
+    return np.sort(np.random.default_rng([seed, count]).permutation(len(pool.records))[:count])
 
 
-def row(pool, count, preset, condition, draws, config):
+def row(pool, count, preset, condition, draws):
     """Prints one line: means over the draws."""
-    results, failures, warned, starts = [], 0, 0, set()
+    config = load_preset(BuildConfig, "build", preset)
+    results, failures, warned, starts = [], [], 0, set()
     began = time.process_time()
     for seed in range(draws):
         try:
             measures, few, start = build(pool, draw(pool, count, seed), replace(config, seed=seed), condition)
-        except SemAlign3DError:
-            failures += 1
+        except SemAlign3DError as error:
+            failures.append(str(error))
             continue
         results.append(measures)
         warned += few
@@ -183,21 +218,21 @@ def row(pool, count, preset, condition, draws, config):
     seconds = (time.process_time() - began) / draws
     name = f"{pool.category:11s} {count:3d} {condition:9s} {preset:10s}"
     if not results:
-        print(f"{name} refused {failures} of {draws}", flush=True)
-        return None
-    x0, hand, pose, cloud = (np.array(column, dtype=float) for column in zip(*results, strict=True))
+        print(f"{name} refused {len(failures)} of {draws}: {failures[0][:100]}", flush=True)
+        return
+    x0, hand, pose, axis, cloud = (np.array(column, dtype=float) for column in zip(*results, strict=True))
+    upright = f" (axis {axis.mean():4.1f})" if instances.CATEGORIES[pool.category].symmetric else ""
     print(
-        f"{name} X0 {x0.mean():5.2f} (worst {x0.max():5.2f})  hand {int(hand.sum())}/{len(hand)}  pose {pose.mean():5.1f}  "
-        f"cloud {cloud.mean():5.2f}  warned {warned}  refused {failures}  {'/'.join(sorted(starts))}  {seconds:.1f} s",
+        f"{name} X0 {x0.mean():5.2f} (worst {x0.max():5.2f})  hand {int(hand.sum()):2d}/{len(hand):2d}  pose {pose.mean():5.1f}{upright}  "
+        f"cloud {cloud.mean():5.2f}  warned {warned}  refused {len(failures)}  {'/'.join(sorted(starts))}  {seconds:.1f} s",
         flush=True,
     )
-    return x0.mean(), hand.sum(), len(hand), pose.mean(), cloud.mean()
 
 
 def rendered(options, folder):
     from semalign3d_core.datasets.synthetic.writer import WriterConfig, write_data_set
 
-    write_data_set(folder, options.categories, {"trn": options.pool}, 0, WriterConfig(), workers=2)
+    write_data_set(folder, options.categories, {"trn": options.pool}, 0, WriterConfig(seed=options.seed), workers=2)
     return folder
 
 
@@ -208,14 +243,15 @@ def main(options):
         root = options.dataset or rendered(options, Path(temporary))
         for category in options.categories:
             pool = load_pool(root, category)
-            print(f"\n{category}: pool of {len(pool.views)} images, {len(pool.spec.names)} keypoints")
-            for condition in ("clean", "degraded"):
-                for count in options.images:
+            print(f"\n{category}: pool of {len(pool.records)} images, {len(pool.spec.names)} keypoints")
+            for count in options.images:
+                conditions = options.conditions if count == options.images[0] else {"clean", "degraded"} & set(options.conditions)
+                for condition in sorted(conditions, key=list(CONDITIONS).index):
                     for preset in options.presets:
-                        row(pool, count, preset, condition, options.draws, load_preset(BuildConfig, "build", preset))
+                        row(pool, count, preset, condition, options.draws)
             if options.handedness:
                 print("handedness over draws:")
-                row(pool, options.images[0], "em", "clean", options.handedness, load_preset(BuildConfig, "build", "em"))
+                row(pool, options.images[0], "em", "clean", options.handedness)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,13 @@ def shape_diameter(points):
     return torch.cdist(points, points).amax((-2, -1))
 
 
+def similarity_directions(shape):
+    """(7, 3K): displacements of points (K, 3) by translation, rotation and scale."""
+    axes = torch.eye(3, dtype=shape.dtype, device=shape.device)[:, None].expand(3, len(shape), 3)
+    rotations = torch.linalg.cross(axes, shape.expand(3, -1, -1))
+    return torch.cat([axes, rotations, shape[None]]).reshape(7, -1)
+
+
 def uniform_rotations(count, dtype=torch.float32):
     """An even, deterministic cover of all rotations, (count, 3, 3): super-Fibonacci spirals (Alexa, CVPR 2022)."""
     phi, psi = math.sqrt(2), 1.533751168755204288118041

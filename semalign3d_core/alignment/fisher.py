@@ -4,6 +4,7 @@ import torch
 
 from semalign3d_core.category import beta
 from semalign3d_core.category.geometric_features import edge_pair_features, triangle_vertex_features
+from semalign3d_core.geometry import similarity_directions
 
 # The marginals of Eq. 10 count every deformation many times over; measured, modes of this Fisher form want a prior about
 # forty times as strong as modes with honest variances.
@@ -40,14 +41,6 @@ def fisher_modes(shape, betas, count, rows=1500):
     values, vectors = torch.linalg.eigh(free.T @ information @ free)
     modes = (free @ vectors).T[:count].reshape(-1, *shape.shape)
     return modes.to(shape), (1 / (STRENGTH * values[:count].clamp(min=1e-3))).to(shape)
-
-
-def similarity_directions(shape):
-    """(7, 3K): displacements of the keypoints (K, 3) by translation, rotation and scale."""
-    identity = torch.eye(3, dtype=shape.dtype, device=shape.device)
-    translations = identity[:, None].expand(3, len(shape), 3)
-    rotations = torch.linalg.cross(identity[:, None].expand(3, len(shape), 3), shape.expand(3, -1, -1))
-    return torch.cat([translations, rotations, shape[None]]).reshape(7, -1)
 
 
 def _complement(directions):

@@ -21,7 +21,8 @@ from semalign3d_core.category.factor_model import deformation_modes, fit_factor_
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.multiview import multiview_start, view_diversity
 from semalign3d_core.category.outline_model import fit_outline_model
-from semalign3d_core.category.reference import reference_cloud, reference_shape
+from semalign3d_core.category.reference import reference_shape
+from semalign3d_core.category.reference_cloud import reference_cloud
 from semalign3d_core.category.semantics import feature_statistics
 from semalign3d_core.category.silhouette import Outline
 from semalign3d_core.category.statistics import ValidityRules, beta_table, noise_augmentation
@@ -39,12 +40,14 @@ class ShapeResult:
     """What the shape part of a build found.
 
     model: :class:`FactorModel`; data: the :class:`Constellations` it explains (focal lengths as found); report: for the
-    build report; table: the Betas it came from, or None (then those of the completed shapes are fitted)
+    build report; placed: (K,) bool, keypoints of the given data that are in model and data; table: the Betas it came from, or None
+    (then those of the completed shapes are fitted)
     """
 
     model: object
     data: object
     report: dict
+    placed: object
     table: object = None
 
 
@@ -69,6 +72,7 @@ def build_category(category, spec, records, providers, config=None, work_folder=
     data = constellations(views, labels, flip)
     _check_trust(data, config, problems)
     shape = find_shape(data, config, progress)
+    labels = _placed(labels, shape.placed, present, spec, problems)
     clock.lap("shape")
     model = _category_model(category, spec, providers, views, present, shape, config, progress)
     clock.lap("statistics, cloud and features")
@@ -164,6 +168,14 @@ def _outline(views, labels, longer):
     return Outline(inset.nan_to_num(nan=0.0), middle.nan_to_num(nan=0.0), torch.isfinite(middle))
 
 
+def _placed(labels, placed, present, spec, problems):
+    """The labels of the placed keypoints; the others become absent."""
+    for k in labels[~placed].tolist():
+        present[k] = False
+        problems.warnings.append(f"keypoint {spec.names[k]!r} is too rarely seen together with others for the published statistics: absent")
+    return labels[placed]
+
+
 def _check_trust(data, config, problems):
     ratio = trust_ratio(int(data.visible.sum()), len(data.points), data.count)
     if ratio < config.policy.trust_ratio:
@@ -178,16 +190,16 @@ def find_shape(data, config, progress=None):
     """Mean shape, covariance and poses of all images from keypoints and depth alone: :class:`ShapeResult`."""
     progress = progress or (lambda *_: None)
     if config.method == "reference":
-        model, data, table = reference_shape(data, config, progress)
+        model, data, table, placed = reference_shape(data, config, progress)
         report = {"start": "reference", "diversity": view_diversity(model.rotation, data.flip)}
-        return ShapeResult(replace(model, flat=is_flat(model.shape)), data, report, table)
+        return ShapeResult(replace(model, flat=is_flat(model.shape)), data, report, placed, table)
     start, report = _start(data, config, progress)
     model = fit_factor_model(start, data, config.em, lambda done, total: progress("EM", done, total))
     if is_flat(model.shape):
         model = replace(model, flat=True)
         model = model if data.flip is None else fit_outline_model(model, data, config.em)
         report |= {"thickness": model.thickness}
-    return ShapeResult(model, data, report)
+    return ShapeResult(model, data, report, torch.ones(data.count, dtype=torch.bool))
 
 
 def _start(data, config, progress):
@@ -219,7 +231,7 @@ def _category_model(category, spec, providers, views, present, shape, config, pr
     full_shape = torch.zeros(count, 3, dtype=torch.float64)
     full_shape[labels] = model.shape
     progress("dense cloud", 0, 1)
-    surface, dense = (reference_cloud if config.method == "reference" else _dense)(views, model, data, config)
+    surface, dense = surface_cloud(views, model, data, config)
     surface = surface.among(labels, count)
     semantic = _keypoint_semantics(views, present, usable_flip(spec.flip_permutation), config)
     rotations = model.rotation if data.flip is None else torch.cat([model.rotation, mirror_rotation(model.rotation)])
@@ -263,8 +275,10 @@ def _completed_betas(model, data, labels, config):
     return _relabelled(beta_table(noisy, mask, rules=ValidityRules(minimum_samples=4 * config.betas.copies)), labels)
 
 
-def _dense(views, model, data, config):
-    """The :class:`SurfaceMap` of the dense points and their features, mu and s."""
+def surface_cloud(views, model, data, config):
+    """The :class:`SurfaceMap` of the dense points over the keypoints of ``model``, and their features, mu and s."""
+    if config.method == "reference":
+        return reference_cloud(views, model, data, config)
     samples = with_mirror_images(merged_samples(views, model, data, config.dense), views)
     centres, cluster = supported_clusters(samples, config.dense, config.seed)
     if len(centres) == 0:

@@ -1,6 +1,6 @@
 """The annotated keypoints of all training images as tensors, and the mirror symmetry they share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -35,6 +35,14 @@ class Constellations:
     depth: torch.Tensor | None = None
     focal_known: torch.Tensor | None = None
     outline: object = None
+
+    def only(self, keypoints):
+        """The same images with the keypoints (K',) bool alone; mirror partners must stay together."""
+        number = torch.cumsum(keypoints.long(), 0) - 1
+        chosen = {name: getattr(self, name)[:, keypoints] for name in ("points", "visible", "inverse", "measured")}
+        chosen |= {"depth": None if self.depth is None else self.depth[:, keypoints]}
+        chosen |= {"outline": None if self.outline is None else self.outline.only(keypoints)}
+        return replace(self, flip=None if self.flip is None else number[self.flip[keypoints]], **chosen)
 
     @property
     def count(self):

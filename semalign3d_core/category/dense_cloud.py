@@ -9,7 +9,7 @@ from scipy.spatial import ConvexHull, cKDTree
 from semalign3d_core.camera import back_project
 from semalign3d_core.category.constellations import MIRROR
 from semalign3d_core.category.factor_model import depth_readings
-from semalign3d_core.category.surface_map import normal, surface_map
+from semalign3d_core.category.surface_map import half_width, normal, surface_map
 from semalign3d_core.errors import InputError
 
 
@@ -119,8 +119,7 @@ def within_hull(points, shape, plane, margin):
     plane: as in :class:`SurfaceMap`. The hull of coplanar keypoints is given the thickness of the lesser of their two extents.
     """
     diameter = float(torch.cdist(shape, shape).max())
-    along = shape @ (plane @ shape).T  # coordinates in the plane, whose axes have length 1 at the mean shape
-    reach = normal(plane, shape) * (along.amax(0) - along.amin(0)).min() / 2
+    reach = half_width(plane, shape) * normal(plane, shape)
     facets = torch.from_numpy(ConvexHull(torch.cat([shape - reach, shape + reach]).numpy()).equations)
     outside = torch.cat([(part @ facets[:, :3].T + facets[:, 3]).amax(1) for part in points.split(4096)])
     return outside <= margin * diameter

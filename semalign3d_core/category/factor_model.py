@@ -12,7 +12,7 @@ from semalign3d_core.category.constellations import MIRROR, Constellations, mirr
 from semalign3d_core.category.silhouette import inner_pairs, outline_readings
 from semalign3d_core.category.surface_map import best_plane, normal
 from semalign3d_core.category.weak_perspective import best_of_bank, refined
-from semalign3d_core.geometry import cross_matrix, rotation_from_vector, shape_diameter, uniform_rotations
+from semalign3d_core.geometry import cross_matrix, rotation_from_vector, shape_diameter, similarity_directions, uniform_rotations
 
 
 @dataclass(frozen=True)
@@ -273,11 +273,8 @@ def _mirrored_covariance(covariance, flip):
 
 def _free_projection(shape):
     """(3K, 3K) projection that removes translation, rotation and scale of the shape."""
-    axes = torch.eye(3, dtype=shape.dtype)[:, None].expand(3, len(shape), 3)
-    turns = torch.linalg.cross(axes, shape.expand(3, -1, -1))
-    directions = torch.cat([axes, turns, shape[None]]).reshape(7, -1)
-    # Singular vectors rather than QR: a flat or straight shape has fewer than seven independent directions.
-    _, values, basis = torch.linalg.svd(directions, full_matrices=False)
+    # Singular vectors rather than QR: a straight shape has fewer than seven independent directions.
+    _, values, basis = torch.linalg.svd(similarity_directions(shape), full_matrices=False)
     basis = basis[values > 1e-6 * values[0]]
     return torch.eye(shape.numel(), dtype=shape.dtype) - basis.T @ basis
 

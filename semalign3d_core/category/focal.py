@@ -27,19 +27,24 @@ def focal_loss(inverse_focal, points, depth, visible, principal):
     return sum(masked_mean_variance(feature, mask)[1].sum() for feature in features)
 
 
-def optimise_focal(points, depth, visible, principal, steps=1000, rate=1e-3, decay=0.01, record=()):
+def optimise_focal(points, depth, visible, principal, steps=1000, rate=1e-3, decay=0.01, record=(), known=None):
     """Inverse focal lengths (I,) of all images together, by AdamW from 0.2 (section 1.1; the decay is the published one).
 
-    record: steps after which the values are kept. Returns the result and {step: (loss before it, values after it)}.
+    record: steps after which the values are kept; known: (I,) inverse focal lengths that stay as they are, NaN where unknown.
+    Returns the result and {step: (loss before it, values after it)}.
     """
+    known = torch.full_like(depth[:, 0], torch.nan) if known is None else known
+    fixed = torch.isfinite(known)
+    if fixed.all():
+        return known.abs(), {}
     inverse_focal = torch.full_like(depth[:, 0], START).requires_grad_()
     optimiser = torch.optim.AdamW([inverse_focal], lr=rate, weight_decay=decay)
     trace = {}
     for step in range(1, steps + 1):
-        loss = focal_loss(inverse_focal, points, depth, visible, principal)
+        loss = focal_loss(torch.where(fixed, known, inverse_focal), points, depth, visible, principal)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         if step in record:
             trace[step] = float(loss.detach()), inverse_focal.detach().clone()
-    return inverse_focal.detach().abs(), trace
+    return torch.where(fixed, known, inverse_focal.detach()).abs(), trace

@@ -1,5 +1,6 @@
 """Moving annotated keypoints into the object's mask, so that their depth is the object's."""
 
+import cv2
 import numpy as np
 import torch
 
@@ -35,6 +36,12 @@ def correct_keypoints(mask, pixels):
     """Moves ``pixels`` (P, 2) to the nearest pixel of the eroded mask; a mask too thin to survive is used as it is."""
     eroded = erode(mask)
     return nearest_mask_pixels(eroded if eroded.any() else mask, pixels)
+
+
+def outline_distance(mask):
+    """(h, w) float32 distance in pixels from the pixels of a mask to its outline, 0 outside; the picture's border is no outline."""
+    distance = cv2.distanceTransform(mask.numpy().astype(np.uint8), cv2.DIST_L2, 5)
+    return torch.from_numpy(distance).sub(0.5).clamp(min=0)
 
 
 def depth_pixels(mask, pixels, margin):

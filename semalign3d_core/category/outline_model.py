@@ -9,7 +9,7 @@ from semalign3d_core.category.surface_map import best_plane, normal
 
 THICKNESSES = (0.0, 0.25, 0.5, 1.0, 2.0)  # depth over width of the cross-section
 ROUND = 1.0  # that of a body of revolution, the usual reason to mark the sides of an outline ...
-CLEARLY = 0.95  # ... unless another leaves less than this share unexplained: noise flattens what is seen
+CLEARLY = 0.8  # ... unless another leaves less than this share of it unexplained: noise flattens what is seen
 
 
 def fit_outline_model(model, data, options):

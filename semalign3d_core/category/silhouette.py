@@ -18,13 +18,17 @@ STEEPEST = 0.3  # least |cosine| between plane normal and ray; steeper views do 
 class Outline:
     """What is read of the depth maps beside the keypoints; all float64 or bool.
 
-    inset: (N, K) distance in the picture (units of L) from each keypoint to the pixel inside the outline where its depth is read;
+    inset: (N, K) distance in the picture (units of L) from the outline to the pixel where the depth of each keypoint is read;
     middle: (N, K) relative inverse depth half-way to the mirror partner, 0 where unknown; measured: (N, K) bool, where known
     """
 
     inset: torch.Tensor
     middle: torch.Tensor
     measured: torch.Tensor
+
+    def only(self, keypoints):
+        """The readings of the keypoints (K',) bool alone."""
+        return Outline(self.inset[:, keypoints], self.middle[:, keypoints], self.measured[:, keypoints])
 
 
 def outline_readings(model, camera, data):

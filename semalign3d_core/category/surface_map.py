@@ -83,6 +83,18 @@ def best_plane(shape):
     return left.T[:2] / values[:2, None].clamp(min=SMALLEST)  # rows of the pseudo-inverse
 
 
+def plane_of_some(plane, shape, chosen):
+    """(2, V): the directions of ``plane`` by the keypoints ``chosen`` (K,) bool of ``shape`` (K, 3) alone."""
+    centred = shape[chosen] - shape[chosen].mean(0)
+    return (plane @ shape) @ torch.linalg.pinv(centred, rtol=FLAT)
+
+
+def half_width(plane, shape):
+    """Half of the lesser of the two extents of a flat shape (K, 3): how far its surface may rise over the plane; 0 without a plane."""
+    along = shape @ (plane @ shape).T  # coordinates in the plane, whose axes have length 1 at the mean shape
+    return float((along.amax(0) - along.amin(0)).min() / 2)
+
+
 def surface_map(points, keypoints, plane):
     """The :class:`SurfaceMap` with ``surface @ keypoints = points``.
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from semalign3d_core.camera import PinholeCamera
-from semalign3d_core.category.keypoint_correction import depth_pixels
+from semalign3d_core.category.keypoint_correction import depth_pixels, outline_distance
 from semalign3d_core.errors import InputError, MissingFileError
 from semalign3d_core.image_grid import mirror_points
 from semalign3d_core.images import read_image
@@ -33,7 +33,8 @@ class View:
 
     name; height, width: pixels; focal, principal: (2,) in units of L; focal_known: bool tensor
     keypoints:        (K, 2) pixels, NaN where not annotated (or rejected)
-    keypoint_inverse, keypoint_inset: (K,) inverse depth at the keypoints, moved into the mask by so many pixels; NaN where unknown
+    keypoint_inverse: (K,) inverse depth at the keypoints, moved into the mask; NaN where unknown
+    keypoint_inset:   (K,) distance in pixels from where it was read to the outline of the mask
     middle_inverse:   (K,) inverse depth half-way between a keypoint and its mirror partner; NaN where unknown
     picture_maximum:  () largest inverse depth of the whole picture
     inverse_range:    (2,) 5th and 95th percentile of the inverse depth over the mask
@@ -155,10 +156,8 @@ def _keypoint_inverse(keypoints, inverse, mask, margin):
     result, inset = torch.full((2, len(keypoints)), torch.nan)
     seen = ~torch.isnan(keypoints[:, 0])
     if seen.any():
-        inside = depth_pixels(mask, keypoints[seen].round(), margin)
-        inset[seen] = (inside - keypoints[seen]).norm(dim=1)
-        inside = inside.long()
-        result[seen] = inverse[inside[:, 1], inside[:, 0]]
+        x, y = depth_pixels(mask, keypoints[seen].round(), margin).long().unbind(1)
+        result[seen], inset[seen] = inverse[y, x], outline_distance(mask)[y, x]
     return result, inset
 
 

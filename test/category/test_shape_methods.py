@@ -10,7 +10,6 @@ from semalign3d_core.category.constellations import MIRROR, to_mirror_plane
 from semalign3d_core.category.disparity_start import DisparityOptions, disparity_start
 from semalign3d_core.category.factor_model import EmOptions, deformation_modes, fit_factor_model
 from semalign3d_core.category.multiview import MultiviewOptions, multiview_start, view_diversity
-from semalign3d_core.category.reference import ReferenceOptions
 from semalign3d_core.category.sparse import SparseOptions, reconstruct
 from semalign3d_core.category.statistics import beta_table
 from semalign3d_core.errors import InputError
@@ -136,13 +135,3 @@ def test_reconstruction_refuses_without_tetrahedra():
     visible[:, 3:] = False
     with pytest.raises(InputError, match="annotate more images"):
         reconstruct(beta_table(instances, visible), 5)
-
-
-def test_reference_preset_recovers_the_shape_roughly():
-    data, truth = random_category(images=30, keypoints=8, seed=8)
-    config = BuildConfig(method="reference", reference=ReferenceOptions(focal_steps=150, sparse=SparseOptions(6, 150, 250)))
-    result = find_shape(data, config)
-    error, _ = error_and_turn(result.model.shape, truth.shape)
-    wrong, _ = error_and_turn(result.model.shape * MIRROR, truth.shape)
-    assert error < 0.08 and error < wrong
-    assert len(result.table.edge1) > 0 and result.model.covariance.shape == (24, 24)
