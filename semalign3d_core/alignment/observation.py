@@ -71,7 +71,7 @@ class Observation:
 def observe(category, image, config):
     """:class:`Observation` of :class:`ImageTensors` for :class:`CategoryTensors` under an :class:`AlignConfig`."""
     options, layout = config.observation, image.layout
-    blocks = _blocks(category, image, options.sd_floor)
+    blocks = _blocks(category, image, options)
     spread, pixels, pixel_log = _sampled_pixels(category, image, options)
     keypoint_cells, keypoint_log = _keypoint_cells(category, image, config)
     if layout.masked:
@@ -87,13 +87,18 @@ def observe(category, image, config):
     )  # fmt: skip
 
 
-def _blocks(category, image, floor):
+def _log_semantic(category, points, similarity, options):
+    """log p_sem (Eq. 4) of the points (J'), indices or a slice, from their similarities (J', N)."""
+    return semantic_log_likelihood(similarity, category.mu[points], options.sd_scale * category.sd[points], options.sd_floor)
+
+
+def _blocks(category, image, options):
     """:class:`Blocks`: the mean similarity over a block is the similarity to the mean feature, so only that is computed."""
     (top, bottom), (left, right) = image.layout.rows, image.layout.columns
     values = _halved(_halved(image.features[:, top:bottom, left:right], 1), 2)
-    points, shape = category.scoring, values.shape[1:]
+    shape = values.shape[1:]
     similarity = similarity_map(category.scoring_features, values.flatten(1))
-    log_semantic = semantic_log_likelihood(similarity, category.mu[points], category.sd[points], floor)
+    log_semantic = _log_semantic(category, category.scoring, similarity, options)
     shares = avg_pool2d(torch.stack([image.near, image.coverage])[None], BLOCK, ceil_mode=True, count_include_pad=False)[0]
     log_semantic = log_semantic.unflatten(1, shape).masked_fill(shares[0] < 0.5, -torch.inf)
     origin, spacing = image.first_cell + 0.5 * image.layout.spacing, BLOCK * image.layout.spacing
@@ -115,8 +120,7 @@ def _sampled_pixels(category, image, options):
     points = slice(0, category.dense)
     candidates = sampled_cells(inside_mask(image.coverage), options.candidates)
     places, values = _cells(image, candidates)
-    similarity = similarity_map(category.features[points], values)
-    log = semantic_log_likelihood(similarity, category.mu[points], category.sd[points], options.sd_floor)
+    log = _log_semantic(category, points, similarity_map(category.features[points], values), options)
     chosen = sampled_cells(log.amax(0).exp(), options.pixels)
     return places, places.index_select(0, chosen), log.index_select(1, chosen).T.contiguous()
 
@@ -137,8 +141,7 @@ def _keypoint_cells(category, image, config):
     best, index = region.topk(min(config.energy.sparse_cells, region.shape[1]), dim=-1, sorted=False)
     row, column = torch.div(index, right - left, rounding_mode="floor"), index % (right - left)
     cells = torch.stack([column, row], -1) * image.layout.spacing + image.first_cell
-    mu, sd = category.mu[category.dense :], category.sd[category.dense :]
-    return cells, semantic_log_likelihood(best, mu, sd, config.observation.sd_floor)
+    return cells, _log_semantic(category, slice(category.dense, None), best, config.observation)
 
 
 def inside_mask(coverage):
