@@ -41,7 +41,8 @@ def test_the_shape_of_a_fold_forgets_its_images():
     strange = shape.model.displacement.clone()
     strange[0] += 0.5 * torch.randn(8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     moved = replace(shape, model=replace(shape.model, displacement=strange))
-    without_it, usual = (held_out_models(list(range(12)), start, CONFIG, made, lambda *_: None)[0][1].model.shape for start in (moved, shape))
+    parts = [held_out_models(list(range(12)), start, CONFIG, made, lambda *_: None)[0][1] for start in (moved, shape)]
+    without_it, usual = (part.model.shape for part in parts)
     assert torch.allclose(without_it, usual)
 
 
