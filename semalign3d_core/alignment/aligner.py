@@ -56,7 +56,7 @@ class Aligner:
         self.offsets = read_offsets(model.calibration, self.category.keypoints, self.category.shape) if self.config.offsets else None
         self.depth_weight = model.calibration.get("depth_weight", self.config.selection.depth_weight)
         self.belief = belief_weights(model.calibration, self.category.shape)
-        self.reporter = Reporter(model, model_hash(model), self.category, self.axis, self.config, known_diameter)
+        self.reporter = Reporter(model, model_hash(model), self.category, self.axis, self.config, known_diameter, self.solver.phases)
         self.captured = GraphedCalls(self._outcome, self.category.shape.is_cuda and self.solver.capturable)
 
     def align(self, evidence, previous=None):

@@ -18,7 +18,7 @@ DEFAULTS = {
     "present.bias": -5.0, "present.contrast": 4.5,
 }  # fmt: skip
 MAPS = ("pose", "keypoints", "present")
-STATISTICS = ("energy", "margin", "fit", "contrast", "depth", "keypoints", "deformation", "cover", "inside", "masked")
+STATISTICS = ("energy", "margin", "fit", "contrast", "depth", "evidence", "deformation", "cover", "inside", "masked")
 WORST_DEVIATION = 4.0  # standard deviations a single point can be off
 LEAST_SD = 0.02  # cosine
 NEAR_KEYPOINT = 0.05  # units: sigma of p_spat in what speaks for a keypoint
@@ -32,7 +32,7 @@ def statistics(category, observation, candidates, selection, points, projected):
     energy: its score; margin: to the best rival; fit: minus the mean deviation of its visible points from the expected similarity, in
     standard deviations; contrast: how far the similarity below its visible points stands out from that of the same points
     all over the mask, in standard deviations (independent of how noisy features are); depth: the depth-order correlation;
-    keypoints: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard deviations; cover: share of the mask that
+    evidence: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard deviations; cover: share of the mask that
     its cloud covers; inside: share of its cloud inside the mask; masked: 1 with a mask.
     points: (J, 3) of the winner, the first P of them its cloud; projected: (J, 2), normalised.
     """
