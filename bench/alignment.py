@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -86,32 +87,34 @@ def prepare_models(options):
 
 
 def compare(name, model, scenes, options):
-    """Prints one line per method; returns {(method, images): (transfer, keypoints, poses)} and the scores of the fast preset."""
+    """Prints one line per method; returns {(method, images): (transfer, keypoints, poses)}."""
     few = min(options.reference, len(scenes))
-    rows, fast = {}, None
-    for preset, count in [("fast", len(scenes))] + ([("reference", few), ("fast", few)] if few else []):
-        matcher = MATCHERS["semalign3d"](model=model, preset=preset)
-        stored = StoredAlignments(options.work / "alignments", matcher.aligner) if preset == "reference" else None
-        scores, prepared = [], []
-        for scene in tqdm(scenes[:count], desc=f"{name}, {preset}", leave=False, delay=2):
-            align = (lambda: matcher.aligner.align(scene.evidence)) if stored is None else (lambda: stored.align(scene.evidence))
-            alignment, seconds = timed(align)
-            scores.append(score_of(model, scene, alignment, seconds if stored is None else stored.seconds))
-            prepared.append(aligned_image(matcher.surface, scene.evidence, alignment))
-        moved = transfer_distances(lambda i, j, points: matcher.match(prepared[i], prepared[j], points).points, scenes[:count], options.pairs)
-        rows[preset, count] = _line(name, preset, count, moved, scores)
-        fast = fast or scores
+    runs = [("fast", scenes)] + ([("reference", scenes[:few]), ("fast", scenes[:few])] if few else [])
+    rows = {(preset, len(tests)): compare_preset(name, preset, model, tests, options) for preset, tests in runs}
     nearest = MATCHERS["nearest_neighbour"]()
-    moved = transfer_distances(lambda i, j, points: nearest.match(scenes[i].evidence, scenes[j].evidence, points).points, scenes, options.pairs)
-    rows["nearest", len(scenes)] = _line(name, "nearest", len(scenes), moved, [])
-    return rows, fast
+    moved = transfer_distances(nearest.match, [scene.evidence for scene in scenes], scenes, options.pairs)
+    rows["nearest", len(scenes)] = print_line(name, "nearest", scenes, moved, [])
+    return rows
 
 
-def _line(name, method, count, moved, scores):
+def compare_preset(name, preset, model, scenes, options):
+    """Transfer, keypoints and poses of one preset, printed."""
+    matcher = MATCHERS["semalign3d"](model=model, preset=preset)
+    aligner = StoredAlignments(options.work / "alignments", matcher.aligner) if preset == "reference" else matcher.aligner
+    scores = []
+    for scene in tqdm(scenes, desc=f"{name}, {preset}", leave=False, delay=2):
+        alignment, seconds = timed(partial(aligner.align, scene.evidence))
+        scores.append(score_of(model, scene, alignment, aligner.seconds if preset == "reference" else seconds))
+    prepared = [aligned_image(matcher.surface, scene.evidence, score.alignment) for scene, score in zip(scenes, scores, strict=True)]
+    return print_line(name, preset, scenes, transfer_distances(matcher.match, prepared, scenes, options.pairs), scores)
+
+
+def print_line(name, method, scenes, moved, scores):
+    """One line of the table; returns its (transfer, keypoints, poses)."""
     values = pck(moved), keypoint_pck(scores) if scores else np.full(2, np.nan), pose_percent(scores) if scores else np.nan
-    ms = f"{1e3 * np.median([s.seconds for s in scores]):10.0f}" if scores else ""
+    ms = f"{1e3 * np.median([score.seconds for score in scores]):10.0f}" if scores else ""
     placed = f"{text(values[1]):>18s}{values[2]:8.0f}" if scores else ""
-    print(f"{name:12s}{f'{method} ({count})':20s}{text(values[0]):>16s}{placed}{ms}", flush=True)
+    print(f"{name:12s}{f'{method} ({len(scenes)})':20s}{text(values[0]):>16s}{placed}{ms}", flush=True)
     return values
 
 
@@ -127,8 +130,9 @@ def main(options):
     torch.set_num_threads(1)
     models, store = prepare_models(options), SceneStore(options.work / "scenes", options.part)
     scenes = {name: store.scenes(name, "plain", options.images) for name in options.categories}
-    print(f"{options.part} instances\n{'category':12s}{'method (images)':20s}{'transfer':>16s}{'keypoints':>18s}{'pose':>8s}{'CPU ms':>10s}")
-    print_means([compare(name, models[name], scenes[name], options)[0] for name in options.categories])
+    print(f"{options.part} instances")
+    print(f"{'category':12s}{'method (images)':20s}{'transfer':>16s}{'keypoints':>18s}{'pose':>8s}{'CPU ms':>10s}")
+    print_means([compare(name, models[name], scenes[name], options) for name in options.categories])
     if options.confidence:
         print_confidence(models, scenes, store)
     if options.hard:

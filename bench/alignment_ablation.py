@@ -12,17 +12,19 @@ from semalign3d_core.matchers import MATCHERS
 
 def print_ablation(models, scenes, pairs):
     """Transfer of every category without each term, and the means over categories of keypoints and poses."""
-    print(f"\n{'left out':34s}{''.join(f'{name:>15s}' for name in models)}{'mean transfer':>16s}{'keypoints':>16s}{'pose':>7s}")
+    names = "".join(f"{name:>15s}" for name in models)
+    print(f"\n{'left out':34s}{names}{'mean transfer':>16s}{'keypoints':>16s}{'pose':>7s}")
     usual = load_preset(AlignConfig, "align", "fast")
     for title, changes in ({"nothing": {}} | TERMS | {"deformation (rigid only)": {"gauss_newton.modes": 0}}).items():
-        cells, placed, poses = [], [], []
-        for name, model in models.items():
-            matcher = MATCHERS["semalign3d"](model=model, preset=ablated(usual, changes))
-            scores = [score_of(model, scene, matcher.aligner.align(scene.evidence)) for scene in scenes[name]]
-            images = [aligned_image(matcher.surface, scene.evidence, score.alignment) for scene, score in zip(scenes[name], scores, strict=True)]
-            moved = transfer_distances(lambda i, j, points: matcher.match(images[i], images[j], points).points, scenes[name], pairs)
-            cells.append(pck(moved))
-            placed.append(keypoint_pck(scores))
-            poses.append(pose_percent(scores))
-        columns = "".join(f"{text(cell):>15s}" for cell in cells)
-        print(f"{title:34s}{columns}{text(np.mean(cells, axis=0)):>16s}{text(np.mean(placed, axis=0)):>16s}{np.mean(poses):7.1f}", flush=True)
+        rows = [_scores(model, scenes[name], ablated(usual, changes), pairs) for name, model in models.items()]
+        moved, placed, poses = (np.array(column) for column in zip(*rows, strict=True))
+        columns = "".join(f"{text(cell):>15s}" for cell in moved)
+        print(f"{title:34s}{columns}{text(moved.mean(0)):>16s}{text(placed.mean(0)):>16s}{poses.mean():7.1f}", flush=True)
+
+
+def _scores(model, scenes, config, pairs):
+    """PCK of transfer and of keypoints, and percent of right poses."""
+    matcher = MATCHERS["semalign3d"](model=model, preset=config)
+    scores = [score_of(model, scene, matcher.aligner.align(scene.evidence)) for scene in scenes]
+    images = [aligned_image(matcher.surface, scene.evidence, score.alignment) for scene, score in zip(scenes, scores, strict=True)]
+    return pck(transfer_distances(matcher.match, images, scenes, pairs)), keypoint_pck(scores), pose_percent(scores)

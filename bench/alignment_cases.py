@@ -1,6 +1,7 @@
 """Hard cases of alignment, each with its remedy, and video."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -115,10 +116,9 @@ def _tests(case, name, plain, store):
 def _print_case(title, models, tests, config, zoom=False):
     cells, every = [], []
     for name, model in models.items():
-        aligner, scores = Aligner(model, config), []
-        for scene in tests[name]:
-            align = (lambda: align_with_zoom(aligner, scene.evidence, extractor(scene))) if zoom else (lambda: aligner.align(scene.evidence))
-            scores.append(score_of(model, scene, *timed(align)))
+        aligner = Aligner(model, config)
+        align = partial(_zoomed, aligner) if zoom else partial(_aligned, aligner)
+        scores = [score_of(model, scene, *timed(partial(align, scene))) for scene in tests[name]]
         cells.append(keypoint_pck(scores))
         every += scores
     ms = 1e3 * np.median([score.seconds for score in every])
@@ -126,9 +126,13 @@ def _print_case(title, models, tests, config, zoom=False):
     print(f"{title:44s}{columns}{pose_percent(every):7.0f}{ms:8.0f}", flush=True)
 
 
-def extractor(scene):
-    """For ``align_with_zoom``: the evidence of a square of the picture, with features of that square."""
-    return lambda square: scene_of(cropped(scene.rendering, square, scene.rendering.mask.shape[0])).evidence
+def _aligned(aligner, scene, previous=None):
+    return aligner.align(scene.evidence, previous)
+
+
+def _zoomed(aligner, scene):
+    side = scene.rendering.mask.shape[0]
+    return align_with_zoom(aligner, scene.evidence, lambda square: scene_of(cropped(scene.rendering, square, side)).evidence)
 
 
 def _print_flat(models, scenes):
@@ -151,8 +155,8 @@ def _print_axes(models, scenes):
         if scores[0].alignment.undetermined_axis is not None:
             axis = ", ".join(f"{value:.2f}" for value in scores[0].alignment.undetermined_axis.tolist())
             angles = np.array([score.degrees for score in scores])
-            print(f"{name}: the turn about ({axis}) is reported as undetermined; the axis is off by {np.median(angles):.0f} degrees (median), "
-                  f"by less than 30 in {100 * (angles < 30).mean():.0f} %")  # fmt: skip
+            print(f"{name}: the turn about ({axis}) is reported as undetermined; the axis is off by {np.median(angles):.0f} degrees "
+                  f"(median), by less than 30 in {100 * (angles < 30).mean():.0f} %")  # fmt: skip
 
 
 def _print_metres(models, scenes):
@@ -194,12 +198,12 @@ def print_video(models, store):
 
 def _print_sequence(name, model, frames, turn):
     aligner, previous, scores = Aligner(model), None, []
-    cold = [score_of(model, scene, *timed(lambda s=scene: aligner.align(s.evidence))) for scene in frames]
+    cold = [score_of(model, scene, *timed(partial(_aligned, aligner, scene))) for scene in frames]
     for scene in frames:
-        previous, seconds = timed(lambda s=scene, before=previous: aligner.align(s.evidence, before))
+        previous, seconds = timed(partial(_aligned, aligner, scene, previous))
         scores.append(score_of(model, scene, previous, seconds))
     warm = [score for score in scores if score.alignment.diagnostics["warm_frames"]]
     longest = max(len(run) for run in "".join(" " if score.pose else "x" for score in scores).split(" "))
     ms = [1e3 * np.median([score.seconds for score in group]) if group else np.nan for group in (warm, cold)]
-    print(f"{name:14s}{turn:6.1f}{100 * len(warm) / len(scores):6.0f}%{text(keypoint_pck(scores)):>18s}{pose_percent(scores):7.0f}{ms[0]:9.0f}"
-          f"{ms[1]:9.0f}{longest:15d}{text(keypoint_pck(cold)):>20s}{pose_percent(cold):7.0f}", flush=True)  # fmt: skip
+    print(f"{name:14s}{turn:6.1f}{100 * len(warm) / len(scores):6.0f}%{text(keypoint_pck(scores)):>18s}{pose_percent(scores):7.0f}"
+          f"{ms[0]:9.0f}{ms[1]:9.0f}{longest:15d}{text(keypoint_pck(cold)):>20s}{pose_percent(cold):7.0f}", flush=True)  # fmt: skip

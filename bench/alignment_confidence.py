@@ -70,7 +70,8 @@ def _without_corner(evidence, number):
     rng, mask = np.random.default_rng(number), evidence.mask.numpy().copy()
     rows, columns = np.nonzero(mask)
     side = rng.uniform(0.45, 0.75, 2) * [np.ptp(rows), np.ptp(columns)]
-    row, column = rows.min() if rng.random() < 0.5 else rows.max() - side[0], columns.min() if rng.random() < 0.5 else columns.max() - side[1]
+    row = rows.min() if rng.random() < 0.5 else rows.max() - side[0]
+    column = columns.min() if rng.random() < 0.5 else columns.max() - side[1]
     mask[round(row) : round(row + side[0]) + 1, round(column) : round(column + side[1]) + 1] = False
     return replace(evidence, mask=torch.from_numpy(mask if mask.any() else evidence.mask.numpy()))
 
@@ -78,7 +79,8 @@ def _without_corner(evidence, number):
 def _blob(shape, number):
     rng, mask = np.random.default_rng(number), np.zeros(shape, np.uint8)
     size = rng.uniform(0.15, 0.35, 2) * shape
-    cv2.ellipse(mask, tuple(int(v) for v in rng.uniform(0.3, 0.7, 2) * shape), tuple(int(v) for v in size), rng.uniform(0, 180), 0, 360, 1, -1)
+    centre = tuple(int(v) for v in rng.uniform(0.3, 0.7, 2) * shape)
+    cv2.ellipse(mask, centre, tuple(int(v) for v in size), rng.uniform(0, 180), 0, 360, 1, -1)
     return torch.from_numpy(mask > 0)
 
 
@@ -113,9 +115,10 @@ class _Beliefs:
         everything = torch.cat([pose, torch.tensor(self.absent, dtype=torch.float64)])
         rejection = area_under_roc(everything, torch.arange(len(everything)) < len(pose))
         errors = calibration_error(pose, right, BINS), calibration_error(keypoints, good, BINS)
-        shares = 100 * right.double().mean(), 100 * good.double().mean(), 100 * np.mean(self.found), 100 * np.mean([f for _, f in self.kinds])
-        print(f"{name:12s}{shares[0]:8.0f}{area_under_roc(pose, right):8.2f}{errors[0]:8.3f}{shares[1]:10.0f}{area_under_roc(keypoints, good):8.2f}"
-              f"{errors[1]:8.3f}{rejection:11.3f}{shares[2]:9.0f}{shares[3]:9.1f}", flush=True)  # fmt: skip
+        shares = [100 * np.mean(values) for values in (self.right, self.good, self.found, [found for _, found in self.kinds])]
+        print(f"{name:12s}{shares[0]:8.0f}{area_under_roc(pose, right):8.2f}{errors[0]:8.3f}"
+              f"{shares[1]:10.0f}{area_under_roc(keypoints, good):8.2f}{errors[1]:8.3f}"
+              f"{rejection:11.3f}{shares[2]:9.0f}{shares[3]:9.1f}", flush=True)  # fmt: skip
 
 
 def print_confidence(models, scenes, store):

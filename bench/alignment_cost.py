@@ -1,7 +1,8 @@
-"""What an alignment costs with features as wide as real ones, and how many times cheaper the fast preset is than the published optimiser."""
+"""What an alignment costs with features as wide as real ones, and how much cheaper the fast preset is than the published optimiser."""
 
 import resource
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ def widened(model, evidences):
 
 def print_cost(models, scenes):
     """CPU milliseconds of one thread, cold and warm, similarity product included; CPU seconds of the reference preset; memory."""
-    print(f"\n{'cost':12s}{'J':>6s}{'K':>5s}{'cold ms':>10s}{'warm ms':>10s}{'fewest':>16s}{'reference s':>13s}{'ratio':>8s}{'grown MiB':>11s}")
+    print(f"\n{'cost':12s}{'J':>6s}{'K':>5s}{'cold ms':>10s}{'warm ms':>10s}{'fewest':>16s}{'reference s':>13s}{'ratio':>8s}"
+          f"{'grown MiB':>11s}")  # fmt: skip
     for name, model in models.items():
         wide, evidences = widened(model, [scene.evidence for scene in scenes[name][:6]])
         aligner, reference = Aligner(wide), Aligner(wide, "reference")
@@ -35,12 +37,12 @@ def print_cost(models, scenes):
         cold, warm = [], []
         for n in range(REPEATS):
             evidence, first = evidences[n % len(evidences)], firsts[n % len(evidences)]
-            cold.append(timed(lambda e=evidence: aligner.align(e))[1])
-            alignment, seconds = timed(lambda e=evidence, f=first: aligner.align(e, f))
+            cold.append(timed(partial(aligner.align, evidence))[1])
+            alignment, seconds = timed(partial(aligner.align, evidence, first))
             if alignment.diagnostics["warm_frames"]:
                 warm.append(seconds)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        seconds = np.median([timed(lambda e=evidence: reference.align(e))[1] for evidence in evidences[:2]])
+        seconds = np.median([timed(partial(reference.align, evidence))[1] for evidence in evidences[:2]])
         ms = [1e3 * np.median(values) for values in (cold, warm)]
         fewest = f"{1e3 * min(cold):.0f} / {1e3 * min(warm):.0f}"
         print(f"{name:12s}{len(aligner.category.points):6d}{len(aligner.category.shape):5d}{ms[0]:10.1f}{ms[1]:10.1f}{fewest:>16s}{seconds:13.1f}"

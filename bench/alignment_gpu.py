@@ -56,7 +56,7 @@ def read(path):
     """The model and the evidence of all images, with CHANNELS channels."""
     model = load_model(path.with_suffix(".model.safetensors"))
     with safe_open(path, "pt") as stored:
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dictionary)
         count = json.loads(stored.metadata()["images"])
     channels = model.dense_features.shape[1]
     spread = torch.linalg.qr(torch.randn(CHANNELS, channels, generator=torch.Generator().manual_seed(0)))[0].T  # orthonormal rows
@@ -83,8 +83,8 @@ def check_agreement(found, expected):
     """Prints and checks how far keypoints, confidence and pose differ between devices."""
     distances = torch.stack([(a.keypoints_2d - b.keypoints_2d).norm(dim=-1).nanmedian() for a, b in zip(found, expected, strict=True)])
     confidences = [abs(a.confidence - b.confidence) for a, b in zip(found, expected, strict=True)]
-    print(f"agreement with the CPU: keypoints differ by {float(distances.median()):.3f} pixels (median), {float(distances.max()):.3f} at most; "
-          f"confidence by {max(confidences):.3f} at most")  # fmt: skip
+    print(f"agreement with the CPU: keypoints differ by {float(distances.median()):.3f} pixels (median), "
+          f"{float(distances.max()):.3f} at most; confidence by {max(confidences):.3f} at most")  # fmt: skip
     if float(distances.median()) > TOLERANCE:
         raise SystemExit(f"FAILED: the median difference is above {TOLERANCE} pixels")
 

@@ -1,7 +1,7 @@
 """Test images of the alignment benchmarks: rendered once into a folder, and how they are made harder.
 
-Instances of a part are disjoint from those of training (synthetic/writer.py) and of the other part: constants are chosen on ``development``,
-results are reported on ``test``.
+Instances of a part are disjoint from those of training (synthetic/writer.py) and of the other part: constants are chosen on
+``development``, results are reported on ``test``.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -17,7 +17,7 @@ from semalign3d_core.datasets.synthetic.instances import make_instance
 from semalign3d_core.datasets.synthetic.rendering import RenderConfig, Rendering, sample_rendering
 from semalign3d_core.datasets.synthetic.rendering import orbit as render_orbit
 from semalign3d_core.datasets.synthetic.scene import SceneConfig
-from semalign3d_core.datasets.synthetic.simulated_features import SimulatedFeatureConfig, simulated_features
+from semalign3d_core.datasets.synthetic.simulated_features import simulated_features
 from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig
 from semalign3d_core.datasets.synthetic.writer import instance_range
 from semalign3d_core.evidence import DepthMap, FeatureMap, ImageEvidence
@@ -38,8 +38,8 @@ OUTSIDE_OF_DATA_SETS = 900_000  # first instance of a part for these benchmarks;
 
 @dataclass(frozen=True)
 class Scene:
-    """Evidence with its truth: keypoints (K, 2), visible (K,), rotation (3, 3), shape (K, 3), size of the visible object's box in pixels;
-    ``rendering`` is what it was made of."""
+    """Evidence with its truth: keypoints (K, 2), visible (K,), rotation (3, 3), shape (K, 3), size of the visible object's box in
+    pixels; ``rendering`` is what it was made of."""
 
     evidence: ImageEvidence
     keypoints: torch.Tensor
@@ -107,8 +107,9 @@ def scene_of(rendering, features=None, depth="disparity"):
         name=f"{rendering.category} {rendering.instance_seed}",
     )
     box = rendering.box
-    return Scene(evidence, real(rendering.keypoints_2d), torch.from_numpy(rendering.visible), real(rendering.rotation), real(rendering.shape),
-                 float(max(box[2] - box[0], box[3] - box[1])), rendering)  # fmt: skip
+    keypoints, rotation, shape = (real(values) for values in (rendering.keypoints_2d, rendering.rotation, rendering.shape))
+    size = float(max(box[2] - box[0], box[3] - box[1]))
+    return Scene(evidence, keypoints, torch.from_numpy(rendering.visible), rotation, shape, size, rendering)
 
 
 def cropped(rendering, square, side):

@@ -56,17 +56,17 @@ def timed(call):
     return result, time.process_time() - start
 
 
-def transfer_distances(match, scenes, pairs):
+def transfer_distances(match, images, scenes, pairs):
     """Distances (N,) of transferred keypoints that both images of a pair show, in sizes of the target object.
 
-    match: (source number, target number, (Q, 2) pixels) -> (Q, 2) pixels; pairs: number of random ordered pairs.
+    match: (source, target, (Q, 2) pixels) -> :class:`Matches` for two of ``images``; pairs: number of random ordered pairs.
     """
     rng, found = np.random.default_rng(0), []
     for _ in range(pairs):
         i, j = rng.choice(len(scenes), 2, replace=False)
         common = scenes[i].visible & scenes[j].visible
         if common.any():
-            miss = match(int(i), int(j), scenes[i].keypoints[common]) - scenes[j].keypoints[common]
+            miss = match(images[i], images[j], scenes[i].keypoints[common]).points - scenes[j].keypoints[common]
             found.append(miss.norm(dim=-1).numpy() / scenes[j].size)
     return np.concatenate(found)
 

@@ -4,14 +4,13 @@ import hashlib
 import json
 from pathlib import Path
 
+from alignment_scores import timed
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from semalign3d_core.config import to_dict
 from semalign3d_core.evaluation.packing import pack, unpack
 from semalign3d_core.files import atomic_path
-
-from alignment_scores import timed
 
 
 class StoredAlignments:
@@ -30,6 +29,6 @@ class StoredAlignments:
             with atomic_path(path) as temporary:
                 save_file(tensors, temporary, {"structure": json.dumps(structure), "seconds": str(seconds)})
         with safe_open(path, "pt") as stored:
-            header, tensors = stored.metadata(), {name: stored.get_tensor(name) for name in stored.keys()}
+            header, tensors = stored.metadata(), {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dictionary)
         self.seconds = float(header["seconds"])
         return unpack(json.loads(header["structure"]), tensors)

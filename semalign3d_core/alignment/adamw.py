@@ -22,6 +22,7 @@ class AdamWSolver:
 
     def __init__(self, category, pose_rotations, config):
         self.category, self.config, self.cap = category, config.reference, config.observation.cap
+        self.phases = ((0, 1),), ((0, len(config.reference.focals) * config.reference.rotations),)
         self.schedules = config.reference.bottle if category.name == "bottle" else config.reference.schedules
 
     def solve(self, observation):

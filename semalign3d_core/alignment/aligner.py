@@ -56,7 +56,7 @@ class Aligner:
         self.offsets = read_offsets(model.calibration, self.category.keypoints, self.category.shape) if self.config.offsets else None
         self.depth_weight = model.calibration.get("depth_weight", self.config.selection.depth_weight)
         self.belief = belief_weights(model.calibration, self.category.shape)
-        self.reporter = Reporter(model, model_hash(model), self.category, self.axis, self.config, known_diameter)
+        self.reporter = Reporter(model, model_hash(model), self.category, self.axis, self.config, known_diameter, self.solver.phases)
         self.captured = GraphedCalls(self._outcome, self.category.shape.is_cuda and self.solver.capturable)
 
     def align(self, evidence, previous=None):
@@ -81,13 +81,13 @@ class Aligner:
         """The :class:`~semalign3d_core.alignment.image_tensors.ImageTensors` of an image: all that the host has to do with it."""
         return image_tensors(self.category, evidence, self.config, whole)
 
-    def observe(self, image):
+    def observe(self, image, for_bank=True):
         """What the image says about this category: an :class:`~semalign3d_core.alignment.observation.Observation`."""
-        return observe(self.category, image, self.config)  # Eq. 4
+        return observe(self.category, image, self.config, for_bank)  # Eq. 4
 
     def _outcome(self, image, state=None):
         """All that is to be known of an image, {name: tensor}, from tensors alone; with a ``state``, from where the object was."""
-        observation = self.observe(image)
+        observation = self.observe(image, for_bank=state is None)
         if state is None:
             candidates, margin = self.solver.solve(observation), None  # Eq. 13
         else:

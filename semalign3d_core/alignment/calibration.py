@@ -50,13 +50,14 @@ def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=
     entries = {} if axis is None else {f"axis_{name}": float(value) for name, value in zip("xyz", axis, strict=True)}
     others = _Aligners(held_out_models or [model] * len(evidences), config)
     first = [others.of(n, entries).align(evidence) for n, evidence in enumerate(evidences)]
+    sizes = [object_size(evidence) for evidence in evidences]
     entries |= stored_offsets(estimated_offsets(model, first, truth_keypoints))
     truth_rotations = [None] * len(evidences) if truth_rotations is None else truth_rotations
     generator, trials, absent = torch.Generator().manual_seed(0), [], []
     for n, (evidence, keypoints, rotation) in enumerate(zip(evidences, truth_keypoints, truth_rotations, strict=True)):
         aligner = others.of(n, entries)
         harder = (HARDER[(n + version) % len(HARDER)](evidence, generator) for version in range(HARDER_VERSIONS))
-        trials += [_trial(aligner, version, keypoints, rotation) for version in (evidence, *harder)]
+        trials += [_trial(aligner, version, keypoints, rotation, sizes[n]) for version in (evidence, *harder)]
         absent.append(_statistics(aligner, IMPOSSIBLE[n % len(IMPOSSIBLE)](evidence, generator)))
     aligner = Aligner(replace(plain, calibration=entries), config)
     absent += [_statistics(aligner, evidence) for evidence in negatives]
@@ -81,10 +82,18 @@ def _statistics(aligner, evidence):
     return aligner.align(evidence).diagnostics["statistics"]
 
 
-def _trial(aligner, evidence, keypoints, rotation):
+def object_size(evidence):
+    """Longer side of the mask's box in pixels; None without a mask."""
+    if evidence.mask is None or not evidence.mask.any():
+        return None
+    rows, columns = evidence.mask.nonzero().unbind(1)
+    return float(max(rows.max() - rows.min(), columns.max() - columns.min()) + 1)
+
+
+def _trial(aligner, evidence, keypoints, rotation, size):
     alignment = aligner.align(evidence)
     scores = alignment.diagnostics
-    right = keypoints_right(scores["candidates_2d"], keypoints, aligner.category.keypoints)
+    right = keypoints_right(scores["candidates_2d"], keypoints, aligner.category.keypoints, size)
     winner = int(scores["scores"].argmin())
     pose = bool(right[winner]) if rotation is None else rotation_right(alignment.rotation, rotation, aligner.axis)
     return Trial(scores["statistics"], pose, bool(right[winner]), scores["depth_order"], right)
@@ -95,16 +104,16 @@ def rotation_right(rotation, truth, axis=None):
     return math.degrees(float(rotation_distance(rotation[None], truth.to(rotation), axis))) < RIGHT_DEGREES
 
 
-def keypoints_right(placed, truth, labels):
-    """(B,) bool: at least 80 % of the annotated keypoints of candidates (B, K', 2) lie within 0.1 of the box of the annotation.
+def keypoints_right(placed, truth, labels, size=None):
+    """(B,) bool: at least 80 % of the annotated keypoints of candidates (B, K', 2) lie within 0.1 of the object's longer side.
 
-    truth: (K, 2) with NaN; labels: (K',) the keypoints that ``placed`` holds.
+    truth: (K, 2) with NaN; labels: (K',) the keypoints that ``placed`` holds; size: the longer side, None: of the annotation's box.
     """
     truth = torch.as_tensor(truth).to(placed)[labels]
     known = torch.isfinite(truth).all(-1)
     if not known.any():
         return torch.zeros(len(placed), dtype=torch.bool)
-    longer = (truth[known].amax(0) - truth[known].amin(0)).amax().clamp(min=1e-6)
+    longer = size or (truth[known].amax(0) - truth[known].amin(0)).amax().clamp(min=1e-6)
     return ((placed[:, known] - truth[known]).norm(dim=-1) < ALPHA * longer).float().mean(-1) >= RIGHT_SHARE
 
 

@@ -18,8 +18,9 @@ DEFAULTS = {
     "present.bias": -5.0, "present.contrast": 4.5,
 }  # fmt: skip
 MAPS = ("pose", "keypoints", "present")
-STATISTICS = ("energy", "margin", "fit", "contrast", "depth", "keypoints", "deformation", "cover", "inside", "masked")
+STATISTICS = ("energy", "margin", "fit", "contrast", "depth", "evidence", "deformation", "cover", "inside", "masked")
 WORST_DEVIATION = 4.0  # standard deviations a single point can be off
+LEAST_SD = 0.02  # cosine
 NEAR_KEYPOINT = 0.05  # units: sigma of p_spat in what speaks for a keypoint
 COVERED = 0.04  # units from a point of the cloud, within which the mask is covered by it
 UNKNOWN_SHARE = 0.9  # in place of ``cover`` and ``inside`` without a mask
@@ -30,8 +31,8 @@ def statistics(category, observation, candidates, selection, points, projected):
 
     energy: its score; margin: to the best rival; fit: minus the mean deviation of its visible points from the expected similarity, in
     standard deviations; contrast: how far the similarity below its visible points stands out from that of the same points
-    elsewhere in the image, in standard deviations (independent of how noisy features are); depth: the depth-order correlation;
-    keypoints: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard deviations; cover: share of the mask that
+    all over the mask, in standard deviations (independent of how noisy features are); depth: the depth-order correlation;
+    evidence: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard deviations; cover: share of the mask that
     its cloud covers; inside: share of its cloud inside the mask; masked: 1 with a mask.
     points: (J, 3) of the winner, the first P of them its cloud; projected: (J, 2), normalised.
     """
@@ -39,7 +40,7 @@ def statistics(category, observation, candidates, selection, points, projected):
     if observation.field is None:
         cover = inside = cloud.new_full((), UNKNOWN_SHARE)
     else:
-        near = torch.clamp(COVERED * observation.unit, min=observation.blocks.spacing / 2)
+        near = torch.clamp(COVERED * observation.unit, min=observation.image.layout.spacing)
         cover = (torch.cdist(observation.spread, cloud).amin(1) < near).to(cloud).mean()
         inside = (observation.field.sample(cloud) <= 0).to(cloud).mean()
     energy, order = (picked(values, selection.winner) for values in (selection.energies, selection.depth_order))
@@ -51,23 +52,17 @@ def statistics(category, observation, candidates, selection, points, projected):
 
 
 def _appearance(category, observation, points, projected):
-    """``fit`` and ``contrast`` of :func:`statistics`, () each."""
-    blocks, chosen = observation.blocks, category.scoring
-    rows, columns = blocks.coverage.shape
-    column, row = ((projected[chosen] - blocks.origin) / blocks.spacing).round().unbind(-1)
-    inside = (column >= 0) & (row >= 0) & (column < columns) & (row < rows)
-    index = (row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)).long()[:, None]
+    """``fit`` and ``contrast`` of :func:`statistics`, () each, by the dense scoring points."""
+    chosen = category.scoring[: category.dense_scoring]
     cloud, depth = projected[None, : category.dense], points[None, : category.dense, 2]
-    seen = front_most(cloud, depth, projected[None, chosen], points[None, chosen, 2])[0].to(projected)
-    deviation = (-2 * blocks.log_semantic.flatten(1).gather(1, index)[:, 0]).sqrt().clamp(max=WORST_DEVIATION)
-    deviation = torch.where(inside, deviation, WORST_DEVIATION)
-    similarity, looked_at = blocks.similarity.flatten(1), (blocks.near.flatten() >= 0.5).to(points)
-    looked_at = looked_at / looked_at.sum()
-    mean = similarity @ looked_at
-    spread = (((similarity - mean[:, None]) ** 2) @ looked_at).sqrt()
-    contrast = (similarity.gather(1, index)[:, 0] - mean) / spread.clamp(min=1e-6) * inside
-    share = seen / seen.sum()
-    return -(deviation * share).sum(), (contrast * share).sum()
+    seen = front_most(cloud, depth, projected[None, chosen], points[None, chosen, 2])[0]
+    values, inside = observation.image.features_at(projected[chosen])
+    similarity = (category.scoring_features[: category.dense_scoring].T * values).sum(0)
+    deviation = ((category.mu[chosen] - similarity) / category.sd[chosen].clamp(min=LEAST_SD)).clamp(0, WORST_DEVIATION)
+    spread, mean = torch.std_mean(observation.similarity.index_select(0, chosen), dim=1)
+    contrast = (similarity - mean) / spread.clamp(min=LEAST_SD) * inside
+    share = seen.to(points) / seen.sum()
+    return -(torch.where(inside, deviation, WORST_DEVIATION) * share).sum(), (contrast * share).sum()
 
 
 def _deformation(category, candidates, selection):

@@ -15,7 +15,8 @@ class ObservationConfig:
 
     candidates: int = 240  # cells evenly spread over the mask, of which pixels are drawn by their best likelihood
     pixels: int = 150  # sampled pixels of the dense term
-    sd_floor: float = 0.05  # least standard deviation of a presence certainty, cosine
+    sd_scale: float = 0.5  # of the standard deviations of presence certainties: measured, narrower ones place shapes better ...
+    sd_floor: float = 0.02  # ... but not below this, cosine
     margin_cells: int = 3  # cells around the mask's box in which likelihoods are computed
     field_nodes: int = 120  # along the longer side of the picture, at which the distance to the mask is computed
     cap: float = 0.3  # largest distance the background term charges, units
@@ -55,7 +56,7 @@ class GaussNewtonConfig:
     starts: tuple = (16, 6, 3)  # after the bank, after the first and after the second halving
     halvings: tuple = (4, 8)  # steps before which starts are halved
     steps: int = 14
-    sigma: tuple = (0.12, 0.025)  # geometric, first to last
+    sigma: tuple = (0.12, 0.035)  # geometric, first to last
     annealed: float = 0.87  # share of the steps in which sigma falls
     dense: float = 1.0
     keypoint_sigma: float = 0.04  # least sigma of the sparse term

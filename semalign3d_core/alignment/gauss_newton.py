@@ -34,6 +34,7 @@ class GaussNewtonSolver:
         self.bank = make_bank(category, bank_rotations(pose_rotations, config.bank))
         self.coarse = DeformableCloud(category, category.scoring[: category.dense_scoring])
         self.fine = DeformableCloud(category, torch.arange(category.dense, device=category.shape.device))
+        self.phases = ((0, 1),), tuple(zip((0, *self.config.halvings), self.config.starts, strict=True))
         self.rival_trace = 1 + 2 * math.cos(math.radians(config.selection.rival_degrees))
         options, like = self.config, category.shape
         self.stiffness = self._stiffness()

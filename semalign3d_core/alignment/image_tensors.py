@@ -71,6 +71,14 @@ class ImageTensors:
         """The same image with other tensors of the same shapes."""
         return replace(self, **tensors)
 
+    def features_at(self, places):
+        """Features (C, N) of the cells nearest to places (N, 2), and (N,) bool: inside the grid."""
+        grid = self.layout.grid
+        column, row = grid.pixel_to_cell(places * grid.side).round().unbind(-1)
+        inside = (column >= 0) & (row >= 0) & (column < grid.cells) & (row < grid.cells)
+        index = (row.clamp(0, grid.cells - 1) * grid.cells + column.clamp(0, grid.cells - 1)).long()
+        return self.features.flatten(1).index_select(1, index), inside
+
     def inverse_depth(self, places):
         """Relative inverse depth (...) at the nearest pixels of places (..., 2); NaN where unknown, outside, or without a depth map."""
         if self.layout.depth is None:

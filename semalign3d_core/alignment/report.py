@@ -13,10 +13,11 @@ KEPT_ON_DEVICE = ("state",)  # what only the next frame asks for
 class Reporter:
     """Makes alignments of one category from outcomes; everything it holds and returns lives on the host."""
 
-    def __init__(self, model, model_hash, category, axis, config, known_diameter):
+    def __init__(self, model, model_hash, category, axis, config, known_diameter, phases):
         self.model, self.model_hash, self.config, self.known_diameter = model, model_hash, config, known_diameter
         self.labels, self.shape = category.keypoints.cpu(), category.shape.cpu()
         self.axis = None if axis is None else axis.cpu()
+        self.phases = phases  # of a warm and of a cold solution: ((first step, starts), ...)
         self.surface = model.to("cpu").surface.over(self.labels)  # of all points of the model, also stray ones
 
     def alignment(self, evidence, image, outcome, previous=None):
@@ -40,7 +41,8 @@ class Reporter:
             scale_kind="relative" if factor is None else "metric", energy=float(found["energies"][winner]),
             terms=dict(zip(TERMS, found["terms"][:, winner].tolist(), strict=True)),
             confidence=confidence, found=confidence >= self.config.selection.found_threshold,
-            undetermined_axis=self.axis, diagnostics=_diagnostics(found, image, belief, camera.longer_side, previous),
+            undetermined_axis=self.axis,
+            diagnostics=_diagnostics(found, image, belief, camera.longer_side, previous, self.phases[previous is None]),
         )  # fmt: skip
 
     def _metres(self, found):
@@ -72,13 +74,13 @@ def _in_picture(pixels, camera):
     return (pixels > -0.5).all(-1) & (pixels[:, 0] < camera.width - 0.5) & (pixels[:, 1] < camera.height - 0.5)
 
 
-def _diagnostics(found, image, belief, longer, previous):
+def _diagnostics(found, image, belief, longer, previous, phases):
     statistics = dict(zip(STATISTICS, found["statistics"].tolist(), strict=True))
     result = {
         "statistics": statistics, "probabilities": belief, "margin": statistics["margin"], "scores": found["score"],
         "rotations": found["rotations"], "depth_order": found["depth_order"], "candidates_2d": found["candidates_2d"] * longer,
         "trace": found["trace"], "box": found["box"], "mask_box": image.box, "state": found["state"],
-        "warm_frames": 0 if previous is None else previous.diagnostics["warm_frames"] + 1,
+        "warm_frames": 0 if previous is None else previous.diagnostics["warm_frames"] + 1, "phases": phases,
     }  # fmt: skip
     if "starts_2d" in found:
         result["starts_2d"] = found["starts_2d"] * longer

@@ -1,9 +1,9 @@
 """Solvers of Eq. 13 behind one interface.
 
 A solver has ``solve(observation) -> Candidates`` for an image of which nothing is known,
-``refine(observation, poses) -> Candidates`` from given :class:`~semalign3d_core.alignment.poses.Poses`, and ``capturable``, whether
-its work can be captured in a CUDA graph. What a solution is worth is
-not the solver's business: :func:`evaluate` is the same for all.
+``refine(observation, poses) -> Candidates`` from given :class:`~semalign3d_core.alignment.poses.Poses`, ``capturable``, whether
+its work can be captured in a CUDA graph, and ``phases`` of a warm and of a cold solution, ((first step, number of starts), ...) each.
+What a solution is worth is not the solver's business: :func:`evaluate` is the same for all.
 """
 
 from semalign3d_core.alignment import energy

@@ -76,7 +76,11 @@ def build_category(category, spec, records, providers, config=None, work_folder=
     clock.lap("shape")
     model = _category_model(category, spec, providers, views, present, shape, config, progress)
     clock.lap("statistics, cloud and features")
-    model = calibrated(model, records, views, spec, providers, config, problems, progress)
+
+    def make_model(some, part):  # without a part of the images; Eq. 10 is not what such models are asked about
+        return _category_model(category, spec, providers, some, present, part, config, lambda *_: None, model.betas)
+
+    model = calibrated(model, records, views, shape, providers, config, problems, progress, make_model)
     clock.lap("calibration")
     report = _report(views, shape, labels, spec, config, problems, clock)
     model.built_from.update(_provenance(category, providers, views, config), report=report)
@@ -222,11 +226,12 @@ def _depth_usable(data):
     return int((data.measured.sum(1) >= 4).sum()) >= 4
 
 
-def _category_model(category, spec, providers, views, present, shape, config, progress):
-    """Everything that follows from the shape: Betas, modes, dense cloud, semantics, W."""
+def _category_model(category, spec, providers, views, present, shape, config, progress, betas=None):
+    """Everything that follows from the shape: Betas (unless given), modes, dense cloud, semantics, W."""
     model, data, count, labels = shape.model, shape.data, len(spec.names), present.nonzero()[:, 0]
     progress("statistics", 0, 1)
-    betas = _relabelled(shape.table, labels) if shape.table else _completed_betas(model, data, labels, config)
+    if betas is None:
+        betas = _relabelled(shape.table, labels) if shape.table else _completed_betas(model, data, labels, config)
     modes, variances = deformation_modes(model.covariance, count, labels, config.modes)
     full_shape = torch.zeros(count, 3, dtype=torch.float64)
     full_shape[labels] = model.shape

@@ -47,7 +47,8 @@ class BuildConfig:
 
     method: ``em`` (start, then EM of the factor model) or ``reference`` (the published steps);
     start: ``auto`` (by view diversity), ``multiview`` or ``disparity``; diversity: threshold of ``auto``;
-    modes: deformation modes kept; seed: of everything random; calibrate: fit the confidence on the training images
+    modes: deformation modes kept; seed: of everything random; calibrate: fit the confidence on the training images;
+    folds: parts of the training images that are left out in turn for that (0: each image is judged by a model that knows it)
     """
 
     method: str = "em"
@@ -56,6 +57,7 @@ class BuildConfig:
     modes: int = 20
     seed: int = 0
     calibrate: bool = True
+    folds: int = 4
     policy: DataPolicy = field(default_factory=DataPolicy)
     views: ViewOptions = field(default_factory=ViewOptions)
     multiview: MultiviewOptions = field(default_factory=MultiviewOptions)

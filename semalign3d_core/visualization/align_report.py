@@ -34,6 +34,7 @@ def align_page(model, evidence, alignment):
         "grid": {"cells": grid.cells, "side": grid.side, "offset": list(grid.offset)},
         "maps": likelihood_maps(model, evidence),
         "trace": rounded(diagnostics["trace"]) if "trace" in diagnostics else [],
+        "phases": [list(phase) for phase in diagnostics.get("phases", ())],
         "starts": _ghosts(diagnostics.get("starts_2d"), diagnostics.get("start_scores"), descending=True),
         "candidates": _ghosts(diagnostics.get("candidates_2d"), diagnostics.get("scores"), descending=False),
     }

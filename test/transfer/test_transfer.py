@@ -13,7 +13,7 @@ from semalign3d_core.config import load_preset
 from semalign3d_core.errors import InputError
 from semalign3d_core.evidence import DepthMap, FeatureMap
 from semalign3d_core.geometry import rotation_from_vector, similarity_alignment
-from semalign3d_core.transfer import Transfer, cycle_distance, lift_points, place_points, transfer, transfer_points
+from semalign3d_core.transfer import Transfer, cycle_distance, distinct_keypoints, lift_points, place_points, transfer, transfer_points
 
 
 def true_alignment(model, image, confidence=1.0, turned=(0.0, 0.0, 0.0)):
@@ -280,3 +280,26 @@ def test_no_points_give_no_matches(world):
     found = transfer(world[3], world[4][0], world[4][1], torch.zeros(0, 2), Transfer())
     assert found.points.shape == (0, 2)
     assert found.points_3d.shape == (0, 3)
+
+
+def test_distinct_queries_are_given_different_keypoints():
+    """The likeliest assignment as a whole, not the likeliest keypoint of each; another point where no keypoint fits."""
+    is_keypoint = torch.tensor([False, False, True, True])
+    score = torch.tensor([[-30.0, -20.0, 5.0, 4.0], [-30.0, -20.0, 4.5, 1.0], [-3.0, -2.0, -40.0, -40.0]])
+    assert distinct_keypoints(score, is_keypoint, 0.0).tolist() == [3, 2, 1]
+    assert distinct_keypoints(score[:1], is_keypoint, 0.0).tolist() == [2]
+    assert distinct_keypoints(score, is_keypoint, 60.0).tolist()[:2] == [3, 2]  # three queries, two keypoints
+    assert distinct_keypoints(torch.zeros(0, 4), is_keypoint, 3.0).shape == (0,)
+
+
+def test_points_not_seen_in_the_target_are_placed_by_the_alignment(world):
+    """There is nothing of them to be found in the picture."""
+    _, _, images, surface, aligned = world
+    config = load_preset(Transfer, "transfer", "keypoints")
+    lifted = lift_points(surface, aligned[0], images[0].keypoints, config)
+    placed = place_points(surface, lifted, aligned[1], config)
+    unseen = (aligned[1].hidden | aligned[1].occluded)[lifted.index]
+    projected = aligned[1].alignment.camera.to_pixels(aligned[1].places[lifted.index])
+    assert unseen.any() and torch.allclose(placed.points[unseen], projected[unseen], atol=1e-3)
+    assert not placed.visible[unseen].any()
+    assert (placed.points - projected)[~unseen].norm(dim=1).min() > 0

@@ -13,22 +13,22 @@ function dot(p, radius, fill, stroke) {
   if (stroke) { context.strokeStyle = stroke; context.lineWidth = 2; context.stroke(); }
 }
 
-function drawMap(k) {
+function paintMap(brush, k, factor) {
   const { cells, side, offset } = DATA.grid, values = bytesOf(DATA.maps[k]);
   const layer = document.createElement("canvas");
   layer.width = layer.height = cells;
   const pixels = layer.getContext("2d").createImageData(cells, cells);
   values.forEach((v, i) => pixels.data.set([255, 60 + v / 2, 0, v * 0.75], 4 * i));
   layer.getContext("2d").putImageData(pixels, 0, 0);
-  context.imageSmoothingEnabled = true;
-  context.drawImage(layer, -offset[0] * zoom, -offset[1] * zoom, side * zoom, side * zoom);
+  brush.imageSmoothingEnabled = true;
+  brush.drawImage(layer, -offset[0] * factor, -offset[1] * factor, side * factor, side * factor);
 }
 
 function draw() {
   context.clearRect(0, 0, canvas.width, canvas.height);
   if (DATA.picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
   else { context.fillStyle = "#777"; context.fillRect(0, 0, canvas.width, canvas.height); }
-  if ($("showMap").checked && DATA.maps[shown.keypoint]) drawMap(shown.keypoint);
+  if ($("showMap").checked && DATA.maps[shown.keypoint]) paintMap(context, shown.keypoint, zoom);
   if ($("showCloud").checked) DATA.cloud.forEach(([x, y, front]) => dot([x, y], 1.6, `hsl(205 90% ${25 + 55 * front}% / 0.8)`));
   if (shown.ghost) shown.ghost.forEach((p, k) => dot(p, 5, null, keypointColour(DATA.ghostIndex[k])));
   if ($("showKeypoints").checked) DATA.keypoints.forEach((point, k) => {
@@ -54,18 +54,65 @@ facts($("facts"), [["image", DATA.image], ["category", DATA.category], ["confide
 if (!DATA.found) $("messages").append(element("p", { class: "banner" }, `${DATA.category} was not found in this image; what follows is the best guess`));
 if (DATA.undetermined) $("messages").append(element("p", { class: "warn" }, `The pose about the axis (${DATA.undetermined.map((v) => fixed(v)).join(", ")}) is not determined.`));
 const rows = DATA.keypoints.map((p, k) => [named(k), fixed(p.pixel && p.pixel[0], 1), fixed(p.pixel && p.pixel[1], 1), p.visible ? "yes" : "no", fixed(p.confidence)]);
-table($("keypoints"), ["name", "x", "y", "visible", "confidence"], rows, (k) => { shown.keypoint = k; draw(); }).choose(0);
+const keypointTable = table($("keypoints"), ["name", "x", "y", "visible", "confidence"], rows, (k) => { shown.keypoint = k; draw(); });
+keypointTable.choose(0);
 table($("terms"), ["term", "value"], Object.entries(DATA.terms).map(([name, value]) => [name, fixed(value, 4)]));
 table($("belief"), ["", "value"], Object.entries(DATA.belief).map(([name, value]) => [name, fixed(value, 3)]));
-lineChart($("trace"), [{ name: "energy", colour: "#0b62a4", points: DATA.trace.map((v, i) => [i, v]) }], { x: "step", y: "energy of the best start" });
+const phases = DATA.phases.map(([first, starts], n) => ({
+  name: `${starts} ${starts === 1 ? "start" : "starts"}`, colour: ["#8a94a6", "#3b86c4", "#0b2f57"][Math.min(n, 2)],
+  points: DATA.trace.map((v, i) => [i, v]).slice(first, n + 1 < DATA.phases.length ? DATA.phases[n + 1][0] : DATA.trace.length),
+}));
+lineChart($("trace"), phases, { x: "step", y: "energy of the best start" });
+for (const phase of phases) $("phases").append(element("span", { class: "swatch", style: `background:${phase.colour}` }), `${phase.name}   `);
 
 function ghostTable(target, items, head) {
   if (!items.length) { $(target).append("not recorded"); return; }
   table($(target), head, items.map((item, i) => [String(i + 1), fixed(item.score, 3)]), (i) => { shown.ghost = items[i].points; draw(); });
 }
-ghostTable("starts", DATA.starts, ["start", "score (higher is better)"]);
-ghostTable("candidates", DATA.candidates, ["solution", "score (lower is better)"]);
+ghostTable("startTable", DATA.starts, ["start", "score (higher is better)"]);
+ghostTable("candidateTable", DATA.candidates, ["solution", "score (lower is better)"]);
+
+// Small pictures: paint(context, scale) draws over the dimmed picture; pick() is called when one is clicked.
+const thumbSide = 168, thumbZoom = thumbSide / Math.max(DATA.width, DATA.height);
+function thumbnail(target, caption, paint, pick) {
+  const small = element("canvas", { width: Math.round(DATA.width * thumbZoom), height: Math.round(DATA.height * thumbZoom) });
+  $(target).append(element("figure", { class: "thumb", onclick: pick }, small, element("figcaption", {}, caption)));
+  return () => {
+    const brush = small.getContext("2d");
+    brush.fillStyle = "#fff";
+    brush.fillRect(0, 0, small.width, small.height);
+    brush.globalAlpha = 0.55;
+    if (DATA.picture) brush.drawImage(picture, 0, 0, small.width, small.height);
+    brush.globalAlpha = 1;
+    paint(brush);
+  };
+}
+function dots(points) {
+  return (brush) => points.forEach((p, k) => {
+    if (!p || p[0] === null) return;
+    brush.beginPath();
+    brush.arc((p[0] + 0.5) * thumbZoom, (p[1] + 0.5) * thumbZoom, 3.2, 0, 2 * Math.PI);
+    brush.fillStyle = keypointColour(DATA.ghostIndex[k]);
+    brush.fill();
+    brush.strokeStyle = "#000";
+    brush.stroke();
+  });
+}
+const thumbnails = [
+  ...DATA.starts.slice(0, 6).map((s, i) => thumbnail("starts", `start ${i + 1}: ${fixed(s.score, 3)}`, dots(s.points), () => { shown.ghost = s.points; draw(); })),
+  ...DATA.candidates.slice(0, 6).map((s, i) => thumbnail("candidates", `solution ${i + 1}: ${fixed(s.score, 3)}`, dots(s.points), () => { shown.ghost = s.points; draw(); })),
+  ...DATA.maps.map((map, k) => map && thumbnail("maps", DATA.keypoints[k].name, (brush) => {
+    paintMap(brush, k, thumbZoom);
+    const p = DATA.keypoints[k].pixel;
+    if (p) { brush.beginPath(); brush.arc((p[0] + 0.5) * thumbZoom, (p[1] + 0.5) * thumbZoom, 4, 0, 2 * Math.PI); brush.strokeStyle = "#000"; brush.lineWidth = 2; brush.stroke(); }
+  }, () => keypointTable.choose(k))).filter((t) => t),
+];
 for (const id of ["showKeypoints", "showNames", "showCloud", "showMap"]) $(id).addEventListener("change", draw);
-picture.onload = () => { draw(); document.body.dataset.ready = "yes"; };
+function drawAll() {
+  draw();
+  thumbnails.forEach((paint) => paint());
+  document.body.dataset.ready = "yes";
+}
+picture.onload = drawAll;
 if (DATA.picture) picture.src = DATA.picture;
-else { draw(); document.body.dataset.ready = "yes"; }
+else drawAll();

@@ -1,0 +1,43 @@
+"""Models that have not seen an image, so that what they say about it can be trusted: the folds of a calibration."""
+
+from dataclasses import fields, replace
+
+import torch
+
+from semalign3d_core.category.factor_model import continued
+
+ROUNDS = 3  # of EM without a fold: the shapes of its objects leave mean and covariance at once, and poses of the others hardly change
+SHARED = ("shape", "covariance", "flip")  # of the category, whatever their length
+
+
+def held_out_models(views, shape, config, make_model, progress):
+    """N models, of which the n-th was built without the n-th view; those of one fold are the same object. None without folds.
+
+    shape: :class:`ShapeResult` of all N views; config: a :class:`BuildConfig`; make_model: (views, shape) -> :class:`CategoryModel` of
+    some views with their part of a shape. Dense cloud, features, statistics and poses of a fold's model come from the other views
+    alone; its EM goes on from that of all views. With the published method the shape itself is kept, because its search takes minutes.
+    """
+    folds = min(config.folds, len(views))
+    if folds < 2:
+        return None
+    models = []
+    for fold in range(folds):
+        progress("models without a part of the images", fold, folds)
+        kept = torch.tensor([n for n in range(len(views)) if n % folds != fold])
+        data, model = _rows(shape.data, kept, len(views)), _rows(shape.model, kept, len(views))
+        if config.method == "em":
+            model = continued(model, data, replace(config.em, rounds=ROUNDS))
+        models.append(make_model([views[n] for n in kept.tolist()], replace(shape, model=model, data=data)))
+    return [models[n % folds] for n in range(len(views))]
+
+
+def _rows(value, kept, count):
+    """A dataclass of which those tensors that have one row for each of ``count`` views keep the rows ``kept``, also in nested ones."""
+    changes = {}
+    for field in fields(value):
+        part = getattr(value, field.name)
+        if isinstance(part, torch.Tensor) and part.ndim and len(part) == count and field.name not in SHARED:
+            changes[field.name] = part[kept]
+        elif hasattr(part, "__dataclass_fields__"):
+            changes[field.name] = _rows(part, kept, count)
+    return replace(value, **changes)
