@@ -14,6 +14,7 @@ class ObservationConfig:
     """What is taken from an image."""
 
     candidates: int = 240  # cells evenly spread over the mask, of which pixels are drawn by their best likelihood
+    unmasked_candidates: int = 960  # the same without a mask: the picture is larger than the object
     pixels: int = 150  # sampled pixels of the dense term
     sd_scale: float = 0.5  # of the standard deviations of presence certainties: measured, narrower ones place shapes better ...
     sd_floor: float = 0.02  # ... but not below this, cosine

@@ -79,7 +79,8 @@ def _sampled_pixels(category, image, options):
     """Positions (V, 2) of cells evenly spread over the mask, at which alone similarities (P, V) are computed; positions (U, 2) of those
     drawn in proportion to their best likelihood, and log p_sem (U, P) of the dense points there."""
     points = slice(0, category.dense)
-    candidates = sampled_cells(inside_mask(image.coverage), options.candidates)
+    count = options.candidates if image.layout.masked else options.unmasked_candidates
+    candidates = sampled_cells(inside_mask(image.coverage), count)
     places, values = _cells(image, candidates)
     similarity = similarity_map(category.features[points], values)
     log = log_semantic_of(category, points, similarity, options)
