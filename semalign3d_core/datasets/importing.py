@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from semalign3d_core.datasets.left_right import unpaired
-from semalign3d_core.errors import InputError, MissingFileError
+from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.files import atomic_path, read_json, write_json
 from semalign3d_core.images import read_image
 
@@ -140,6 +140,19 @@ class DatasetWriter:
             else:
                 Image.fromarray(image.rgb).save(temporary)
         return path
+
+
+def read_mask(folder, image):
+    """(h, w) bool mask of an image file: ``folder``/<its name>.png, above 0 is object (of colours the largest channel)."""
+    path = Path(folder) / f"{Path(image).stem}.png"
+    try:
+        with Image.open(path) as picture:
+            values = np.array(picture)
+    except FileNotFoundError:
+        raise MissingFileError(f"mask {path} does not exist") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise FileFormatError(f"mask {path} is not a readable picture ({error})") from error
+    return (values if values.ndim == 2 else values[..., :3].max(axis=2)) > 0
 
 
 def object_box(item, keypoints, width, height):
