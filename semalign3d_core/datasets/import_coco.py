@@ -170,27 +170,36 @@ def _annotated_object(files, image, entry, loose, least, masks):
     keypoints = np.where(values[:, 2:] >= least, values[:, :2], np.nan)
     path = files.find(image["file_name"])
     size = (int(image["width"]), int(image["height"])) if image.get("width") and image.get("height") else None
-    around = [other for other in loose if _surrounds(other, values[values[:, 2] > 0, :2])]
+    box, parts = _parts(entry, loose, values[values[:, 2] > 0, :2])
     if masks is not None:
         mask = read_mask(masks, path)
         size = size or mask.shape[::-1]
         if mask.shape != size[::-1]:
             raise FileFormatError(f"its mask has {mask.shape[1]} x {mask.shape[0]} pixels, its annotation {size[0]} x {size[1]}")
     else:
-        mask = None if size is None else _joint_mask([entry] if entry.get("segmentation") else around, size)
-    boxes = [other["bbox"] for other in around if not other.get("segmentation")]
-    box = entry.get("bbox")
-    if not box or _is_extent(box, values[values[:, 2] > 0, :2]):
-        box = min(boxes, key=lambda b: b[2] * b[3], default=None)
+        mask = None if size is None else _joint_mask(parts, size)
     return AnnotatedObject(path, keypoints, box and (box[0], box[1], box[0] + box[2], box[1] + box[3]), mask, size)
 
 
-def _surrounds(entry, points):
-    """Whether most keypoints (N, 2) lie in the box of an annotation: Label Studio writes the rectangle, the polygons and the keypoints
-    of an object as separate annotations, and only this tells that they belong together."""
-    x, y, width, height = entry.get("bbox") or (0, 0, 0, 0)
-    inside = ((points >= (x, y)) & (points <= (x + width, y + height))).all(1)
-    return inside.sum() > len(points) / 2
+def _parts(entry, loose, points):
+    """(box or None, annotations whose segmentations make up the mask) of an object with keypoints (N, 2).
+
+    Label Studio writes the rectangle, the polygons and the keypoints of an object as separate annotations, so that only their places
+    tell that they belong together: the smallest rectangle around most keypoints, and polygons with their middle in it.
+    """
+    box = entry.get("bbox") or None
+    if box is None or _is_extent(box, points):
+        around = [e["bbox"] for e in loose if e.get("bbox") and _inside(points, e["bbox"]).sum() > len(points) / 2]
+        box = min(around, key=lambda b: b[2] * b[3], default=None)
+    if entry.get("segmentation") or box is None:
+        return box, [entry]
+    middles = [(e, np.array(e["bbox"][:2]) + np.array(e["bbox"][2:]) / 2) for e in loose if e.get("bbox")]
+    return box, [e for e, middle in middles if _inside(middle[None], box).all()]
+
+
+def _inside(points, box):
+    x, y, width, height = box
+    return ((points >= (x, y)) & (points <= (x + width, y + height))).all(1)
 
 
 def _is_extent(box, points):

@@ -37,9 +37,10 @@ class AnnotatedObject:
 
 @dataclass
 class ImportReport:
-    """What became of the annotations: ``written`` objects, and everything left out with its reason."""
+    """What became of the annotations: ``written`` objects (``masked`` ones have a mask), and everything left out with its reason."""
 
     written: Counter = field(default_factory=Counter)
+    masked: Counter = field(default_factory=Counter)
     keypoints: dict = field(default_factory=dict)
     skipped: list = field(default_factory=list)
     remarks: list = field(default_factory=list)
@@ -125,6 +126,7 @@ class DatasetWriter:
         }
         write_json(self.root / "ImageAnnotation" / self.category / f"{name}.json", content)
         if item.mask is not None and item.mask.any():
+            self.report.masked[self.category] += 1
             with atomic_path(self.root / "Segmentation" / self.category / f"{name}.png") as temporary:
                 Image.fromarray(item.mask.astype(np.uint8) * 255).save(temporary)
 
@@ -182,6 +184,9 @@ def closing_remarks(report, specs):
         images, seen = report.written[category], report.keypoints.get(category, {})
         if images < FEW_IMAGES:
             report.remarks.append(f"{category}: {images} images; at least {FEW_IMAGES} are needed, about 50 are good")
+        bare = images - report.masked[category]
+        if bare:
+            report.remarks.append(f"{category}: {bare} of {images} images have no mask; give --masks here, or a mask source to the build")
         rare = [f"{name} ({count})" for name, count in seen.items() if count < FEW_VIEWS]
         if rare:
             report.remarks.append(f"{category}: seen in fewer than {FEW_VIEWS} images: {', '.join(rare)}")
