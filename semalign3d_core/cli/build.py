@@ -146,10 +146,13 @@ class _Progress:
 
         from tqdm import tqdm
 
-        self.bar = tqdm(total=1, desc=self.category, file=sys.stderr, leave=False)
+        self.bar, self.step = tqdm(total=1, desc=self.category, file=sys.stderr, leave=False), None
         return self
 
     def __call__(self, step, done, total):
+        if step != self.step:  # its rate is that of this step alone
+            self.bar.reset(total)
+            self.step = step
         self.bar.set_description(f"{self.category}: {step}", refresh=False)
         self.bar.total, self.bar.n = total, done
         self.bar.refresh()
