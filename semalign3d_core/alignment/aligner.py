@@ -20,6 +20,7 @@ from semalign3d_core.alignment.tracking import continues, needs_restart, warm_st
 from semalign3d_core.category.storage import model_hash
 from semalign3d_core.config import load_preset
 from semalign3d_core.errors import choice
+from semalign3d_core.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Aligner:
         self.reporter = Reporter(model, model_hash(model), self.category, self.axis, self.config, known_diameter, self.solver.phases)
         self.captured = GraphedCalls(self._outcome, self.category.shape.is_cuda and self.solver.capturable)
 
+    @one_thread()
     def align(self, evidence, previous=None):
         """The :class:`~semalign3d_core.alignment.result.Alignment` of an image.
 
