@@ -149,5 +149,3 @@ def _maps(trials, absent):
         entries.update({f"{name}.{s}": weight for s, weight in zip(STATISTICS, weights, strict=True)})
         entries[f"{name}.auroc"] = area_under_roc(table @ torch.tensor(weights, dtype=torch.float64), labels)
     return entries
-
-

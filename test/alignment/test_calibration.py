@@ -12,6 +12,7 @@ from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.logistic import area_under_roc, calibration_error, fit_logistic
 from semalign3d_core.alignment.selection import front_normal, masked_spearman, rotation_distance
 from semalign3d_core.alignment.solvers import SOLVERS
+from semalign3d_core.alignment.symmetry import azimuth_spread
 from semalign3d_core.geometry import rotation_from_vector, uniform_rotations
 
 
@@ -90,6 +91,15 @@ def test_an_undetermined_axis_of_the_calibration_is_reported(chair):
     alignment = Aligner(replace(aligner.model, calibration=calibration)).align(category.image(2).evidence)
     assert torch.equal(alignment.undetermined_axis, torch.tensor([0.0, 1.0, 0.0]))
     assert aligner.align(category.image(2).evidence).undetermined_axis is None
+
+
+def test_an_axis_seen_from_one_side_only():
+    nods, turns = (rotation_from_vector(angle[:, None] * torch.eye(3)[k]) for angle, k in
+                   ((torch.linspace(-0.6, 0.6, 20), 0), (torch.linspace(-3.0, 3.0, 20), 1)))  # fmt: skip
+    up, across = torch.eye(3)[1], torch.eye(3)[0]
+    assert azimuth_spread(up, nods) < 1 < 15 < azimuth_spread(across, nods)
+    assert azimuth_spread(up, turns) > 90 and azimuth_spread(up, nods[:0]) == float("inf")
+    assert azimuth_spread(up, rotation_from_vector(torch.tensor([[0.0, 0.0, 0.4]])) @ nods) < 1  # a roll of the camera shows no other side
 
 
 def test_the_bottle_has_schedules_of_its_own(chair):
