@@ -21,6 +21,7 @@ RIGHT_DEGREES = 30.0  # largest error of a right pose
 RIGHT_SHARE = 0.8  # of the visible keypoints within ALPHA of the longer box side
 ALPHA = 0.1
 HARDER_VERSIONS = 2  # of every training image
+IMPOSSIBLE_VERSIONS = 2
 FEW_PAIRS = 10  # candidates the prior belief in the depth check is worth
 USUAL_SEPARATION = 0.85  # of the depth check
 
@@ -58,7 +59,8 @@ def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=
         aligner = others.of(n, entries)
         harder = (HARDER[(n + version) % len(HARDER)](evidence, generator) for version in range(HARDER_VERSIONS))
         trials += [_trial(aligner, version, keypoints, rotation, sizes[n]) for version in (evidence, *harder)]
-        absent.append(_statistics(aligner, IMPOSSIBLE[n % len(IMPOSSIBLE)](evidence, generator)))
+        impossible = (IMPOSSIBLE[(IMPOSSIBLE_VERSIONS * n + version) % len(IMPOSSIBLE)] for version in range(IMPOSSIBLE_VERSIONS))
+        absent += [_statistics(aligner, change(evidence, generator)) for change in impossible]
     aligner = Aligner(replace(plain, calibration=entries), config)
     absent += [_statistics(aligner, evidence) for evidence in negatives]
     return {**entries, **_depth_entry(trials, aligner.config), **_maps(trials, absent)}
