@@ -30,11 +30,11 @@ def statistics(category, observation, candidates, selection, points, projected):
     """(S,) the STATISTICS of the winner.
 
     energy: its score; margin: to the best rival; lead: to the best rival early on; fit: minus the mean deviation of its visible
-    points from the expected similarity, in standard deviations; contrast: how far the similarity below its visible points stands out from that of the same points
-    all over the mask, in standard deviations (independent of how noisy features are); depth: the depth-order correlation;
-    evidence: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard deviations; cover: share of the mask that
-    its cloud covers; inside: share of its cloud inside the mask; masked: 1 with a mask; with_depth: 1 with a depth map, without one
-    ``depth`` is 0 and says nothing.
+    points from the expected similarity, in standard deviations; contrast: how far the similarity below its visible points stands
+    out from that of the same points all over the mask, in standard deviations (independent of how noisy features are);
+    depth: the depth-order correlation; evidence: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard
+    deviations; cover: share of the mask that its cloud covers; inside: share of its cloud inside the mask; masked: 1 with a mask;
+    with_depth: 1 with a depth map, without one ``depth`` is 0 and says nothing.
     points: (J, 3) of the winner, the first P of them its cloud; projected: (J, 2), normalised.
     """
     cloud, layout = projected[: category.dense], observation.image.layout
