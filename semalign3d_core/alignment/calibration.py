@@ -15,12 +15,13 @@ from semalign3d_core.alignment.logistic import area_under_roc, fit_logistic
 from semalign3d_core.alignment.offsets import estimated_offsets, stored_offsets
 from semalign3d_core.alignment.selection import rotation_distance
 from semalign3d_core.alignment.symmetry import undetermined_axis_of
-from semalign3d_core.alignment.variants import HARDER, IMPOSSIBLE
+from semalign3d_core.alignment.variants import HARDER, IMPOSSIBLE, without_depth
 
 RIGHT_DEGREES = 30.0  # largest error of a right pose
 RIGHT_SHARE = 0.8  # of the visible keypoints within ALPHA of the longer box side
 ALPHA = 0.1
 HARDER_VERSIONS = 2  # of every training image
+IMPOSSIBLE_VERSIONS = 2
 FEW_PAIRS = 10  # candidates the prior belief in the depth check is worth
 USUAL_SEPARATION = 0.85  # of the depth check
 
@@ -57,8 +58,13 @@ def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=
     for n, (evidence, keypoints, rotation) in enumerate(zip(evidences, truth_keypoints, truth_rotations, strict=True)):
         aligner = others.of(n, entries)
         harder = (HARDER[(n + version) % len(HARDER)](evidence, generator) for version in range(HARDER_VERSIONS))
-        trials += [_trial(aligner, version, keypoints, rotation, sizes[n]) for version in (evidence, *harder)]
-        absent.append(_statistics(aligner, IMPOSSIBLE[n % len(IMPOSSIBLE)](evidence, generator)))
+        impossible = [IMPOSSIBLE[(IMPOSSIBLE_VERSIONS * n + version) % len(IMPOSSIBLE)] for version in range(IMPOSSIBLE_VERSIONS)]
+        versions = [evidence, *harder, *(change(evidence, generator) for change in impossible)]
+        # Every other one lacks the depth map, for many users have none; shifted, so that every kind is tried with and without.
+        shift = n // len(HARDER)
+        versions = [without_depth(v) if (place + n + shift) % 2 else v for place, v in enumerate(versions)]
+        trials += [_trial(aligner, version, keypoints, rotation, sizes[n]) for version in versions[: 1 + HARDER_VERSIONS]]
+        absent += [_statistics(aligner, version) for version in versions[1 + HARDER_VERSIONS :]]
     aligner = Aligner(replace(plain, calibration=entries), config)
     absent += [_statistics(aligner, evidence) for evidence in negatives]
     return {**entries, **_depth_entry(trials, aligner.config), **_maps(trials, absent)}
@@ -145,5 +151,3 @@ def _maps(trials, absent):
         entries.update({f"{name}.{s}": weight for s, weight in zip(STATISTICS, weights, strict=True)})
         entries[f"{name}.auroc"] = area_under_roc(table @ torch.tensor(weights, dtype=torch.float64), labels)
     return entries
-
-

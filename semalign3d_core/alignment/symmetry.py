@@ -11,23 +11,39 @@ ANGLES = (-135, -90, -45, 45, 90, 135, 180)  # degrees
 IMAGES = 12
 FREE_SHARE = 0.18  # of the loss by turning about the stiffest axis, below which an axis is free
 FREE_LOSS = 0.09  # largest relative loss of the dense term about a free axis
+UNTURNED_DEGREES = 15.0  # circular standard deviation of the side from which an axis was always seen
+UNTURNED_SHARE, UNTURNED_LOSS = 0.45, 0.4  # the same limits about such an axis: its model has only one side
 
 
 def undetermined_axis_of(aligner, evidences):
     """The object-frame axis (3,) about which aligned objects can be turned without loss of the dense term; None if there is none.
 
     Median over images and mean over angles of the loss, for the principal axes of the cloud. Only Eq. 7 is asked:
-    keypoints on a silhouette are placed by convention and would hide that a body of revolution has no azimuth.
+    keypoints on a silhouette are placed by convention and would hide that a body of revolution has no azimuth. By that convention all
+    training views also show one side of it, of which the cloud then consists, so that less similarity under turns is asked for.
     """
     if not len(evidences):
         return None
     step = max(len(evidences) // IMAGES, 1)
     losses = torch.stack([_losses(aligner, evidence) for evidence in list(evidences)[::step]])
-    loss = losses.median(0).values
+    loss, axes = losses.median(0).values, principal_axes(aligner.category)
     free = int(loss.argmin())
-    if loss[free] > FREE_LOSS or loss[free] > FREE_SHARE * loss.amax():
-        return None
-    return principal_axes(aligner.category)[free]
+    unturned = azimuth_spread(axes[free], aligner.model.pose_rotations) < UNTURNED_DEGREES
+    share, largest = (UNTURNED_SHARE, UNTURNED_LOSS) if unturned else (FREE_SHARE, FREE_LOSS)
+    return axes[free] if loss[free] <= largest and loss[free] <= share * loss.amax() else None
+
+
+def azimuth_spread(axis, pose_rotations):
+    """Circular standard deviation in degrees of the side from which an object-frame axis (3,) was seen; infinite without poses.
+
+    pose_rotations: (N, 3, 3) object to camera.
+    """
+    if not len(pose_rotations):
+        return math.inf
+    toward = -pose_rotations[:, 2]
+    across = toward - (toward @ axis)[:, None] * axis
+    resultant = (across / across.norm(dim=1, keepdim=True).clamp(min=1e-9)).mean(0).norm()
+    return math.degrees(math.sqrt(-2 * math.log(min(max(float(resultant), 1e-9), 1.0))))
 
 
 def principal_axes(category):

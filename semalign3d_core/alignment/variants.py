@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import max_pool2d, normalize
 
 from semalign3d_core.evidence import FeatureMap
 
 CUT = 0.35  # share of the object's box that a cut mask lacks
 NOISE = 1.0  # norm of the added feature noise relative to the features
 BLOCKS = 4  # along each side, that scrambling moves as a whole
+FILLINGS = 12  # pieces of the surroundings that take the place of a removed object
 
 
 def with_noisy_features(evidence, generator, strength=NOISE):
@@ -48,6 +49,11 @@ def _side(evidence, generator, share):
     cut = round(share * (high - low))
     axis[slice(low, low + cut) if side % 2 else slice(high - cut, high)] = True
     return strip
+
+
+def without_depth(evidence):
+    """Evidence without a depth map."""
+    return replace(evidence, depth=None)
 
 
 def without_mask(evidence, generator):
@@ -89,6 +95,33 @@ def beside_the_object(evidence, generator):
     return replace(evidence, mask=moved[free.index(max(free))] & ~evidence.mask)
 
 
+def removed(evidence, generator):
+    """Evidence of which the object is gone: what lies around it fills its place, the mask stays; unchanged without a mask."""
+    if evidence.mask is None or not evidence.mask.any():
+        return evidence
+    values, grid = evidence.features.values, evidence.features.grid
+    touched = grid.cells_inside(evidence.mask).to(values) > 0
+    inside = max_pool2d(touched[None].to(values), 3, 1, 1)[0] > 0  # features of the cells beside it know of it
+    outside = (~inside).flatten().nonzero()[:, 0]
+    if not len(outside):
+        return evidence
+    filled = values.clone()
+    for _ in range(FILLINGS):  # by whole pieces of the surroundings, so that neighbours still resemble each other
+        shift = torch.randint(values.shape[-1], (2,), generator=generator).tolist()
+        fits = inside & ~inside.roll(shift, (0, 1))
+        filled = torch.where(fits, values.roll(shift, (1, 2)), filled)
+        inside = inside & ~fits
+    left = inside.flatten().nonzero()[:, 0]
+    filled.flatten(1)[:, left] = values.flatten(1)[:, outside[torch.randint(len(outside), (len(left),), generator=generator).to(outside)]]
+    return _with_features(evidence, filled)
+
+
+def nothing_at_all(evidence, generator):
+    """Evidence of which the object is gone, and nobody says where to look."""
+    gone = removed(evidence, generator)
+    return gone if gone is evidence else replace(gone, mask=None)
+
+
 def _with_features(evidence, values):
     return replace(evidence, features=FeatureMap(values, evidence.features.grid))
 
@@ -98,6 +131,6 @@ def _some(change, low, high):
     return lambda evidence, generator: change(evidence, generator, low + (high - low) * float(torch.rand((), generator=generator)))
 
 
-# Every training image is seen as it is and in harder versions, from hardly to hopelessly hard; and in one version that must be rejected.
+# Every training image is seen as it is and in harder versions, from hardly to hopelessly hard; and in versions that must be rejected.
 HARDER = (_some(with_noisy_features, 0.5, 3.0), _some(behind_something, 0.2, 0.7), without_mask, _some(with_cut_mask, 0.2, 0.6))
-IMPOSSIBLE = (scrambled, rolled, beside_the_object)
+IMPOSSIBLE = (scrambled, nothing_at_all, rolled, removed, beside_the_object)

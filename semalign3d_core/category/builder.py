@@ -31,6 +31,7 @@ from semalign3d_core.category.view_cache import ViewCache
 from semalign3d_core.category.views import gather_view, published_depth
 from semalign3d_core.config import to_dict
 from semalign3d_core.errors import InputError, SemAlign3DError
+from semalign3d_core.threads import one_thread
 
 log = logging.getLogger(__name__)
 SHOWN = 3  # images whose reasons are logged one by one
@@ -195,6 +196,7 @@ def _check_trust(data, config, problems):
         log.warning(problems.warnings[-1])
 
 
+@one_thread()
 def find_shape(data, config, progress=None):
     """Mean shape, covariance and poses of all images from keypoints and depth alone: :class:`ShapeResult`."""
     progress = progress or (lambda *_: None)
@@ -231,6 +233,7 @@ def _depth_usable(data):
     return int((data.measured.sum(1) >= 4).sum()) >= 4
 
 
+@one_thread()
 def _category_model(category, spec, providers, views, present, shape, config, progress, betas=None):
     """Everything that follows from the shape: Betas (unless given), modes, dense cloud, semantics, W."""
     model, data, count, labels = shape.model, shape.data, len(spec.names), present.nonzero()[:, 0]

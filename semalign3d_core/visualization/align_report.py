@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
+from semalign3d_core.alignment.config import ObservationConfig
 from semalign3d_core.alignment.likelihood import semantic_log_likelihood
 from semalign3d_core.visualization.page import bytes_text, page, picture_url, rounded
 
-SD_FLOOR = 0.05  # of the maps that are shown; as in the alignment
 LARGEST_PICTURE = 900
 
 
@@ -42,10 +42,12 @@ def align_page(model, evidence, alignment):
 
 
 def likelihood_maps(model, evidence):
-    """p_sem (Eq. 4) of every keypoint on the feature grid, as text of one byte per cell; None for absent keypoints."""
-    features = evidence.features.values
+    """p_sem (Eq. 4) of every keypoint on the feature grid, as the fast solver sees it, as text of one byte per cell; None for absent
+    keypoints."""
+    features, options = evidence.features.values, ObservationConfig()
     similarity = model.keypoint_features.to(features) @ features.flatten(1)
-    maps = semantic_log_likelihood(similarity, model.keypoint_mu.to(features), model.keypoint_sd.to(features), SD_FLOOR).exp().cpu().numpy()
+    mu, sd = model.keypoint_mu.to(features), options.sd_scale * model.keypoint_sd.to(features)
+    maps = semantic_log_likelihood(similarity, mu, sd, options.sd_floor).exp().cpu().numpy()
     return [bytes_text(values) if present else None for values, present in zip(maps, model.present.tolist(), strict=True)]
 
 

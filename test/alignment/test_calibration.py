@@ -1,6 +1,7 @@
 """Confidence: logistic maps, calibration on training images, selection."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.calibration import calibrate, keypoints_right, rotation_right
 from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.logistic import area_under_roc, calibration_error, fit_logistic
-from semalign3d_core.alignment.selection import front_normal, masked_spearman, rotation_distance
+from semalign3d_core.alignment.poses import Candidates
+from semalign3d_core.alignment.selection import front_normal, masked_spearman, rotation_distance, select
 from semalign3d_core.alignment.solvers import SOLVERS
+from semalign3d_core.alignment.symmetry import azimuth_spread
 from semalign3d_core.geometry import rotation_from_vector, uniform_rotations
 
 
@@ -92,9 +95,35 @@ def test_an_undetermined_axis_of_the_calibration_is_reported(chair):
     assert aligner.align(category.image(2).evidence).undetermined_axis is None
 
 
+def test_an_axis_seen_from_one_side_only():
+    nods, turns = (rotation_from_vector(angle[:, None] * torch.eye(3)[k]) for angle, k in
+                   ((torch.linspace(-0.6, 0.6, 20), 0), (torch.linspace(-3.0, 3.0, 20), 1)))  # fmt: skip
+    up, across = torch.eye(3)[1], torch.eye(3)[0]
+    assert azimuth_spread(up, nods) < 1 < 15 < azimuth_spread(across, nods)
+    assert azimuth_spread(up, turns) > 90 and azimuth_spread(up, nods[:0]) == float("inf")
+    assert azimuth_spread(up, rotation_from_vector(torch.tensor([[0.0, 0.0, 0.4]])) @ nods) < 1  # a roll of the camera shows no other side
+
+
 def test_the_bottle_has_schedules_of_its_own(chair):
     _, aligner = chair
     config = AlignConfig()
     for name, expected in (("chair", config.reference.schedules), ("bottle", config.reference.bottle)):
         tensors = replace(aligner.category, name=name)
         assert SOLVERS["adamw"](tensors, aligner.model.pose_rotations, config).schedules == expected
+
+
+def test_margin_and_lead_are_gaps_to_solutions_far_away_and_do_not_count_turns_about_an_undetermined_axis():
+    turns = rotation_from_vector(torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.3, 0.0], [0.0, 2.0, 0.0], [1.0, 0.0, 0.0]]))
+    keypoints, focal, image = torch.ones(4, 3, 3), torch.ones(4, 2), SimpleNamespace(layout=SimpleNamespace(depth=None))
+    early = turns.flip(0), torch.tensor([-0.3, -0.6, -0.7, -0.65])
+    candidates = Candidates(keypoints, focal, turns, torch.zeros(1), early=early)
+    energies = torch.tensor([-1.0, -0.95, -0.9, -0.7])
+
+    def gaps(axis=None, found=candidates, known=None):
+        chosen = select(None, None, image, found, energies, None, 0.15, 40.0, axis, known)
+        return round(float(chosen.margin), 3), round(float(chosen.lead), 3)
+
+    assert gaps() == (0.1, 0.1)
+    assert gaps(torch.tensor([0.0, 1.0, 0.0])) == (0.3, 0.4)
+    assert gaps(found=replace(candidates, early=None)) == (0.1, 0.1)
+    assert gaps(known=torch.tensor([0.25, 0.35])) == (0.25, 0.35)

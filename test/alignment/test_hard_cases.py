@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from alignment_scores import keypoint_pck, mean, rotation_error
 
-from semalign3d_core.alignment.variants import scrambled, with_cut_mask
+from semalign3d_core.alignment.variants import nothing_at_all, removed, scrambled, with_cut_mask
 from semalign3d_core.alignment.zoom import align_with_zoom
 from semalign3d_core.evidence import DepthMap
 
@@ -78,6 +78,19 @@ def test_an_image_without_the_object_is_not_found(chair, monitor):
     impossible = [scrambled(category.image(seed).evidence, generator) for seed in SEEDS] + [other.image(seed).evidence for seed in SEEDS]
     assert mean(aligner.align(e).found for e in impossible) < 0.2
     assert mean(aligner.align(category.image(seed).evidence).found for seed in SEEDS) == 1
+
+
+def test_a_removed_object_leaves_its_surroundings_and_its_mask(chair):
+    category, aligner = chair
+    generator, evidence = torch.Generator().manual_seed(0), category.image(3).evidence
+    gone = removed(evidence, generator)
+    inside = evidence.features.grid.cells_inside(evidence.mask) > 0
+    changed = (gone.features.values != evidence.features.values).any(0)
+    assert changed[inside].all() and gone.mask is evidence.mask and changed.float().mean() < 0.8
+    similarity = aligner.category.features[:120] @ gone.features.values[:, inside]
+    assert similarity.amax(0).mean() < (aligner.category.features[:120] @ evidence.features.values[:, inside]).amax(0).mean() - 0.2
+    assert nothing_at_all(evidence, generator).mask is None
+    assert removed(replace(evidence, mask=None), generator).features is evidence.features
 
 
 def test_flat_objects_face_the_camera(monitor):

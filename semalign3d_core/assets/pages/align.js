@@ -49,20 +49,27 @@ function named(k) {
   return element("span", {}, element("span", { class: "swatch", style: `background:${keypointColour(k)}` }), DATA.keypoints[k].name);
 }
 
-facts($("facts"), [["image", DATA.image], ["category", DATA.category], ["confidence", fixed(DATA.confidence)], ["energy", fixed(DATA.energy, 3)],
-  ["focal length", `${fixed(DATA.focal, 0)} px`], ["scale", DATA.scaleKind]]);
+facts($("facts"), [["image", DATA.image], ["category", DATA.category], ["found", DATA.found ? "yes" : "no"], ["confidence", fixed(DATA.confidence)],
+  ["energy", fixed(DATA.energy, 3)], ["focal length", `${fixed(DATA.focal, 0)} px`], ["scale", DATA.scaleKind]]);
 if (!DATA.found) $("messages").append(element("p", { class: "banner" }, `${DATA.category} was not found in this image; what follows is the best guess`));
 if (DATA.undetermined) $("messages").append(element("p", { class: "warn" }, `The pose about the axis (${DATA.undetermined.map((v) => fixed(v)).join(", ")}) is not determined.`));
 const rows = DATA.keypoints.map((p, k) => [named(k), fixed(p.pixel && p.pixel[0], 1), fixed(p.pixel && p.pixel[1], 1), p.visible ? "yes" : "no", fixed(p.confidence)]);
 const keypointTable = table($("keypoints"), ["name", "x", "y", "visible", "confidence"], rows, (k) => { shown.keypoint = k; draw(); });
 keypointTable.choose(0);
 table($("terms"), ["term", "value"], Object.entries(DATA.terms).map(([name, value]) => [name, fixed(value, 4)]));
-table($("belief"), ["", "value"], Object.entries(DATA.belief).map(([name, value]) => [name, fixed(value, 3)]));
+const meanings = {
+  pose: "probability that the pose is right", keypoints: "that at least 80 % of the keypoints are", present: "that the object is there",
+  energy: "energy less the bonus of the depth order", margin: "margin to the best other pose", fit: "similarity below its points against the expected one",
+  contrast: "how far it stands out from elsewhere in the mask", depth: "agreement with the order in depth", evidence: "mean likelihood of the keypoints",
+  deformation: "deformation, in standard deviations", cover: "share of the mask that is covered", inside: "share of the cloud inside the mask",
+  masked: "with a mask (1) or without",
+};
+table($("belief"), ["", "value"], Object.entries(DATA.belief).map(([name, value]) => [meanings[name] || name, fixed(value, 3)]));
 const phases = DATA.phases.map(([first, starts], n) => ({
   name: `${starts} ${starts === 1 ? "start" : "starts"}`, colour: ["#8a94a6", "#3b86c4", "#0b2f57"][Math.min(n, 2)],
   points: DATA.trace.map((v, i) => [i, v]).slice(first, n + 1 < DATA.phases.length ? DATA.phases[n + 1][0] : DATA.trace.length),
 }));
-lineChart($("trace"), phases, { x: "step", y: "energy of the best start" });
+lineChart($("trace"), phases, { x: "step", y: "energy of the best start", wholeX: true });
 for (const phase of phases) $("phases").append(element("span", { class: "swatch", style: `background:${phase.colour}` }), `${phase.name}   `);
 
 function ghostTable(target, items, head) {

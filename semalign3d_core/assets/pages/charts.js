@@ -47,7 +47,7 @@ function table(target, head, rows, pick = null) {
 }
 
 // Lines over a common axis: series = [{name, points: [[x, y], ...], colour, marks}]
-function lineChart(target, series, { width = 560, height = 260, x = "", y = "", xRange = null } = {}) {
+function lineChart(target, series, { width = 560, height = 260, x = "", y = "", xRange = null, wholeX = false } = {}) {
   const all = series.flatMap((s) => s.points).filter((p) => p[1] !== null);
   target.replaceChildren();
   if (!all.length) { target.append("nothing to draw"); return; }
@@ -60,7 +60,8 @@ function lineChart(target, series, { width = 560, height = 260, x = "", y = "", 
   const w = (v) => height - bottom - (v - y0) / (y1 - y0) * (height - bottom - top);
   const svg = element("svg", { class: "chart", width, height, viewBox: `0 0 ${width} ${height}` });
   for (let i = 0; i <= 4; i++) {
-    const [tx, ty] = [x0 + i * (x1 - x0) / 4, y0 + i * (y1 - y0) / 4];
+    const [along, ty] = [x0 + i * (x1 - x0) / 4, y0 + i * (y1 - y0) / 4];
+    const tx = wholeX ? Math.round(along) : along;
     svg.append(element("line", { x1: left, x2: width - right, y1: w(ty), y2: w(ty), stroke: "#e4e7ec" }));
     svg.append(element("text", { x: left - 6, y: w(ty) + 4, "text-anchor": "end" }, Number(ty.toPrecision(3))));
     svg.append(element("text", { x: u(tx), y: height - bottom + 15, "text-anchor": "middle" }, Number(tx.toPrecision(3))));
