@@ -5,7 +5,8 @@
 Each build runs in a process of its own (CPU seconds, wall seconds, peak memory). "em" and "reference" are our presets, with
 features given (cells x cells x channels per image and mirror image, made on the fly). "published" runs the published
 procedure's own optimisation steps for a limited time and extrapolates to their number: scalar Beta fits one by one (SciPy), grid
-search of 10^6 candidates per keypoint with 100 + 100 features, 20 000 AdamW steps on all features.
+search of 10^6 candidates per keypoint with 100 + 100 features, 20 000 AdamW steps on all features. At the end the reconstructions
+of the conformance vectors: our descent beside the grid search and the AdamW steps by which they were made.
 """
 
 import json
@@ -23,11 +24,13 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "category"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "conformance"))
 
 from semalign3d_core.category.builder import build_category
 from semalign3d_core.category.config import BuildConfig
 from semalign3d_core.category.geometric_features import geometric_loss
 from semalign3d_core.category.model import BetaTable
+from semalign3d_core.category.sparse import placeable, reconstruct
 from semalign3d_core.category.statistics import beta_table, noise_augmentation
 from semalign3d_core.category.views import Providers
 from semalign3d_core.config import load_preset
@@ -36,6 +39,7 @@ from semalign3d_core.evidence import DepthMap, FeatureMap, ImageInput
 from semalign3d_core.image_grid import SquareGrid
 
 SIDE = 256
+VECTORS = Path(__file__).resolve().parents[1] / "test" / "data" / "vectors" / "semalign3d"
 
 
 @dataclass
@@ -124,10 +128,19 @@ def published(keypoints, images, limit):
     fits = 2 * len(table.edge1) + 3 * len(table.vertex)
     samples = np.random.default_rng(0).beta(8, 5, int(mask.float().mean() * len(mask)))
     per_fit = _per_call(lambda: stats.beta.fit(samples, floc=0, fscale=1), limit)
+    return {"Beta fits": fits * per_fit, **published_search(table, keypoints, 100, 20000, limit)}
+
+
+def published_search(table, keypoints, grid, steps, limit):
+    """CPU seconds of the grid search of ``grid``^3 candidates per keypoint and of the AdamW ``steps``, extrapolated."""
+    placed = int(placeable(table, keypoints).sum())
     points = torch.randn(1, keypoints, 3).requires_grad_()
+    optimiser = torch.optim.AdamW([points])
 
     def refine():
+        optimiser.zero_grad()
         geometric_loss(points, table).sum().backward()
+        optimiser.step()
 
     candidates = torch.randn(1000, keypoints, 3)
     part = BetaTable(
@@ -135,7 +148,25 @@ def published(keypoints, images, limit):
     )
     with torch.no_grad():
         per_batch = _per_call(lambda: geometric_loss(candidates, part), limit)
-    return {"Beta fits": fits * per_fit, "grid": 1000 * (keypoints - 2) * per_batch, "refinement": 20000 * _per_call(refine, limit)}
+    return {"grid": grid**3 / 1000 * (placed - 2) * per_batch, "refinement": steps * _per_call(refine, limit)}
+
+
+def reconstruction_vectors(limit):
+    """Our reconstruction of the conformance vectors beside the published search of their making."""
+    from checks_semalign3d import table_of, tensors
+
+    print("\nreconstructions of the conformance vectors (CPU seconds)")
+    for path in sorted(VECTORS.glob("sparse_reconstruction_*.npz")):
+        with np.load(path) as arrays:
+            v = tensors(arrays)
+        table, count = table_of(v), len(v["true_shape"])
+        began = time.process_time()
+        _, loss = reconstruct(table, count)
+        own = time.process_time() - began
+        parts = published_search(table, count, int(v["grid_points_per_dim"]), int(v["refine_iters"]), limit)
+        text = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items())
+        losses = f"loss {loss:.4f}, reference {float(v['geom_loss_grid_refined_true'][1]):.4f}"
+        print(f"{path.stem:30s} ours {own:5.1f}  published {sum(parts.values()):6.1f} ({text})  {losses}", flush=True)
 
 
 def _per_call(function, limit):
@@ -171,6 +202,8 @@ def main(options):
             parts = published(keypoints, options.images, options.published_seconds)
             text = ", ".join(f"{name} {seconds:.0f}" for name, seconds in parts.items())
             print(f"published  {sum(parts.values()):7.0f} s CPU for shape and statistics alone (extrapolated: {text})", flush=True)
+    if options.published_seconds:
+        reconstruction_vectors(options.published_seconds)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,10 @@ class CategorySurface:
     is_keypoint: torch.Tensor
     usable: torch.Tensor
 
+    def keypoints(self):
+        """(K,) int64: the index of every keypoint among the J points."""
+        return self.is_keypoint.nonzero()[:, 0]
+
 
 @dataclass(frozen=True)
 class AlignedImage:

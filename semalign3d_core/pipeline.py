@@ -64,7 +64,8 @@ class Pipeline:
 
     model: :class:`CategoryModel`; backbone, depth, segmenter: providers, the last two may be None;
     aligner: :class:`Aligner` of the model; demonstration: :class:`Demonstration` or None; transfer: :class:`Transfer`.
-    The demonstration is aligned once, here; ``demonstration_alignment`` tells how well that went.
+    The demonstration is aligned once, here; ``demonstration_alignment`` tells how well that went. Its points whose label is the name of a
+    keypoint of the category are that keypoint, whatever the alignment says.
     """
 
     def __init__(self, model, backbone, aligner, depth=None, segmenter=None, demonstration=None, transfer=None):
@@ -77,7 +78,8 @@ class Pipeline:
             shown = self.process(demonstration.image)
             self.demonstration_alignment = shown.alignment
             source = aligned_image(self.surface, shown.evidence, shown.alignment)
-            self._lifted = lift_points(self.surface, source, demonstration.points, self.transfer)
+            known = _known_keypoints(model, demonstration.labels)
+            self._lifted = lift_points(self.surface, source, demonstration.points, self.transfer, known)
 
     def process(self, image, camera=None, depth=None, mask=None, previous=None):
         """The :class:`FrameResult` of an :class:`ImageInput`.
@@ -105,6 +107,12 @@ class Pipeline:
         if self._lifted is None:
             return None
         return place_points(self.surface, self._lifted, aligned_image(self.surface, evidence, alignment), self.transfer)
+
+
+def _known_keypoints(model, labels):
+    """[Q] which present keypoint of the category every label names, -1 for labels of the user's own."""
+    index = {name: k for k, name in enumerate(model.keypoint_names) if model.present[k]}
+    return [index.get(label, -1) for label in labels]
 
 
 def create_pipeline(config, dataset_root=None):

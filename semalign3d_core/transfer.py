@@ -82,7 +82,7 @@ class CategoryPoints:
 
     index:      (Q,) j*, the point of the category's surface
     features:   (Q, C) the queries' own features, unit norm
-    confidence: (Q,) alignment's confidence times the tempered likelihood p_sem p_spat of j* in the source
+    confidence: (Q,) alignment's confidence times the tempered likelihood p_sem p_spat of j* in the source; 1 where j* was given
     residual:   (Q, 2, 2) what is carried of the query minus the projection of j*, and minus what step 2 finds for it, in the source itself
     around:     (Q, N, 2) places of the neighbours of j* in the source, relative to j*;  size: float, of the object there
     """
@@ -123,8 +123,12 @@ def cycle_distance(surface, source, target, points, config):
     return (back.points - torch.as_tensor(points, dtype=torch.float32, device=back.points.device)).norm(dim=-1)
 
 
-def lift_points(surface, image, points, config):
-    """Step 1 of Eq. 14: ``j* = argmax_j p_sem(p, j) p_spat(p, y_j)`` for pixels (Q, 2); returns :class:`CategoryPoints`."""
+def lift_points(surface, image, points, config, known=None):
+    """Step 1 of Eq. 14: ``j* = argmax_j p_sem(p, j) p_spat(p, y_j)`` for pixels (Q, 2); returns :class:`CategoryPoints`.
+
+    known: (Q,) int64, which keypoint a query is if whoever marked it said so, else -1. Such a query needs no search, and how well the
+    source was aligned does not matter to it.
+    """
     points = torch.as_tensor(points, dtype=torch.float32, device=image.places.device).reshape(-1, 2)
     if not torch.isfinite(points).all():
         raise InputError("the points to transfer contain NaN or infinity")
@@ -140,13 +144,18 @@ def lift_points(surface, image, points, config):
         index = distinct_keypoints(score, surface.is_keypoint, config.keypoint_preference)
     else:
         index = (score + config.keypoint_preference * surface.is_keypoint).argmax(1)
-    found = _second_step(surface, image, index, None, config)[0] if config.residual and config.projection < 1 else places
-    residual = torch.stack([config.projection_residual * (places - image.places[index]), config.residual * (places - found)], 1)
+    known = torch.full_like(index, -1) if known is None else torch.as_tensor(known).to(index)
+    named = known >= 0
+    index = torch.where(named, surface.keypoints()[known.clamp(min=0)], index)
+    centres = torch.where(named[:, None], places, image.places[index])
+    found = _second_step(surface, image, index, None, config, centres)[0] if config.residual and config.projection < 1 else places
+    residual = torch.stack([config.projection_residual * (places - centres), config.residual * (places - found)], 1)
+    confidence = float(image.alignment.confidence) * _tempered((semantic + spatial).gather(1, index[:, None])[:, 0])
     length = residual.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     return CategoryPoints(
         index=index,
         features=features,
-        confidence=float(image.alignment.confidence) * _tempered((semantic + spatial).gather(1, index[:, None])[:, 0]),
+        confidence=torch.where(named, 1.0, confidence),
         residual=residual * (LONGEST_RESIDUAL * target_sigma / length).clamp(max=1),
         around=image.places[surface.neighbours[index]] - image.places[index][:, None],
         size=image.size,
@@ -212,20 +221,24 @@ def _tempered(log_likelihood):
     return (log_likelihood / TEMPERATURE).exp()
 
 
-def _second_step(surface, image, index, own_features, config):
-    """Places (Q, 2) of the surface points ``index`` in ``image`` and log p_sem p_spat there (Q,)."""
-    score = _score(surface, image, index, own_features, config)
+def _second_step(surface, image, index, own_features, config, centres=None):
+    """Places (Q, 2) of the surface points ``index`` in ``image`` and log p_sem p_spat there (Q,).
+
+    centres: (Q, 2) where y_j* is taken to be instead of its projection.
+    """
+    score = _score(surface, image, index, own_features, config, centres)
     found = score.mean() if config.second_step == "mean" else score.argmax()
     return found, score(found[:, None])[0][:, 0]
 
 
-def _score(surface, image, index, own_features, config):
+def _score(surface, image, index, own_features, config, centres=None):
     _, sigma = config.spreads(image)
     queries = [surface.features[index]]
     if own_features is not None and config.own_feature:
         queries.append(own_features)
     maps = image.features.similarity(torch.cat(queries)).unflatten(0, (len(queries), -1)).transpose(0, 1)
-    return _Score(image, maps, (surface.mu[index], surface.sd[index]), image.places[index], sigma, config.own_feature)
+    centres = image.places[index] if centres is None else centres
+    return _Score(image, maps, (surface.mu[index], surface.sd[index]), centres, sigma, config.own_feature)
 
 
 def _mapped_residuals(surface, lifted, image):

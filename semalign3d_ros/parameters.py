@@ -16,7 +16,7 @@ class AlignParameters(PipelineConfig):
     warm_start: bool = option(False, "start from the alignment of the previous image instead of searching anew")
     slop: float = option(0.02, "largest difference in seconds between the stamps of an image and of its depth image and mask")
     patience: float = option(0.5, "seconds to wait for the depth image, mask and camera_info of an image before going on without them")
-    threads: int = option(0, "CPU threads for the computation; 0: as many as there are cores")
+    threads: int = option(0, "CPU threads for features, depth and masks (alignment takes one); 0: as many as there are cores")
 
 
 @dataclass(frozen=True)

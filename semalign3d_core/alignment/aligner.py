@@ -20,6 +20,7 @@ from semalign3d_core.alignment.tracking import continues, needs_restart, warm_st
 from semalign3d_core.category.storage import model_hash
 from semalign3d_core.config import load_preset
 from semalign3d_core.errors import choice
+from semalign3d_core.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Aligner:
         self.reporter = Reporter(model, model_hash(model), self.category, self.axis, self.config, known_diameter, self.solver.phases)
         self.captured = GraphedCalls(self._outcome, self.category.shape.is_cuda and self.solver.capturable)
 
+    @one_thread()
     def align(self, evidence, previous=None):
         """The :class:`~semalign3d_core.alignment.result.Alignment` of an image.
 
@@ -89,20 +91,20 @@ class Aligner:
         """All that is to be known of an image, {name: tensor}, from tensors alone; with a ``state``, from where the object was."""
         observation = self.observe(image, for_bank=state is None)
         if state is None:
-            candidates, margin = self.solver.solve(observation), None  # Eq. 13
+            candidates, known = self.solver.solve(observation), None  # Eq. 13
         else:
-            poses, margin = warm_start(state, observation)
+            poses, known = warm_start(state, observation)
             candidates = self.solver.refine(observation, poses)
-        return outcome_of(self, image, observation, self.judge(image, observation, candidates, margin))
+        return outcome_of(self, image, observation, self.judge(image, observation, candidates, known))
 
-    def judge(self, image, observation, candidates, margin=None):
+    def judge(self, image, observation, candidates, known=None):
         """The :class:`Solution` among candidates: energy (the same function for every solver), checks, statistics.
 
-        margin: () to the rivals of an earlier frame, for a warm start has none of its own.
+        known: (2,) margin and lead of an earlier frame, for a warm start has no rivals of its own.
         """
         terms, energies = evaluate(self.category, self.betas, observation, candidates.keypoints, candidates.focal, self.config)
         chosen = select(self.category, observation, image, candidates, energies, self.facing, self.depth_weight,
-                        self.config.selection.rival_degrees, self.axis, margin)  # fmt: skip
+                        self.config.selection.rival_degrees, self.axis, known)  # fmt: skip
         keypoints, focal = picked(candidates.keypoints, chosen.winner), picked(candidates.focal, chosen.winner)
         points = self.category.lift @ keypoints
         projected = project_points(points[None], focal[None], observation.principal)[0]

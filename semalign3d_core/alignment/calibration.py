@@ -15,7 +15,7 @@ from semalign3d_core.alignment.logistic import area_under_roc, fit_logistic
 from semalign3d_core.alignment.offsets import estimated_offsets, stored_offsets
 from semalign3d_core.alignment.selection import rotation_distance
 from semalign3d_core.alignment.symmetry import undetermined_axis_of
-from semalign3d_core.alignment.variants import HARDER, IMPOSSIBLE
+from semalign3d_core.alignment.variants import HARDER, IMPOSSIBLE, without_depth
 
 RIGHT_DEGREES = 30.0  # largest error of a right pose
 RIGHT_SHARE = 0.8  # of the visible keypoints within ALPHA of the longer box side
@@ -58,9 +58,13 @@ def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=
     for n, (evidence, keypoints, rotation) in enumerate(zip(evidences, truth_keypoints, truth_rotations, strict=True)):
         aligner = others.of(n, entries)
         harder = (HARDER[(n + version) % len(HARDER)](evidence, generator) for version in range(HARDER_VERSIONS))
-        trials += [_trial(aligner, version, keypoints, rotation, sizes[n]) for version in (evidence, *harder)]
-        impossible = (IMPOSSIBLE[(IMPOSSIBLE_VERSIONS * n + version) % len(IMPOSSIBLE)] for version in range(IMPOSSIBLE_VERSIONS))
-        absent += [_statistics(aligner, change(evidence, generator)) for change in impossible]
+        impossible = [IMPOSSIBLE[(IMPOSSIBLE_VERSIONS * n + version) % len(IMPOSSIBLE)] for version in range(IMPOSSIBLE_VERSIONS)]
+        versions = [evidence, *harder, *(change(evidence, generator) for change in impossible)]
+        # Every other one lacks the depth map, for many users have none; shifted, so that every kind is tried with and without.
+        shift = n // len(HARDER)
+        versions = [without_depth(v) if (place + n + shift) % 2 else v for place, v in enumerate(versions)]
+        trials += [_trial(aligner, version, keypoints, rotation, sizes[n]) for version in versions[: 1 + HARDER_VERSIONS]]
+        absent += [_statistics(aligner, version) for version in versions[1 + HARDER_VERSIONS :]]
     aligner = Aligner(replace(plain, calibration=entries), config)
     absent += [_statistics(aligner, evidence) for evidence in negatives]
     return {**entries, **_depth_entry(trials, aligner.config), **_maps(trials, absent)}

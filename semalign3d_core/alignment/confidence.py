@@ -18,7 +18,7 @@ DEFAULTS = {
     "present.bias": -5.0, "present.contrast": 4.5,
 }  # fmt: skip
 MAPS = ("pose", "keypoints", "present")
-STATISTICS = ("energy", "margin", "fit", "contrast", "depth", "evidence", "deformation", "cover", "inside", "masked")
+STATISTICS = ("energy", "margin", "lead", "fit", "contrast", "depth", "evidence", "deformation", "cover", "inside", "masked", "with_depth")
 WORST_DEVIATION = 4.0  # standard deviations a single point can be off
 LEAST_SD = 0.02  # cosine
 NEAR_KEYPOINT = 0.05  # units: sigma of p_spat in what speaks for a keypoint
@@ -29,15 +29,16 @@ UNKNOWN_SHARE = 0.9  # in place of ``cover`` and ``inside`` without a mask
 def statistics(category, observation, candidates, selection, points, projected):
     """(S,) the STATISTICS of the winner.
 
-    energy: its score; margin: to the best rival; fit: minus the mean deviation of its visible points from the expected similarity, in
-    standard deviations; contrast: how far the similarity below its visible points stands out from that of the same points
-    all over the mask, in standard deviations (independent of how noisy features are); depth: the depth-order correlation;
-    evidence: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard deviations; cover: share of the mask that
-    its cloud covers; inside: share of its cloud inside the mask; masked: 1 with a mask.
+    energy: its score; margin: to the best rival; lead: to the best rival early on; fit: minus the mean deviation of its visible
+    points from the expected similarity, in standard deviations; contrast: how far the similarity below its visible points stands
+    out from that of the same points all over the mask, in standard deviations (independent of how noisy features are);
+    depth: the depth-order correlation; evidence: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard
+    deviations; cover: share of the mask that its cloud covers; inside: share of its cloud inside the mask; masked: 1 with a mask;
+    with_depth: 1 with a depth map, without one ``depth`` is 0 and says nothing.
     points: (J, 3) of the winner, the first P of them its cloud; projected: (J, 2), normalised.
     """
-    cloud = projected[: category.dense]
-    if observation.field is None:
+    cloud, layout = projected[: category.dense], observation.image.layout
+    if not layout.masked:
         cover = inside = cloud.new_full((), UNKNOWN_SHARE)
     else:
         near = torch.clamp(COVERED * observation.unit, min=observation.image.layout.spacing)
@@ -45,9 +46,9 @@ def statistics(category, observation, candidates, selection, points, projected):
         inside = (observation.field.sample(cloud) <= 0).to(cloud).mean()
     energy, order = (picked(values, selection.winner) for values in (selection.energies, selection.depth_order))
     return torch.stack([
-        energy, selection.margin, *_appearance(category, observation, points, projected), order,
+        energy, selection.margin, selection.lead, *_appearance(category, observation, points, projected), order,
         keypoint_evidence(category, observation, projected).mean(), _deformation(category, candidates, selection), cover, inside,
-        torch.ones_like(cover) * (observation.field is not None),
+        *(torch.ones_like(cover) * known for known in (layout.masked, layout.depth is not None)),
     ])  # fmt: skip
 
 

@@ -58,14 +58,15 @@ class GaussNewtonSolver:
         """:class:`Candidates` of an image of which nothing is known: sigma from large to small, starts halved twice."""
         (first, second), starts = self.config.halvings, self.config.starts
         poses, scores = best_starts(self.bank, self.category, observation, starts[0], self.bank_config)
-        began, traces = poses, []
+        began, traces, early = poses, [], None
         for sigmas, kept in ((self.sigmas[:first], starts[1]), (self.sigmas[first:second], starts[2])):
             poses, energies = self._descend(observation, self.coarse, poses, sigmas, COARSE_STRIDE)
+            early = early or (poses.rotation, energies[-1])
             poses = poses[self._survivors(poses, energies[-1], kept)]
             traces.append(energies)
         poses, energies = self._descend(observation, self.fine, poses, self.sigmas[second:])
         candidates = self._candidates(observation, poses, [*traces, energies])
-        return replace(candidates, starts=began.keypoints(self.category), start_scores=scores)
+        return replace(candidates, starts=began.keypoints(self.category), start_scores=scores, early=early)
 
     def refine(self, observation, starts):
         """:class:`Candidates` from warm :class:`Poses`: few steps, all starts kept."""

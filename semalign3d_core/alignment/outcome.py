@@ -49,14 +49,15 @@ def outcome_of(aligner, image, observation, solution):
 
 
 def pose_state(category, observation, candidates, selection):
-    """What the next frame starts from, in one tensor: pose (9 + 5 + M), mean focal length, margin, and the box (4) that was filled."""
+    """What the next frame starts from, in one tensor: pose (9 + 5 + M), mean focal length, margin, lead, and the box (4) it filled."""
     focal = picked(candidates.focal, selection.winner).log().mean()
     if candidates.poses is not None:
         poses = Poses(*(picked(value, selection.winner)[None] for value in (candidates.poses.rotation, candidates.poses.rest)))
     else:
         keypoints = picked(candidates.keypoints, selection.winner)[None]
         poses = poses_of_keypoints(category, keypoints, torch.zeros_like(keypoints[:, 0, 0]))
-    return torch.cat([poses.rotation.flatten(), poses.rest[0], focal[None], selection.margin[None], observation.boxes[0]])
+    known = torch.stack([focal, selection.margin, selection.lead])
+    return torch.cat([poses.rotation.flatten(), poses.rest[0], known, observation.boxes[0]])
 
 
 def state_in_picture(state, share, box):
@@ -64,4 +65,4 @@ def state_in_picture(state, share, box):
 
     The camera frame is the same for both; only the focal length, in units of the longer side, and the box are not.
     """
-    return torch.cat([state[:-6], state[-6:-5] + math.log(share), state[-5:-4], box.to(state)])
+    return torch.cat([state[:-7], state[-7:-6] + math.log(share), state[-6:-4], box.to(state)])

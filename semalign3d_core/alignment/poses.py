@@ -70,7 +70,8 @@ class Poses:
 class Candidates:
     """B solutions of one image: keypoints (B, K, 3) in the camera frame (mean depth near 1), focal (B, 2), rotations (B, 3, 3)
     object to camera, and the solver's own objective after every step, trace (steps,); where it began, starts (S, K, 3) and
-    start_scores (S,); the :class:`Poses` of a solver that has them."""
+    start_scores (S,); the :class:`Poses` of a solver that has them; of one that drops starts, early: their rotations (S, 3, 3) and
+    objective (S,) before it did so for the first time."""
 
     keypoints: torch.Tensor
     focal: torch.Tensor
@@ -79,6 +80,7 @@ class Candidates:
     starts: torch.Tensor | None = None
     start_scores: torch.Tensor | None = None
     poses: Poses | None = None
+    early: tuple | None = None
 
 
 def poses_of_keypoints(category, keypoints, log_focal):

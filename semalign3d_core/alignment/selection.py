@@ -16,20 +16,22 @@ REJECTED = 10.0  # added to the score of a solution that shows the wrong face
 @dataclass(frozen=True)
 class Selection:
     """The winner among B candidates: its index () int64, score (B,) and the same without the
-    check of the face, energies (B,), depth-order correlation (B,), and the margin ()."""
+    check of the face, energies (B,), depth-order correlation (B,), the margin () to its best rival, and the lead () of the best start over
+    its best rival while the solver still had all of its starts: later, rivals have moved to the winner or are gone."""
 
     winner: torch.Tensor
     score: torch.Tensor
     energies: torch.Tensor
     depth_order: torch.Tensor
     margin: torch.Tensor
+    lead: torch.Tensor
 
 
-def select(category, observation, image, candidates, energies, facing, weight, rival_degrees, axis=None, margin=None):
+def select(category, observation, image, candidates, energies, facing, weight, rival_degrees, axis=None, known=None):
     """:class:`Selection` among candidates with energies (B,).
 
     facing: (3,) object-frame normal that must look at the camera, or None; weight: of the depth-order correlation;
-    axis: (3,) undetermined axis, about which solutions do not count as rivals; margin: () if it is known from elsewhere.
+    axis: (3,) undetermined axis, about which solutions do not count as rivals; known: (2,) margin and lead, if known from elsewhere.
     """
     rotations = candidates.rotations
     order = torch.zeros_like(energies) if image.layout.depth is None else depth_order(category, observation, image, candidates)
@@ -37,10 +39,19 @@ def select(category, observation, image, candidates, energies, facing, weight, r
     if facing is not None:
         score = score + REJECTED * ~faces_camera(candidates.keypoints, rotations, facing)
     winner = score.argmin()
-    if margin is None:
-        far = rotation_distance(rotations, picked(rotations, winner), axis) > math.radians(rival_degrees)
-        margin = (torch.where(far, score, torch.inf).amin() - picked(score, winner)).clamp(max=NO_RIVAL)
-    return Selection(winner, score, checked, order, margin)
+    if known is not None:
+        margin, lead = known
+    else:
+        margin = _gap(rotations, score, rival_degrees, axis)
+        lead = margin if candidates.early is None else _gap(*candidates.early, rival_degrees, axis)
+    return Selection(winner, score, checked, order, margin, lead)
+
+
+def _gap(rotations, score, rival_degrees, axis):
+    """() by which the best of solutions with rotations (B, 3, 3) and scores (B,) is better than the best one far from it."""
+    best = score.argmin()
+    far = rotation_distance(rotations, picked(rotations, best), axis) > math.radians(rival_degrees)
+    return (torch.where(far, score, torch.inf).amin() - picked(score, best)).clamp(max=NO_RIVAL)
 
 
 def picked(values, index):

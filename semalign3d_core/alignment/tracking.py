@@ -21,12 +21,12 @@ def continues(previous, image, config):
 
 
 def warm_start(state, observation):
-    """:class:`Poses` (B = 1) and margin () of a state (outcome.py), moved with the mask's box where there is one."""
-    rotation, rest, focal, margin, before = state[:9], state[9:-6], state[-6], state[-5], state[-4:]
+    """:class:`Poses` (B = 1), and margin and lead (2,), of a state (outcome.py), moved with the mask's box where there is one."""
+    rotation, rest, focal, known, before = state[:9], state[9:-7], state[-7], state[-6:-4], state[-4:]
     log_focal = (focal - observation.focal.log().mean()) * (not observation.focal_known)
     rest = torch.cat([rest[:FOCAL], log_focal[None], rest[FOCAL + 1 :]])[None]
     poses = Poses(rotation.view(1, 3, 3), rest)
-    return (poses if observation.field is None else _moved(poses, observation, before)), margin
+    return (poses if observation.field is None else _moved(poses, observation, before)), known
 
 
 def _moved(poses, observation, before):

@@ -51,6 +51,11 @@ def _side(evidence, generator, share):
     return strip
 
 
+def without_depth(evidence):
+    """Evidence without a depth map."""
+    return replace(evidence, depth=None)
+
+
 def without_mask(evidence, generator):
     """Evidence without a mask."""
     return replace(evidence, mask=None)

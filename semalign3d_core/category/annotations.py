@@ -78,9 +78,17 @@ def present_keypoints(keypoints, names, flip, policy, problems):
         raise InputError(
             f"the annotations cannot determine a shape: {images} usable images (at least {policy.minimum_images} are needed), "
             f"{int(present.sum())} keypoints with at least {policy.images_per_keypoint} images each (at least 4 are needed), "
-            f"{observed} annotated points in all. Images per keypoint: {table}. Annotate more images"
+            f"{observed} annotated points in all. Images per keypoint: {table}. {_remedy(images, problems.skipped)}"
         )
     return present
+
+
+def _remedy(images, skipped):
+    """What to do when too little is left: the first cause is images that were left out, if those are the most."""
+    if len(skipped) <= images:
+        return "Annotate more images"
+    name, reason = next(iter(skipped.items()))
+    return f"{len(skipped)} images were left out, {name} because: {reason}"
 
 
 def trust_ratio(observed, images, keypoints):

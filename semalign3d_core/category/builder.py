@@ -31,8 +31,10 @@ from semalign3d_core.category.view_cache import ViewCache
 from semalign3d_core.category.views import gather_view, published_depth
 from semalign3d_core.config import to_dict
 from semalign3d_core.errors import InputError, SemAlign3DError
+from semalign3d_core.threads import one_thread
 
 log = logging.getLogger(__name__)
+SHOWN = 3  # images whose reasons are logged one by one
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class _Clock:
 
 def _views(records, spec, providers, config, flip, cache, problems, progress):
     """Views of all usable images; what is wrong with the others follows the data policy."""
-    views = []
+    views, bad = [], 0
     for n, record in enumerate(records):
         progress("reading images", n, len(records))
         few = config.policy.minimum_keypoints - int((~np.isnan(record.keypoints[:, 0])).sum())
@@ -111,11 +113,15 @@ def _views(records, spec, providers, config, flip, cache, problems, progress):
             if config.policy.on_bad_image == "error":
                 raise
             problems.skipped[record.name] = str(error)
-            log.warning("left out: %s", error)
+            bad += 1
+            if bad <= SHOWN:
+                log.warning("left out: %s", error)
             continue
         if flip is not None and len(view.mirrored_pixel_features) == 0:
             problems.warnings.append(f"{record.name}: no features of the mirror image; it is used unmirrored only")
         views.append(view)
+    if bad > SHOWN:
+        log.warning("left out: %d more images; the report lists all with their reasons", bad - SHOWN)
     progress("reading images", len(records), len(records))
     return views
 
@@ -190,6 +196,7 @@ def _check_trust(data, config, problems):
         log.warning(problems.warnings[-1])
 
 
+@one_thread()
 def find_shape(data, config, progress=None):
     """Mean shape, covariance and poses of all images from keypoints and depth alone: :class:`ShapeResult`."""
     progress = progress or (lambda *_: None)
@@ -226,6 +233,7 @@ def _depth_usable(data):
     return int((data.measured.sum(1) >= 4).sum()) >= 4
 
 
+@one_thread()
 def _category_model(category, spec, providers, views, present, shape, config, progress, betas=None):
     """Everything that follows from the shape: Betas (unless given), modes, dense cloud, semantics, W."""
     model, data, count, labels = shape.model, shape.data, len(spec.names), present.nonzero()[:, 0]

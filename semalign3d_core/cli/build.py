@@ -82,6 +82,8 @@ def training_records(dataset, category, split, limit):
 
 
 def _build(options, category):
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     from semalign3d_core import backbones, config, depth, masks
     from semalign3d_core.category.builder import build_category
     from semalign3d_core.category.storage import save_model
@@ -99,7 +101,7 @@ def _build(options, category):
         if getattr(providers, name) is None:
             raise InputError(f"building needs {name} of every training image: give another source with {option}")
     work = options.output / ".build" / category
-    with _Progress(category) as progress:
+    with logging_redirect_tqdm(), _Progress(category) as progress:
         model, report = build_category(category, dataset.keypoint_spec(category), records, providers, settings, work, progress)
     model.built_from["dataset"] = str(options.dataset)
     path = options.output / f"{category}.safetensors"
@@ -144,10 +146,13 @@ class _Progress:
 
         from tqdm import tqdm
 
-        self.bar = tqdm(total=1, desc=self.category, file=sys.stderr, leave=False)
+        self.bar, self.step = tqdm(total=1, desc=self.category, file=sys.stderr, leave=False), None
         return self
 
     def __call__(self, step, done, total):
+        if step != self.step:  # its rate is that of this step alone
+            self.bar.reset(total)
+            self.step = step
         self.bar.set_description(f"{self.category}: {step}", refresh=False)
         self.bar.total, self.bar.n = total, done
         self.bar.refresh()

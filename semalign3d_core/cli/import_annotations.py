@@ -32,7 +32,7 @@ class Options:
     objects: Literal["largest", "each"] = "largest"
     """COCO: of several objects in an image take the one with most visible keypoints (then largest box), or each."""
     masks: Path | None = None
-    """Plain files: folder with <image name>.png, above 0 is object. COCO files bring polygons or run lengths."""
+    """Folder with <image name>.png, above 0 is object; nothing means the polygons and run lengths of a COCO file, if it has any."""
     on_bad_input: Literal["skip", "error"] = "skip"
     """What happens to missing or damaged images and to keypoints outside the image: skipped and listed, or an error."""
 
@@ -75,9 +75,7 @@ def _is_coco(path):
 def _import_coco(options, images, pairs):
     from semalign3d_core.datasets.import_coco import CocoOptions, import_coco
 
-    if options.masks is not None:
-        raise InputError("--masks is for plain files; COCO files bring their own masks")
-    coco = CocoOptions(options.take, options.category, pairs, options.hidden, options.objects, options.on_bad_input)
+    coco = CocoOptions(options.take, options.category, pairs, options.hidden, options.objects, options.on_bad_input, options.masks)
     return import_coco(options.annotations, images, options.output, coco)
 
 

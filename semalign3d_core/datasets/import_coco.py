@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from semalign3d_core.datasets.coco_masks import decode_mask
-from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, safe_name
+from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, read_mask, safe_name
 from semalign3d_core.datasets.left_right import flip_permutation
 from semalign3d_core.datasets.records import KeypointSpec
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError, choice
@@ -30,6 +30,7 @@ class CocoOptions:
     objects:      of several objects of a category in one image take the ``largest`` (most visible keypoints, then largest
                   box) or ``each`` (the image is then written once per object)
     on_bad_input: ``skip`` (and list) or ``error``
+    masks:        folder of <image name>.png, above 0 is object; nothing: the polygons and run lengths of the file
     """
 
     categories: tuple = ()
@@ -38,6 +39,7 @@ class CocoOptions:
     hidden: str = "drop"
     objects: str = "largest"
     on_bad_input: str = "skip"
+    masks: Path | None = None
 
 
 def import_coco(annotations, images, output, options=None):
@@ -56,9 +58,9 @@ def import_coco(annotations, images, output, options=None):
         name = safe_name(options.rename or category["name"])
         specs[name] = category_spec(category, annotations, options.pairs)
         writer = DatasetWriter(output, name, specs[name], report, options.on_bad_input)
-        for image, entries in _by_image(content, category, report, options):
+        for image, entries, loose in _by_image(content, category, report, options):
             for entry in select(entries):
-                _write(writer, files, image, entry, least)
+                _write(writer, files, image, entry, loose, least, options.masks)
     closing_remarks(report, specs)
     return report
 
@@ -125,10 +127,13 @@ def _chosen_categories(content, path, options):
 
 
 def _by_image(content, category, report, options):
-    """Yields (image entry, [annotation entries of ``category``]), images in the order of the file."""
-    entries = defaultdict(list)
+    """Yields (image entry, [annotation entries of ``category``], [those of categories without keypoints]), in the order of the file."""
+    entries, loose = defaultdict(list), defaultdict(list)
+    plain = {c["id"] for c in content["categories"] if not c.get("keypoints")}
     images = {image["id"]: image for image in content["images"]}
     for entry in content["annotations"]:
+        if entry.get("category_id") in plain and not entry.get("iscrowd"):
+            loose[entry.get("image_id")].append(entry)
         if entry.get("category_id") != category["id"] or entry.get("iscrowd") or not entry.get("keypoints"):
             continue
         if entry.get("image_id") not in images:
@@ -140,7 +145,7 @@ def _by_image(content, category, report, options):
             entries[entry["image_id"]].append(entry)
     for key, image in images.items():
         if entries[key]:
-            yield image, entries[key]
+            yield image, entries[key], loose[key]
 
 
 def _largest(entries):
@@ -151,20 +156,60 @@ def _largest(entries):
     return [max(entries, key=size)]
 
 
-def _write(writer, files, image, entry, least):
+def _write(writer, files, image, entry, loose, least, masks):
     try:
-        item = _annotated_object(files, image, entry, least)
+        item = _annotated_object(files, image, entry, loose, least, masks)
     except (InputError, MissingFileError) as error:
         writer.report.skip(f"{image.get('file_name')}: {error}", writer.on_bad_input)
         return
     writer.write(item)
 
 
-def _annotated_object(files, image, entry, least):
+def _annotated_object(files, image, entry, loose, least, masks):
     values = np.array(entry["keypoints"], dtype=np.float64).reshape(-1, 3)
     keypoints = np.where(values[:, 2:] >= least, values[:, :2], np.nan)
+    path = files.find(image["file_name"])
     size = (int(image["width"]), int(image["height"])) if image.get("width") and image.get("height") else None
-    mask = None if size is None else decode_mask(entry.get("segmentation"), size[1], size[0])
-    box = entry.get("bbox")
-    box = None if not box else (box[0], box[1], box[0] + box[2], box[1] + box[3])
-    return AnnotatedObject(files.find(image["file_name"]), keypoints, box, mask, size)
+    box, parts = _parts(entry, loose, values[values[:, 2] > 0, :2])
+    if masks is not None:
+        mask = read_mask(masks, path)
+        size = size or mask.shape[::-1]
+        if mask.shape != size[::-1]:
+            raise FileFormatError(f"its mask has {mask.shape[1]} x {mask.shape[0]} pixels, its annotation {size[0]} x {size[1]}")
+    else:
+        mask = None if size is None else _joint_mask(parts, size)
+    return AnnotatedObject(path, keypoints, box and (box[0], box[1], box[0] + box[2], box[1] + box[3]), mask, size)
+
+
+def _parts(entry, loose, points):
+    """(box or None, annotations whose segmentations make up the mask) of an object with keypoints (N, 2).
+
+    Label Studio writes the rectangle, the polygons and the keypoints of an object as separate annotations, so that only their places
+    tell that they belong together: the smallest rectangle around most keypoints, and polygons with their middle in it.
+    """
+    box = entry.get("bbox") or None
+    if box is None or _is_extent(box, points):
+        around = [e["bbox"] for e in loose if e.get("bbox") and _inside(points, e["bbox"]).sum() > len(points) / 2]
+        box = min(around, key=lambda b: b[2] * b[3], default=None)
+    if entry.get("segmentation") or box is None:
+        return box, [entry]
+    middles = [(e, np.array(e["bbox"][:2]) + np.array(e["bbox"][2:]) / 2) for e in loose if e.get("bbox")]
+    return box, [e for e, middle in middles if _inside(middle[None], box).all()]
+
+
+def _inside(points, box):
+    x, y, width, height = box
+    return ((points >= (x, y)) & (points <= (x + width, y + height))).all(1)
+
+
+def _is_extent(box, points):
+    """Whether a box is only the extent of the keypoints (N, 2), as CVAT and Label Studio write it: the object is larger."""
+    if not len(points):
+        return False
+    low, high = points.min(0), points.max(0)
+    return bool(np.abs(np.array([*low, *(high - low)]) - box).max() < 1.5)
+
+
+def _joint_mask(entries, size):
+    masks = [decode_mask(entry["segmentation"], size[1], size[0]) for entry in entries if entry.get("segmentation")]
+    return np.logical_or.reduce(masks) if masks else None

@@ -6,10 +6,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from semalign3d_core.datasets.import_coco import FileFinder
-from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, safe_name
+from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, read_mask, safe_name
 from semalign3d_core.datasets.left_right import flip_permutation
 from semalign3d_core.datasets.records import KeypointSpec
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
@@ -29,7 +28,7 @@ def import_table(table, images, output, category, pairs=(), masks=None, on_bad_i
         keypoints = np.array([points.get(label, (np.nan, np.nan)) for label in names], dtype=np.float64)
         try:
             path = files.find(name)
-            mask = None if masks is None else _read_mask(Path(masks) / f"{path.stem}.png")
+            mask = None if masks is None else read_mask(masks, path)
         except (InputError, MissingFileError) as error:
             report.skip(str(error), on_bad_input)
             continue
@@ -114,14 +113,3 @@ def _point(value, where):
     except (TypeError, ValueError):
         raise FileFormatError(f"{where} is {value!r}, expected two numbers x, y") from None
     return (x, y) if math.isfinite(x) and math.isfinite(y) else None
-
-
-def _read_mask(path):
-    try:
-        with Image.open(path) as picture:
-            values = np.array(picture)
-    except FileNotFoundError:
-        raise MissingFileError(f"mask {path} does not exist") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise FileFormatError(f"mask {path} is not a readable picture ({error})") from error
-    return (values if values.ndim == 2 else values[..., :3].max(axis=2)) > 0

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from semalign3d_core.datasets.left_right import unpaired
-from semalign3d_core.errors import InputError, MissingFileError
+from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.files import atomic_path, read_json, write_json
 from semalign3d_core.images import read_image
 
@@ -37,9 +37,10 @@ class AnnotatedObject:
 
 @dataclass
 class ImportReport:
-    """What became of the annotations: ``written`` objects, and everything left out with its reason."""
+    """What became of the annotations: ``written`` objects (``masked`` ones have a mask), and everything left out with its reason."""
 
     written: Counter = field(default_factory=Counter)
+    masked: Counter = field(default_factory=Counter)
     keypoints: dict = field(default_factory=dict)
     skipped: list = field(default_factory=list)
     remarks: list = field(default_factory=list)
@@ -125,6 +126,7 @@ class DatasetWriter:
         }
         write_json(self.root / "ImageAnnotation" / self.category / f"{name}.json", content)
         if item.mask is not None and item.mask.any():
+            self.report.masked[self.category] += 1
             with atomic_path(self.root / "Segmentation" / self.category / f"{name}.png") as temporary:
                 Image.fromarray(item.mask.astype(np.uint8) * 255).save(temporary)
 
@@ -140,6 +142,19 @@ class DatasetWriter:
             else:
                 Image.fromarray(image.rgb).save(temporary)
         return path
+
+
+def read_mask(folder, image):
+    """(h, w) bool mask of an image file: ``folder``/<its name>.png, above 0 is object (of colours the largest channel)."""
+    path = Path(folder) / f"{Path(image).stem}.png"
+    try:
+        with Image.open(path) as picture:
+            values = np.array(picture)
+    except FileNotFoundError:
+        raise MissingFileError(f"mask {path} does not exist") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise FileFormatError(f"mask {path} is not a readable picture ({error})") from error
+    return (values if values.ndim == 2 else values[..., :3].max(axis=2)) > 0
 
 
 def object_box(item, keypoints, width, height):
@@ -169,6 +184,9 @@ def closing_remarks(report, specs):
         images, seen = report.written[category], report.keypoints.get(category, {})
         if images < FEW_IMAGES:
             report.remarks.append(f"{category}: {images} images; at least {FEW_IMAGES} are needed, about 50 are good")
+        bare = images - report.masked[category]
+        if bare:
+            report.remarks.append(f"{category}: {bare} of {images} images have no mask; give --masks here, or a mask source to the build")
         rare = [f"{name} ({count})" for name, count in seen.items() if count < FEW_VIEWS]
         if rare:
             report.remarks.append(f"{category}: seen in fewer than {FEW_VIEWS} images: {', '.join(rare)}")

@@ -5,7 +5,6 @@ whose process crashes, or that raises anything but a :class:`SemAlign3DError` (b
 again ``retries`` times. ``function`` and items must be picklable; every process uses one CPU thread.
 """
 
-import contextlib
 import multiprocessing
 import os
 import threading
@@ -13,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
 from semalign3d_core.errors import MissingDependencyError, SemAlign3DError
+from semalign3d_core.threads import one_thread
 
 
 def run_local(function, items, workers=1, retries=2, device="cpu"):
@@ -47,7 +47,7 @@ ENGINES = {"local": run_local, "ray": run_ray}
 
 
 def _in_this_process(function, items, retries):
-    with _one_thread():
+    with one_thread():
         for index, item in enumerate(items):
             yield index, _with_retries(function, item, retries)
 
@@ -61,18 +61,6 @@ def _with_retries(function, item, retries):
         except Exception:
             if attempt == retries:
                 raise
-
-
-@contextlib.contextmanager
-def _one_thread():
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _in_processes(function, items, workers, retries):
@@ -134,7 +122,7 @@ def _count_attempt(attempts, index, retries, items, error):
 
 
 def _guarded(function, item):
-    with _one_thread():
+    with one_thread():
         return function(item)
 
 

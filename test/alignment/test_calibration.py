@@ -1,6 +1,7 @@
 """Confidence: logistic maps, calibration on training images, selection."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.calibration import calibrate, keypoints_right, rotation_right
 from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.logistic import area_under_roc, calibration_error, fit_logistic
-from semalign3d_core.alignment.selection import front_normal, masked_spearman, rotation_distance
+from semalign3d_core.alignment.poses import Candidates
+from semalign3d_core.alignment.selection import front_normal, masked_spearman, rotation_distance, select
 from semalign3d_core.alignment.solvers import SOLVERS
 from semalign3d_core.alignment.symmetry import azimuth_spread
 from semalign3d_core.geometry import rotation_from_vector, uniform_rotations
@@ -108,3 +110,20 @@ def test_the_bottle_has_schedules_of_its_own(chair):
     for name, expected in (("chair", config.reference.schedules), ("bottle", config.reference.bottle)):
         tensors = replace(aligner.category, name=name)
         assert SOLVERS["adamw"](tensors, aligner.model.pose_rotations, config).schedules == expected
+
+
+def test_margin_and_lead_are_gaps_to_solutions_far_away_and_do_not_count_turns_about_an_undetermined_axis():
+    turns = rotation_from_vector(torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.3, 0.0], [0.0, 2.0, 0.0], [1.0, 0.0, 0.0]]))
+    keypoints, focal, image = torch.ones(4, 3, 3), torch.ones(4, 2), SimpleNamespace(layout=SimpleNamespace(depth=None))
+    early = turns.flip(0), torch.tensor([-0.3, -0.6, -0.7, -0.65])
+    candidates = Candidates(keypoints, focal, turns, torch.zeros(1), early=early)
+    energies = torch.tensor([-1.0, -0.95, -0.9, -0.7])
+
+    def gaps(axis=None, found=candidates, known=None):
+        chosen = select(None, None, image, found, energies, None, 0.15, 40.0, axis, known)
+        return round(float(chosen.margin), 3), round(float(chosen.lead), 3)
+
+    assert gaps() == (0.1, 0.1)
+    assert gaps(torch.tensor([0.0, 1.0, 0.0])) == (0.3, 0.4)
+    assert gaps(found=replace(candidates, early=None)) == (0.1, 0.1)
+    assert gaps(known=torch.tensor([0.25, 0.35])) == (0.25, 0.35)

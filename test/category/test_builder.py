@@ -98,6 +98,13 @@ def test_too_few_images_are_refused_with_counts(folder):
         build(folder)
 
 
+def test_missing_masks_are_named_as_the_cause(folder, caplog):
+    shutil.rmtree(folder / "Segmentation")
+    with pytest.raises(InputError, match=rf"{IMAGES} images were left out, im00 because: .*im00.png does not exist"):
+        build(folder)
+    assert len(caplog.messages) < 6  # the first reasons and how many more, not one line per image
+
+
 def test_rare_keypoint_becomes_absent(folder):
     flip = json.loads((folder / "keypoints.json").read_text())["thing"]["flip_permutation"]
     rare = {KEYPOINTS - 1, flip[KEYPOINTS - 1]}

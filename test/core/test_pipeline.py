@@ -117,6 +117,18 @@ def test_points_of_the_demonstration_come_back_to_themselves(category, model, al
     assert matches.points_3d.shape == (len(points), 3)
 
 
+def test_labels_that_are_keypoint_names_are_these_keypoints(category, model, aligner):
+    truth = category.image(3)
+    model = replace(model, present=torch.arange(len(model.present)) != 1)
+    points = np.tile(truth.keypoints[2].numpy(), (3, 1))  # all three at the same place, so only the label can tell them apart
+    labels = (model.keypoint_names[0], model.keypoint_names[1], "grasp here")
+    demonstration = Demonstration(ImageInput(PICTURE), labels, points)
+    pipeline = Pipeline(model, OneImage(truth), aligner, demonstration=demonstration)
+    moved = pipeline.process(ImageInput(PICTURE)).matches.points.numpy() - points
+    assert np.linalg.norm(moved[0] + points[0] - truth.keypoints[0].numpy()) < 0.1 * 240 < np.linalg.norm(moved[0])
+    np.testing.assert_allclose(moved[1], moved[2], atol=1e-3)  # an absent keypoint is a point like any other
+
+
 def test_a_model_of_another_backbone_is_refused(category, model, aligner):
     provider = OneImage(category.image(0))
     provider.name = "another"

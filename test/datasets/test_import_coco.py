@@ -105,6 +105,47 @@ def test_run_lengths_in_both_spellings():
     assert decode_mask([], 23, 31) is None
 
 
+def test_rectangle_polygon_and_keypoints_as_separate_annotations(coco):
+    """Label Studio writes the three of one object as annotations of three categories, with the keypoints' extent as their box."""
+    folder, content = coco
+    content["categories"] = [{"id": 7, "name": "default", "keypoints": NAMES}, {"id": 8, "name": "dog"}, {"id": 9, "name": "outline"}]
+    content["annotations"] = [
+        {"id": 1, "image_id": 1, "category_id": 8, "segmentation": [], "bbox": [5, 6, 30, 20], "iscrowd": 0},
+        {"id": 2, "image_id": 1, "category_id": 9, "segmentation": [[5, 6, 35, 6, 35, 26, 5, 26]], "bbox": [5, 6, 30, 20], "iscrowd": 0},
+        {"id": 3, "image_id": 1, "category_id": 8, "segmentation": [], "bbox": [40, 2, 15, 15], "iscrowd": 0},
+        {"id": 4, "image_id": 1, "category_id": 9, "segmentation": [[40, 2, 55, 2, 55, 17]], "bbox": [40, 2, 15, 15], "iscrowd": 0},
+        _entry(5, 1, [10, 11, 2, 20, 12, 2, 30, 20, 2, 0, 0, 0], bbox=[10, 11, 20, 9]),
+    ]
+    _, dataset = _import(folder, content, rename="dog")
+    assert dataset.image("dog", "a").box.tolist() == [5, 6, 35, 26]
+    mask = np.asarray(Image.open(folder / "data" / "Segmentation" / "dog" / "a.png")) > 0
+    assert mask[16, 20] and not mask[5, 45:].any()
+
+
+def test_extent_of_the_keypoints_is_not_the_box_of_the_object(coco):
+    folder, content = coco
+    content["annotations"][1]["bbox"] = [12, 13.5, 28, 6.5]  # as CVAT writes it
+    _, dataset = _import(folder, content)
+    low, high = dataset.image("toy_dog", "b_1").box.reshape(2, 2)
+    assert (low < [11, 12.5]).all() and (high > [41, 21]).all()
+
+
+def test_masks_of_a_folder(coco):
+    """CVAT exports keypoints without masks, and masks as coloured pictures of their own."""
+    folder, content = coco
+    (folder / "masks").mkdir()
+    colours = np.zeros((40, 60, 3), np.uint8)
+    colours[10:30, 5:50] = (0, 90, 0)
+    Image.fromarray(colours).save(folder / "masks" / "a.png")
+    (folder / "labels.json").write_text(json.dumps(content))
+    arguments = ["--images", str(folder / "photos"), "--output", str(folder / "data"), "--masks", str(folder / "masks")]
+    assert main(["import", str(folder / "labels.json"), *arguments]) == 0
+    mask = np.asarray(Image.open(folder / "data" / "Segmentation" / "toy_dog" / "a.png")) > 0
+    assert np.array_equal(mask, colours[..., 1] > 0)
+    skipped = json.loads((folder / "data" / "import_report.json").read_text())["skipped"]
+    assert len(skipped) == 1 and "b-1.png does not exist" in skipped[0]
+
+
 def test_hidden_keypoints_can_be_kept(coco):
     folder, content = coco
     _, dataset = _import(folder, content, hidden="keep")

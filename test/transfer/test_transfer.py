@@ -148,6 +148,24 @@ def test_a_demonstration_is_lifted_once_for_many_frames(world):
         assert torch.equal(placed.points, transfer(surface, aligned[0], frame, images[0].keypoints, Transfer()).points)
 
 
+def test_named_keypoints_are_found_even_if_the_source_was_aligned_wrongly(world):
+    _, model, images, surface, aligned = world
+    source, target = images[0], images[1]
+    both = source.visible & target.visible
+    wrong = aligned_image(surface, source.evidence, true_alignment(model, source, turned=(0.0, 2.5, 0.0)))
+    names = both.nonzero()[:, 0]
+
+    def error(known):
+        lifted = lift_points(surface, wrong, source.keypoints[both], Transfer(), known)
+        found = place_points(surface, lifted, aligned[1], Transfer())
+        return (found.points - target.keypoints[both]).norm(dim=1) / _object_size(target), found.confidence
+
+    searched, named = error(None), error(names)
+    assert named[0].max() < 0.1 < searched[0].median()
+    assert torch.equal(error(torch.full_like(names, -1))[0], searched[0])
+    assert (named[1] >= searched[1]).all()
+
+
 def test_three_dimensional_position_projects_onto_the_point(world):
     _, _, images, surface, aligned = world
     found = transfer(surface, aligned[0], aligned[1], images[0].keypoints, Transfer())

@@ -5,7 +5,7 @@ const chosen = { mode: 0, amount: 0, edge: DATA.pairs ? [...edges.slice(0, 4)] :
 
 // ---- shape -------------------------------------------------------------------------------------
 const viewer = $("viewer"), pen = viewer.getContext("2d");
-const view = { rotation: DATA.view, zoom: 1.2 };
+const view = { rotation: DATA.view, zoom: 1, centre: [0, 0, 0] };
 
 function shape() {
   const amount = chosen.amount * Math.sqrt(DATA.modeVariances[chosen.mode] || 0);
@@ -31,9 +31,18 @@ function cloud(keypoints) {
 const product = (m, n) => m.map((row) => [0, 1, 2].map((j) => row[0] * n[0][j] + row[1] * n[1][j] + row[2] * n[2][j]));
 
 function place(p) {
-  const q = view.rotation.map((row) => row[0] * p[0] + row[1] * p[1] + row[2] * p[2]);
+  const c = p.map((v, i) => v - view.centre[i]);
+  const q = view.rotation.map((row) => row[0] * c[0] + row[1] * c[1] + row[2] * c[2]);
   const scale = 0.78 * viewer.height * view.zoom * 3 / (3 + q[2]);
   return [viewer.width / 2 + scale * q[0], viewer.height / 2 + scale * q[1], q[2]];
+}
+
+// Keypoints and cloud fill most of the viewer, names at their right included.
+function fit() {
+  const points = [...shape().filter((_, k) => DATA.present[k]), ...cloud(shape())];
+  view.centre = [0, 1, 2].map((i) => (Math.max(...points.map((p) => p[i])) + Math.min(...points.map((p) => p[i]))) / 2);
+  const reach = points.map(place).map((q) => Math.max(Math.abs(q[0] / viewer.width - 0.5) * 1.3, Math.abs(q[1] / viewer.height - 0.5)));
+  view.zoom = 0.46 / Math.max(...reach);
 }
 
 function stroke(from, to, colour, width) {
@@ -84,6 +93,7 @@ function draw() {
   }
 }
 
+fit();
 let drag = null;
 viewer.addEventListener("pointerdown", (e) => { drag = [e.clientX, e.clientY]; viewer.setPointerCapture(e.pointerId); });
 viewer.addEventListener("pointerup", () => { drag = null; });
