@@ -85,22 +85,30 @@ def _blob(shape, number):
 
 
 class _Beliefs:
-    """Confidences and what they were about."""
+    """Confidences and what they were about.
+
+    What is claimed is that the object is there *and* placed rightly, so that calibration is judged on images with and without it; how
+    well right and wrong are told apart, on images with it.
+    """
 
     def __init__(self):
-        self.pose, self.right, self.keypoints, self.good, self.absent, self.kinds, self.found = [], [], [], [], [], [], []
+        self.pose, self.right, self.keypoints, self.good, self.found, self.kinds = [], [], [], [], [], []
+        self.absent, self.absent_keypoints, self.given = [], [], []
 
     def add_present(self, score):
-        alignment = score.alignment
+        alignment, parts = score.alignment, score.alignment.diagnostics["probabilities"]
         self.pose.append(alignment.confidence)
+        self.given.append(parts["pose"])
         self.right.append(score.pose)
         self.found.append(alignment.found)
         if np.isfinite(score.share):
-            self.keypoints.append(alignment.diagnostics["probabilities"]["keypoints"] * alignment.diagnostics["probabilities"]["present"])
+            self.keypoints.append(parts["keypoints"] * parts["present"])
             self.good.append(score.share >= RIGHT_SHARE)
 
     def add_absent(self, kind, alignment):
+        parts = alignment.diagnostics["probabilities"]
         self.absent.append(alignment.confidence)
+        self.absent_keypoints.append(parts["keypoints"] * parts["present"])
         self.kinds.append((kind, alignment.found))
 
     def __add__(self, other):
@@ -109,22 +117,33 @@ class _Beliefs:
             setattr(both, name, getattr(self, name) + getattr(other, name))
         return both
 
+    def everything(self):
+        """Confidences of all images, and whether the pose was right."""
+        return np.array(self.pose + self.absent), np.array(self.right + [False] * len(self.absent))
+
     def line(self, name):
-        pose, right = torch.tensor(self.pose, dtype=torch.float64), torch.tensor(self.right)
-        keypoints, good = torch.tensor(self.keypoints, dtype=torch.float64), torch.tensor(self.good)
-        everything = torch.cat([pose, torch.tensor(self.absent, dtype=torch.float64)])
-        rejection = area_under_roc(everything, torch.arange(len(everything)) < len(pose))
-        errors = calibration_error(pose, right, BINS), calibration_error(keypoints, good, BINS)
+        pose = _separation(self.pose, self.right), _error(*self.everything())
+        beliefs, good = self.keypoints + self.absent_keypoints, self.good + [False] * len(self.absent_keypoints)
+        keypoints = _separation(self.keypoints, self.good), _error(beliefs, good)
+        rejection = _separation(self.pose + self.absent, [True] * len(self.pose) + [False] * len(self.absent))
         shares = [100 * np.mean(values) for values in (self.right, self.good, self.found, [found for _, found in self.kinds])]
-        print(f"{name:12s}{shares[0]:8.0f}{area_under_roc(pose, right):8.2f}{errors[0]:8.3f}"
-              f"{shares[1]:10.0f}{area_under_roc(keypoints, good):8.2f}{errors[1]:8.3f}"
+        print(f"{name:12s}{shares[0]:8.0f}{pose[0]:8.2f}{pose[1]:8.3f}{_error(self.given, self.right):12.3f}"
+              f"{shares[1]:10.0f}{keypoints[0]:8.2f}{keypoints[1]:8.3f}"
               f"{rejection:11.3f}{shares[2]:9.0f}{shares[3]:9.1f}", flush=True)  # fmt: skip
+
+
+def _separation(beliefs, truth):
+    return area_under_roc(torch.tensor(beliefs, dtype=torch.float64), torch.tensor(truth))
+
+
+def _error(beliefs, truth):
+    return calibration_error(torch.tensor(np.array(beliefs), dtype=torch.float64), torch.tensor(np.array(truth)), BINS)
 
 
 def print_confidence(models, scenes, store):
     """A line per category and one for all: how often pose and keypoints are right, AUROC and calibration error of both, rejection."""
-    print(f"\n{'confidence':12s}{'right %':>8s}{'AUROC':>8s}{'error':>8s}{'good kp %':>10s}{'AUROC':>8s}{'error':>8s}{'rejection':>11s}"
-          f"{'found %':>9s}{'false %':>9s}")  # fmt: skip
+    print(f"\n{'confidence':12s}{'right %':>8s}{'AUROC':>8s}{'error':>8s}{'if present':>12s}{'good kp %':>10s}{'AUROC':>8s}{'error':>8s}"
+          f"{'rejection':>11s}{'found %':>9s}{'false %':>9s}")  # fmt: skip
     total = _Beliefs()
     for name, model in models.items():
         aligner, beliefs = Aligner(model), _Beliefs()
@@ -135,9 +154,10 @@ def print_confidence(models, scenes, store):
         beliefs.line(name)
         total = total + beliefs
     total.line("all")
-    print(f"{'predicted':>12s}{'pose right':>12s}{'images':>8s}")
-    order = np.argsort(total.pose)
-    for part in np.array_split(order, BINS):
-        print(f"{np.mean(np.array(total.pose)[part]):12.2f}{np.mean(np.array(total.right)[part]):12.2f}{len(part):8d}")
+    print("error: calibration error over images with and without the object; if present: of the pose's probability on images with it")
+    print(f"{'confidence':>12s}{'pose right':>12s}{'images':>8s}")
+    confidence, right = total.everything()
+    for part in np.array_split(np.argsort(confidence), BINS):
+        print(f"{confidence[part].mean():12.2f}{right[part].mean():12.2f}{len(part):8d}")
     for kind in dict.fromkeys(kind for kind, _ in total.kinds):
         print(f"found in images without the object, {kind}: {100 * np.mean([found for k, found in total.kinds if k == kind]):.1f} %")
