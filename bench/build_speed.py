@@ -13,13 +13,15 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
+from PIL import Image
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,7 +37,7 @@ from semalign3d_core.category.statistics import beta_table, noise_augmentation
 from semalign3d_core.category.views import Providers
 from semalign3d_core.config import load_preset
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
-from semalign3d_core.evidence import DepthMap, FeatureMap, ImageInput
+from semalign3d_core.evidence import DepthMap, FeatureMap
 from semalign3d_core.image_grid import SquareGrid
 
 SIDE = 256
@@ -52,6 +54,8 @@ class Options:
     """Feature channels."""
     cells: int = 60
     """Feature cells per side."""
+    calibrate: bool = False
+    """Also calibrate the confidence, which aligns the training images."""
     presets: tuple[str, ...] = ("em", "reference")
     """Presets of ours to run."""
     published_seconds: float = 20.0
@@ -96,21 +100,18 @@ def run_child(options):
     """One build; prints a JSON line."""
     from random_category import random_category
 
-    from semalign3d_core.category import builder, views
-
     preset, keypoints = options.child, options.keypoints[0]
     data, _ = random_category(options.images, keypoints, seed=3)
     source = RandomSource(data, options.channels, options.cells)
     pixels = ((data.points + 0.5) * SIDE).where(data.visible[..., None], torch.nan).numpy().astype(np.float32)
-    records = [ImageRecord("random", f"{n:03d}", Path(f"{n:03d}.jpg"), SIDE, SIDE, pixels[n]) for n in range(options.images)]
-    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
-    # The pictures themselves play no role here.
-    builder.gather_view = lambda *a, **k: views.gather_view(*a, **k, load_image=lambda path, record: ImageInput(picture, str(path), record))
-    config = load_preset(BuildConfig, "build", preset)
-    config = BuildConfig(**{**vars(config), "calibrate": False})
+    config = replace(load_preset(BuildConfig, "build", preset), calibrate=options.calibrate)
     spec = KeypointSpec(tuple(f"k{n}" for n in range(keypoints)), tuple(data.flip.tolist()))
-    began, wall = time.process_time(), time.perf_counter()
-    _, report = build_category("random", spec, records, Providers(source, source, source), config)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "picture.png"
+        Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8)).save(path)  # what the pictures show plays no role here
+        records = [ImageRecord("random", f"{n:03d}", path, SIDE, SIDE, pixels[n]) for n in range(options.images)]
+        began, wall = time.process_time(), time.perf_counter()
+        _, report = build_category("random", spec, records, Providers(source, source, source), config)
     result = {"cpu": time.process_time() - began, "wall": time.perf_counter() - wall, "steps": report["seconds"], "start": report["start"]}
     result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(json.dumps(result))
@@ -188,6 +189,7 @@ def main(options):
         for preset in options.presets:
             command = [sys.executable, __file__, "--child", preset, "--keypoints", str(keypoints), "--images", str(options.images)]
             command += ["--channels", str(options.channels), "--cells", str(options.cells)]
+            command.append("--calibrate" if options.calibrate else "--no-calibrate")
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 print(f"{preset:10s} failed: {done.stderr.strip().splitlines()[-1]}")

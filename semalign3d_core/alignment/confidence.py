@@ -11,11 +11,18 @@ from semalign3d_core.alignment.poses import poses_of_keypoints
 from semalign3d_core.alignment.selection import picked
 from semalign3d_core.alignment.visibility import front_most
 
-# Measured on simulated categories (bench/alignment.py); used where a model carries no calibration of its own.
+# What the maps of a category are pulled towards, and what stands in for them where a model carries no calibration of its own: one
+# fit to the calibration trials of six synthetic categories together, with simulated features and with those of the embedded backbone.
+# A category's own training images show too few wrong results to learn all these weights from.
 DEFAULTS = {
-    "pose.bias": -3.0, "pose.energy": -3.0, "pose.margin": 4.0, "pose.contrast": 1.8,
-    "keypoints.bias": -7.0, "keypoints.energy": -4.0, "keypoints.margin": 1.0, "keypoints.contrast": 2.0,
-    "present.bias": -5.0, "present.contrast": 4.5,
+    "pose.bias": -0.9, "pose.energy": -1.2, "pose.margin": 0.25, "pose.lead": 0.1, "pose.fit": 0.2, "pose.contrast": 0.3,
+    "pose.depth": 1.7, "pose.evidence": 1.3, "pose.deformation": -1.4, "pose.cover": 2.8, "pose.inside": -1.0, "pose.with_depth": -0.7,
+    "keypoints.bias": -6.2, "keypoints.energy": 0.3, "keypoints.margin": -0.25, "keypoints.lead": 1.1, "keypoints.fit": 0.2,
+    "keypoints.contrast": 0.2, "keypoints.depth": 1.1, "keypoints.evidence": 3.0, "keypoints.deformation": -1.4, "keypoints.cover": 5.1,
+    "keypoints.inside": 2.6, "keypoints.masked": -0.45, "keypoints.with_depth": -0.75,
+    "present.bias": -7.4, "present.energy": -0.2, "present.margin": 1.5, "present.lead": 2.3, "present.fit": 1.9,
+    "present.contrast": 0.2, "present.depth": 0.95, "present.evidence": 1.2, "present.deformation": -1.7, "present.cover": 10.1,
+    "present.inside": 2.5, "present.masked": 2.1, "present.with_depth": -0.6,
 }  # fmt: skip
 MAPS = ("pose", "keypoints", "present")
 STATISTICS = ("energy", "margin", "lead", "fit", "contrast", "depth", "evidence", "deformation", "cover", "inside", "masked", "with_depth")

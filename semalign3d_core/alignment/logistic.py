@@ -2,7 +2,8 @@
 
 import torch
 
-RIDGE = 3.0  # pull towards the prior, in (standardised weights)^2; worth a few images
+RIDGE = 10.0  # pull towards the prior, in (standardised weights)^2; worth a handful of images
+BIAS_RIDGE = 3.0  # the same of the bias
 
 
 def fit_logistic(table, labels, prior, iterations=30):
@@ -17,11 +18,12 @@ def fit_logistic(table, labels, prior, iterations=30):
     design = torch.cat([torch.ones_like(table[:, :1]), (table - mean) / sd], 1)
     start = torch.cat([(prior[0] + prior[1:] @ mean).clamp(-4, 4)[None], (prior[1:] * sd).clamp(-3, 3)])
     weights, target = start.clone(), labels.to(table)
-    identity = RIDGE * torch.eye(len(start), dtype=table.dtype)
+    ridge = torch.full_like(start, RIDGE)
+    ridge[0] = BIAS_RIDGE
     for _ in range(iterations):
         probability = torch.sigmoid(design @ weights)
-        gradient = design.T @ (target - probability) - identity @ (weights - start)
-        curvature = design.T @ (design * (probability * (1 - probability))[:, None]) + identity
+        gradient = design.T @ (target - probability) - ridge * (weights - start)
+        curvature = design.T @ (design * (probability * (1 - probability))[:, None]) + ridge.diag()
         weights = weights + torch.linalg.solve(curvature, gradient).clamp(-2, 2)
     slopes = weights[1:] / sd
     return [float(weights[0] - slopes @ mean), *slopes.tolist()]

@@ -4,14 +4,13 @@
 """
 
 import logging
-import platform
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, trust_ratio, usable_flip
+from semalign3d_core.category.build_report import Clock, build_report, provenance
 from semalign3d_core.category.calibration_views import calibrated
 from semalign3d_core.category.config import BuildConfig
 from semalign3d_core.category.constellations import Constellations, mirror_rotation
@@ -62,7 +61,7 @@ def build_category(category, spec, records, providers, config=None, work_folder=
     Raises :class:`InputError` when the annotations cannot determine a shape.
     """
     config, progress = config or BuildConfig(), progress or (lambda *_: None)
-    clock, problems = _Clock(), Problems.none()
+    clock, problems = Clock(), Problems.none()
     flip = usable_flip(spec.flip_permutation)
     records = sorted(records, key=lambda r: r.name)
     cache = ViewCache(work_folder, to_dict(config.views), providers)
@@ -84,18 +83,9 @@ def build_category(category, spec, records, providers, config=None, work_folder=
 
     model = calibrated(model, records, views, shape, providers, config, problems, progress, make_model)
     clock.lap("calibration")
-    report = _report(views, shape, labels, spec, config, problems, clock)
-    model.built_from.update(_provenance(category, providers, views, config), report=report)
+    report = build_report(views, shape, labels, spec, config, problems, clock)
+    model.built_from.update(provenance(category, providers, views, config), report=report)
     return model, report
-
-
-class _Clock:
-    def __init__(self):
-        self.times, self.last = {}, time.perf_counter()
-
-    def lap(self, name):
-        now = time.perf_counter()
-        self.times[name], self.last = round(now - self.last, 3), now
 
 
 def _views(records, spec, providers, config, flip, cache, problems, progress):
@@ -338,53 +328,3 @@ def _diameter_metres(views, model, data):
     if not diameters:
         return torch.tensor([torch.nan, torch.nan])
     return torch.tensor([float(np.mean(diameters)), float(np.std(diameters))])
-
-
-def _report(views, shape, labels, spec, config, problems, clock):
-    """What a person wants to know about a build: JSON-serialisable."""
-    model, data = shape.model, shape.data
-    camera = model.in_camera()
-    difference = data.focal[:, None, None] * camera[..., :2] / camera[..., 2:] - data.points
-    residual = difference.norm(dim=-1)
-    images = []
-    for n, view in enumerate(views):
-        pixels = torch.where(data.visible[n], residual[n] * max(view.height, view.width), 0.0)
-        worst = int(pixels.argmax())
-        images.append(
-            {
-                "name": view.name,
-                "keypoints": int(data.visible[n].sum()),
-                "reprojection_error_pixels": round(float(pixels[data.visible[n]].square().mean().sqrt()), 3),
-                "reprojection_error_relative": round(float(model.error[n]), 5),
-                "worst_keypoint": spec.names[int(labels[worst])],
-                "worst_error_pixels": round(float(pixels[worst]), 3),
-                "weight": round(float(model.weight[n]), 4),
-                "model_minus_annotation_pixels": {
-                    spec.names[int(labels[k])]: [round(v, 1) for v in (difference[n, k] * max(view.height, view.width)).tolist()]
-                    for k in data.visible[n].nonzero()[:, 0].tolist()
-                },
-            }
-        )
-    return {
-        "method": config.method,
-        **shape.report,
-        "images": images,
-        "absent_keypoints": [name for k, name in enumerate(spec.names) if k not in set(labels.tolist())],
-        "skipped_images": problems.skipped,
-        "dropped_keypoints": problems.dropped,
-        "warnings": problems.warnings,
-        "trust_ratio": round(trust_ratio(int(data.visible.sum()), len(views), data.count), 3),
-        "seconds": clock.times,
-    }
-
-
-def _provenance(category, providers, views, config):
-    from semalign3d_core import __version__
-
-    return {
-        "category": category,
-        "image_names": [v.name for v in views],
-        "providers": {name: str(getattr(p, "name", type(p).__name__)) for name, p in vars(providers).items()},
-        "config": to_dict(config),
-        "versions": {"semalign3d": __version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
-    }

@@ -98,6 +98,17 @@ def test_too_few_images_are_refused_with_counts(folder):
         build(folder)
 
 
+def test_few_annotations_are_warned_about(folder, built):
+    for path in (folder / "ImageAnnotation/thing").glob("*.json"):
+        content = json.loads(path.read_text())
+        seen = [k for k, p in content["kps"].items() if p]
+        content["kps"] |= dict.fromkeys(seen[5:])
+        path.write_text(json.dumps(content))
+    _, report = build(folder)
+    assert 1 <= report["trust_ratio"] < 1.6 and any("are few" in text for text in report["warnings"])
+    assert built[1]["trust_ratio"] > 1.6 and not any("are few" in text for text in built[1]["warnings"])
+
+
 def test_missing_masks_are_named_as_the_cause(folder, caplog):
     shutil.rmtree(folder / "Segmentation")
     with pytest.raises(InputError, match=rf"{IMAGES} images were left out, im00 because: .*im00.png does not exist"):
