@@ -15,6 +15,7 @@ from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.variants import with_cut_mask, with_noisy_features
 from semalign3d_core.alignment.zoom import align_with_zoom
 from semalign3d_core.config import load_preset
+from semalign3d_core.datasets.synthetic.simulated_features import SimulatedFeatureConfig, simulated_features
 from semalign3d_core.evidence import DepthMap
 
 IMAGES = 12  # per category and case
@@ -66,6 +67,11 @@ def _noisy(values, generator):
     return values + 0.5 * spread * torch.randn(values.shape, generator=generator)
 
 
+def _with_double_noise(scene, number):
+    features = simulated_features(scene.rendering, SimulatedFeatureConfig(noise=2 * SimulatedFeatureConfig().noise))
+    return scene_of(scene.rendering, features)
+
+
 def _own_box_only(config):
     return replace(config, bank=replace(config.bank, extended=False))
 
@@ -84,7 +90,8 @@ CASES = (
     Case("mask is the filled box", change=_mask(_filled_box)),
     Case("no mask", change=_evidence(lambda evidence, generator: replace(evidence, mask=None))),
     Case("small (16-30 % of the image)", "small", zoom=True),
-    Case("features with added noise", change=_evidence(with_noisy_features)),
+    Case("patch noise doubled", change=_with_double_noise),
+    Case("white noise added to the features", change=_evidence(with_noisy_features)),
     Case("depth is noise", change=_depth(lambda values, generator: torch.rand(values.shape, generator=generator))),
     Case("depth with noise of half its spread", change=_depth(_noisy)),
     Case("no depth", change=_evidence(lambda evidence, generator: replace(evidence, depth=None))),
@@ -185,15 +192,23 @@ def _metric_errors(model, scene, alignment):
 
 
 def print_video(models, store):
-    """Orbits of two objects with cuts between them: every frame starts from the alignment of the one before."""
+    """Orbits of two objects with cuts between them: every frame starts from the alignment of the one before.
+
+    Stuck: wrong although the bank, asked for the same frame, finds the pose.
+    """
     print(f"\n{'video':14s}{'turn':>6s}{'warm':>7s}{'keypoints':>18s}{'pose':>7s}{'warm ms':>9s}{'cold ms':>9s}{'longest wrong':>15s}"
-          f"{'from the bank':>20s}{'pose':>7s}")  # fmt: skip
+          f"{'of it stuck':>13s}{'from the bank':>20s}{'pose':>7s}")  # fmt: skip
     for name, model in models.items():
         orbits = [store.orbit(name, number, FRAMES, 0.25) for number in range(2)]
         for step in STEPS:
             a, b = (orbit[::step] for orbit in orbits)
             half = len(a) // 2
             _print_sequence(name, model, [*a, *b, *a[half:], *b[:half], *a[:half][::-1]], 3.75 * step)
+
+
+def _longest(flags):
+    """Length of the longest run of true flags."""
+    return max(len(run) for run in "".join("x" if flag else " " for flag in flags).split(" "))
 
 
 def _print_sequence(name, model, frames, turn):
@@ -203,7 +218,9 @@ def _print_sequence(name, model, frames, turn):
         previous, seconds = timed(partial(_aligned, aligner, scene, previous))
         scores.append(score_of(model, scene, previous, seconds))
     warm = [score for score in scores if score.alignment.diagnostics["warm_frames"]]
-    longest = max(len(run) for run in "".join(" " if score.pose else "x" for score in scores).split(" "))
+    wrong = [not score.pose for score in scores]
+    stuck = [bad and alone.pose for bad, alone in zip(wrong, cold, strict=True)]
     ms = [1e3 * np.median([score.seconds for score in group]) if group else np.nan for group in (warm, cold)]
     print(f"{name:14s}{turn:6.1f}{100 * len(warm) / len(scores):6.0f}%{text(keypoint_pck(scores)):>18s}{pose_percent(scores):7.0f}"
-          f"{ms[0]:9.0f}{ms[1]:9.0f}{longest:15d}{text(keypoint_pck(cold)):>20s}{pose_percent(cold):7.0f}", flush=True)  # fmt: skip
+          f"{ms[0]:9.0f}{ms[1]:9.0f}{_longest(wrong):15d}{_longest(stuck):13d}"
+          f"{text(keypoint_pck(cold)):>20s}{pose_percent(cold):7.0f}", flush=True)  # fmt: skip

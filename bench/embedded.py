@@ -162,10 +162,17 @@ def print_confidence(scored):
         confidence = torch.tensor([float(a.confidence) for a in found.present], dtype=torch.float64)
         both = torch.cat([confidence, torch.tensor([float(a.confidence) for a in found.absent], dtype=torch.float64)])
         there = torch.arange(len(both)) < len(confidence)
-        ranks = [area_under_roc(confidence, found.pose), area_under_roc(confidence, found.keypoints), area_under_roc(both, there)]
+        ranks = [area_under_roc(confidence, found.pose), area_under_roc(keypoint_belief(found.present), found.keypoints)]
+        ranks.append(area_under_roc(both, there))
         shares = [100 * np.mean([bool(a.found) for a in group]) if group else np.nan for group in (found.present, found.absent)]
         error = calibration_error(confidence, found.pose, 5)
         print(f"{name:12s}" + "".join(f"{r:12.2f}" for r in ranks) + f"{error:8.3f}" + "".join(f"{s:10.0f}" for s in shares), flush=True)
+
+
+def keypoint_belief(alignments):
+    """(N,) probability that the object is there and at least 80 % of its keypoints are right."""
+    parts = [alignment.diagnostics["probabilities"] for alignment in alignments]
+    return torch.tensor([part["keypoints"] * part["present"] for part in parts], dtype=torch.float64)
 
 
 def print_row(name, values):
