@@ -105,14 +105,17 @@ def removed(evidence, generator):
     outside = (~inside).flatten().nonzero()[:, 0]
     if not len(outside):
         return evidence
-    filled = values.clone()
-    for _ in range(FILLINGS):  # by whole pieces of the surroundings, so that neighbours still resemble each other
-        shift = torch.randint(values.shape[-1], (2,), generator=generator).tolist()
+    # Of every cell, the one whose features it shall have; only these are copied.
+    cells = values.shape[-1]
+    source = torch.arange(cells * cells, device=inside.device).view(cells, cells)
+    for _ in range(FILLINGS):  # whole pieces of the surroundings, so that neighbours still resemble each other
+        shift = torch.randint(cells, (2,), generator=generator).tolist()
         fits = inside & ~inside.roll(shift, (0, 1))
-        filled = torch.where(fits, values.roll(shift, (1, 2)), filled)
+        source = torch.where(fits, torch.arange(cells * cells, device=inside.device).view(cells, cells).roll(shift, (0, 1)), source)
         inside = inside & ~fits
     left = inside.flatten().nonzero()[:, 0]
-    filled.flatten(1)[:, left] = values.flatten(1)[:, outside[torch.randint(len(outside), (len(left),), generator=generator).to(outside)]]
+    source.view(-1)[left] = outside[torch.randint(len(outside), (len(left),), generator=generator).to(outside)]
+    filled = values.flatten(1).index_select(1, source.flatten()).view_as(values)
     return _with_features(evidence, filled)
 
 
