@@ -26,7 +26,7 @@ from semalign3d_core.threads import one_thread
 @dataclass(frozen=True)
 class Solution:
     """Candidates of one image with their energy terms {name: (B,)}, the chosen one, its points (J, 3) and their projections (J, 2), its
-    statistics (S,), and the probabilities (3,) that follow from them."""
+    statistics (S,), and the probabilities (4,) that follow from them."""
 
     candidates: Candidates
     terms: dict

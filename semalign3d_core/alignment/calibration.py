@@ -135,11 +135,13 @@ def _depth_entry(trials, config):
 
 
 def _maps(trials, absent):
-    """The three logistic maps and how well each separates the images it was learned from."""
+    """The logistic maps and how well each separates the images it was learned from."""
     samples = {
         "pose": [(t.statistics, t.pose) for t in trials],
         "keypoints": [(t.statistics, t.keypoints) for t in trials],
         "present": [(t.statistics, True) for t in trials if t.keypoints] + [(values, False) for values in absent],
+        # Not the product of pose and present: what makes a pose doubtful makes the object doubtful, and would count twice.
+        "found": [(t.statistics, t.pose) for t in trials] + [(values, False) for values in absent],
     }
     entries = {}
     for name, rows in samples.items():

@@ -1,8 +1,9 @@
 """How much an alignment is to be believed: logistic maps of a few statistics, calibrated per category.
 
 ``CategoryModel.calibration`` holds, for each map (``pose``: the pose is right; ``keypoints``: at least 80 % of the keypoints are within
-0.1; ``present``: the object is there at all), ``<map>.bias`` and ``<map>.<statistic>``; ``depth_weight`` (of the depth-order check), and
-``axis_x, axis_y, axis_z`` of an axis about which the category's pose is not determined.
+0.1; ``present``: the object is there at all; ``found``: it is there and the pose is right), ``<map>.bias`` and
+``<map>.<statistic>``; ``depth_weight`` (of the depth-order check), and ``axis_x, axis_y, axis_z`` of an axis about which the
+category's pose is not determined.
 """
 
 import torch
@@ -23,8 +24,10 @@ DEFAULTS = {
     "present.bias": -7.4, "present.energy": -0.2, "present.margin": 1.5, "present.lead": 2.3, "present.fit": 1.9,
     "present.contrast": 0.2, "present.depth": 0.95, "present.evidence": 1.2, "present.deformation": -1.7, "present.cover": 10.1,
     "present.inside": 2.5, "present.masked": 2.1, "present.with_depth": -0.6,
+    "found.bias": -3.3, "found.energy": -0.4, "found.margin": 0.8, "found.lead": 0.6, "found.fit": 1.2, "found.contrast": 0.1,
+    "found.depth": 1.8, "found.deformation": -1.35, "found.cover": 5.8, "found.inside": 0.9, "found.masked": 1.1, "found.with_depth": -0.8,
 }  # fmt: skip
-MAPS = ("pose", "keypoints", "present")
+MAPS = ("pose", "keypoints", "present", "found")
 STATISTICS = ("energy", "margin", "lead", "fit", "contrast", "depth", "evidence", "deformation", "cover", "inside", "masked", "with_depth")
 WORST_DEVIATION = 4.0  # standard deviations a single point can be off
 LEAST_SD = 0.02  # cosine
@@ -91,7 +94,7 @@ def keypoint_evidence(category, observation, projected):
 
 
 def belief_weights(calibration, like):
-    """Biases (3,) and weights (3, S) of the MAPS, from a calibration or from the defaults."""
+    """Biases (4,) and weights (4, S) of the MAPS, from a calibration or from the defaults."""
     tables = [calibration if f"{kind}.bias" in calibration else DEFAULTS for kind in MAPS]
     biases = torch.tensor([table[f"{kind}.bias"] for kind, table in zip(MAPS, tables, strict=True)])
     weights = torch.tensor([[table.get(f"{kind}.{name}", 0.0) for name in STATISTICS] for kind, table in zip(MAPS, tables, strict=True)])

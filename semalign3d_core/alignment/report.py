@@ -29,14 +29,13 @@ class Reporter:
         points = found["keypoints"] * (factor or 1.0)
         scale, rotation, translation = similarity_alignment(self.shape, points)
         pixels = found["projected"] * camera.longer_side
-        winner, present = int(found["winner"]), belief["present"]
-        confidence = belief["pose"] * present
+        winner, confidence = int(found["winner"]), belief["found"]
         evidence_of_keypoints = 0.5 + 0.5 * found["keypoint_evidence"]  # from 0.5, for the others place an occluded keypoint too
         return Alignment(
             category=self.model.category, model_hash=self.model_hash, keypoint_names=self.model.keypoint_names,
             keypoints_3d=self._scattered(points), keypoints_2d=self._scattered(pixels),
             visible=self._scattered(found["visible"] & _in_picture(pixels, camera), False),
-            keypoint_confidence=self._scattered(evidence_of_keypoints * belief["keypoints"] * present, 0.0),
+            keypoint_confidence=self._scattered(evidence_of_keypoints * belief["keypoints"] * belief["present"], 0.0),
             cloud_3d=self.surface @ points, rotation=rotation, translation=translation, scale=float(scale), camera=camera,
             scale_kind="relative" if factor is None else "metric", energy=float(found["energies"][winner]),
             terms=dict(zip(TERMS, found["terms"][:, winner].tolist(), strict=True)),

@@ -59,10 +59,11 @@ keypointTable.choose(0);
 table($("terms"), ["term", "value"], Object.entries(DATA.terms).map(([name, value]) => [name, fixed(value, 4)]));
 const meanings = {
   pose: "probability that the pose is right", keypoints: "that at least 80 % of the keypoints are", present: "that the object is there",
+  found: "that it is there and its pose is right (the confidence)",
   energy: "energy less the bonus of the depth order", margin: "margin to the best other pose", fit: "similarity below its points against the expected one",
   contrast: "how far it stands out from elsewhere in the mask", depth: "agreement with the order in depth", evidence: "mean likelihood of the keypoints",
   deformation: "deformation, in standard deviations", cover: "share of the mask that is covered", inside: "share of the cloud inside the mask",
-  masked: "with a mask (1) or without",
+  masked: "with a mask (1) or without", with_depth: "with a depth map (1) or without", lead: "lead of the best start over the best other pose",
 };
 table($("belief"), ["", "value"], Object.entries(DATA.belief).map(([name, value]) => [meanings[name] || name, fixed(value, 3)]));
 const phases = DATA.phases.map(([first, starts], n) => ({
