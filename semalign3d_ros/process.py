@@ -1,6 +1,7 @@
 """Running a node as a process: exit codes, signals and missing pieces, the same for every node."""
 
 import importlib
+import os
 import signal
 import sys
 
@@ -18,7 +19,8 @@ def run_node(module_name):
     the user are one line on stderr and exit code 1.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))  # until rclpy installs its own handlers
+        # Until rclpy installs its own handlers there is nothing to close; an exception may be lost in whatever is being imported.
+        signal.signal(number, lambda *_: os._exit(0))
     from semalign3d_core.errors import SemAlign3DError  # takes a second: after the handlers
 
     try:
