@@ -33,6 +33,21 @@ def read_image(path, record=None):
     return ImageInput(rgb, str(path), record)
 
 
+def read_labels(path):
+    """(h, w) what every pixel of a mask picture says: palette index, grey value, or the largest of its colours; never its transparency.
+
+    Raises :class:`MissingFileError` or :class:`FileFormatError`, naming the file.
+    """
+    try:
+        with Image.open(path) as picture:
+            values, opaque = np.array(picture), [band.upper() != "A" for band in picture.getbands()]
+    except FileNotFoundError:
+        raise MissingFileError(f"mask {path} does not exist: segment this image") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise FileFormatError(f"mask {path} is not a readable picture ({error}); write it again") from error
+    return values if values.ndim == 2 else values[..., opaque].max(axis=2)
+
+
 def _remedy(record):
     """What the record's data set says about missing images."""
     return f"; {record.remedy}" if getattr(record, "remedy", "") else ""

@@ -12,6 +12,7 @@ import torch
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.confidence import DEFAULTS, STATISTICS
 from semalign3d_core.alignment.logistic import area_under_roc, fit_logistic
+from semalign3d_core.alignment.mask_field import mask_box
 from semalign3d_core.alignment.offsets import estimated_offsets, stored_offsets
 from semalign3d_core.alignment.selection import rotation_distance
 from semalign3d_core.alignment.symmetry import undetermined_axis_of
@@ -92,8 +93,8 @@ def object_size(evidence):
     """Longer side of the mask's box in pixels; None without a mask."""
     if evidence.mask is None or not evidence.mask.any():
         return None
-    rows, columns = evidence.mask.nonzero().unbind(1)
-    return float(max(rows.max() - rows.min(), columns.max() - columns.min()) + 1)
+    box = mask_box(evidence.mask.cpu().numpy())
+    return float((box[2:] - box[:2]).max())
 
 
 def _trial(aligner, evidence, keypoints, rotation, size):

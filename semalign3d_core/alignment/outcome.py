@@ -49,7 +49,7 @@ def outcome_of(aligner, image, observation, solution):
 
 
 def pose_state(category, observation, candidates, selection):
-    """What the next frame starts from, in one tensor: pose (9 + 5 + M), mean focal length, margin, lead, and the box (4) it filled."""
+    """What the next frame starts from, in one tensor: pose (9 + 5 + M), log of the mean focal length, margin, lead, and box (4)."""
     focal = picked(candidates.focal, selection.winner).log().mean()
     if candidates.poses is not None:
         poses = Poses(*(picked(value, selection.winner)[None] for value in (candidates.poses.rotation, candidates.poses.rest)))
@@ -65,4 +65,10 @@ def state_in_picture(state, share, box):
 
     The camera frame is the same for both; only the focal length, in units of the longer side, and the box are not.
     """
-    return torch.cat([state[:-7], state[-7:-6] + math.log(share), state[-6:-4], box.to(state)])
+    pose, focal, known, _ = state_parts(state)
+    return torch.cat([pose, focal + math.log(share), known, box.to(state)])
+
+
+def state_parts(state):
+    """Of a state: pose (9 + 5 + M), log of the mean focal length (1), margin and lead (2,), and box (4,)."""
+    return state.split((len(state) - 7, 1, 2, 4))

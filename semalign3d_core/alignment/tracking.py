@@ -2,6 +2,7 @@
 
 import torch
 
+from semalign3d_core.alignment.outcome import state_parts
 from semalign3d_core.alignment.poses import FOCAL, Poses
 
 REFRESH = 15  # frames after which the bank is asked again, so that no wrong pose survives
@@ -22,10 +23,10 @@ def continues(previous, image, config):
 
 def warm_start(state, observation):
     """:class:`Poses` (B = 1), and margin and lead (2,), of a state (outcome.py), moved with the mask's box where there is one."""
-    rotation, rest, focal, known, before = state[:9], state[9:-7], state[-7], state[-6:-4], state[-4:]
+    pose, focal, known, before = state_parts(state)
     log_focal = (focal - observation.focal.log().mean()) * (not observation.focal_known)
-    rest = torch.cat([rest[:FOCAL], log_focal[None], rest[FOCAL + 1 :]])[None]
-    poses = Poses(rotation.view(1, 3, 3), rest)
+    rotation, rest = pose[:9], pose[9:]
+    poses = Poses(rotation.view(1, 3, 3), torch.cat([rest[:FOCAL], log_focal, rest[FOCAL + 1 :]])[None])
     return (poses if observation.field is None else _moved(poses, observation, before)), known
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch.nn.functional import max_pool2d, normalize
 
+from semalign3d_core.alignment.mask_field import mask_box
 from semalign3d_core.evidence import FeatureMap
 
 CUT = 0.35  # share of the object's box that a cut mask lacks
@@ -42,10 +43,9 @@ def _side(evidence, generator, share):
     """(h, w) bool: a strip of the picture that holds a share of the object's box at a random side; None without a mask."""
     if evidence.mask is None or not evidence.mask.any():
         return None
-    rows, columns = evidence.mask.nonzero().unbind(1)
+    box = (mask_box(evidence.mask.cpu().numpy()) + 0.5).astype(int)  # first pixels, and one past the last
     strip, side = torch.zeros_like(evidence.mask), int(torch.randint(4, (), generator=generator))
-    axis, positions = (strip, rows) if side < 2 else (strip.T, columns)
-    low, high = int(positions.min()), int(positions.max()) + 1
+    axis, (low, high) = (strip, box[1::2].tolist()) if side < 2 else (strip.T, box[::2].tolist())
     cut = round(share * (high - low))
     axis[slice(low, low + cut) if side % 2 else slice(high - cut, high)] = True
     return strip

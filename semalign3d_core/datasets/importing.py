@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from semalign3d_core.datasets.left_right import unpaired
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.errors import InputError, MissingFileError
 from semalign3d_core.files import atomic_path, read_json, write_json
-from semalign3d_core.images import read_image
+from semalign3d_core.images import read_image, read_labels
 
 ORIENTATION = 0x0112  # EXIF tag; quarter turns that its values ask for:
 QUARTER_TURNS = {6: -1, 8: 1}  # counterclockwise, as np.rot90 counts
@@ -145,16 +145,8 @@ class DatasetWriter:
 
 
 def read_mask(folder, image):
-    """(h, w) bool mask of an image file: ``folder``/<its name>.png, above 0 is object (of colours the largest channel)."""
-    path = Path(folder) / f"{Path(image).stem}.png"
-    try:
-        with Image.open(path) as picture:
-            values = np.array(picture)
-    except FileNotFoundError:
-        raise MissingFileError(f"mask {path} does not exist") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise FileFormatError(f"mask {path} is not a readable picture ({error})") from error
-    return (values if values.ndim == 2 else values[..., :3].max(axis=2)) > 0
+    """(h, w) bool mask of an image file: ``folder``/<its name>.png, above 0 is object."""
+    return read_labels(Path(folder) / f"{Path(image).stem}.png") > 0
 
 
 def object_box(item, keypoints, width, height):

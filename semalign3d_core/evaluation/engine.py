@@ -5,6 +5,7 @@ whose process crashes, or that raises anything but a :class:`SemAlign3DError` (b
 again ``retries`` times. ``function`` and items must be picklable; every process uses one CPU thread.
 """
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -13,6 +14,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 from semalign3d_core.errors import MissingDependencyError, SemAlign3DError
 from semalign3d_core.threads import one_thread
+
+log = logging.getLogger(__name__)
+AGAIN = "%s failed and is tried again"
 
 
 def run_local(function, items, workers=1, retries=2, device="cpu"):
@@ -61,6 +65,7 @@ def _with_retries(function, item, retries):
         except Exception:
             if attempt == retries:
                 raise
+            log.warning(AGAIN, item, exc_info=True)
 
 
 def _in_processes(function, items, workers, retries):
@@ -113,6 +118,7 @@ def _drain(executor, function, items, waiting, attempts, workers, retries):
 def _count_attempt(attempts, index, retries, items, error):
     attempts[index] += 1
     if attempts[index] <= retries:
+        log.warning(AGAIN, items[index], exc_info=error)
         return
     if isinstance(error, BrokenProcessPool):
         raise SemAlign3DError(

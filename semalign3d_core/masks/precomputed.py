@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.errors import FileFormatError, InputError
+from semalign3d_core.images import read_labels
 
 
 class PrecomputedMasks:
@@ -25,17 +25,9 @@ class PrecomputedMasks:
         if image.record is None:
             raise InputError(f"{image.name}: precomputed masks exist only for images of a data set folder")
         path = self.folder / image.record.category / f"{image.record.name}.png"
-        try:
-            with Image.open(path) as picture:
-                values = np.array(picture)
-        except FileNotFoundError:
-            raise MissingFileError(f"{path} does not exist: segment this image") from None
-        except (UnidentifiedImageError, OSError) as error:
-            raise FileFormatError(f"{path} is not a readable picture ({error}); write it again") from error
-        if values.shape[:2] != (image.height, image.width):
-            raise FileFormatError(f"{path}: mask is {values.shape[:2]}, the image {(image.height, image.width)}; write it again")
-        if values.ndim == 3:
-            values = values.max(axis=2)
+        values = read_labels(path)
+        if values.shape != (image.height, image.width):
+            raise FileFormatError(f"{path}: mask is {values.shape}, the image {(image.height, image.width)}; write it again")
         mask = torch.from_numpy(self._object_pixels(values))
         if not mask.any():
             return None

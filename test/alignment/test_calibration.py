@@ -7,6 +7,7 @@ import pytest
 import torch
 from simulated_category import SimulatedCategory
 
+from semalign3d_core.alignment import calibration
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.calibration import calibrate, keypoints_right, rotation_right
 from semalign3d_core.alignment.config import AlignConfig
@@ -84,7 +85,33 @@ def test_calibration_on_training_images():
     assert {"pose.bias", "keypoints.energy", "present.contrast", "depth_weight"} <= set(values)
     assert 0 <= values["depth_weight"] <= 0.15 and values["present.auroc"] > 0.9
     aligner = Aligner(replace(model, calibration=values))
-    assert sum(aligner.align(category.image(seed).evidence).found for seed in range(4)) == 4
+    found = [aligner.align(category.image(seed).evidence) for seed in range(4)]
+    assert all(alignment.found for alignment in found)
+    assert all(alignment.confidence == alignment.diagnostics["probabilities"]["found"] for alignment in found)
+
+
+def test_calibration_tries_every_kind_of_image_with_and_without_depth(chair, monkeypatch):
+    category, aligner = chair
+    images, tried = [category.image(seed) for seed in range(300, 316)], {}
+
+    def told(kind, change):
+        def changed(evidence, generator):
+            return replace(change(evidence, generator), name=kind)
+
+        return changed
+
+    for group in ("HARDER", "IMPOSSIBLE"):
+        monkeypatch.setattr(calibration, group, tuple(told(f"{group} {n}", c) for n, c in enumerate(getattr(calibration, group))))
+    align = Aligner.align
+
+    def told_align(self, evidence, *more):
+        tried.setdefault(evidence.name, set()).add(evidence.depth is None)
+        return align(self, evidence, *more)
+
+    monkeypatch.setattr(Aligner, "align", told_align)
+    calibrate(aligner.model, [i.evidence for i in images], torch.stack([i.keypoints for i in images]))
+    assert len(tried) == 1 + len(calibration.HARDER) + len(calibration.IMPOSSIBLE)
+    assert all(depths == {True, False} for depths in tried.values()), tried
 
 
 def test_an_undetermined_axis_of_the_calibration_is_reported(chair):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.images import list_images, read_image
+from semalign3d_core.images import list_images, read_image, read_labels
 
 GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
 
@@ -71,6 +71,31 @@ def test_errors_name_the_file(tmp_path):
         (tmp_path / f"cut.{suffix}").write_bytes(content[: len(content) // 2])
         with pytest.raises(FileFormatError, match=f"cut.{suffix} is damaged"):
             read_image(tmp_path / f"cut.{suffix}")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+def test_labels_of_masks_of_any_mode_ignore_transparency(tmp_path, mode):
+    values = np.zeros((4, 6), np.uint16 if mode == "I;16" else np.uint8)
+    values[1:3, 2:5] = 1 if mode in ("P", "1") else 200
+    if mode == "1":
+        picture = Image.fromarray(values > 0)
+    elif mode == "P":
+        picture = Image.fromarray(values)
+        picture.putpalette([0, 0, 0, 0, 0, 0])  # the index says what a pixel is, not its colour
+    elif mode == "I;16":
+        picture = Image.fromarray(values)
+    else:
+        picture = Image.fromarray(values).convert(mode)
+    picture.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "mask.png") > 0, values > 0)
+
+
+def test_labels_of_missing_and_damaged_masks(tmp_path):
+    with pytest.raises(MissingFileError, match="mask .*none.png does not exist"):
+        read_labels(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(FileFormatError, match="text.png is not a readable picture"):
+        read_labels(tmp_path / "text.png")
 
 
 def test_list_images_is_sorted_and_ignores_the_rest(tmp_path):

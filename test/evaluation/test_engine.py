@@ -103,8 +103,9 @@ def test_item_that_always_kills_is_given_up():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_crash_is_tried_again_and_finally_raised(tmp_path, workers):
+def test_crash_is_tried_again_and_finally_raised(tmp_path, workers, caplog):
     assert list(run_local(functools.partial(raises_until, tmp_path, 2), [7], workers)) == [(0, 7)]
+    assert [(r.getMessage(), "disk went away" in str(r.exc_info[1])) for r in caplog.records] == 2 * [("7 failed and is tried again", True)]
     with pytest.raises(OSError, match="disk went away"):
         list(run_local(functools.partial(raises_until, tmp_path, 99), [7], workers))
     assert len(list(tmp_path.iterdir())) == 3 + 3
