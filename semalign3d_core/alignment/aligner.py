@@ -5,16 +5,17 @@ from dataclasses import dataclass
 import torch
 
 from semalign3d_core.alignment.category_tensors import CategoryTensors, spread_rows
-from semalign3d_core.alignment.confidence import belief_weights, statistics, undetermined_axis
+from semalign3d_core.alignment.confidence import belief_weights, keypoint_evidence, statistics, undetermined_axis
 from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.graphs import GraphedCalls
 from semalign3d_core.alignment.image_tensors import image_tensors
 from semalign3d_core.alignment.observation import observe
 from semalign3d_core.alignment.offsets import read_offsets
 from semalign3d_core.alignment.outcome import outcome_of
-from semalign3d_core.alignment.poses import Candidates, project_points
+from semalign3d_core.alignment.placed import Placed
+from semalign3d_core.alignment.poses import Candidates
 from semalign3d_core.alignment.report import Reporter
-from semalign3d_core.alignment.selection import Selection, front_normal, picked, select
+from semalign3d_core.alignment.selection import Selection, front_normal, select
 from semalign3d_core.alignment.solvers import SOLVERS, evaluate
 from semalign3d_core.alignment.tracking import continues, needs_restart, warm_start
 from semalign3d_core.category.storage import model_hash
@@ -25,15 +26,14 @@ from semalign3d_core.threads import one_thread
 
 @dataclass(frozen=True)
 class Solution:
-    """Candidates of one image with their energy terms {name: (B,)}, the chosen one, its points (J, 3) and their projections (J, 2), its
-    statistics (S,), and the probabilities (4,) that follow from them."""
+    """Candidates of one image with their energy terms {name: (B,)}, the chosen one, what speaks for its keypoints (K,), its statistics
+    (S,), and the probabilities (4,) that follow from them."""
 
     candidates: Candidates
     terms: dict
     energies: torch.Tensor
     selection: Selection
-    points: torch.Tensor
-    projected: torch.Tensor
+    evidence: torch.Tensor
     statistics: torch.Tensor
     belief: torch.Tensor
 
@@ -102,12 +102,12 @@ class Aligner:
 
         known: (2,) margin and lead of an earlier frame, for a warm start has no rivals of its own.
         """
-        terms, energies = evaluate(self.category, self.betas, observation, candidates.keypoints, candidates.focal, self.config)
-        chosen = select(self.category, observation, image, candidates, energies, self.facing, self.depth_weight,
-                        self.config.selection.rival_degrees, self.axis, known)  # fmt: skip
-        keypoints, focal = picked(candidates.keypoints, chosen.winner), picked(candidates.focal, chosen.winner)
-        points = self.category.lift @ keypoints
-        projected = project_points(points[None], focal[None], observation.principal)[0]
-        values = statistics(self.category, observation, candidates, chosen, points, projected)
+        placed = Placed.of(self.category, observation, candidates.keypoints, candidates.focal)
+        terms, energies = evaluate(self.category, self.betas, observation, placed, self.config)
+        chosen = select(image, candidates, placed, energies, self.facing, self.depth_weight, self.config.selection.rival_degrees,
+                        self.axis, known)  # fmt: skip
+        winner = placed.only(chosen.winner)
+        evidence = keypoint_evidence(self.category, observation, winner.projected)
+        values = statistics(self.category, observation, candidates, chosen, winner, evidence)
         bias, weights = self.belief
-        return Solution(candidates, terms, energies, chosen, points, projected, values, torch.sigmoid(bias + weights @ values))
+        return Solution(candidates, terms, energies, chosen, evidence, values, torch.sigmoid(bias + weights @ values))

@@ -8,9 +8,8 @@ category's pose is not determined.
 
 import torch
 
+from semalign3d_core.alignment.placed import picked
 from semalign3d_core.alignment.poses import poses_of_keypoints
-from semalign3d_core.alignment.selection import picked
-from semalign3d_core.alignment.visibility import front_most
 
 # What the maps of a category are pulled towards, and what stands in for them where a model carries no calibration of its own: one
 # fit to the calibration trials of six synthetic categories together, with simulated features and with those of the embedded backbone.
@@ -36,43 +35,42 @@ COVERED = 0.04  # units from a point of the cloud, within which the mask is cove
 UNKNOWN_SHARE = 0.9  # in place of ``cover`` and ``inside`` without a mask
 
 
-def statistics(category, observation, candidates, selection, points, projected):
+def statistics(category, observation, candidates, selection, winner, evidence):
     """(S,) the STATISTICS of the winner.
 
     energy: its score; margin: to the best rival; lead: to the best rival early on; fit: minus the mean deviation of its visible
     points from the expected similarity, in standard deviations; contrast: how far the similarity below its visible points stands
     out from that of the same points all over the mask, in standard deviations (independent of how noisy features are);
-    depth: the depth-order correlation; evidence: mean of :func:`keypoint_evidence`; deformation: of the shape, in standard
+    depth: the depth-order correlation; evidence: mean of that of the keypoints; deformation: of the shape, in standard
     deviations; cover: share of the mask that its cloud covers; inside: share of its cloud inside the mask; masked: 1 with a mask;
     with_depth: 1 with a depth map, without one ``depth`` is 0 and says nothing.
-    points: (J, 3) of the winner, the first P of them its cloud; projected: (J, 2), normalised.
+    winner: :class:`~semalign3d_core.alignment.placed.Placed` of it alone; evidence: (K,) :func:`keypoint_evidence` of it.
     """
-    cloud, layout = projected[: category.dense], observation.image.layout
+    cloud, layout = winner.projected[: category.dense], observation.image.layout
     if not layout.masked:
         cover = inside = cloud.new_full((), UNKNOWN_SHARE)
     else:
         near = torch.clamp(COVERED * observation.unit, min=observation.image.layout.spacing)
         cover = (torch.cdist(observation.spread, cloud).amin(1) < near).to(cloud).mean()
-        inside = (observation.field.sample(cloud) <= 0).to(cloud).mean()
+        inside = (winner.distance <= 0).to(cloud).mean()
     energy, order = (picked(values, selection.winner) for values in (selection.energies, selection.depth_order))
     return torch.stack([
-        energy, selection.margin, selection.lead, *_appearance(category, observation, points, projected), order,
-        keypoint_evidence(category, observation, projected).mean(), _deformation(category, candidates, selection), cover, inside,
+        energy, selection.margin, selection.lead, *_appearance(category, observation, winner), order,
+        evidence.mean(), _deformation(category, candidates, selection), cover, inside,
         *(torch.ones_like(cover) * known for known in (layout.masked, layout.depth is not None)),
     ])  # fmt: skip
 
 
-def _appearance(category, observation, points, projected):
+def _appearance(category, observation, winner):
     """``fit`` and ``contrast`` of :func:`statistics`, () each, by the dense scoring points."""
     chosen = category.scoring[: category.dense_scoring]
-    cloud, depth = projected[None, : category.dense], points[None, : category.dense, 2]
-    seen = front_most(cloud, depth, projected[None, chosen], points[None, chosen, 2])[0]
-    values, inside = observation.image.features_at(projected[chosen])
+    seen = winner.front.index_select(0, chosen)
+    values, inside = observation.image.features_at(winner.projected.index_select(0, chosen))
     similarity = (category.scoring_features[: category.dense_scoring].T * values).sum(0)
     deviation = ((category.mu[chosen] - similarity) / category.sd[chosen].clamp(min=LEAST_SD)).clamp(0, WORST_DEVIATION)
     spread, mean = torch.std_mean(observation.similarity.index_select(0, chosen), dim=1)
     contrast = (similarity - mean) / spread.clamp(min=LEAST_SD) * inside
-    share = seen.to(points) / seen.sum()
+    share = seen.to(similarity) / seen.sum()
     return -(torch.where(inside, deviation, WORST_DEVIATION) * share).sum(), (contrast * share).sum()
 
 

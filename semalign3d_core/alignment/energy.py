@@ -15,7 +15,7 @@ from semalign3d_core.category.geometric_features import geometric_loss
 class DistanceField:
     """Distance to the mask, exactly 0 inside it.
 
-    distance: (H, W) in L; offset: (H, W, 2) from each node to the nearest mask point, in L (zero inside);
+    distance: (H, H) in L; offset: (H, H, 2) from each node to the nearest mask point, in L (zero inside);
     origin: (2,) normalised position of node (0, 0); spacing: float, between nodes, in L.
     """
 
@@ -26,29 +26,12 @@ class DistanceField:
 
     def sample(self, points):
         """Distance at points (..., 2), bilinear; beyond the field the distance to its edge is added."""
-        rows, columns = self.distance.shape
-        position = (points - self.origin) / self.spacing
-        inside = _clamped(position, columns - 1, rows - 1)
-        low = _clamped(inside.detach().floor(), columns - 2, rows - 2)
-        weight = inside - low
-        index = (low[..., 1] * columns + low[..., 0]).long()
-        flat = self.distance.reshape(-1)
-        upper = flat[index] * (1 - weight[..., 0]) + flat[index + 1] * weight[..., 0]
-        lower = flat[index + columns] * (1 - weight[..., 0]) + flat[index + columns + 1] * weight[..., 0]
-        return upper * (1 - weight[..., 1]) + lower * weight[..., 1] + (position - inside).abs().sum(-1) * self.spacing
-
-    def nearest_offset(self, points):
-        """Vector from points (..., 2) to the nearest mask point, at the nearest node."""
-        rows, columns = self.distance.shape
-        node = _clamped(((points - self.origin) / self.spacing).round(), columns - 1, rows - 1)
-        index = (node[..., 1] * columns + node[..., 0]).long()
-        target = node * self.spacing + self.origin + self.offset.reshape(-1, 2)[index]
-        outside = self.distance.reshape(-1)[index] > 0
-        return torch.where(outside[..., None], target - points, torch.zeros_like(points))
-
-
-def _clamped(position, right, bottom):
-    return torch.stack([position[..., 0].clamp(0, right), position[..., 1].clamp(0, bottom)], -1)
+        reach = 0.5 * (len(self.distance) - 1) * self.spacing  # from the middle of the field to its edge
+        place = (points - self.origin) / reach - 1
+        inside = place.clamp(-1, 1)
+        grid = inside.view(1, -1, 1, 2)
+        value = torch.nn.functional.grid_sample(self.distance[None, None], grid, padding_mode="border", align_corners=True)
+        return torch.add(value.view(points.shape[:-1]), (place - inside).abs().sum(-1), alpha=reach)
 
 
 def best_points(log_semantic, pixels, projections, sigma):
@@ -118,7 +101,12 @@ def geometric_consistency(keypoints, betas):
 
 def background(projections, field, cap):
     """Eq. 11: mean over dense points of the distance outside the mask, capped at ``cap`` against cut masks, (B,); in L."""
-    return field.sample(projections).clamp(max=cap).mean(-1)
+    return mean_distance(field.sample(projections), cap)
+
+
+def mean_distance(distance, cap):
+    """Eq. 11 of distances (B, P)."""
+    return distance.clamp(max=cap).mean(-1)
 
 
 def depth_regularisation(keypoints, depth=1.0):

@@ -1,7 +1,6 @@
 """The mask as a distance field, and the boxes an object may fill. Host work on arrays, once per image."""
 
 from dataclasses import dataclass
-from functools import cache
 
 import cv2
 import numpy as np
@@ -56,23 +55,22 @@ def distance_field(mask, nodes):
     if not inside.any():  # smaller than a node
         centre = np.argwhere(mask).mean(0) * nodes / longer
         inside[pad + min(int(centre[0]), rows - 1), pad + min(int(centre[1]), columns - 1)] = True
-    offset = _offsets_to(inside) / np.float32(nodes)
+    offset = _offsets_to(inside, 1 / nodes)
     origin = np.full(2, (0.5 - pad) / nodes - 0.5 / longer, dtype=np.float32)
-    return np.sqrt((offset * offset).sum(-1)), offset, origin
+    x, y = offset[..., 0], offset[..., 1]  # a sum over the last axis takes ten times as long
+    return np.sqrt(x * x + y * y), offset, origin
 
 
-def _offsets_to(inside):
-    """(H, H, 2) vector (column, row) from every node to the nearest node inside."""
+def _offsets_to(inside, spacing):
+    """(H, H, 2) vector (x, y) from every node to the nearest node inside."""
     _, labels = cv2.distanceTransformWithLabels((~inside).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    nodes = _nodes(len(inside))
-    return (nodes[np.flatnonzero(inside)][labels.ravel() - 1] - nodes).reshape(*inside.shape, 2)  # labels number the inside in order
-
-
-@cache
-def _nodes(side):
-    """(side * side, 2) column and row of every node."""
-    rows, columns = np.divmod(np.arange(side * side, dtype=np.float32), side)
-    return np.stack([columns, rows], -1)
+    labels -= 1  # they number the inside in order
+    along = np.arange(len(inside), dtype=np.float32) * np.float32(spacing)
+    rows, columns = inside.nonzero()
+    offset = np.empty((*inside.shape, 2), dtype=np.float32)
+    np.subtract(along[columns].take(labels), along, out=offset[..., 0])
+    np.subtract(along[rows].take(labels), along[:, None], out=offset[..., 1])
+    return offset
 
 
 def mask_box(mask):

@@ -4,10 +4,9 @@ import math
 
 import torch
 
-from semalign3d_core.alignment.confidence import keypoint_evidence
 from semalign3d_core.alignment.offsets import with_offsets
+from semalign3d_core.alignment.placed import picked
 from semalign3d_core.alignment.poses import Poses, poses_of_keypoints, project_points
-from semalign3d_core.alignment.selection import picked
 from semalign3d_core.alignment.visibility import behind_depth_map, front_most, metric_scale
 from semalign3d_core.geometry import shape_diameter
 
@@ -34,7 +33,7 @@ def outcome_of(aligner, image, observation, solution):
     result = {
         "keypoints": points[dense:], "projected": projected[dense:], "focal": focal,
         "diameter": diameter, "metric": metric, "visible": visible, "belief": solution.belief, "statistics": solution.statistics,
-        "keypoint_evidence": keypoint_evidence(category, observation, solution.projected), "winner": selection.winner,
+        "keypoint_evidence": solution.evidence, "winner": selection.winner,
         "score": selection.score, "energies": solution.energies,
         "terms": torch.stack(list(solution.terms.values())), "depth_order": selection.depth_order,
         "rotations": candidates.rotations, "trace": candidates.trace, "box": observation.boxes[0],

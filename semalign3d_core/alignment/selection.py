@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from semalign3d_core.alignment.poses import project_points
-from semalign3d_core.alignment.visibility import front_most
+from semalign3d_core.alignment.placed import picked
 
 FLATNESS = 0.35  # smallest over middle extent of a cloud that counts as flat
 NO_RIVAL = 0.5  # margin where no rival exists
@@ -27,14 +26,14 @@ class Selection:
     lead: torch.Tensor
 
 
-def select(category, observation, image, candidates, energies, facing, weight, rival_degrees, axis=None, known=None):
-    """:class:`Selection` among candidates with energies (B,).
+def select(image, candidates, placed, energies, facing, weight, rival_degrees, axis=None, known=None):
+    """:class:`Selection` among candidates with energies (B,), of which ``placed`` tells where they are in the picture.
 
     facing: (3,) object-frame normal that must look at the camera, or None; weight: of the depth-order correlation;
     axis: (3,) undetermined axis, about which solutions do not count as rivals; known: (2,) margin and lead, if known from elsewhere.
     """
     rotations = candidates.rotations
-    order = torch.zeros_like(energies) if image.layout.depth is None else depth_order(category, observation, image, candidates)
+    order = torch.zeros_like(energies) if image.layout.depth is None else depth_order(image, placed)
     checked = score = energies - weight * order
     if facing is not None:
         score = score + REJECTED * ~faces_camera(candidates.keypoints, rotations, facing)
@@ -52,11 +51,6 @@ def _gap(rotations, score, rival_degrees, axis):
     best = score.argmin()
     far = rotation_distance(rotations, picked(rotations, best), axis) > math.radians(rival_degrees)
     return (torch.where(far, score, torch.inf).amin() - picked(score, best)).clamp(max=NO_RIVAL)
-
-
-def picked(values, index):
-    """Row ``index`` (a tensor) of values, without reading the index."""
-    return values.index_select(0, index[None])[0]
 
 
 def rotation_distance(rotations, reference, axis=None):
@@ -87,15 +81,14 @@ def faces_camera(keypoints, rotations, normal):
     return ((rotations @ normal) * keypoints.mean(1)).sum(-1) < 0
 
 
-def depth_order(category, observation, image, candidates):
+def depth_order(image, placed):
     """Spearman correlation (B,) of 1/z of the front-most cloud points with the inverse depth at their pixels."""
-    points = category.lift[: category.dense] @ candidates.keypoints
-    projected = project_points(points, candidates.focal, observation.principal)
-    seen = image.inverse_depth(projected)
-    usable = front_most(projected, points[..., 2]) & torch.isfinite(seen)
-    if observation.field is not None:
-        usable &= observation.field.sample(projected) <= 0
-    return masked_spearman(1 / points[..., 2].clamp(min=1e-3), seen.nan_to_num(), usable)
+    cloud = placed.front.shape[1]
+    seen = image.inverse_depth(placed.projected[:, :cloud])
+    usable = placed.front & torch.isfinite(seen)
+    if placed.distance is not None:
+        usable &= placed.distance <= 0
+    return masked_spearman(1 / placed.points[:, :cloud, 2].clamp(min=1e-3), seen.nan_to_num(), usable)
 
 
 def masked_spearman(first, second, usable):

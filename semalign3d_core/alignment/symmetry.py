@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from semalign3d_core.alignment.placed import Placed
 from semalign3d_core.alignment.solvers import evaluate
 from semalign3d_core.geometry import rotation_from_vector
 
@@ -66,6 +67,6 @@ def _losses(aligner, evidence):
     turns = rotation_from_vector(axes[:, None] * angles[:, None]).reshape(-1, 3, 3)
     centre = (category.lift @ keypoints)[: category.dense].mean(0)
     turned, focal = (keypoints - centre) @ turns.transpose(1, 2) + centre, candidates.focal[winner].expand(len(turns), 2)
-    terms, _ = evaluate(category, aligner.betas, observation, turned, focal, aligner.config)
+    terms, _ = evaluate(category, aligner.betas, observation, Placed.of(category, observation, turned, focal), aligner.config)
     before = solution.terms["dense"][winner]
     return ((terms["dense"] - before) / before.abs().clamp(min=1e-6)).reshape(3, -1).mean(1)

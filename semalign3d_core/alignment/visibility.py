@@ -50,25 +50,27 @@ def robust_line(x, y, trust, rounds=2):
 
     It begins with the line through the quartiles, for readings on something in front lie far out and would tilt a plain fit.
     """
-    usable = trust > 0
-    (low_x, middle_x, high_x), (low_y, middle_y, high_y) = (masked_quantiles(values, usable, (0.25, 0.5, 0.75)) for values in (x, y))
-    slope = (high_y - low_y) / (high_x - low_x).clamp(min=1e-12)
-    offset = middle_y - slope * middle_x
+    usable, both = trust > 0, torch.stack([x, y])
+    quartiles = masked_quartiles(both, usable)
+    centre, extent = quartiles[:, 1], quartiles[:, 2] - quartiles[:, 0]
+    x, y = (both - centre[:, None]).unbind(0)  # about the medians, so that sums of squares lose no digits
+    slope, offset = extent[1] / extent[0].clamp(min=1e-12), torch.zeros_like(extent[0])
+    moments = torch.stack([torch.ones_like(x), x, y, x * x, x * y])
     for _ in range(rounds):
-        residual = (y - slope * x - offset).abs()
-        weight = trust / (1 + (residual / masked_quantiles(residual, usable, (0.5,))[0].clamp(min=1e-6)) ** 2)
-        total = weight.sum().clamp(min=1e-9)
-        mean_x, mean_y = (weight * x).sum() / total, (weight * y).sum() / total
-        slope = (weight * (x - mean_x) * (y - mean_y)).sum() / (weight * (x - mean_x) ** 2).sum().clamp(min=1e-12)
-        offset = mean_y - slope * mean_x
-    return slope, offset
+        residual = torch.addcmul(y - offset, slope, x, value=-1).abs()
+        weight = trust / (1 + (residual / masked_quartiles(residual, usable)[1].clamp(min=1e-6)).square())
+        total, sum_x, sum_y, sum_xx, sum_xy = (moments @ weight).unbind(0)
+        slope = (total * sum_xy - sum_x * sum_y) / (total * sum_xx - sum_x * sum_x).clamp(min=1e-12)
+        offset = (sum_y - slope * sum_x) / total.clamp(min=1e-9)
+    return slope, offset + centre[1] - slope * centre[0]
 
 
-def masked_quantiles(values, usable, shares):
-    """Lower quantiles, () each, of the usable ones of values (N,); 0 if there are none."""
+def masked_quartiles(values, usable):
+    """(..., 3) lower quartiles of the usable (N,) ones of values (..., N); 0 if there are none."""
     ordered = torch.where(usable, values, torch.inf).sort().values
     last = (usable.sum() - 1).clamp(min=0)
-    return [torch.where(usable.any(), ordered.gather(0, (share * last).long()[None])[0], 0.0) for share in shares]
+    index = torch.arange(1, 4, device=last.device) * last // 4
+    return ordered.index_select(-1, index).nan_to_num(posinf=0.0)
 
 
 def metric_scale(seen, depth, usable):
@@ -79,6 +81,6 @@ def metric_scale(seen, depth, usable):
     """
     usable = usable & torch.isfinite(seen) & (seen > 0)
     ratio = torch.where(usable, seen, 1.0) / depth
-    near = usable & ((ratio / masked_quantiles(ratio, usable, (0.5,))[0].clamp(min=1e-9) - 1).abs() < TRIM)
+    near = usable & ((ratio / masked_quartiles(ratio, usable)[1].clamp(min=1e-9) - 1).abs() < TRIM)
     mean = (ratio * near).sum() / near.sum().clamp(min=1)
     return torch.where(usable.sum() >= FEWEST, mean, torch.nan)

@@ -6,6 +6,7 @@ of the keypoints' plane, which grows with the object. All other categories have 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -29,7 +30,14 @@ class SurfaceMap:
     offsets: torch.Tensor
     plane: torch.Tensor
 
+    @cached_property
+    def raised(self):
+        """Whether points rise over a plane at all; read once, for a GPU would be waited for."""
+        return bool(self.plane.any())
+
     def __matmul__(self, keypoints):
+        if not self.raised:
+            return self.weights @ keypoints
         return self.weights @ keypoints + self.offsets[:, None] * normal(self.plane, keypoints)[..., None, :]
 
     def __getitem__(self, rows):
@@ -55,7 +63,7 @@ class SurfaceMap:
 
     def derivative(self, keypoints, directions):
         """(M, P, 3) derivative of the points of ``keypoints`` (K, 3) along ``directions`` (M, K, 3)."""
-        if not self.plane.any():
+        if not self.raised:
             return self.weights @ directions
         along = torch.func.vmap(lambda d: torch.func.jvp(self.__matmul__, (keypoints,), (d,))[1])
         return along(directions) if len(directions) else self.weights @ directions
