@@ -18,15 +18,16 @@ def rotation_from_vector(vector):
     return identity + a * cross + b * (cross @ cross)
 
 
-def cayley_rotation(vector):
-    """Rotation matrices (..., 3, 3) from vectors (..., 3): ``(I - [v] / 2)^-1 (I + [v] / 2)``.
+def turned(rotation, vector):
+    """Rotation matrices (..., 3, 3) turned by vectors (..., 3) in the outer frame: ``(I - [v] / 2)^-1 (I + [v] / 2) R``.
 
-    Exact rotations that agree with :func:`rotation_from_vector` to second order and need no sine: a cheap retraction for small steps.
+    The Cayley transform: an exact rotation that agrees with :func:`rotation_from_vector` to second order and needs no sine, so a cheap
+    retraction for small steps.
     """
-    cross = cross_matrix(vector)
+    across = torch.linalg.cross(vector[..., None], rotation, dim=-2)
+    twice = torch.linalg.cross(vector[..., None], across, dim=-2)
     factor = (vector * vector).sum(-1).mul_(0.25).add_(1).reciprocal_()[..., None, None]
-    identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
-    return torch.addcmul(identity, factor, cross + 0.5 * (cross @ cross))
+    return torch.addcmul(rotation, factor, across.add_(twice, alpha=0.5))
 
 
 def cross_matrix(vector):

@@ -62,13 +62,13 @@ class SquareGrid:
 
     def pixel_to_cell(self, pixels):
         """Pixels (..., 2) to continuous cell coordinates (column, row); cell centres are integers."""
-        offset = torch.tensor(self.offset, dtype=pixels.dtype, device=pixels.device)
-        return (pixels + offset + 0.5) / self.cell_size - 0.5
+        x, y = self.offset
+        return _moved(pixels, x + 0.5, y + 0.5) / self.cell_size - 0.5
 
     def cell_to_pixel(self, cells):
         """Continuous cell coordinates (..., 2) to pixels of the (unpadded) image."""
-        offset = torch.tensor(self.offset, dtype=cells.dtype, device=cells.device)
-        return (cells + 0.5) * self.cell_size - 0.5 - offset
+        x, y = self.offset
+        return _moved((cells + 0.5) * self.cell_size, -0.5 - x, -0.5 - y)
 
     def cell_centres(self, device=None):
         """Pixels (cells * cells, 2) of all cell centres, row-major."""
@@ -92,6 +92,11 @@ class SquareGrid:
         """(cells, cells) float: share of each cell's area that lies inside ``mask`` (h, w)."""
         square = pad_square(mask.float()[None], self.padding)[None]
         return torch.nn.functional.interpolate(square, size=(self.cells, self.cells), mode="area")[0, 0]
+
+
+def _moved(points, x, y):
+    """Points (..., 2) moved by numbers. No tensor is made of these: that would be a transfer, which no captured graph may contain."""
+    return points + x if x == y else torch.stack([points[..., 0] + x, points[..., 1] + y], -1)
 
 
 def bilinear(values, positions):

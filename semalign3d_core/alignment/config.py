@@ -19,7 +19,7 @@ class ObservationConfig:
     sd_scale: float = 0.5  # of the standard deviations of presence certainties: measured, narrower ones place shapes better ...
     sd_floor: float = 0.02  # ... but not below this, cosine
     margin_cells: int = 3  # cells around the mask's box in which likelihoods are computed
-    field_nodes: int = 120  # along the longer side of the picture, at which the distance to the mask is computed
+    field_nodes: int = 80  # along the longer side of the picture, at which the distance to the mask is computed
     cap: float = 0.3  # largest distance the background term charges, units
 
 

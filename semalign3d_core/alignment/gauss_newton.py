@@ -13,7 +13,7 @@ from semalign3d_core.alignment.deformable import DeformableCloud
 from semalign3d_core.alignment.poses import FOCAL, MODES, SCALE, Candidates, Poses
 from semalign3d_core.alignment.pulls import Pulls
 from semalign3d_core.alignment.schedule import geometric
-from semalign3d_core.geometry import cayley_rotation
+from semalign3d_core.geometry import turned
 
 SMALLEST_DAMPING = 1e-3
 LARGEST_SHIFT, LARGEST_SCALE, LARGEST_FOCAL = 0.5, 0.4, 0.3  # per step: units, and changes of the logarithms
@@ -115,4 +115,4 @@ class GaussNewtonSolver:
     def _moved(self, poses, step, limits):
         """Poses after a step, of which every component is bounded; limits: least and largest, (D,) each."""
         turn, change = step.clamp_(*limits).split((3, poses.rest.shape[1]), 1)
-        return Poses(torch.bmm(cayley_rotation(turn), poses.rotation), poses.rest + change)
+        return Poses(turned(poses.rotation, turn), poses.rest + change)

@@ -10,6 +10,9 @@ from semalign3d_core.alignment.poses import Poses, poses_of_keypoints, project_p
 from semalign3d_core.alignment.visibility import behind_depth_map, front_most, metric_scale
 from semalign3d_core.geometry import shape_diameter
 
+KEPT_ON_DEVICE = ("state",)  # what only the next frame asks for
+PACKED = "packed"  # on a GPU: the rest in one tensor, in the order of the outcome
+
 
 def outcome_of(aligner, image, observation, solution):
     """{name: tensor} of everything that is reported of the winner of a :class:`Solution`."""
@@ -44,7 +47,13 @@ def outcome_of(aligner, image, observation, solution):
         result["starts_2d"] = project_points(candidates.starts, observation.focal.expand(len(candidates.starts), 2), principal)
     if candidates.start_scores is not None:
         result["start_scores"] = candidates.start_scores
-    return result
+    return packed(result) if points.is_cuda else result
+
+
+def packed(outcome):
+    """The outcome, and besides all of it that the host reads in one tensor, so that there is one transfer."""
+    read = [value.flatten().to(outcome["keypoints"].dtype) for name, value in outcome.items() if name not in KEPT_ON_DEVICE]
+    return outcome | {PACKED: torch.cat(read)}
 
 
 def pose_state(category, observation, candidates, selection):

@@ -33,31 +33,34 @@ class Pulls:
 
     def _prepare_dense(self, observation, cloud, sigmas, stride):
         seen = observation.pixels[::stride] - observation.principal
-        self.pixels = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)  # (U, 3): u, v, 1
+        self.pixels = torch.nn.functional.pad(seen, (0, 1), value=1.0)  # (U, 3): u, v, 1
         self.pixel_log = observation.pixel_log[::stride]
         if cloud.dense < self.pixel_log.shape[1]:
             self.pixel_log = self.pixel_log.index_select(1, cloud.dense_index)
         inverse = sigmas[:, None] ** -2
-        self.scaling = _scaling(inverse)
+        self.scaled_pixels = (_scaling(inverse)[:, None] * self.pixels).unbind(0)  # S of (U, 3)
         self.pixel_offset = (inverse * (seen * seen).sum(1) * -0.5).unbind(0)
         strength = inverse[..., None] * (self.config.dense / len(seen))
         self.pixel_strength = (strength * self.pixels.T).unbind(0)
 
     def _prepare_sparse(self, observation, sigmas):
         cells = observation.keypoint_cells - observation.principal
-        self.cells, self.cell_columns = cells.reshape(-1, 2), cells.permute(2, 0, 1).unbind(0)  # (K T, 2), 2 of (K, T)
+        self.cells = cells.reshape(-1, 2)
         self.first_cell = torch.arange(len(cells), device=cells.device) * cells.shape[1]
         inverse = sigmas[:, None] ** -2
-        self.cell_scaling = _scaling(inverse)
+        # Per step, 2 of (K, T): what x and y are multiplied by; and what the squared norm is.
+        self.scaled_cells = [columns.unbind(0) for columns in inverse[..., None, None] * cells.permute(2, 0, 1)]
+        self.norm_scale = (-0.5 * inverse[:, 0]).unbind(0)
         self.cell_offset = torch.addcmul(observation.keypoint_log, inverse[..., None], (cells * cells).sum(-1), value=-0.5).unbind(0)
         self.cell_strength = (inverse * (self.config.sparse / len(cells))).unbind(0)
 
     def __call__(self, places, step):
         """Weighted residuals and weights of every point by all terms in the given step: (B, 3, J) for places (B, 2, J)."""
-        cloud, keypoints = places.split((self.dense, places.shape[2] - self.dense), 2)
+        extended = torch.cat([places, (places * places).sum(1, keepdim=True)], 1)  # x, y and the squared norm
+        cloud, keypoints = extended.split((self.dense, places.shape[2] - self.dense), 2)
         pulls, means = self._dense(cloud, step)
         if self.table is not None:
-            outside, energy = self._background(cloud)
+            outside, energy = self._background(cloud[:, :2])
             pulls, means = pulls.add_(outside), [*means, energy]
         keypoint_pulls, keypoint_means = self._sparse(keypoints, step)
         self.means.append([*means, *keypoint_means])
@@ -69,30 +72,31 @@ class Pulls:
         return sum(background, -self.config.dense * dense - self.config.sparse * sparse)
 
     def _dense(self, places, step):
-        """Eq. 7, 8 for places (B, 2, P): pulls (B, 3, P), likelihoods [(B, U)].
+        """Eq. 7, 8 for places with norms (B, 3, P): pulls (B, 3, P), likelihoods [(B, U)].
 
         The maximum is found without an index: rows are compared with their maximum, and a matrix product with the outcome (0 or 1)
         collects what every point attracts.
         """
         batch = len(places)
-        start, pixels = self.pixel_log.expand(batch, -1, -1), self.pixels.expand(batch, -1, -1)
-        log = torch.baddbmm(start, pixels, _with_norms(places, self.scaling[step]))  # (B, U, P)
+        start, pixels = self.pixel_log.expand(batch, -1, -1), self.scaled_pixels[step].expand(batch, -1, -1)
+        log = torch.baddbmm(start, pixels, places)  # (B, U, P)
         best = log.amax(-1, keepdim=True)
         likelihood = (best.squeeze(-1) + self.pixel_offset[step]).exp_()
         pulls = torch.bmm(likelihood[:, None] * self.pixel_strength[step], log.ge_(best))  # sums of strength times u, v, 1
         moments, weight = pulls.split((2, 1), 1)
-        moments.addcmul_(places, weight, value=-1)
+        moments.addcmul_(places[:, :2], weight, value=-1)
         return pulls, [likelihood]
 
     def _sparse(self, places, step):
-        """Eq. 9 for places (B, 2, K): pulls (B, 3, K), likelihoods [(B, K)]."""
-        x, y, norm = _with_norms(places, self.cell_scaling[step]).unbind(1)
-        log = torch.addcmul(self.cell_offset[step], x[..., None], self.cell_columns[0])
-        best, index = log.addcmul_(y[..., None], self.cell_columns[1]).max(-1)  # of (B, K, T)
+        """Eq. 9 for places with norms (B, 3, K): pulls (B, 3, K), likelihoods [(B, K)]."""
+        x, y, norm = places.unbind(1)
+        columns, rows = self.scaled_cells[step]
+        log = torch.addcmul(self.cell_offset[step], x[..., None], columns)
+        best, index = log.addcmul_(y[..., None], rows).max(-1)  # of (B, K, T)
         target = self.cells.index_select(0, (index + self.first_cell).view(-1)).view(*index.shape, 2).transpose(1, 2)
-        likelihood = (best + norm).exp_()
+        likelihood = torch.addcmul(best, norm, self.norm_scale[step]).exp_()
         strength = (likelihood * self.cell_strength[step])[:, None]
-        return torch.cat([(target - places).mul_(strength), strength], 1), [likelihood]
+        return torch.cat([(target - places[:, :2]).mul_(strength), strength], 1), [likelihood]
 
     def _background_table(self, field):
         """(4, H * H): pull (2), weight and energy of Eq. 11 in its robust form ``log(1 + (d / knee)^2)``, on the nodes of the field."""
@@ -112,11 +116,6 @@ class Pulls:
         return pulls.transpose(0, 1), energy.squeeze(0)
 
 
-def _with_norms(places, scaling):
-    """(B, 3, P) of positions (B, 2, P) and their squared norms, times ``scaling`` (3, 1)."""
-    return torch.cat([places, (places * places).sum(1, keepdim=True)], 1).mul_(scaling)
-
-
 def _scaling(inverse):
-    """S factors (3, 1) that make of (x, y, |y|^2) what a squared distance needs of it: 1 / sigma^2 times (1, 1, -1/2)."""
-    return torch.cat([inverse, inverse, inverse * -0.5], 1)[..., None].unbind(0)
+    """(S, 3) factors that make of (u, v, 1) what a squared distance to (x, y, |y|^2) needs of it: 1 / sigma^2 times (1, 1, -1/2)."""
+    return torch.cat([inverse, inverse, inverse * -0.5], 1)

@@ -3,11 +3,11 @@
 import torch
 
 from semalign3d_core.alignment.confidence import MAPS, STATISTICS
+from semalign3d_core.alignment.outcome import KEPT_ON_DEVICE, PACKED
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.geometry import similarity_alignment
 
 TERMS = ("dense", "sparse", "geometry", "background", "depth")  # in the order of ``solvers.evaluate``
-KEPT_ON_DEVICE = ("state",)  # what only the next frame asks for
 
 
 class Reporter:
@@ -61,11 +61,10 @@ class Reporter:
 def read_back(outcome):
     """The outcome on the host, in one transfer, as ordinary tensors; what only the next frame asks for stays on its device."""
     kept = {name: outcome[name].clone() for name in KEPT_ON_DEVICE}
-    read = {name: value for name, value in outcome.items() if name not in KEPT_ON_DEVICE}
-    if all(value.device.type == "cpu" for value in read.values()):
+    read = {name: value for name, value in outcome.items() if name not in (*KEPT_ON_DEVICE, PACKED)}
+    if PACKED not in outcome:
         return {name: value.clone() for name, value in read.items()} | kept
-    flat = torch.cat([value.flatten().to(outcome["keypoints"].dtype) for value in read.values()]).cpu()
-    parts = flat.split([value.numel() for value in read.values()])
+    parts = outcome[PACKED].cpu().split([value.numel() for value in read.values()])
     return {name: part.view(value.shape).to(value.dtype) for (name, value), part in zip(read.items(), parts, strict=True)} | kept
 
 

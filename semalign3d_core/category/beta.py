@@ -7,14 +7,20 @@ FIT_CLAMP = 1e-8
 LARGEST = 1e6
 
 
-def log_density(x, alpha, beta, low=0.0):
+def log_density(x, alpha, beta, low=0.0, constant=None):
     """Log-density of Beta(alpha, beta) for ``x`` in [low, 1], without the Jacobian of the map to [0, 1].
 
     Arguments are clamped to [1e-6, 1 - 1e-6] after the map, so nothing is infinite (and clamped values have no gradient).
+    constant: :func:`log_normaliser` of the parameters, if it is at hand.
     """
-    u = ((x - low) / (1 - low)).clamp(DENSITY_CLAMP, 1 - DENSITY_CLAMP)
-    constant = torch.lgamma(alpha + beta) - torch.lgamma(alpha) - torch.lgamma(beta)
-    return (alpha - 1) * u.log() + (beta - 1) * (1 - u).log() + constant
+    u = (x if low == 0 else (x - low) / (1 - low)).clamp(DENSITY_CLAMP, 1 - DENSITY_CLAMP)
+    constant = log_normaliser(alpha, beta) if constant is None else constant
+    return torch.addcmul(torch.addcmul(constant, alpha - 1, u.log()), beta - 1, (1 - u).log())
+
+
+def log_normaliser(alpha, beta):
+    """What the log-density of Beta(alpha, beta) has besides the powers: minus the log of the Beta function."""
+    return torch.lgamma(alpha + beta) - torch.lgamma(alpha) - torch.lgamma(beta)
 
 
 def mode(alpha, beta):

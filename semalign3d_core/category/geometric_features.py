@@ -77,18 +77,20 @@ def geometric_loss_terms(points, table):
     edge_part = tet_part = points.new_zeros(points.shape[:-2])
     if len(table.edge1):
         ratio, cosine = edge_pair_features(points, table.edge1, table.edge2)
-        beta = table.edge_beta
-        edge_part = -log_density(ratio, beta[:, 0], beta[:, 1], 0.0).mean(-1) - log_density(cosine, beta[:, 2], beta[:, 3], -1.0).mean(-1)
+        beta, constant = table.edge_beta, table.log_normalisers[0]
+        of_ratio = log_density(ratio, beta[:, 0], beta[:, 1], 0.0, constant[:, 0])
+        of_cosine = log_density(cosine, beta[:, 2], beta[:, 3], -1.0, constant[:, 1])
+        edge_part = -(of_ratio + of_cosine).mean(-1)
     if len(table.triangle):
         cosines = triangle_vertex_features(points, table.triangle, table.vertex)
         parameters = table.tet_beta.reshape(-1, 3, 2)
-        tet_part = -log_density(cosines, parameters[..., 0], parameters[..., 1], -1.0).mean(-2).sum(-1)
+        density = log_density(cosines, parameters[..., 0], parameters[..., 1], -1.0, table.log_normalisers[1])
+        tet_part = -density.mean(-2).sum(-1)
     return edge_part, tet_part
 
 
 def _length(vector):
-    # The tiny floor keeps the gradient of coincident points finite (0) without changing any value that float32 can see.
-    return (vector * vector).sum(-1).clamp(min=1e-30).sqrt()
+    return torch.linalg.vector_norm(vector, dim=-1)  # of coincident points it has the gradient 0
 
 
 def _unit(vector, epsilon):

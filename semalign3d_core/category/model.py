@@ -1,9 +1,11 @@
 """The model of a category: one file, no code in it."""
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import torch
 
+from semalign3d_core.category.beta import log_normaliser
 from semalign3d_core.category.surface_map import SurfaceMap
 
 
@@ -23,6 +25,11 @@ class BetaTable:
     triangle: torch.Tensor
     vertex: torch.Tensor
     tet_beta: torch.Tensor
+
+    @cached_property
+    def log_normalisers(self):
+        """(E, 2) and (T, 3): :func:`~semalign3d_core.category.beta.log_normaliser` of the Betas."""
+        return tuple(log_normaliser(*table.unflatten(1, (-1, 2)).unbind(-1)) for table in (self.edge_beta, self.tet_beta))
 
 
 @dataclass(frozen=True)

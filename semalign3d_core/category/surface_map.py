@@ -6,7 +6,6 @@ of the keypoints' plane, which grows with the object. All other categories have 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 
@@ -22,6 +21,7 @@ class SurfaceMap:
 
     weights: (P, K) W, rows sum to 1;  offsets: (P,) o;
     plane: (2, K), rows sum to 0: two directions in the keypoints' plane, ``plane @ X``; all 0 where keypoints are not flat
+    raised: whether there is a plane; found out if not given
 
     The map follows every similarity transform of the keypoints exactly and is differentiable in them.
     """
@@ -29,11 +29,11 @@ class SurfaceMap:
     weights: torch.Tensor
     offsets: torch.Tensor
     plane: torch.Tensor
+    raised: bool | None = None
 
-    @cached_property
-    def raised(self):
-        """Whether points rise over a plane at all; read once, for a GPU would be waited for."""
-        return bool(self.plane.any())
+    def __post_init__(self):
+        if self.raised is None:  # read once, for a GPU has to be waited for
+            object.__setattr__(self, "raised", bool(self.plane.any()))
 
     def __matmul__(self, keypoints):
         if not self.raised:
@@ -41,14 +41,14 @@ class SurfaceMap:
         return self.weights @ keypoints + self.offsets[:, None] * normal(self.plane, keypoints)[..., None, :]
 
     def __getitem__(self, rows):
-        return SurfaceMap(self.weights[rows], self.offsets[rows], self.plane)
+        return SurfaceMap(self.weights[rows], self.offsets[rows], self.plane, self.raised)
 
     def __len__(self):
         return len(self.weights)
 
     def over(self, keypoints):
         """The same map of the keypoints with the given labels (K',) alone; the others must have no weight."""
-        return SurfaceMap(self.weights[:, keypoints], self.offsets, self.plane[:, keypoints])
+        return SurfaceMap(self.weights[:, keypoints], self.offsets, self.plane[:, keypoints], self.raised)
 
     def among(self, keypoints, count):
         """The same map over ``count`` keypoints of which those of this map have the labels ``keypoints`` (K,)."""

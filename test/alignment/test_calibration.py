@@ -147,7 +147,7 @@ def test_margin_and_lead_are_gaps_to_solutions_far_away_and_do_not_count_turns_a
     energies = torch.tensor([-1.0, -0.95, -0.9, -0.7])
 
     def gaps(axis=None, found=candidates, known=None):
-        chosen = select(None, None, image, found, energies, None, 0.15, 40.0, axis, known)
+        chosen = select(image, found, None, energies, None, 0.15, 40.0, axis, known)
         return round(float(chosen.margin), 3), round(float(chosen.lead), 3)
 
     assert gaps() == (0.1, 0.1)

@@ -1,17 +1,31 @@
-"""Between the host's share of an image and its result no value is read: on fake tensors, which have none, any reading fails."""
+"""Between the host's share of an image and its result nothing passes between host and device.
+
+No value is read: on fake tensors, which have none, any reading fails. And no tensor is made of numbers, which a captured graph cannot do.
+"""
 
 from dataclasses import replace
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from semalign3d_core.alignment.aligner import Aligner
+from semalign3d_core.alignment.outcome import packed
+from semalign3d_core.alignment.report import read_back
 from semalign3d_core.evidence import DepthMap
 
 
+class NothingIsUploaded(TorchFunctionMode):
+    """Fails where a tensor is made of what the host knows."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        assert function not in (torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy), f"{function.__name__} makes a transfer"
+        return function(*args, **(kwargs or {}))
+
+
 def outcome_shapes(aligner, image, state=None):
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), NothingIsUploaded():
         return {name: tuple(value.shape) for name, value in aligner._outcome(image, state).items()}
 
 
@@ -27,9 +41,23 @@ def test_no_value_is_read(chair, kind):
     assert outcome_shapes(aligner, image, real["state"]) == {name: tuple(value.shape) for name, value in warm.items()}
 
 
+def test_one_transfer_brings_the_same_outcome(chair):
+    """On a GPU all that is read comes in one tensor."""
+    category, aligner = chair
+    outcome = aligner._outcome(aligner.prepare(category.image(3).evidence))
+    separately, together = read_back(outcome), read_back(packed(outcome))
+    assert separately.keys() == together.keys()
+    assert all(torch.equal(separately[name], together[name]) and separately[name].dtype == together[name].dtype for name in separately)
+
+
 def test_reading_would_be_noticed():
     with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(Exception, match="_local_scalar_dense"):
         float(torch.ones(3).sum() * 2 > 1)
+
+
+def test_an_upload_would_be_noticed():
+    with NothingIsUploaded(), pytest.raises(AssertionError, match="transfer"):
+        torch.ones(2) + torch.tensor([1.0, 2.0])
 
 
 def test_results_do_not_depend_on_how_much_of_the_picture_is_computed(chair):

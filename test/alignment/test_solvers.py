@@ -10,7 +10,7 @@ from semalign3d_core.alignment.bank import bank_rotations, best_starts
 from semalign3d_core.alignment.config import BankConfig
 from semalign3d_core.alignment.poses import FOCAL, Poses, poses_in_boxes, project_points
 from semalign3d_core.alignment.pulls import Pulls
-from semalign3d_core.geometry import rotation_angle, rotation_from_vector, uniform_rotations
+from semalign3d_core.geometry import rotation_angle, rotation_from_vector, turned, uniform_rotations
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,16 @@ def scene(chair):
 def moved(poses, step):
     """Poses after an unbounded step."""
     return Poses(rotation_from_vector(step[:, :3]) @ poses.rotation, poses.rest + step[:, 3:])
+
+
+def test_turned_rotations_are_exact_and_agree_to_second_order():
+    rotations = uniform_rotations(20, torch.float64)
+    directions = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    far = turned(rotations, directions)
+    assert torch.allclose(far @ far.mT, torch.eye(3, dtype=torch.float64)) and torch.allclose(torch.det(far), far.new_ones(20))
+    for size, error in ((0.1, 2e-3), (0.01, 2e-6)):
+        small = size * torch.nn.functional.normalize(directions, dim=-1)
+        assert (turned(rotations, small) - rotation_from_vector(small) @ rotations).abs().max() < error
 
 
 def test_jacobian_of_the_projections(scene):
