@@ -47,7 +47,8 @@ def test_one_transfer_brings_the_same_outcome(chair):
     outcome = aligner._outcome(aligner.prepare(category.image(3).evidence))
     separately, together = read_back(outcome), read_back(packed(outcome))
     assert separately.keys() == together.keys()
-    assert all(torch.equal(separately[name], together[name]) and separately[name].dtype == together[name].dtype for name in separately)
+    for name, value in separately.items():
+        torch.testing.assert_close(together[name], value, rtol=0, atol=0, equal_nan=True)
 
 
 def test_reading_would_be_noticed():
