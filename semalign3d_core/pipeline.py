@@ -12,13 +12,14 @@ from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.alignment.zoom import align_with_zoom, crop_extractor
+from semalign3d_core.backbones.precision import choose_device
 from semalign3d_core.category.storage import check_backbone, find_model, load_model
 from semalign3d_core.config import load_preset
 from semalign3d_core.errors import FileFormatError, MissingFileError
 from semalign3d_core.evidence import ImageEvidence, ImageInput, gather
 from semalign3d_core.images import read_image
 from semalign3d_core.matches import Matches
-from semalign3d_core.providers import sees_any_picture
+from semalign3d_core.providers import on_device, sees_any_picture
 from semalign3d_core.transfer import Transfer, lift_points, place_points
 
 
@@ -39,6 +40,7 @@ class PipelineConfig:
     preset: str = option("fast", "preset of the alignment, or path of a YAML file")
     transfer: str = option("fast", "preset of the transfer of points, or path of a YAML file")
     demonstration: str = option("", "YAML file with a demonstration image and named points in it; empty: none")
+    device: str = option("auto", "where features are extracted and objects aligned: cpu, cuda, cuda:1; auto: a GPU where there is one")
 
 
 @dataclass(frozen=True)
@@ -120,14 +122,14 @@ def create_pipeline(config, dataset_root=None):
 
     dataset_root: data set folder whose precomputed files the providers may read.
     """
-    model = load_model(find_model(config.category, config.models or None))
-    backbone = backbones.create(config.backbone, dataset_root)
+    model, device = load_model(find_model(config.category, config.models or None)), choose_device(config.device)
+    backbone = backbones.create(on_device(config.backbone, backbones.BACKBONES, device), dataset_root)
     return Pipeline(
         model,
         backbone,
-        Aligner(model, config.preset),
-        depth.create(config.depth, dataset_root),
-        masks.create(config.masks, dataset_root, model, backbone),
+        Aligner(model.to(device), config.preset),
+        depth.create(on_device(config.depth, depth.DEPTHS, device), dataset_root),
+        masks.create(on_device(config.masks, masks.MASKS, device), dataset_root, model, backbone),
         load_demonstration(config.demonstration) if config.demonstration else None,
         load_preset(Transfer, "transfer", config.transfer),
     )

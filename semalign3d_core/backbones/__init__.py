@@ -28,10 +28,11 @@ def _precomputed(argument, **options):
     return PrecomputedBackbone(argument, **options)
 
 
-def _compact(argument, dataset_root=None):
+def _compact(argument, dataset_root=None, device="cpu"):
     from semalign3d_core.backbones.compact import CompactBackbone
+    from semalign3d_core.backbones.precision import choose_device
 
-    return CompactBackbone(argument or None)
+    return CompactBackbone(argument or None, choose_device(device))
 
 
 def _transformer(family):

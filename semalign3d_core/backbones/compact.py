@@ -124,12 +124,12 @@ class CompactBackbone:
     def extract(self, image):
         """Features (channels, 48, 48) of the image padded at the bottom or right; see the backbone protocol."""
         values = self.network(prepare(image.rgb)[None].to(self.device))[0]
-        return FeatureMap(values.clone(), SquareGrid(image.height, image.width, CELLS, PADDING))
+        return FeatureMap(values.cpu().clone(), SquareGrid(image.height, image.width, CELLS, PADDING))
 
     @torch.inference_mode()
     def class_probabilities(self, features):
         """(1 + categories, cells, cells) of a :class:`FeatureMap` that :meth:`extract` gave; the background comes first."""
-        return self.network.classify(features.values[None].to(self.device))[0].softmax(0)
+        return self.network.classify(features.values[None].to(self.device))[0].softmax(0).cpu()
 
 
 def prepare(rgb):

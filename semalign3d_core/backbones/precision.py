@@ -13,13 +13,17 @@ HALF = ("dinov2", "dinov2_with_registers", "sd", "depth_anything", "sam", "sam2"
 
 
 def choose_device(name=None):
-    """``torch.device`` of an option: a name, or None / ``auto`` for CUDA where present and the CPU elsewhere."""
+    """``torch.device`` of an option: a name, or None / ``auto`` for CUDA where present and the CPU elsewhere.
+
+    Raises :class:`InputError` for what is not there, naming what is.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name in (None, "auto"):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N") from error
+        return torch.device("cuda" if gpus else "cpu")
+    present = ["cpu", *(["mps"] if torch.backends.mps.is_available() else []), *(f"cuda:{index}" for index in range(gpus))]
+    if str(name) not in (*present, "cuda" if gpus else "cpu"):
+        raise InputError(f"device {str(name)!r} is not available here: choose one of auto, {', '.join(present)}")
+    return torch.device(name)
 
 
 def choose_dtype(name, device, kind):

@@ -31,6 +31,8 @@ class MethodOptions:
     """Preset of the alignment: fast, reference, or a YAML file."""
     camera: str = ""
     """Measured camera: fx,fy,cx,cy in pixels; nothing means that the focal length is estimated."""
+    device: str = "auto"
+    """Where features are extracted and objects aligned: cpu, cuda, cuda:1; auto: a GPU where there is one."""
     dataset: Path | None = None
     """Data set folder that the images belong to; needed by precomputed features, depth and masks."""
 
@@ -49,6 +51,7 @@ def make_pipeline(options, transfer="fast"):
         masks=options.masks,
         preset=options.preset,
         transfer=transfer,
+        device=options.device,
     )
     return create_pipeline(config, options.dataset)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
+from semalign3d_core.backbones.precision import choose_device
 from semalign3d_core.datasets import DATASETS, open_dataset
 from semalign3d_core.errors import InputError
 from semalign3d_core.evaluation.engine import ENGINES
@@ -18,7 +19,7 @@ from semalign3d_core.evaluation.pairs import image_items, image_key, match_items
 from semalign3d_core.evaluation.predictions import problem_of, read_predictions, write_predictions
 from semalign3d_core.evaluation.results import plain_config
 from semalign3d_core.evaluation.tasks import TASKS
-from semalign3d_core.evaluation.worker import resolve_device, run_item
+from semalign3d_core.evaluation.worker import run_item
 from semalign3d_core.files import sha256_of_file, write_json
 
 
@@ -90,7 +91,7 @@ def _resolve(evaluation, dataset, pairs):
         "kind": next(kind for kind, dataset_class in DATASETS.items() if type(dataset) is dataset_class),
         "categories": evaluation.categories,
         "threshold": evaluation.threshold,
-        "device": resolve_device(config.device),
+        "device": str(choose_device(config.device)),
         "cache": str(config.cache_folder),
         "method_settings": evaluation.method.settings,
     }
@@ -153,7 +154,7 @@ def _run(evaluation, items, what, size):
     run = ENGINES[config.engine]
     work = functools.partial(run_item, config, uuid.uuid4().hex)
     with tqdm(total=sum(map(size, items)), desc=what, unit=what.removesuffix("s"), mininterval=0.5) as bar:
-        for index, result in run(work, items, config.workers, config.retries, resolve_device(config.device)):
+        for index, result in run(work, items, config.workers, config.retries, str(choose_device(config.device))):
             evaluation.cache.update(result.counts)
             if result.failure and config.on_bad_input == "error":
                 raise InputError(f"{items[index]}: {result.failure} (--on-bad-input skip counts its pairs as wrong and goes on)")

@@ -7,8 +7,9 @@ import functools
 
 import torch
 
+from semalign3d_core.backbones.precision import choose_device
 from semalign3d_core.category.storage import check_backbone
-from semalign3d_core.errors import InputError, OutputError, SemAlign3DError
+from semalign3d_core.errors import OutputError, SemAlign3DError
 from semalign3d_core.evaluation.cache import Cache
 from semalign3d_core.evaluation.carrying import carrier, rating
 from semalign3d_core.evaluation.images import ImageStore
@@ -36,7 +37,7 @@ class Worker:
 
     def __init__(self, config):
         self.config = config
-        self.device = resolve_device(config.device)
+        self.device = str(choose_device(config.device))
         self.cache = Cache(config.cache_folder)
         self._matchers = {}
         self.images = ImageStore(config, self.cache, self.device, self.matcher)
@@ -103,13 +104,3 @@ class Worker:
                 grid, records = target.features.grid, (item.record, query.target)
                 found[query.name] = pair_samples(self.config, rate(target), grid, records, query.unit)
         return found
-
-
-def resolve_device(name):
-    """``auto`` is CUDA where there is one; the rest is as named, if it is there (else :class:`InputError`)."""
-    present = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))]
-    if name == "auto":
-        return "cuda" if len(present) > 1 else "cpu"
-    if name not in (*present, "cuda" if len(present) > 1 else "cpu"):
-        raise InputError(f"device {name!r} is not available here: choose one of auto, {', '.join(present)}")
-    return name

@@ -13,7 +13,7 @@ from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.evidence import DepthMap, FeatureMap, ImageInput
-from semalign3d_core.pipeline import Demonstration, Pipeline, load_demonstration
+from semalign3d_core.pipeline import Demonstration, Pipeline, PipelineConfig, create_pipeline, load_demonstration
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
 from simulated_category import SimulatedCategory  # noqa: E402
@@ -176,3 +176,8 @@ def test_a_demonstration_that_names_no_picture(tmp_path):
         load_demonstration(write(tmp_path, "image: b.png\npoints: {cap: [1, 2]}\n"))
     with pytest.raises(MissingFileError, match="nowhere.yaml"):
         load_demonstration(tmp_path / "nowhere.yaml")
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(InputError, match="'cuda:99' is not available here: choose one of auto, cpu"):
+        create_pipeline(PipelineConfig(category="chair", device="cuda:99"))

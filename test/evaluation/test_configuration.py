@@ -6,12 +6,13 @@ import pytest
 from test_semalign3d_runs import tiny_model
 from tiny_dataset import make_dataset
 
+from semalign3d_core.backbones.precision import choose_device
 from semalign3d_core.category.storage import save_model
 from semalign3d_core.errors import InputError, MissingFileError, OutputError, SemAlign3DError
 from semalign3d_core.evaluation import images
 from semalign3d_core.evaluation.config import EvaluationConfig
 from semalign3d_core.evaluation.runner import evaluate
-from semalign3d_core.evaluation.worker import Worker, resolve_device
+from semalign3d_core.evaluation.worker import Worker
 
 
 @pytest.fixture
@@ -81,9 +82,9 @@ def test_a_full_disk_is_named(folder, monkeypatch):
 
 
 def test_devices_that_are_not_there():
-    assert resolve_device("cpu") == "cpu" and resolve_device("auto") in ("cpu", "cuda")
+    assert choose_device("cpu").type == "cpu" and choose_device("auto") == choose_device() and choose_device().type in ("cpu", "cuda")
     with pytest.raises(InputError, match="'cuda:99' is not available here: choose one of auto, cpu"):
-        resolve_device("cuda:99")
+        choose_device("cuda:99")
 
 
 @pytest.mark.parametrize("study", [{"ablation": True}, {"other_backbone": "compact"}, {"training_images": (5,)}])

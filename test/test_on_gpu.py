@@ -1,0 +1,79 @@
+"""What only a GPU can show: the same results as on a CPU, through captured graphs, without the host waiting in between."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from semalign3d_core.alignment.aligner import Aligner
+from semalign3d_core.matchers import MATCHERS
+from semalign3d_core.pipeline import PipelineConfig, create_pipeline
+
+sys.path.insert(0, str(Path(__file__).parent / "alignment"))
+from simulated_category import SimulatedCategory  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture(scope="module")
+def category():
+    return SimulatedCategory("chair", noise=0.3)
+
+
+@pytest.fixture(scope="module")
+def aligners(category):
+    model = category.model()
+    return Aligner(model), Aligner(model.to("cuda"))
+
+
+def on_gpu(evidence):
+    """The evidence with its features and its mask there, as an evaluation has it."""
+    return replace(evidence, features=replace(evidence.features, values=evidence.features.values.cuda()), mask=evidence.mask.cuda())
+
+
+@pytest.mark.parametrize("known", ["everything", "no mask", "no depth"])
+def test_alignments_agree_with_the_cpu(category, aligners, known):
+    differences = []
+    for seed in range(8):
+        evidence = category.image(seed).evidence
+        evidence = {"no mask": replace(evidence, mask=None), "no depth": replace(evidence, depth=None)}.get(known, evidence)
+        expected, found = (aligner.align(evidence) for aligner in aligners)
+        differences.append((found.keypoints_2d - expected.keypoints_2d).norm(dim=-1).median())
+        assert found.confidence == pytest.approx(expected.confidence, abs=0.05)
+        assert all(value.device.type == "cpu" for value in (found.keypoints_3d, found.rotation, found.cloud_3d))
+
+
+def test_a_warm_start_agrees_with_the_cpu(category, aligners):
+    evidence = category.image(5).evidence
+    expected, found = (aligner.align(evidence, aligner.align(evidence)) for aligner in aligners)
+    assert expected.diagnostics["warm_frames"] == found.diagnostics["warm_frames"] == 1
+    assert (found.keypoints_2d - expected.keypoints_2d).norm(dim=-1).median() < 0.5
+
+
+def test_the_host_never_waits_inside(category, aligners):
+    aligner = aligners[1]
+    image = aligner.prepare(category.image(2).evidence)
+    with torch.inference_mode():
+        state = aligner._outcome(image)["state"]
+        aligner._outcome(image, state)  # libraries set themselves up
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            aligner._outcome(image), aligner._outcome(image, state)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_transfer_agrees_with_the_cpu(category):
+    model = category.model()
+    first, second = category.image(1), category.image(2)
+    points = first.keypoints[torch.isfinite(first.keypoints).all(-1)]
+    expected = MATCHERS["semalign3d"](model=model).match(first.evidence, second.evidence, points)
+    found = MATCHERS["semalign3d"](model=model.to("cuda")).match(on_gpu(first.evidence), on_gpu(second.evidence), points.cuda())
+    assert (found.points.cpu() - expected.points).norm(dim=-1).median() < 0.5
+
+
+def test_the_pipeline_takes_the_gpu():
+    assert create_pipeline(PipelineConfig(category="chair")).aligner.category.shape.is_cuda
