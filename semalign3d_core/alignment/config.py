@@ -115,7 +115,7 @@ class SelectionConfig:
     depth_weight: float = 0.15  # of the depth-order correlation, where the category's calibration says nothing
     rival_degrees: float = 40.0  # a rival is a candidate further away than this
     normal_share: float = 0.97  # share of training poses that must agree before flat objects are forced to face the camera
-    found_threshold: float = 0.4  # least confidence of an object that is called found
+    found_threshold: float = 0.5  # least confidence of an object that is called found
     retry_threshold: float = 0.5  # a warm start below this confidence is repeated from the bank
     mask_jump: float = 0.35  # largest change of the box's centre or size between frames, in object sizes
 
