@@ -1,13 +1,15 @@
-"""Alignment and transfer with simulated, left/right-folded features: both presets and nearest neighbour side by side.
+"""Alignment and transfer with simulated, left/right-folded features and with the embedded backbone: both presets and nearest neighbour
+side by side.
 
-    python bench/alignment.py [--reference 8] [--confidence] [--hard] [--video] [--ablation] [--wide] [--part development]
+    python bench/alignment.py [--reference 8] [--backbones sim compact] [--confidence] [--hard] [--video] [--ablation] [--wide]
+                              [--part development]
 
 Renders training and test images into --work and builds the categories from annotations and disparity with this package's own
-builder; what is there already is used again, also after an interruption. Prints, per category: PCK (0.1 / 0.05 of the longer box
-side, in percent, per point) of transferred and of aligned keypoints, share of poses within 30 degrees, CPU milliseconds per image
-in one thread. Further tables on request: what confidence is worth; hard cases, each with its remedy; video; each term of the energy left
-out; time and memory at C = 768, J = 300. Constants of the method were chosen on --part development; the default, test, has other
-instances and views.
+builder; what is there already is used again, also after an interruption. Prints, per kind of features and category: PCK (0.1 / 0.05 of
+the longer box side, in percent, per point) of transferred and of aligned keypoints, share of poses within 30 degrees, CPU milliseconds
+per image in one thread; masks and disparity are given. Further tables on request: what confidence is worth; hard cases, each with its
+remedy; video; each term of the energy left out; time and memory at C = 768, J = 300. Constants of the method were chosen on --part
+development; the default, test, has other instances and views.
 """
 
 import os
@@ -30,7 +32,7 @@ from alignment_ablation import print_ablation
 from alignment_cases import print_hard_cases, print_video
 from alignment_confidence import print_confidence
 from alignment_cost import print_cost
-from alignment_scenes import SceneStore
+from alignment_scenes import SceneStore, seen_by
 from alignment_scores import keypoint_pck, pck, pose_percent, score_of, text, timed, transfer_distances
 from alignment_stored import StoredAlignments
 
@@ -48,7 +50,9 @@ class Options:
     work: Path = Path("out/alignment")
     """Folder of the rendered images, the models and the alignments of the reference preset."""
     models: Path | None = None
-    """Folder of models, instead of those built in the work folder."""
+    """Folder of models of the first kind of features, instead of those built in the work folder."""
+    backbones: tuple[str, ...] = ("sim", "compact")
+    """Kinds of features that the presets are compared with: sim (simulated), compact (embedded). Everything else is of the first."""
     part: str = "test"
     """test, or development: the instances on which constants may be chosen."""
     categories: tuple[str, ...] = CATEGORIES
@@ -73,17 +77,28 @@ class Options:
     """Time and memory with 768 channels and 300 points, and how many times cheaper the fast preset is."""
 
 
-def prepare_models(options):
+def prepare_models(options, backbone):
     """{category: model}; what is missing is rendered and built with the commands a user has."""
     from semalign3d_core.cli import build, synth
 
-    folder, data = options.models or options.work / "models", options.work / "data"
+    given, data = options.models if backbone == options.backbones[0] else None, options.work / "data"
+    folder = given or options.work / ("models" if backbone == "sim" else f"models_{backbone}")
     missing = [name for name in options.categories if not (folder / f"{name}.safetensors").is_file()]
-    if missing and options.models is None:
+    if missing and given is None:
         synth.run(synth.Options(data, tuple(missing), options.train, 0, 0, 8 * options.train, workers=1, features="sim"))
         for name in missing:
-            build.run(build.Options(data, (name,), folder, "precomputed:sim"))
+            build.run(build.Options(data, (name,), folder, "precomputed:sim" if backbone == "sim" else backbone))
     return {name: load_model(find_model(name, folder)) for name in options.categories}
+
+
+def comparison(options, store, backbone):
+    """Prints both presets and nearest neighbour with one kind of features; returns models and scenes, {category: value} each."""
+    models = prepare_models(options, backbone)
+    scenes = {name: seen_by(backbone, store.scenes(name, "plain", options.images)) for name in options.categories}
+    print(f"\n{options.part} instances, features: {backbone}")
+    print(f"{'category':12s}{'method (images)':20s}{'transfer':>16s}{'keypoints':>18s}{'pose':>8s}{'CPU ms':>10s}")
+    print_means([compare(name, models[name], scenes[name], options) for name in options.categories])
+    return models, scenes
 
 
 def compare(name, model, scenes, options):
@@ -128,11 +143,8 @@ def print_means(tables):
 
 def main(options):
     torch.set_num_threads(1)
-    models, store = prepare_models(options), SceneStore(options.work / "scenes", options.part)
-    scenes = {name: store.scenes(name, "plain", options.images) for name in options.categories}
-    print(f"{options.part} instances")
-    print(f"{'category':12s}{'method (images)':20s}{'transfer':>16s}{'keypoints':>18s}{'pose':>8s}{'CPU ms':>10s}")
-    print_means([compare(name, models[name], scenes[name], options) for name in options.categories])
+    store = SceneStore(options.work / "scenes", options.part)
+    models, scenes = [comparison(options, store, backbone) for backbone in options.backbones][0]
     if options.confidence:
         print_confidence(models, scenes, store)
     if options.hard:

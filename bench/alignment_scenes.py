@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from semalign3d_core import backbones
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.datasets.synthetic.instances import make_instance
 from semalign3d_core.datasets.synthetic.rendering import RenderConfig, Rendering, sample_rendering
@@ -20,7 +21,7 @@ from semalign3d_core.datasets.synthetic.scene import SceneConfig
 from semalign3d_core.datasets.synthetic.simulated_features import simulated_features
 from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig
 from semalign3d_core.datasets.synthetic.writer import instance_range
-from semalign3d_core.evidence import DepthMap, FeatureMap, ImageEvidence
+from semalign3d_core.evidence import DepthMap, FeatureMap, ImageEvidence, ImageInput
 from semalign3d_core.files import atomic_path
 from semalign3d_core.image_grid import SquareGrid
 
@@ -110,6 +111,15 @@ def scene_of(rendering, features=None, depth="disparity"):
     keypoints, rotation, shape = (real(values) for values in (rendering.keypoints_2d, rendering.rotation, rendering.shape))
     size = float(max(box[2] - box[0], box[3] - box[1]))
     return Scene(evidence, keypoints, torch.from_numpy(rendering.visible), rotation, shape, size, rendering)
+
+
+def seen_by(backbone, scenes):
+    """The scenes with the features of a backbone that sees pictures; those with simulated ones (``sim``) as they are."""
+    if backbone == "sim":
+        return scenes
+    provider = backbones.create(backbone)
+    images = [ImageInput(scene.evidence.image, name=scene.evidence.name) for scene in scenes]
+    return [replace(s, evidence=replace(s.evidence, features=provider.extract(i))) for s, i in zip(scenes, images, strict=True)]
 
 
 def cropped(rendering, square, side):
