@@ -1,6 +1,7 @@
 """The last step of a build: what the training images teach about trust (alignment/calibration.py)."""
 
 import logging
+import threading
 from dataclasses import replace
 
 import torch
@@ -17,17 +18,22 @@ MOST_IMAGES = 32  # each costs a handful of alignments; more hardly changes a fe
 
 
 class TrainingEvidence:
-    """A sequence of :class:`ImageEvidence` of training images, read when first asked for and kept in half precision."""
+    """A sequence of :class:`ImageEvidence` of training images, read when first asked for and kept in half precision.
+
+    Several threads may ask; providers, which may be networks on one device, are asked by one at a time.
+    """
 
     def __init__(self, records, providers, assumed_focal):
         self.records, self.providers, self.assumed_focal, self.read = records, providers, assumed_focal, {}
+        self.reading = threading.Lock()
 
     def __len__(self):
         return len(self.records)
 
     def __getitem__(self, index):
-        if index not in self.read:
-            self.read[index] = self._gathered(self.records[index])
+        with self.reading:
+            if index not in self.read:
+                self.read[index] = self._gathered(self.records[index])
         return self.read[index]
 
     def _gathered(self, record):
@@ -52,13 +58,13 @@ def calibrated(model, records, views, shape, providers, config, problems, progre
     evidences = TrainingEvidence([by_name[views[n].name] for n in chosen], providers, config.views.assumed_focal)
     try:
         others = held_out_models(views, shape, config, make_model, progress)
-        progress("calibration", 0, 1)
         values = calibrate(
             model,
             evidences,
             torch.stack([views[n].keypoints for n in chosen]),
             truth_rotations=shape.model.rotation[chosen].float(),
             held_out_models=others and [others[n] for n in chosen],
+            progress=lambda done, total: progress("calibration", done, total),
         )
     except SemAlign3DError as error:
         problems.warnings.append(f"confidence is not calibrated: {error}")
