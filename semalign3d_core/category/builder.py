@@ -33,6 +33,7 @@ from semalign3d_core.errors import InputError, SemAlign3DError
 from semalign3d_core.threads import one_thread
 
 log = logging.getLogger(__name__)
+FOLD_ITERATIONS = 10  # of k-means for models that only serve the calibration
 SHOWN = 3  # images whose reasons are logged one by one
 
 
@@ -78,8 +79,10 @@ def build_category(category, spec, records, providers, config=None, work_folder=
     model = _category_model(category, spec, providers, views, present, shape, config, progress)
     clock.lap("statistics, cloud and features")
 
+    quick = replace(config, dense=replace(config.dense, iterations=min(config.dense.iterations, FOLD_ITERATIONS)))
+
     def make_model(some, part):  # without a part of the images; Eq. 10 is not what such models are asked about
-        return _category_model(category, spec, providers, some, present, part, config, lambda *_: None, model.betas)
+        return _category_model(category, spec, providers, some, present, part, quick, lambda *_: None, model.betas)
 
     model = calibrated(model, records, views, shape, providers, config, problems, progress, make_model)
     clock.lap("calibration")
