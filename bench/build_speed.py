@@ -70,6 +70,7 @@ class RandomSource:
     """All three providers: features from a fixed random map of the pixel position, depth a plane, mask the keypoints' box."""
 
     name = "random"
+    concurrent = True
 
     def __init__(self, data, channels, cells):
         self.data, self.channels = data, channels

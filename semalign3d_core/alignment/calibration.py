@@ -18,6 +18,7 @@ from semalign3d_core.alignment.offsets import estimated_offsets, stored_offsets
 from semalign3d_core.alignment.selection import rotation_distance
 from semalign3d_core.alignment.symmetry import undetermined_axis_of
 from semalign3d_core.alignment.variants import HARDER, IMPOSSIBLE, without_depth
+from semalign3d_core.evidence import FeatureMap
 from semalign3d_core.threads import in_parallel
 
 RIGHT_DEGREES = 30.0  # largest error of a right pose
@@ -44,10 +45,10 @@ class Trial:
 def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=None, held_out_models=None, negatives=(), progress=None):
     """{name: float} for ``CategoryModel.calibration`` from the training images of a category.
 
-    evidences: sequence of N :class:`ImageEvidence`, asked by several threads at a time; truth_keypoints: (N, K, 2) pixels, NaN where not
-    annotated; truth_rotations: (N, 3, 3) object to camera, or None (then a pose is right when the keypoints are); held_out_models: N
-    models built without the respective image (several may be the same object), or None: then the model itself has seen what it is tried
-    on; negatives: evidence of images without the object, besides those made here; progress: called as (done, total).
+    evidences: N :class:`ImageEvidence`; truth_keypoints: (N, K, 2) pixels, NaN where not annotated; truth_rotations:
+    (N, 3, 3) object to camera, or None (then a pose is right when the keypoints are); held_out_models: N models
+    built without the respective image (several may be the same object), or None: then the model itself has seen what it is tried on;
+    negatives: evidence of images without the object, besides those made here; progress: called as (done, total).
 
     On a CPU several images are worked on at a time; what comes out does not depend on how many.
     """
@@ -93,6 +94,7 @@ def _aligners(models, calibration, config):
 def _tried(aligner, evidence, n, keypoints, rotation):
     """The trials of the ``n``-th image as it is and in harder versions, and the statistics of its impossible ones."""
     generator, size = torch.Generator().manual_seed(n), object_size(evidence)  # every image has chance of its own: any may come first
+    evidence = replace(evidence, features=FeatureMap(evidence.features.values, evidence.features.grid))  # widened once for all versions
     harder = (HARDER[(n + version) % len(HARDER)](evidence, generator) for version in range(HARDER_VERSIONS))
     impossible = [IMPOSSIBLE[(IMPOSSIBLE_VERSIONS * n + version) % len(IMPOSSIBLE)] for version in range(IMPOSSIBLE_VERSIONS)]
     versions = [evidence, *harder, *(change(evidence, generator) for change in impossible)]

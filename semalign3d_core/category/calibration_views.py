@@ -1,8 +1,8 @@
 """The last step of a build: what the training images teach about trust (alignment/calibration.py)."""
 
 import logging
-import threading
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -17,30 +17,12 @@ log = logging.getLogger(__name__)
 MOST_IMAGES = 32  # each costs a handful of alignments; more hardly changes a few logistic maps
 
 
-class TrainingEvidence:
-    """A sequence of :class:`ImageEvidence` of training images, read when first asked for and kept in half precision.
-
-    Several threads may ask; providers, which may be networks on one device, are asked by one at a time.
-    """
-
-    def __init__(self, records, providers, assumed_focal):
-        self.records, self.providers, self.assumed_focal, self.read = records, providers, assumed_focal, {}
-        self.reading = threading.Lock()
-
-    def __len__(self):
-        return len(self.records)
-
-    def __getitem__(self, index):
-        with self.reading:
-            if index not in self.read:
-                self.read[index] = self._gathered(self.records[index])
-        return self.read[index]
-
-    def _gathered(self, record):
-        camera = record_camera(record, self.assumed_focal)
-        p = self.providers
-        evidence = gather(read_image(record.path, record), p.backbone, p.depth, p.segmenter, camera=camera, box=record.box)
-        return replace(evidence, features=StoredFeatureMap(evidence.features.values.half(), evidence.features.grid), image=None)
+def training_evidence(record, providers, assumed_focal):
+    """The :class:`ImageEvidence` of a training image, with features in half precision, for many are kept at a time."""
+    camera = record_camera(record, assumed_focal)
+    p = providers
+    evidence = gather(read_image(record.path, record), p.backbone, p.depth, p.segmenter, camera=camera, box=record.box)
+    return replace(evidence, features=StoredFeatureMap(evidence.features.values.half(), evidence.features.grid), image=None)
 
 
 def calibrated(model, records, views, shape, providers, config, problems, progress, make_model):
@@ -55,9 +37,11 @@ def calibrated(model, records, views, shape, providers, config, problems, progre
 
     by_name = {record.name: record for record in records}
     chosen = list(range(0, len(views), max(1, -(-len(views) // MOST_IMAGES))))
-    evidences = TrainingEvidence([by_name[views[n].name] for n in chosen], providers, config.views.assumed_focal)
     try:
         others = held_out_models(views, shape, config, make_model, progress)
+        progress("calibration", 0, 1)
+        gathered = partial(training_evidence, providers=providers, assumed_focal=config.views.assumed_focal)
+        evidences = list(providers.over(gathered, [by_name[views[n].name] for n in chosen]))
         values = calibrate(
             model,
             evidences,

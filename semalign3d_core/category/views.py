@@ -11,6 +11,7 @@ from semalign3d_core.category.keypoint_correction import depth_pixels, outline_d
 from semalign3d_core.errors import InputError, MissingFileError
 from semalign3d_core.image_grid import mirror_points
 from semalign3d_core.images import read_image
+from semalign3d_core.threads import in_parallel
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,16 @@ class Providers:
     backbone: object
     depth: object
     segmenter: object
+
+    def over(self, function, items):
+        """Iterator over ``function(item)`` in the order of the items, where the function asks these providers.
+
+        Several items at a time if all three may be asked by several threads, as those may that read files and say ``concurrent = True``;
+        a network gets all processors for itself.
+        """
+        if all(getattr(provider, "concurrent", False) for provider in (self.backbone, self.depth, self.segmenter)):
+            return in_parallel(function, items)
+        return map(function, items)
 
 
 def gather_view(record, keypoints, providers, options, flip=None, load_image=read_image):
