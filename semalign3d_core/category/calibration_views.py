@@ -36,7 +36,8 @@ def calibrated(model, records, views, shape, providers, config, problems, progre
     from semalign3d_core.alignment.calibration import calibrate
 
     by_name = {record.name: record for record in records}
-    chosen = list(range(0, len(views), max(1, -(-len(views) // MOST_IMAGES))))
+    count = min(MOST_IMAGES, len(views))
+    chosen = [n * len(views) // count for n in range(count)]
     try:
         others = held_out_models(views, shape, config, make_model, progress)
         progress("calibration", 0, 1)
