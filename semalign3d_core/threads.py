@@ -5,6 +5,8 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
+MOST_WORKERS = 8  # more wait for the interpreter, and each holds the images that it works on
+
 
 @contextlib.contextmanager
 def one_thread():
@@ -30,7 +32,7 @@ def processors():
 
 
 def in_parallel(function, items, workers=None):
-    """Yields ``function(item)`` of all items in their order, computed by ``workers`` threads (default: one for each processor).
+    """Yields ``function(item)`` of all items in their order, computed by ``workers`` threads (default: one for each processor, at most 8).
 
     PyTorch has one thread in each of them and lets go of the interpreter while it computes. ``function`` must be safe to call from
     several threads and must not depend on which items were done before, so that results do not depend on the number of workers.
@@ -38,7 +40,7 @@ def in_parallel(function, items, workers=None):
     """
     import torch
 
-    workers = workers or processors()
+    workers = workers or min(processors(), MOST_WORKERS)
     with one_thread():
         if workers == 1:
             yield from map(function, items)
