@@ -2,8 +2,9 @@
 
     python bench/build_speed.py [--keypoints 15 30] [--images 55] [--channels 768] [--reference-seconds 60]
 
-Each build runs in a process of its own (CPU seconds, wall seconds, peak memory). "em" and "reference" are our presets, with
-features given (cells x cells x channels per image and mirror image, made on the fly). "published" runs the published
+Each build runs in a process of its own (wall seconds on the processors that it may use, CPU seconds of all, peak memory). "em" and
+"reference" are our presets, as users run them and without calibration, with features given (cells x cells x channels per image and
+mirror image, made on the fly). "published" runs the published
 procedure's own optimisation steps for a limited time and extrapolates to their number: scalar Beta fits one by one (SciPy), grid
 search of 10^6 candidates per keypoint with 100 + 100 features, 20 000 AdamW steps on all features. At the end the reconstructions
 of the conformance vectors: our descent beside the grid search and the AdamW steps by which they were made.
@@ -39,6 +40,7 @@ from semalign3d_core.config import load_preset
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
 from semalign3d_core.evidence import DepthMap, FeatureMap
 from semalign3d_core.image_grid import SquareGrid
+from semalign3d_core.threads import processors
 
 SIDE = 256
 VECTORS = Path(__file__).resolve().parents[1] / "test" / "data" / "vectors" / "semalign3d"
@@ -54,10 +56,10 @@ class Options:
     """Feature channels."""
     cells: int = 60
     """Feature cells per side."""
-    calibrate: bool = False
-    """Also calibrate the confidence, which aligns the training images."""
     presets: tuple[str, ...] = ("em", "reference")
     """Presets of ours to run."""
+    calibrate: tuple[bool, ...] = (True, False)
+    """Builds as users run them, which calibrate the confidence and align training images for that (True), and without (False)."""
     published_seconds: float = 20.0
     """CPU seconds spent on each part of the published procedure before it is extrapolated; 0 leaves it out."""
     child: str = ""
@@ -68,6 +70,7 @@ class RandomSource:
     """All three providers: features from a fixed random map of the pixel position, depth a plane, mask the keypoints' box."""
 
     name = "random"
+    concurrent = True
 
     def __init__(self, data, channels, cells):
         self.data, self.channels = data, channels
@@ -104,7 +107,7 @@ def run_child(options):
     data, _ = random_category(options.images, keypoints, seed=3)
     source = RandomSource(data, options.channels, options.cells)
     pixels = ((data.points + 0.5) * SIDE).where(data.visible[..., None], torch.nan).numpy().astype(np.float32)
-    config = replace(load_preset(BuildConfig, "build", preset), calibrate=options.calibrate)
+    config = replace(load_preset(BuildConfig, "build", preset), calibrate=options.calibrate[0])
     spec = KeypointSpec(tuple(f"k{n}" for n in range(keypoints)), tuple(data.flip.tolist()))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture.png"
@@ -179,27 +182,34 @@ def _per_call(function, limit):
     return (time.process_time() - began) / calls
 
 
+def print_build(preset, keypoints, calibrate, options):
+    """A line about one build in a process of its own."""
+    command = [sys.executable, __file__, "--child", preset, "--keypoints", str(keypoints), "--images", str(options.images)]
+    command += ["--channels", str(options.channels), "--cells", str(options.cells), "--calibrate", str(calibrate)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    what = preset if calibrate else f"{preset} without calibration"
+    if done.returncode:
+        print(f"{what:32s} failed: {done.stderr.strip().splitlines()[-1]}")
+        return
+    r = json.loads(done.stdout.splitlines()[-1])
+    steps = ", ".join(f"{name} {seconds:.1f}" for name, seconds in r["steps"].items())
+    print(
+        f"{what:32s} {r['wall']:6.1f} s  {r['cpu']:6.1f} s CPU  {r['memory']:.2f} GiB  start {r['start']}  (of the seconds: {steps})",
+        flush=True,
+    )
+
+
 def main(options):
     torch.set_num_threads(1)
     if options.child:
         run_child(options)
         return
+    print(f"{processors()} processors")
     for keypoints in options.keypoints:
         print(f"\nK = {keypoints}, {options.images} images + mirrored, {options.cells} x {options.cells} x {options.channels} features")
         for preset in options.presets:
-            command = [sys.executable, __file__, "--child", preset, "--keypoints", str(keypoints), "--images", str(options.images)]
-            command += ["--channels", str(options.channels), "--cells", str(options.cells)]
-            command.append("--calibrate" if options.calibrate else "--no-calibrate")
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                print(f"{preset:10s} failed: {done.stderr.strip().splitlines()[-1]}")
-                continue
-            r = json.loads(done.stdout.splitlines()[-1])
-            steps = ", ".join(f"{name} {seconds:.1f}" for name, seconds in r["steps"].items())
-            print(
-                f"{preset:10s} {r['cpu']:7.1f} s CPU  {r['wall']:7.1f} s wall  {r['memory']:.2f} GiB  start {r['start']}  (wall: {steps})",
-                flush=True,
-            )
+            for calibrate in options.calibrate:
+                print_build(preset, keypoints, calibrate, options)
         if options.published_seconds:
             parts = published(keypoints, options.images, options.published_seconds)
             text = ", ".join(f"{name} {seconds:.0f}" for name, seconds in parts.items())

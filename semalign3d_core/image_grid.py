@@ -106,7 +106,11 @@ def bilinear(values, positions):
     """
     channels, _, columns = values.shape
     flat = values.reshape(channels, -1)
-    return interpolated(lambda row, column: flat[:, row * columns + column], values.shape[1:], positions)
+
+    def at(row, column):  # several times faster than an index of several dimensions
+        return flat.index_select(1, (row * columns + column).flatten()).view(channels, *row.shape)
+
+    return interpolated(at, values.shape[1:], positions)
 
 
 def interpolated(at, size, positions):

@@ -1,6 +1,11 @@
-"""How many CPU threads small computations get."""
+"""How many CPU threads computations get: one for each stream of small operations, and as many streams as there are processors."""
 
 import contextlib
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+MOST_WORKERS = 8  # more wait for the interpreter, and each holds the images that it works on
 
 
 @contextlib.contextmanager
@@ -8,7 +13,8 @@ def one_thread():
     """PyTorch computes with one thread inside; a context manager and a decorator.
 
     Alignment and shape building are thousands of operations on small tensors: a second thread gains nothing, and on a machine whose
-    cores are busy every operation waits for a core (measured: up to 50 times slower). Work on many images belongs in many processes.
+    cores are busy every operation waits for a core (measured: up to 50 times slower). Independent work is given to
+    :func:`in_parallel`, that on many images to many processes.
     """
     import torch
 
@@ -18,3 +24,35 @@ def one_thread():
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def processors():
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_parallel(function, items, workers=None):
+    """Yields ``function(item)`` of all items in their order, computed by ``workers`` threads (default: one for each processor, at most 8).
+
+    PyTorch has one thread in each of them and lets go of the interpreter while it computes. ``function`` must be safe to call from
+    several threads and must not depend on which items were done before, so that results do not depend on the number of workers.
+    What it raises for an item is raised in that item's place; items not yet begun are then dropped, as on an interrupt.
+    """
+    import torch
+
+    workers = workers or min(processors(), MOST_WORKERS)
+    with one_thread():
+        if workers == 1:
+            yield from map(function, items)
+            return
+        executor = ThreadPoolExecutor(workers, "semalign3d", initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            waiting, items = deque(), iter(items)
+            for item in items:
+                waiting.append(executor.submit(function, item))
+                if len(waiting) > workers:  # few ahead of the consumer, so that an error stops the rest early
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)

@@ -6,6 +6,7 @@ its keys).
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -17,6 +18,8 @@ from semalign3d_core.alignment.offsets import estimated_offsets, stored_offsets
 from semalign3d_core.alignment.selection import rotation_distance
 from semalign3d_core.alignment.symmetry import undetermined_axis_of
 from semalign3d_core.alignment.variants import HARDER, IMPOSSIBLE, without_depth
+from semalign3d_core.evidence import FeatureMap
+from semalign3d_core.threads import in_parallel
 
 RIGHT_DEGREES = 30.0  # largest error of a right pose
 RIGHT_SHARE = 0.8  # of the visible keypoints within ALPHA of the longer box side
@@ -39,50 +42,67 @@ class Trial:
     candidates: torch.Tensor
 
 
-def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=None, held_out_models=None, negatives=()):
+def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=None, held_out_models=None, negatives=(), progress=None):
     """{name: float} for ``CategoryModel.calibration`` from the training images of a category.
 
     evidences: N :class:`ImageEvidence`; truth_keypoints: (N, K, 2) pixels, NaN where not annotated; truth_rotations:
     (N, 3, 3) object to camera, or None (then a pose is right when the keypoints are); held_out_models: N models
     built without the respective image (several may be the same object), or None: then the model itself has seen what it is tried on;
-    negatives: evidence of images without the object, besides those made here.
+    negatives: evidence of images without the object, besides those made here; progress: called as (done, total).
+
+    On a CPU several images are worked on at a time; what comes out does not depend on how many.
     """
-    plain = replace(model, calibration={})
-    axis = undetermined_axis_of(Aligner(plain, config), evidences)
+    plain, workers = replace(model, calibration={}), 1 if model.shape.is_cuda else None  # the graphs of a GPU serve one caller at a time
+    axis = undetermined_axis_of(Aligner(plain, config), evidences, workers)
     entries = {} if axis is None else {f"axis_{name}": float(value) for name, value in zip("xyz", axis, strict=True)}
-    others = _Aligners(held_out_models or [model] * len(evidences), config)
-    first = [others.of(n, entries).align(evidence) for n, evidence in enumerate(evidences)]
-    sizes = [object_size(evidence) for evidence in evidences]
+    models, numbers = held_out_models or [model] * len(evidences), range(len(evidences))
+    progress = progress or (lambda *_: None)
+    told = _Told(progress, 2 * len(evidences) + len(negatives))
+    aligners = _aligners(models, entries, config)
+    first = told(in_parallel(lambda n: aligners[n].align(evidences[n]), numbers, workers))
     entries |= stored_offsets(estimated_offsets(model, first, truth_keypoints))
-    truth_rotations = [None] * len(evidences) if truth_rotations is None else truth_rotations
-    generator, trials, absent = torch.Generator().manual_seed(0), [], []
-    for n, (evidence, keypoints, rotation) in enumerate(zip(evidences, truth_keypoints, truth_rotations, strict=True)):
-        aligner = others.of(n, entries)
-        harder = (HARDER[(n + version) % len(HARDER)](evidence, generator) for version in range(HARDER_VERSIONS))
-        impossible = [IMPOSSIBLE[(IMPOSSIBLE_VERSIONS * n + version) % len(IMPOSSIBLE)] for version in range(IMPOSSIBLE_VERSIONS)]
-        versions = [evidence, *harder, *(change(evidence, generator) for change in impossible)]
-        # Every other one lacks the depth map, for many users have none; shifted, so that every kind is tried with and without.
-        shift = n // len(HARDER)
-        versions = [without_depth(v) if (place + n + shift) % 2 else v for place, v in enumerate(versions)]
-        trials += [_trial(aligner, version, keypoints, rotation, sizes[n]) for version in versions[: 1 + HARDER_VERSIONS]]
-        absent += [_statistics(aligner, version) for version in versions[1 + HARDER_VERSIONS :]]
+    rotations = [None] * len(evidences) if truth_rotations is None else truth_rotations
+    aligners = _aligners(models, entries, config)
+    tried = told(in_parallel(lambda n: _tried(aligners[n], evidences[n], n, truth_keypoints[n], rotations[n]), numbers, workers))
     aligner = Aligner(replace(plain, calibration=entries), config)
-    absent += [_statistics(aligner, evidence) for evidence in negatives]
+    absent = told(in_parallel(partial(_statistics, aligner), negatives, workers))
+    trials, absent = [t for some, _ in tried for t in some], [v for _, some in tried for v in some] + absent
     return {**entries, **_depth_entry(trials, aligner.config), **_maps(trials, absent)}
 
 
-class _Aligners:
-    """The aligner of every image's model, of which few are different."""
+class _Told:
+    """Lists results as they come and says how many of all came so far."""
 
-    def __init__(self, models, config):
-        self.models, self.config, self.made = models, config, {}
+    def __init__(self, progress, total):
+        self.progress, self.done, self.total = progress, 0, total
 
-    def of(self, n, calibration):
-        """The :class:`Aligner` of image ``n`` with the given calibration."""
-        key = id(self.models[n]), len(calibration)
-        if key not in self.made:
-            self.made[key] = Aligner(replace(self.models[n], calibration=dict(calibration)), self.config)
-        return self.made[key]
+    def __call__(self, results):
+        listed = []
+        for result in results:
+            listed.append(result)
+            self.done += 1
+            self.progress(self.done, self.total)
+        return listed
+
+
+def _aligners(models, calibration, config):
+    """The :class:`Aligner` of every model, with the given calibration; the same model has the same one."""
+    made = {id(model): Aligner(replace(model, calibration=dict(calibration)), config) for model in {id(m): m for m in models}.values()}
+    return [made[id(model)] for model in models]
+
+
+def _tried(aligner, evidence, n, keypoints, rotation):
+    """The trials of the ``n``-th image as it is and in harder versions, and the statistics of its impossible ones."""
+    generator, size = torch.Generator().manual_seed(n), object_size(evidence)  # every image has chance of its own: any may come first
+    evidence = replace(evidence, features=FeatureMap(evidence.features.values, evidence.features.grid))  # widened once for all versions
+    harder = (HARDER[(n + version) % len(HARDER)](evidence, generator) for version in range(HARDER_VERSIONS))
+    impossible = [IMPOSSIBLE[(IMPOSSIBLE_VERSIONS * n + version) % len(IMPOSSIBLE)] for version in range(IMPOSSIBLE_VERSIONS)]
+    versions = [evidence, *harder, *(change(evidence, generator) for change in impossible)]
+    # Every other one lacks the depth map, for many users have none; shifted, so that every kind is tried with and without.
+    shift = n // len(HARDER)
+    versions = [without_depth(v) if (place + n + shift) % 2 else v for place, v in enumerate(versions)]
+    trials = [_trial(aligner, version, keypoints, rotation, size) for version in versions[: 1 + HARDER_VERSIONS]]
+    return trials, [_statistics(aligner, version) for version in versions[1 + HARDER_VERSIONS :]]
 
 
 def _statistics(aligner, evidence):

@@ -7,6 +7,7 @@ import torch
 from semalign3d_core.alignment.placed import Placed
 from semalign3d_core.alignment.solvers import evaluate
 from semalign3d_core.geometry import rotation_from_vector
+from semalign3d_core.threads import in_parallel
 
 ANGLES = (-135, -90, -45, 45, 90, 135, 180)  # degrees
 IMAGES = 12
@@ -16,17 +17,19 @@ UNTURNED_DEGREES = 15.0  # circular standard deviation of the side from which an
 UNTURNED_SHARE, UNTURNED_LOSS = 0.52, 0.48  # the same limits about such an axis: its model has only one side
 
 
-def undetermined_axis_of(aligner, evidences):
+def undetermined_axis_of(aligner, evidences, workers=None):
     """The object-frame axis (3,) about which aligned objects can be turned without loss of the dense term; None if there is none.
 
     Median over images and mean over angles of the loss, for the principal axes of the cloud. Only Eq. 7 is asked:
     keypoints on a silhouette are placed by convention and would hide that a body of revolution has no azimuth. By that convention all
     training views also show one side of it, of which the cloud then consists, so that less similarity under turns is asked for.
+    workers: images worked on at a time, as in :func:`~semalign3d_core.threads.in_parallel`.
     """
     if not len(evidences):
         return None
     step = max(len(evidences) // IMAGES, 1)
-    losses = torch.stack([_losses(aligner, evidence) for evidence in list(evidences)[::step]])
+    numbers = range(0, len(evidences), step)
+    losses = torch.stack(list(in_parallel(lambda n: _losses(aligner, evidences[n]), numbers, workers)))
     loss, axes = losses.median(0).values, principal_axes(aligner.category)
     free = int(loss.argmin())
     unturned = azimuth_spread(axes[free], aligner.model.pose_rotations) < UNTURNED_DEGREES

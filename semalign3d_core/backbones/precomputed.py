@@ -19,6 +19,7 @@ class PrecomputedBackbone:
     """
 
     any_picture = False
+    concurrent = True
 
     def __init__(self, name, dataset_root=None):
         if not name or dataset_root is None:

@@ -33,6 +33,7 @@ from semalign3d_core.errors import InputError, SemAlign3DError
 from semalign3d_core.threads import one_thread
 
 log = logging.getLogger(__name__)
+FOLD_ITERATIONS = 10  # of k-means for models that only serve the calibration
 SHOWN = 3  # images whose reasons are logged one by one
 
 
@@ -78,8 +79,10 @@ def build_category(category, spec, records, providers, config=None, work_folder=
     model = _category_model(category, spec, providers, views, present, shape, config, progress)
     clock.lap("statistics, cloud and features")
 
+    quick = replace(config, dense=replace(config.dense, iterations=min(config.dense.iterations, FOLD_ITERATIONS)))
+
     def make_model(some, part):  # without a part of the images; Eq. 10 is not what such models are asked about
-        return _category_model(category, spec, providers, some, present, part, config, lambda *_: None, model.betas)
+        return _category_model(category, spec, providers, some, present, part, quick, lambda *_: None, model.betas)
 
     model = calibrated(model, records, views, shape, providers, config, problems, progress, make_model)
     clock.lap("calibration")
@@ -91,42 +94,63 @@ def build_category(category, spec, records, providers, config=None, work_folder=
 def _views(records, spec, providers, config, flip, cache, problems, progress):
     """Views of all usable images; what is wrong with the others follows the data policy."""
     views, bad = [], 0
+    readings = providers.over(lambda record: _read(record, spec, providers, config, flip, cache), records)
     for n, record in enumerate(records):
         progress("reading images", n, len(records))
-        few = config.policy.minimum_keypoints - int((~np.isnan(record.keypoints[:, 0])).sum())
-        if few > 0:  # not a fault of the data, so never an error
-            problems.skipped[record.name] = f"{config.policy.minimum_keypoints - few} annotated keypoints do not place the object"
+        reading = next(readings)
+        if reading is None:  # not a fault of the data, so never an error
+            given = int((~np.isnan(record.keypoints[:, 0])).sum())
+            problems.skipped[record.name] = f"{given} annotated keypoints do not place the object"
             continue
-        try:
-            view = _checked_view(record, spec, providers, config, flip, cache, problems)
-        except SemAlign3DError as error:
+        if reading.dropped:
             if config.policy.on_bad_image == "error":
-                raise
-            problems.skipped[record.name] = str(error)
+                raise InputError(f"{record.name}: {'; '.join(reading.dropped)}; correct the annotation")
+            problems.dropped[record.name] = reading.dropped
+            log.warning("%s: dropped: %s", record.name, "; ".join(reading.dropped))
+        if reading.error is not None:
+            if config.policy.on_bad_image == "error":
+                raise reading.error
+            problems.skipped[record.name] = str(reading.error)
             bad += 1
             if bad <= SHOWN:
-                log.warning("left out: %s", error)
+                log.warning("left out: %s", reading.error)
             continue
-        if flip is not None and len(view.mirrored_pixel_features) == 0:
+        if reading.fresh:
+            cache.store(record, reading.view)
+        if flip is not None and len(reading.view.mirrored_pixel_features) == 0:
             problems.warnings.append(f"{record.name}: no features of the mirror image; it is used unmirrored only")
-        views.append(view)
+        views.append(reading.view)
     if bad > SHOWN:
         log.warning("left out: %d more images; the report lists all with their reasons", bad - SHOWN)
     progress("reading images", len(records), len(records))
     return views
 
 
-def _checked_view(record, spec, providers, config, flip, cache, problems):
-    keypoints, reasons = checked_keypoints(record, spec.names)
-    if reasons:
-        if config.policy.on_bad_image == "error":
-            raise InputError(f"{record.name}: {'; '.join(reasons)}; correct the annotation")
-        problems.dropped[record.name] = reasons
-        log.warning("%s: dropped: %s", record.name, "; ".join(reasons))
-    usable = int((~torch.isnan(keypoints[:, 0])).sum())
-    if usable < config.policy.minimum_keypoints:
-        raise InputError(f"{record.name}: {usable} usable keypoints, {config.policy.minimum_keypoints} are needed to place the object")
-    return cache.get(record, lambda: gather_view(record, keypoints, providers, config.views, flip))
+@dataclass(frozen=True)
+class _Reading:
+    """The view of an image, whether it was made now, or the error that prevents it; and why keypoints were dropped."""
+
+    view: object = None
+    fresh: bool = False
+    error: SemAlign3DError | None = None
+    dropped: tuple = ()
+
+
+def _read(record, spec, providers, config, flip, cache):
+    """The :class:`_Reading` of an image; None if it has too few annotated keypoints. Called by several threads at a time."""
+    minimum, keypoints, dropped = config.policy.minimum_keypoints, None, []
+    if int((~np.isnan(record.keypoints[:, 0])).sum()) < minimum:
+        return None
+    try:
+        keypoints, dropped = checked_keypoints(record, spec.names)
+        usable = int((~torch.isnan(keypoints[:, 0])).sum())
+        if usable < minimum:
+            raise InputError(f"{record.name}: {usable} usable keypoints, {minimum} are needed to place the object")
+        stored = cache.stored(record)
+        view = gather_view(record, keypoints, providers, config.views, flip) if stored is None else stored
+    except SemAlign3DError as error:
+        return _Reading(error=error, dropped=dropped)
+    return _Reading(view, stored is None, dropped=dropped)
 
 
 def constellations(views, labels, flip):

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import torch
 
 from semalign3d_core.category.factor_model import continued
+from semalign3d_core.threads import in_parallel
 
 ROUNDS = 3  # of EM without a fold: the shapes of its objects leave mean and covariance at once, and poses of the others hardly change
 SHARED = ("shape", "covariance", "flip")  # of the category, whatever their length
@@ -14,21 +15,26 @@ def held_out_models(views, shape, config, make_model, progress):
     """N models, of which the n-th was built without the n-th view; those of one fold are the same object. None without folds.
 
     shape: :class:`ShapeResult` of all N views; config: a :class:`BuildConfig`; make_model: (views, shape) -> :class:`CategoryModel` of
-    some views with their part of a shape. Dense cloud, features, statistics and poses of a fold's model come from the other views
-    alone; its EM goes on from that of all views. With the published method the shape itself is kept, because its search takes minutes.
+    some views with their part of a shape, called by several threads at a time. Dense cloud, features, statistics and poses of a fold's
+    model come from the other views alone; its EM goes on from that of all views. With the published method the shape itself is kept,
+    because its search takes minutes.
     """
     folds = min(config.folds, len(views))
     if folds < 2:
         return None
-    models = []
+    made, models = in_parallel(lambda fold: _without_fold(fold, folds, views, shape, config, make_model), range(folds)), []
     for fold in range(folds):
         progress("models without a part of the images", fold, folds)
-        kept = torch.tensor([n for n in range(len(views)) if n % folds != fold])
-        data, model = _rows(shape.data, kept, len(views)), _rows(shape.model, kept, len(views))
-        if config.method == "em":
-            model = continued(model, data, replace(config.em, rounds=ROUNDS))
-        models.append(make_model([views[n] for n in kept.tolist()], replace(shape, model=model, data=data)))
+        models.append(next(made))
     return [models[n % folds] for n in range(len(views))]
+
+
+def _without_fold(fold, folds, views, shape, config, make_model):
+    kept = torch.tensor([n for n in range(len(views)) if n % folds != fold])
+    data, model = _rows(shape.data, kept, len(views)), _rows(shape.model, kept, len(views))
+    if config.method == "em":
+        model = continued(model, data, replace(config.em, rounds=ROUNDS))
+    return make_model([views[n] for n in kept.tolist()], replace(shape, model=model, data=data))
 
 
 def _rows(value, kept, count):

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 EROSIONS = 2
+CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)  # a pixel and its four neighbours
 
 
 def erode(mask, iterations=EROSIONS):
@@ -24,12 +25,16 @@ def nearest_mask_pixels(mask, pixels):
 
     Pixels inside stay. Returns (P, 2) of the type of ``pixels``. The mask must not be empty.
     """
-    rows, columns = np.nonzero(mask.numpy())
-    inside = torch.from_numpy(np.stack([columns, rows], axis=1)).double()
-    distance = torch.cdist(pixels.double(), inside, compute_mode="donot_use_mm_for_euclid_dist")
+    # From a pixel inside, one step toward a place beyond its neighbours is nearer, so that only the outline is to be searched.
+    rows, columns = np.nonzero(mask.numpy() & (cv2.erode(mask.numpy().astype(np.uint8), CROSS, borderValue=0) == 0))
+    outline = torch.from_numpy(np.stack([columns, rows], axis=1)).double()
+    distance = torch.cdist(pixels.double(), outline, compute_mode="donot_use_mm_for_euclid_dist")
     # argmin does not promise the first of several minima, so ties are decided by the index itself.
-    first = torch.where(distance == distance.amin(1, keepdim=True), torch.arange(len(inside)), len(inside)).amin(1)
-    return inside[first].to(pixels.dtype)
+    first = torch.where(distance == distance.amin(1, keepdim=True), torch.arange(len(outline)), len(outline)).amin(1)
+    own = pixels.round().long()
+    column, row = (own[:, k].clamp(0, mask.shape[1 - k] - 1) for k in (0, 1))
+    inside = mask[row, column] & (torch.stack([column, row], 1) == own).all(1)
+    return torch.where(inside[:, None], own, outline[first]).to(pixels.dtype)
 
 
 def correct_keypoints(mask, pixels):
@@ -44,6 +49,11 @@ def outline_distance(mask):
     return torch.from_numpy(distance).sub(0.5).clamp(min=0)
 
 
+def steps_inside(mask):
+    """(h, w) float32: how many erosions by 3 x 3 pixels the pixels of a mask (h, w) do not survive, 0 outside; borders do not erode."""
+    return torch.from_numpy(cv2.distanceTransform(mask.numpy().astype(np.uint8), cv2.DIST_C, 3))
+
+
 def depth_pixels(mask, pixels, margin):
     """Where to read the depth of keypoints (P, 2): ``margin`` pixels inside the mask if that is near, else less deep.
 
@@ -52,10 +62,9 @@ def depth_pixels(mask, pixels, margin):
     """
     if margin == 0:
         return correct_keypoints(mask, pixels)
-    result = nearest_mask_pixels(mask, pixels)
+    result, steps = nearest_mask_pixels(mask, pixels), steps_inside(mask)
     for depth in range(1, margin + 1):
-        outside = (~mask).float()[None, None]
-        inner = torch.nn.functional.max_pool2d(outside, 2 * depth + 1, 1, depth)[0, 0] == 0
+        inner = steps > depth
         if not inner.any():
             break
         deeper = nearest_mask_pixels(inner, pixels)

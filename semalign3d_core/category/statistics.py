@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 
 from semalign3d_core.category import beta, combinations
-from semalign3d_core.category.geometric_features import edge_pair_features, triangle_vertex_features
+from semalign3d_core.category.geometric_features import length, length_ratio, triangle_axes, unit
 from semalign3d_core.category.model import BetaTable
 
 STATISTICS_CLAMP = 1e-6  # float32 holds nothing closer to 1; keeps exactly parallel edges finite
-CHUNK_VALUES = 4_000_000
+CHUNK_VALUES = 150_000  # that stay in a processor's cache
+FACTORS = 6  # of the clamp, whose product float32 still holds
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,14 @@ def fit_edge_pairs(points, visible, edge1, edge2):
 
     points: (S, K, 3); visible: (S, K). Pairs without samples get (1, 1).
     """
+    edge = _edges(points)
+    size, direction = length(edge, 1), unit(edge, dim=1)
+    first, second = (_edge_index(e[:, 0], e[:, 1], points.shape[1]) for e in (edge1, edge2))
 
     def features(rows):
-        ratio, cosine = edge_pair_features(points, edge1[rows], edge2[rows])
-        return torch.stack([ratio, (cosine + 1) / 2], dim=-1)
+        one, other = first[rows], second[rows]
+        ratio = length_ratio(size.index_select(0, one), size.index_select(0, other))
+        return torch.stack([ratio, (_dot(direction.index_select(0, one), direction.index_select(0, other)) + 1) / 2], dim=1)
 
     members = torch.cat([edge1, edge2], dim=1)
     return _fit(features, visible, [members, members])
@@ -61,35 +66,72 @@ def fit_tets(points, visible, triangle, vertex):
     The first cosine does not depend on the triangle's third keypoint, so it also uses instances that lack only that one;
     the counts are those of complete tetrahedra.
     """
+    count = points.shape[1]
+    # Rows of one triangle stand together, so that its frame is made once for all its vertices.
+    order = _edge_index(_edge_index(triangle[:, 0], triangle[:, 1], count), triangle[:, 2], count).argsort(stable=True)
+    triangle, vertex = triangle[order], vertex[order]
+    edge = _edges(points)
+    direction = unit(edge, dim=1)
 
     def features(rows):
-        return (triangle_vertex_features(points, triangle[rows], vertex[rows]) + 1) / 2
+        corners, place = torch.unique_consecutive(triangle[rows], dim=0, return_inverse=True)
+        sides = (edge.index_select(0, _edge_index(corners[:, k], corners[:, 0], count)) for k in (1, 2))
+        axes = torch.stack(triangle_axes(*sides, dim=1), dim=2)  # (rows, coordinates, axes, S)
+        toward = direction.index_select(0, _edge_index(vertex[rows], triangle[rows, 0], count))
+        return (_dot(axes.index_select(0, place), toward[:, :, None]) + 1) / 2
 
     corners = torch.cat([triangle, vertex[:, None]], dim=1)
-    return _fit(features, visible, [corners[:, [0, 1, 3]], corners, corners])
+    fitted, counts = _fit(features, visible, [corners[:, [0, 1, 3]], corners, corners])
+    back = order.argsort()
+    return fitted[back], counts[back]
+
+
+def _edges(points):
+    """(K K, 3, S) edges between all keypoints of points (S, K, 3); samples come last, where they are many and computed together."""
+    return (points[:, :, None] - points[:, None]).flatten(1, 2).permute(1, 2, 0).contiguous()
+
+
+def _edge_index(to, origin, count):
+    """Row in :func:`_edges` of the edges from keypoints ``origin`` to keypoints ``to``."""
+    return to * count + origin
+
+
+def _dot(first, second):
+    """Inner products of vectors whose coordinates lie along dimension 1."""
+    (a, b, c), (x, y, z) = first.unbind(1), second.unbind(1)
+    return (a * x).addcmul_(b, y).addcmul_(c, z)
 
 
 def _fit(features, visible, members):
-    """Accumulates the sufficient statistics chunk by chunk; samples x features is never held at once.
+    """Fits from the sufficient statistics, accumulated chunk by chunk; samples x features is never held at once.
 
-    members: for each kind of feature, the keypoints (F, n) that it needs; the last kind's counts are returned.
+    features: rows -> (R, kinds, S) in [0, 1]; members: for each kind of feature, the keypoints (F, n) that it needs; the last kind's
+    counts are returned.
     """
     kinds, total = len(members), len(members[0])
     if total == 0:
         return torch.zeros(0, 2 * kinds, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
+    seen = None if visible.all() else visible.T.contiguous()
     chunk = max(1, CHUNK_VALUES // (len(visible) * kinds))
     logs, counts = [], []
     for start in range(0, total, chunk):
         rows = slice(start, start + chunk)
-        mask = torch.stack([visible[:, m[rows]].all(-1) for m in members], dim=-1)
-        u = features(rows).clamp(STATISTICS_CLAMP, 1 - STATISTICS_CLAMP)
-        count = mask.sum(0)
-        both = torch.stack([(u.log() * mask).sum(0), ((1 - u).log() * mask).sum(0)], dim=-1)
-        logs.append(both.double() / count[..., None])
-        counts.append(count[:, -1])
+        u = features(rows).clamp_(STATISTICS_CLAMP, 1 - STATISTICS_CLAMP)
+        both, count = [u, 1 - u], u.new_full(u.shape[:2], len(visible))
+        if seen is not None:
+            mask = torch.stack([seen[m[rows]].all(1) for m in members], dim=1)
+            both, count = [torch.where(mask, values, 1.0) for values in both], mask.sum(2)
+        logs.append(torch.stack([_log_sum(values) for values in both], dim=-1) / count[..., None])
+        counts.append(count[:, -1].long())
     logs = torch.cat(logs)
     alpha, beta_ = beta.fit_from_logs(logs[..., 0], logs[..., 1])
     return torch.stack([alpha, beta_], dim=-1).flatten(1), torch.cat(counts)
+
+
+def _log_sum(values):
+    """Sum (...) in float64 of the logarithms of clamped values (..., S): of products of a few, for a logarithm costs as much as many."""
+    whole = torch.nn.functional.pad(values, (0, -values.shape[-1] % FACTORS), value=1.0)
+    return whole.unflatten(-1, (FACTORS, -1)).prod(-2).log().sum(-1, dtype=torch.float64)
 
 
 def valid_edge_pairs(edge_beta, counts, rules=None):

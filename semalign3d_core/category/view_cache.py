@@ -28,19 +28,21 @@ class ViewCache:
         self.settings = settings
         self.providers = providers
 
-    def get(self, record, make):
-        """The stored view of ``record``, or ``make()``, which is then stored."""
+    def stored(self, record):
+        """The stored view of ``record``; None if there is none or it is out of date."""
+        return None if self.folder is None else _read(self._path(record), self._key(record))
+
+    def store(self, record, view):
+        """Keeps the view of ``record``."""
         if self.folder is None:
-            return make()
-        path, key = self.folder / f"{record.name}.safetensors", self._key(record)
-        stored = _read(path, key)
-        if stored is None:
-            stored = make()
-            tensors = {name: value.contiguous() for name, value in vars(stored).items() if isinstance(value, torch.Tensor)}
-            header = {name: str(getattr(stored, name)) for name in TEXTS + NUMBERS} | {KEY: key}
-            with atomic_path(path) as temporary:
-                save_file(tensors, temporary, metadata=header)
-        return stored
+            return
+        tensors = {name: value.contiguous() for name, value in vars(view).items() if isinstance(value, torch.Tensor)}
+        header = {name: str(getattr(view, name)) for name in TEXTS + NUMBERS} | {KEY: self._key(record)}
+        with atomic_path(self._path(record)) as temporary:
+            save_file(tensors, temporary, metadata=header)
+
+    def _path(self, record):
+        return self.folder / f"{record.name}.safetensors"
 
     def clear(self):
         """Removes the stored views (after a finished build)."""

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from semalign3d_core.camera import PinholeCamera
-from semalign3d_core.category.keypoint_correction import depth_pixels, outline_distance
+from semalign3d_core.category.keypoint_correction import depth_pixels, outline_distance, steps_inside
 from semalign3d_core.errors import InputError, MissingFileError
 from semalign3d_core.image_grid import mirror_points
 from semalign3d_core.images import read_image
+from semalign3d_core.threads import in_parallel
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,16 @@ class Providers:
     backbone: object
     depth: object
     segmenter: object
+
+    def over(self, function, items):
+        """Iterator over ``function(item)`` in the order of the items, where the function asks these providers.
+
+        Several items at a time if all three may be asked by several threads, as those may that read files and say ``concurrent = True``;
+        a network gets all processors for itself.
+        """
+        if all(getattr(provider, "concurrent", False) for provider in (self.backbone, self.depth, self.segmenter)):
+            return in_parallel(function, items)
+        return map(function, items)
 
 
 def gather_view(record, keypoints, providers, options, flip=None, load_image=read_image):
@@ -175,9 +186,8 @@ def _middle_inverse(keypoints, inverse, mask, flip):
 def _sampled_pixels(record, mask, inverse, inverse_range, options):
     """(S, 2) random object pixels, one pixel inside the mask and off depth edges; the image's name seeds the choice."""
     window = torch.nn.functional.unfold(inverse[None, None].nan_to_num(nan=torch.inf), 3, padding=1).view(9, *mask.shape)
-    inner = torch.nn.functional.max_pool2d((~mask).float()[None, None], 3, 1, 1)[0, 0] == 0
     smooth = window.amax(0) - window.amin(0) <= options.edge * float(inverse_range[1] - inverse_range[0])
-    rows, columns = (inner & smooth & torch.isfinite(inverse)).nonzero().unbind(1)
+    rows, columns = ((steps_inside(mask) > 1) & smooth & torch.isfinite(inverse)).nonzero().unbind(1)
     rng = np.random.default_rng(zlib.crc32(f"{record.category}/{record.name}".encode()))
     chosen = torch.from_numpy(np.sort(rng.permutation(len(rows))[: options.pixels]))
     return torch.stack([columns[chosen], rows[chosen]], dim=-1).float()

@@ -14,6 +14,7 @@ class PrecomputedDepth:
     """Reads ``Depth/<category>/<name>.npz`` (``depth`` float32 (h, w), ``kind``) of a data set folder."""
 
     name = "precomputed"
+    concurrent = True
 
     def __init__(self, dataset_root=None):
         if dataset_root is None:

@@ -14,6 +14,7 @@ class PrecomputedMasks:
 
     name = "precomputed"
     any_picture = False
+    concurrent = True
 
     def __init__(self, dataset_root=None):
         if dataset_root is None:

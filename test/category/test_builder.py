@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from category_folder import FAST, IMAGES, KEYPOINTS, NAMES, SIDE, build, write_data_set
 from PIL import Image
 
-from semalign3d_core import backbones, depth, masks
+from semalign3d_core import backbones, depth, masks, threads
 from semalign3d_core.category.builder import build_category
 from semalign3d_core.category.config import DataPolicy
 from semalign3d_core.category.storage import load_model
@@ -84,8 +86,6 @@ def test_bad_images_are_skipped_and_counted(folder):
 
 @pytest.mark.parametrize("broken", ["Depth/thing/im01.npz", "Features/sim/thing/im01.safetensors"])
 def test_policy_error_names_the_file(folder, broken):
-    from dataclasses import replace
-
     (folder / broken).unlink()
     with pytest.raises(FileNotFoundError, match="im01"):
         build(folder, replace(FAST, policy=DataPolicy(on_bad_image="error")))
@@ -147,6 +147,31 @@ def test_interrupted_build_resumes_with_the_same_result(folder, tmp_path, built)
     model, _ = build(folder, work_folder=tmp_path / "work")
     assert kept[0].stat().st_mtime_ns == before
     assert torch.equal(model.shape, built[0].shape) and torch.equal(model.dense_features, built[0].dense_features)
+
+
+def test_the_number_of_processors_does_not_matter(source, monkeypatch):
+    models = []
+    for count in (1, 3):
+        monkeypatch.setattr(threads, "processors", lambda count=count: count)
+        models.append(build(source, replace(FAST, calibrate=True, folds=2))[0])
+    one, three = models
+    assert one.calibration and one.calibration == pytest.approx(three.calibration, rel=0, abs=0, nan_ok=True)
+    assert torch.equal(one.shape, three.shape) and torch.equal(one.dense_features, three.dense_features)
+
+
+@pytest.mark.parametrize("concurrent", [True, False])
+def test_only_providers_that_say_so_are_asked_by_several_threads(source, monkeypatch, concurrent):
+    monkeypatch.setattr(threads, "processors", lambda: 3)
+    monkeypatch.setattr(backbones.precomputed.PrecomputedBackbone, "concurrent", concurrent)
+    extract, askers = backbones.precomputed.PrecomputedBackbone.extract, set()
+
+    def told(self, image):
+        askers.add(threading.current_thread())
+        return extract(self, image)
+
+    monkeypatch.setattr(backbones.precomputed.PrecomputedBackbone, "extract", told)
+    build(source, replace(FAST, calibrate=True, folds=0))
+    assert (threading.main_thread() in askers) is not concurrent and (len(askers) > 1) is concurrent
 
 
 def test_changed_file_is_read_again(folder, tmp_path):
