@@ -67,7 +67,7 @@ def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=
     aligner = Aligner(replace(plain, calibration=entries), config)
     absent = told(in_parallel(partial(_statistics, aligner), negatives, workers))
     trials, absent = [t for some, _ in tried for t in some], [v for _, some in tried for v in some] + absent
-    return {**entries, **_depth_entry(trials, aligner.config), **_maps(trials, absent)}
+    return {**entries, **_depth_entry(trials, aligner.config), **_maps(samples_of(trials, absent))}
 
 
 class _Told:
@@ -155,8 +155,11 @@ def _depth_entry(trials, config):
     return {"depth_weight": config.selection.depth_weight * min(max((separation - 0.5) / 0.35, 0.0), 1.0), "depth_separation": separation}
 
 
-def _maps(trials, absent):
-    """The logistic maps and how well each separates the images it was learned from."""
+def samples_of(trials, absent):
+    """{map: (table (N, S) float64, labels (N,) bool)}: what every map of a confidence is learned from.
+
+    trials: list of :class:`Trial`; absent: statistics {name: float} of images without the object.
+    """
     samples = {
         "pose": [(t.statistics, t.pose) for t in trials],
         "keypoints": [(t.statistics, t.keypoints) for t in trials],
@@ -164,10 +167,17 @@ def _maps(trials, absent):
         # Not the product of pose and present: what makes a pose doubtful makes the object doubtful, and would count twice.
         "found": [(t.statistics, t.pose) for t in trials] + [(values, False) for values in absent],
     }
-    entries = {}
+    tables = {}
     for name, rows in samples.items():
         table = torch.tensor([[values[s] for s in STATISTICS] for values, _ in rows], dtype=torch.float64)
-        labels = torch.tensor([label for _, label in rows])
+        tables[name] = table, torch.tensor([label for _, label in rows])
+    return tables
+
+
+def _maps(samples):
+    """The logistic maps and how well each separates the images it was learned from; samples as of :func:`samples_of`."""
+    entries = {}
+    for name, (table, labels) in samples.items():
         prior = [DEFAULTS[f"{name}.bias"], *(DEFAULTS.get(f"{name}.{s}", 0.0) for s in STATISTICS)]
         bias, *weights = fit_logistic(table, labels, torch.tensor(prior, dtype=torch.float64))
         entries[f"{name}.bias"] = bias

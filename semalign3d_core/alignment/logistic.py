@@ -6,11 +6,11 @@ RIDGE = 10.0  # pull towards the prior, in (standardised weights)^2; worth a han
 BIAS_RIDGE = 3.0  # the same of the bias
 
 
-def fit_logistic(table, labels, prior, iterations=30):
+def fit_logistic(table, labels, prior, iterations=30, ridge=RIDGE, bias_ridge=BIAS_RIDGE):
     """Bias and weights [b, w_1 ... w_S] (floats) of P(label) = sigmoid(b + w x), pulled towards a prior.
 
     table: (N, S) float64; labels: (N,) bool; prior: (S + 1,). Newton's method on standardised statistics; with no
-    sample the prior is returned.
+    sample the prior is returned. ridge, bias_ridge: strength of the pull.
     """
     if not len(table):
         return prior.tolist()
@@ -18,12 +18,12 @@ def fit_logistic(table, labels, prior, iterations=30):
     design = torch.cat([torch.ones_like(table[:, :1]), (table - mean) / sd], 1)
     start = torch.cat([(prior[0] + prior[1:] @ mean).clamp(-4, 4)[None], (prior[1:] * sd).clamp(-3, 3)])
     weights, target = start.clone(), labels.to(table)
-    ridge = torch.full_like(start, RIDGE)
-    ridge[0] = BIAS_RIDGE
+    pull = torch.full_like(start, ridge)
+    pull[0] = bias_ridge
     for _ in range(iterations):
         probability = torch.sigmoid(design @ weights)
-        gradient = design.T @ (target - probability) - ridge * (weights - start)
-        curvature = design.T @ (design * (probability * (1 - probability))[:, None]) + ridge.diag()
+        gradient = design.T @ (target - probability) - pull * (weights - start)
+        curvature = design.T @ (design * (probability * (1 - probability))[:, None]) + pull.diag()
         weights = weights + torch.linalg.solve(curvature, gradient).clamp(-2, 2)
     slopes = weights[1:] / sd
     return [float(weights[0] - slopes @ mean), *slopes.tolist()]
