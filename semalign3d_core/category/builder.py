@@ -17,6 +17,7 @@ from semalign3d_core.category.constellations import Constellations, mirror_rotat
 from semalign3d_core.category.dense_cloud import cluster_features, merged_samples, supported_clusters, with_mirror_images
 from semalign3d_core.category.disparity_start import disparity_start
 from semalign3d_core.category.factor_model import deformation_modes, fit_factor_model, mirrored_shapes
+from semalign3d_core.category.hidden_keypoints import MaskFields
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.multiview import multiview_start, view_diversity
 from semalign3d_core.category.outline_model import fit_outline_model
@@ -158,7 +159,15 @@ def constellations(views, labels, flip):
         depth=torch.stack([published_depth(v, v.keypoint_inverse) for v in views])[:, labels].double().nan_to_num(nan=0.0),
         focal_known=torch.stack([v.focal_known for v in views]),
         outline=None if flip is None else _outline(views, labels, longer),
+        masks=_mask_fields(views, principal, focal[:, :1] / focal),
     )
+
+
+def _mask_fields(views, principal, stretch):
+    """:class:`MaskFields` in the normalised coordinates of the image points."""
+    nodes = views[0].mask_offset.shape[0] // 2  # per longer side; the field is twice as large
+    origin = torch.stack([v.mask_origin for v in views]).double()
+    return MaskFields(torch.stack([v.mask_offset for v in views]), (origin - principal) * stretch, stretch / nodes)
 
 
 def _outline(views, labels, longer):
