@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, trust_ratio, usable_flip
+from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, usable_flip
 from semalign3d_core.category.build_report import Clock, build_report, provenance
 from semalign3d_core.category.calibration_views import calibrated
 from semalign3d_core.category.config import BuildConfig
@@ -27,6 +27,7 @@ from semalign3d_core.category.semantics import feature_statistics
 from semalign3d_core.category.silhouette import Outline
 from semalign3d_core.category.statistics import ValidityRules, beta_table, noise_augmentation
 from semalign3d_core.category.surface_map import is_flat, surface_map
+from semalign3d_core.category.trust import handedness_evidence, shape_warnings, surface_warnings
 from semalign3d_core.category.view_cache import ViewCache
 from semalign3d_core.category.views import gather_view, published_depth
 from semalign3d_core.config import to_dict
@@ -72,11 +73,12 @@ def build_category(category, spec, records, providers, config=None, work_folder=
     present = present_keypoints(keypoints, spec.names, flip, config.policy, problems)
     labels = present.nonzero()[:, 0]
     data = constellations(views, labels, flip)
-    _check_trust(data, config, problems)
     shape = find_shape(data, config, progress)
+    _warn(shape_warnings(data, shape.report, config.policy), problems)
     labels = _placed(labels, shape.placed, present, spec, problems)
     clock.lap("shape")
     model = _category_model(category, spec, providers, views, present, shape, config, progress)
+    _warn(surface_warnings(model.surface.over(labels), shape.model), problems)
     clock.lap("statistics, cloud and features")
 
     def make_model(some, part):  # without a part of the images; Eq. 10 is not what such models are asked about
@@ -185,14 +187,10 @@ def _placed(labels, placed, present, spec, problems):
     return labels[placed]
 
 
-def _check_trust(data, config, problems):
-    ratio = trust_ratio(int(data.visible.sum()), len(data.points), data.count)
-    if ratio < config.policy.trust_ratio:
-        problems.warnings.append(
-            f"{int(data.visible.sum())} annotated points in {len(data.points)} images are few for {data.count} keypoints (ratio "
-            f"{ratio:.2f}, reliable from {config.policy.trust_ratio}): look at the model with semalign3d inspect, annotate more images"
-        )
-        log.warning(problems.warnings[-1])
+def _warn(warnings, problems):
+    problems.warnings.extend(warnings)
+    for warning in warnings:
+        log.warning(warning)
 
 
 @one_thread()
@@ -209,6 +207,7 @@ def find_shape(data, config, progress=None):
         model = replace(model, flat=True)
         model = model if data.flip is None else fit_outline_model(model, data, config.em)
         report |= {"thickness": model.thickness}
+    report |= {"handedness_evidence": round(handedness_evidence(model, data, config.em), 2)}
     return ShapeResult(model, data, report, torch.ones(data.count, dtype=torch.bool))
 
 
