@@ -207,7 +207,8 @@ def find_shape(data, config, progress=None):
         model = replace(model, flat=True)
         model = model if data.flip is None else fit_outline_model(model, data, config.em)
         report |= {"thickness": model.thickness}
-    report |= {"handedness_evidence": round(handedness_evidence(model, data, config.em), 2)}
+    else:  # a flat shape is its own reversal
+        report |= {"handedness_evidence": round(handedness_evidence(model, data, config.em), 2)}
     return ShapeResult(model, data, report, torch.ones(data.count, dtype=torch.bool))
 
 

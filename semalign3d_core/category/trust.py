@@ -14,7 +14,8 @@ LOOK = "look at the model with semalign3d inspect, annotate more images"
 def handedness_evidence(model, data, options):
     """How surely the images tell a shape from its reversal in depth: the mean advantage in cost per image over its standard error.
 
-    Keypoints alone hardly do (only by perspective), few depth readings may err together. The reversed model descends first.
+    Keypoints alone hardly do (only by perspective), few depth readings may err together. The reversed model descends first; those of flat
+    shapes would descend to the model itself, which tells nothing.
     """
     rival = expectation(depth_reversed(model), data, options, options.first_steps)[0]
     advantage = image_costs(rival, data, options) - image_costs(model, data, options)
@@ -63,7 +64,7 @@ def shape_warnings(data, report, policy):
     if evidence is not None and evidence < policy.handedness:
         warnings.append(
             f"the images hardly tell the shape from its reversal in depth (evidence {evidence:.1f}, reliable from {policy.handedness}); "
-            f"left and right, or up and down, may be exchanged: {LOOK}"
+            f"left and right may be exchanged: {LOOK}"
         )
     return warnings
 
