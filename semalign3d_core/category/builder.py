@@ -200,10 +200,10 @@ def find_shape(data, config, progress=None):
     if config.method == "reference":
         model, data, table, placed = reference_shape(data, config, progress)
         report = {"start": "reference", "diversity": view_diversity(model.rotation, data.flip)}
-        return ShapeResult(replace(model, flat=is_flat(model.shape)), data, report, placed, table)
+        return ShapeResult(replace(model, flat=is_flat(model.shape, len(data.points))), data, report, placed, table)
     start, report = _start(data, config, progress)
     model = fit_factor_model(start, data, config.em, lambda done, total: progress("EM", done, total))
-    if is_flat(model.shape):
+    if is_flat(model.shape, len(data.points)):
         model = replace(model, flat=True)
         model = model if data.flip is None else fit_outline_model(model, data, config.em)
         report |= {"thickness": model.thickness}
