@@ -12,7 +12,7 @@ import torch
 from semalign3d_core.category.affine_weights import affine_weights
 
 FLAT = 0.02  # RMS distance from the best plane, in diameters, below which keypoints count as coplanar
-ENOUGH = 30  # images from which the mean shape is better known than that; its error falls with the root of their number
+FEW, ENOUGH = 10, 20  # images between which the error of the mean shape, which falls with the root of their number, raises that limit
 SMALLEST = 1e-12
 
 
@@ -75,7 +75,7 @@ def normal(plane, keypoints):
 def is_flat(shape, images=ENOUGH):
     """Whether keypoints (K, 3), known from a number of images, are coplanar up to ``FLAT`` diameters, or to what so few can tell."""
     values = torch.linalg.svdvals(shape - shape.mean(0))
-    limit = FLAT * max(1.0, (ENOUGH / images) ** 0.5)
+    limit = FLAT * (ENOUGH / min(max(images, FEW), ENOUGH)) ** 0.5
     return bool(values[2] / len(shape) ** 0.5 < limit * torch.cdist(shape, shape).max())
 
 
