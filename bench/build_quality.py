@@ -7,7 +7,8 @@ Columns: X0 = RMS of the mean keypoints against the true mean shape after simila
 hand = draws with correct handedness (of a flat shape, which is its own mirror image: the surface lies on the side that cameras see);
 pose = median rotation error of the training images, degrees (for a body of revolution, whose turn about its axis nothing but the view
 determines, also that of the axis alone); cloud = median distance of the dense cloud to the surface of the
-category's template, % of its diameter; warned = draws with the warning that annotations are few; refused = draws without a model.
+category's template, % of its diameter; warned = draws with a warning (few annotations, handedness hardly known, surface behind its
+outline); refused = draws without a model.
 The line "drawn objects" is the X0 error of the mean of the drawn objects' true shapes: what no build can know better.
 
 Conditions: clean; keypoints off by 2 % of the box's longer side; disparity noise of 15 % of the object's range (smooth, as networks err);
@@ -31,9 +32,10 @@ from scipy.spatial import cKDTree
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from semalign3d_core import depth, masks
-from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, trust_ratio, usable_flip
+from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, usable_flip
 from semalign3d_core.category.builder import constellations, find_shape, surface_cloud
 from semalign3d_core.category.config import BuildConfig
+from semalign3d_core.category.trust import shape_warnings, surface_warnings
 from semalign3d_core.category.views import Providers, gather_view
 from semalign3d_core.config import load_preset
 from semalign3d_core.datasets.folder import FolderDataset
@@ -153,10 +155,10 @@ def build(pool, chosen, config, condition):
     present = present_keypoints(keypoints, pool.spec.names, flip, config.policy, Problems.none())
     labels = present.nonzero()[:, 0]
     data = constellations(views, labels, flip)
-    warned = trust_ratio(int(data.visible.sum()), len(views), data.count) < config.policy.trust_ratio
     result = find_shape(data, config)
     labels = labels[result.placed]
     surface, _ = surface_cloud(views, result.model, result.data, config)
+    warned = bool(shape_warnings(data, result.report, config.policy) or surface_warnings(surface, result.model))
     error, right, pose, axis = shape_errors(result.model, pool, chosen, labels)
     cloud, height = cloud_error(surface, pool.category, labels)
     return (error, height > 0 if result.model.flat else right, pose, axis, cloud), warned, result.report["start"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, trust_ratio, usable_flip
+from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, usable_flip
 from semalign3d_core.category.build_report import Clock, build_report, provenance
 from semalign3d_core.category.calibration_views import calibrated
 from semalign3d_core.category.config import BuildConfig
@@ -17,6 +17,7 @@ from semalign3d_core.category.constellations import Constellations, mirror_rotat
 from semalign3d_core.category.dense_cloud import cluster_features, merged_samples, supported_clusters, with_mirror_images
 from semalign3d_core.category.disparity_start import disparity_start
 from semalign3d_core.category.factor_model import deformation_modes, fit_factor_model, mirrored_shapes
+from semalign3d_core.category.hidden_keypoints import MaskFields
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.multiview import multiview_start, view_diversity
 from semalign3d_core.category.outline_model import fit_outline_model
@@ -26,6 +27,7 @@ from semalign3d_core.category.semantics import feature_statistics
 from semalign3d_core.category.silhouette import Outline
 from semalign3d_core.category.statistics import ValidityRules, beta_table, noise_augmentation
 from semalign3d_core.category.surface_map import is_flat, surface_map
+from semalign3d_core.category.trust import handedness_evidence, shape_warnings, surface_warnings
 from semalign3d_core.category.view_cache import ViewCache
 from semalign3d_core.category.views import gather_view, published_depth
 from semalign3d_core.config import to_dict
@@ -72,11 +74,12 @@ def build_category(category, spec, records, providers, config=None, work_folder=
     present = present_keypoints(keypoints, spec.names, flip, config.policy, problems)
     labels = present.nonzero()[:, 0]
     data = constellations(views, labels, flip)
-    _check_trust(data, config, problems)
     shape = find_shape(data, config, progress)
+    _warn(shape_warnings(data, shape.report, config.policy), problems)
     labels = _placed(labels, shape.placed, present, spec, problems)
     clock.lap("shape")
     model = _category_model(category, spec, providers, views, present, shape, config, progress)
+    _warn(surface_warnings(model.surface.over(labels), shape.model), problems)
     clock.lap("statistics, cloud and features")
 
     quick = replace(config, dense=replace(config.dense, iterations=min(config.dense.iterations, FOLD_ITERATIONS)))
@@ -182,7 +185,15 @@ def constellations(views, labels, flip):
         depth=torch.stack([published_depth(v, v.keypoint_inverse) for v in views])[:, labels].double().nan_to_num(nan=0.0),
         focal_known=torch.stack([v.focal_known for v in views]),
         outline=None if flip is None else _outline(views, labels, longer),
+        masks=_mask_fields(views, principal, focal[:, :1] / focal),
     )
+
+
+def _mask_fields(views, principal, stretch):
+    """:class:`MaskFields` in the normalised coordinates of the image points."""
+    nodes = views[0].mask_offset.shape[0] // 2  # per longer side; the field is twice as large
+    origin = torch.stack([v.mask_origin for v in views]).double()
+    return MaskFields(torch.stack([v.mask_offset for v in views]), (origin - principal) * stretch, stretch / nodes)
 
 
 def _outline(views, labels, longer):
@@ -200,14 +211,10 @@ def _placed(labels, placed, present, spec, problems):
     return labels[placed]
 
 
-def _check_trust(data, config, problems):
-    ratio = trust_ratio(int(data.visible.sum()), len(data.points), data.count)
-    if ratio < config.policy.trust_ratio:
-        problems.warnings.append(
-            f"{int(data.visible.sum())} annotated points in {len(data.points)} images are few for {data.count} keypoints (ratio "
-            f"{ratio:.2f}, reliable from {config.policy.trust_ratio}): look at the model with semalign3d inspect, annotate more images"
-        )
-        log.warning(problems.warnings[-1])
+def _warn(warnings, problems):
+    problems.warnings.extend(warnings)
+    for warning in warnings:
+        log.warning(warning)
 
 
 @one_thread()
@@ -217,13 +224,15 @@ def find_shape(data, config, progress=None):
     if config.method == "reference":
         model, data, table, placed = reference_shape(data, config, progress)
         report = {"start": "reference", "diversity": view_diversity(model.rotation, data.flip)}
-        return ShapeResult(replace(model, flat=is_flat(model.shape)), data, report, placed, table)
+        return ShapeResult(replace(model, flat=is_flat(model.shape, len(data.points))), data, report, placed, table)
     start, report = _start(data, config, progress)
     model = fit_factor_model(start, data, config.em, lambda done, total: progress("EM", done, total))
-    if is_flat(model.shape):
+    if is_flat(model.shape, len(data.points)):
         model = replace(model, flat=True)
         model = model if data.flip is None else fit_outline_model(model, data, config.em)
         report |= {"thickness": model.thickness}
+    else:  # a flat shape is its own reversal
+        report |= {"handedness_evidence": round(handedness_evidence(model, data, config.em), 2)}
     return ShapeResult(model, data, report, torch.ones(data.count, dtype=torch.bool))
 
 

@@ -19,7 +19,8 @@ class DataPolicy:
     missing features, keypoints outside the image and two keypoints at one place;
     minimum_keypoints: an image with fewer usable ones is left out; minimum_images: the build refuses below;
     images_per_keypoint: a keypoint (with its mirror partner) annotated in fewer images is marked absent;
-    trust_ratio: 2 x annotated keypoints / (6 N + 3 K / 2) below which the report warns
+    trust_ratio: 2 x annotated keypoints / (6 N + 3 K / 2) below which the report warns;
+    handedness: standard errors by which the shape must explain the images better than its reversal in depth, else the report warns
     """
 
     on_bad_image: str = "skip"
@@ -27,6 +28,7 @@ class DataPolicy:
     minimum_images: int = 5
     images_per_keypoint: int = 3
     trust_ratio: float = 1.6
+    handedness: float = 2.0
 
     def __post_init__(self):
         if self.on_bad_image not in ("skip", "error"):

@@ -22,6 +22,7 @@ class Constellations:
               the published steps
     focal_known: (N,) bool, where ``focal`` is measured; only for the published steps
     outline:  :class:`Outline`, or None without symmetry
+    masks:    :class:`MaskFields`, or None where nothing is known of the masks
     """
 
     points: torch.Tensor
@@ -35,6 +36,7 @@ class Constellations:
     depth: torch.Tensor | None = None
     focal_known: torch.Tensor | None = None
     outline: object = None
+    masks: object = None
 
     def only(self, keypoints):
         """The same images with the keypoints (K',) bool alone; mirror partners must stay together."""

@@ -2,6 +2,7 @@
 
 Unknown per image: R, T and the displacement dX (K, 3) of the instance's keypoints; per category: the mean shape X0 and
 the covariance S (3K x 3K) of dX. ``Y = R (X0 + dX) + T``; the diameter of X0 is 1. All images are solved as one batch.
+Last rounds also use the masks: what they say of keypoints that are not annotated (:mod:`.hidden_keypoints`).
 """
 
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from semalign3d_core.category.constellations import MIRROR, Constellations, mirrored, symmetrised
+from semalign3d_core.category.hidden_keypoints import hidden_probability
 from semalign3d_core.category.silhouette import inner_pairs, outline_readings
 from semalign3d_core.category.surface_map import best_plane, normal
 from semalign3d_core.category.weak_perspective import best_of_bank, refined
@@ -17,12 +19,14 @@ from semalign3d_core.geometry import cross_matrix, rotation_from_vector, shape_d
 
 @dataclass(frozen=True)
 class EmOptions:
-    """rounds: E and M steps; first_steps, steps: Gauss-Newton steps per round; start_sd: of every coordinate of dX;
+    """rounds: E and M steps; hidden_rounds: further ones, which use the masks; first_steps, steps: Gauss-Newton steps per round;
+    start_sd: of every coordinate of dX;
     reprojection_sd: in units of the object's size / 0.6; depth_sd: in diameters, fixed (re-estimated it collapses);
     depth_weight: of the depth in the search of the first poses; bank: rotations searched; shrinkage: of S to isotropic;
     jitter: added to S; outlier: relative reprojection error at which an image's weight is halved."""
 
     rounds: int = 30
+    hidden_rounds: int = 15
     first_steps: int = 6
     steps: int = 3
     start_sd: float = 0.05
@@ -40,7 +44,7 @@ class FactorModel:
     """shape (K, 3), diameter 1, centred; covariance (3K, 3K); rotation (N, 3, 3), translation (N, 3);
     displacement (N, K, 3); error (N,): RMS reprojection error relative to the object's size; weight (N,);
     flat: whether the keypoints are coplanar; thickness: depth over width of the cross-section of a flat category whose keypoints are the
-    two sides of its outline, else 0."""
+    two sides of its outline, else 0; hidden: (N, K) how probably the object itself hides a keypoint, None as long as nobody asked."""
 
     shape: torch.Tensor
     covariance: torch.Tensor
@@ -51,6 +55,7 @@ class FactorModel:
     weight: torch.Tensor
     flat: bool = False
     thickness: float = 0.0
+    hidden: torch.Tensor | None = None
 
     @property
     def plane(self):
@@ -70,7 +75,10 @@ class FactorModel:
 def fit_factor_model(shape, data, options=None, progress=None):
     """EM from a start ``shape`` (K, 3), symmetric if the data has a flip. Returns :class:`FactorModel`."""
     options = options or EmOptions()
-    return continued(_first_poses(shape, data, options), data, options, progress)
+    model = continued(_first_poses(shape, data, options), data, options, progress)
+    if data.masks is None or options.hidden_rounds == 0:
+        return model
+    return continued(_with_hidden(model, data, options), data, replace(options, rounds=options.hidden_rounds), progress)
 
 
 def continued(model, data, options, progress=None):
@@ -120,13 +128,25 @@ def image_costs(model, data, options):
     """(N,) what the E step lessens: robust squared residuals of reprojection and depth, and the prior of the displacement."""
     camera = model.in_camera()
     residual2 = (data.focal[:, None, None] * camera[..., :2] / camera[..., 2:].clamp(min=0.05) - data.points).square().sum(-1)
-    sd = options.reprojection_sd * data.size[:, None] / 0.6
+    sd = _reprojection_sd(data, options)
     cost = (data.visible * 9 * torch.log1p(residual2 / (9 * sd**2))).sum(1)
+    if model.hidden is not None:
+        distance, _ = data.masks.beside(data.focal[:, None, None] * camera[..., :2] / camera[..., 2:].clamp(min=0.05))
+        cost = cost + (model.hidden * 9 * torch.log1p(distance**2 / (9 * sd**2))).sum(1)
     gap, known, _ = _depth_gap(*depth_readings(model, camera, data), data.slope)
     count = known.sum(1).clamp(min=1)
     cost = cost + (count - 2) / count * (4 * torch.log1p((gap / (2 * options.depth_sd)) ** 2)).sum(1)
     flat, prior = model.displacement.flatten(1), _prior(model, options)
     return cost + torch.einsum("na,ab,nb->n", flat, prior, flat)
+
+
+def _with_hidden(model, data, options):
+    """The model with ``hidden``, from one that knows the annotated keypoints alone."""
+    normal, _ = _normal_equations(model, data, options, _prior(model, options))
+    camera = model.in_camera()
+    distance, jacobian, _ = _beside_mask(camera, _point_jacobian(model, camera), data, options)
+    variance = (jacobian @ torch.linalg.inv(normal) * jacobian).sum(-1) + _reprojection_sd(data, options) ** 2
+    return replace(model, hidden=hidden_probability(distance, variance, data.visible, data.flip))
 
 
 def _prior(model, options):
@@ -150,6 +170,10 @@ def _normal_equations(model, data, options, prior):
     gap, jacobian, weight = _depth_residual(model, camera, by_point, data, options)
     weighted = jacobian.transpose(1, 2) * weight[:, None]
     normal, gradient = normal + weighted @ jacobian, gradient + (weighted @ gap[..., None])[..., 0]
+    if model.hidden is not None:
+        beside, jacobian, weight = _beside_mask(camera, by_point, data, options)
+        weighted = jacobian.transpose(1, 2) * (model.hidden * weight)[:, None]
+        normal, gradient = normal + weighted @ jacobian, gradient + (weighted @ beside[..., None])[..., 0]
     normal[:, 6:, 6:] += prior
     gradient[:, 6:] -= model.displacement.flatten(1) @ prior
     normal.diagonal(dim1=1, dim2=2)[:, :6] += 1e-6
@@ -175,9 +199,26 @@ def _reprojection(camera, by_point, data, options):
     residual = data.points - projected
     jacobian = (data.focal[:, None, None] / depth)[..., None] * by_point[..., :2, :]
     jacobian = jacobian - (projected / depth)[..., None] * by_point[..., 2:, :]
-    sd = options.reprojection_sd * data.size[:, None] / 0.6
+    sd = _reprojection_sd(data, options)
     weight = data.visible / (1 + residual.square().sum(-1) / (9 * sd**2)) / sd**2
     return residual.flatten(1), jacobian.flatten(1, 2), weight.repeat_interleave(2, dim=1)
+
+
+def _beside_mask(camera, by_point, data, options):
+    """Distance (N, K) of the keypoints from the mask, Jacobian (N, K, 6 + 3K) of their way there and weights (N, K), as those of
+    :func:`_reprojection`; 0 inside."""
+    depth, focal = camera[..., 2:].clamp(min=0.05), data.focal[:, None, None]
+    projected = focal * camera[..., :2] / depth
+    distance, way = data.masks.beside(projected)
+    # The direction is kept: along the mask's outline a keypoint may slide.
+    ahead = torch.cat([way, -(way * projected).sum(-1, keepdim=True) / focal], dim=-1) * focal / depth
+    jacobian = (ahead[..., None, :] @ by_point)[..., 0, :]
+    sd = _reprojection_sd(data, options)
+    return distance, jacobian, (distance > 0) / (1 + distance.square() / (9 * sd**2)) / sd**2
+
+
+def _reprojection_sd(data, options):
+    return options.reprojection_sd * data.size[:, None] / 0.6
 
 
 def depth_readings(model, camera, data):

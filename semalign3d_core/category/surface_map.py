@@ -12,6 +12,7 @@ import torch
 from semalign3d_core.category.affine_weights import affine_weights
 
 FLAT = 0.02  # RMS distance from the best plane, in diameters, below which keypoints count as coplanar
+FEW, ENOUGH = 10, 20  # images between which the error of the mean shape, which falls with the root of their number, raises that limit
 SMALLEST = 1e-12
 
 
@@ -79,10 +80,11 @@ def normal(plane, keypoints):
     return torch.linalg.cross(first, second) / lengths.clamp(min=SMALLEST).pow(0.25)[..., None]
 
 
-def is_flat(shape):
-    """Whether keypoints (K, 3) are coplanar up to ``FLAT`` diameters."""
+def is_flat(shape, images=ENOUGH):
+    """Whether keypoints (K, 3), known from a number of images, are coplanar up to ``FLAT`` diameters, or to what so few can tell."""
     values = torch.linalg.svdvals(shape - shape.mean(0))
-    return bool(values[2] / len(shape) ** 0.5 < FLAT * torch.cdist(shape, shape).max())
+    limit = FLAT * (ENOUGH / min(max(images, FEW), ENOUGH)) ** 0.5
+    return bool(values[2] / len(shape) ** 0.5 < limit * torch.cdist(shape, shape).max())
 
 
 def best_plane(shape):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from semalign3d_core.alignment.mask_field import distance_field
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.category.keypoint_correction import depth_pixels, outline_distance, steps_inside
 from semalign3d_core.errors import InputError, MissingFileError
@@ -19,13 +20,14 @@ class ViewOptions:
     """pixels: sampled per image for the dense cloud; assumed_focal: in units of L where no intrinsics are known;
     margin: pixels inside the mask at which keypoint depths are read (0: the published correction);
     edge: local range of the inverse depth, in units of the object's own, above which a pixel lies on a depth edge;
-    minimum_mask: pixels below which a mask counts as empty."""
+    minimum_mask: pixels below which a mask counts as empty; mask_nodes: of its distance field along the longer side."""
 
     pixels: int = 600
     assumed_focal: float = 1.5
     margin: int = 3
     edge: float = 0.25
     minimum_mask: int = 30
+    mask_nodes: int = 64
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class View:
     picture_maximum:  () largest inverse depth of the whole picture
     inverse_range:    (2,) 5th and 95th percentile of the inverse depth over the mask
     box:              (4,) x1, y1, x2, y2 of the mask in pixels
+    mask_offset:      (H, H, 2) float16 and mask_origin: (2,) of its distance field, see :class:`MaskShape`
     pixels, pixel_inverse: (S, 2), (S,): random object pixels away from edges
     keypoint_features, pixel_features: (K, C), (S, C) float16 unit; 0 where a keypoint is not annotated
     mirrored_keypoint_features, mirrored_pixel_features: of the mirror image at the same object points; (0, C) without
@@ -60,6 +63,8 @@ class View:
     inverse_range: torch.Tensor
     picture_maximum: torch.Tensor
     box: torch.Tensor
+    mask_offset: torch.Tensor
+    mask_origin: torch.Tensor
     pixels: torch.Tensor
     pixel_inverse: torch.Tensor
     keypoint_features: torch.Tensor
@@ -111,6 +116,7 @@ def gather_view(record, keypoints, providers, options, flip=None, load_image=rea
     mirrored_keypoints, mirrored_pixels = _mirrored_features(image, keypoints, pixels, providers, flip is not None)
     keypoint_inverse, keypoint_inset = _keypoint_inverse(keypoints, inverse, mask, options.margin)
     rows, columns = mask.nonzero().unbind(1)
+    _, mask_offset, mask_origin = distance_field(mask.numpy(), options.mask_nodes)
     return View(
         name=record.name,
         height=record.height,
@@ -126,6 +132,8 @@ def gather_view(record, keypoints, providers, options, flip=None, load_image=rea
         inverse_range=inverse_range,
         picture_maximum=inverse.nan_to_num(nan=0.0).max(),
         box=torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float(),
+        mask_offset=torch.from_numpy(mask_offset).half(),
+        mask_origin=torch.from_numpy(mask_origin),
         pixels=pixels,
         pixel_inverse=inverse[pixels[:, 1].long(), pixels[:, 0].long()],
         keypoint_features=_sampled(features, keypoints),

@@ -3,9 +3,13 @@
 import math
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 
+from semalign3d_core.alignment.mask_field import distance_field
 from semalign3d_core.category.constellations import MIRROR, Constellations
+from semalign3d_core.category.hidden_keypoints import MaskFields
 from semalign3d_core.category.silhouette import Outline
 from semalign3d_core.geometry import rotation_from_vector, shape_diameter
 
@@ -152,3 +156,65 @@ def _tube_depth(rays, rotation, translation, shape, thickness):
     normal = rotation[:, 2]
     plane = (normal @ translation) / (torch.cat([rays, torch.ones_like(rays[:, :1])], 1) @ normal)
     return torch.where(torch.isfinite(first), first, plane)
+
+
+def box_category(images=60, seed=0):
+    """(:class:`Constellations`, :class:`Truth`) of boxes as televisions are, with the masks of their pictures.
+
+    Ten keypoints: four front and four rear corners, two ends of a stand that a fifth of the objects lacks. The depth varies from
+    nearly none to half the width; most views come from the front, where a rear corner is seen only beside the front of a deep box.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    depth, height = 0.05 + 0.45 * uniform(images), 0.3 + 0.05 * uniform(images)
+    low = -height - 0.15 - 0.05 * uniform(images)
+    zero, half = torch.zeros(images, dtype=torch.float64), torch.full((images,), 0.5, dtype=torch.float64)
+    right = [(half, height, zero), (half, -height, zero), (0.6 * half, 0.6 * height, -depth), (0.6 * half, -0.6 * height, -depth)]
+    right = torch.stack([torch.stack(point, dim=-1) for point in (*right, (0.5 * half, low, zero))], dim=1)
+    shapes = torch.stack([right * MIRROR, right], dim=2).flatten(1, 2)
+    flip = torch.tensor([1, 0, 3, 2, 5, 4, 7, 6, 9, 8])
+    mean = shapes.mean(0)
+    shapes, mean = (shapes - mean.mean(0)) / shape_diameter(mean), (mean - mean.mean(0)) / shape_diameter(mean)
+    azimuth = math.radians(65) * (2 * uniform(images) - 1)
+    azimuth[: images // 10] += math.pi
+    turn = torch.zeros(2, images, 3, dtype=torch.float64)
+    turn[0, :, 0], turn[1, :, 1] = math.radians(20) * uniform(images), azimuth
+    upright = torch.diag(torch.tensor([1.0, -1, -1], dtype=torch.float64))
+    rotation = rotation_from_vector(turn[0]) @ upright @ rotation_from_vector(turn[1])
+    distance = 1.5 / (0.6 + 0.2 * uniform(images))
+    camera = shapes @ rotation.transpose(1, 2) + torch.stack([zero, zero, distance], dim=1)[:, None]
+    points = 1.5 * camera[..., :2] / camera[..., 2:]
+    stand = uniform(images) > 0.2
+    front = rotation[:, 2, 2] < 0
+    visible, fields = torch.ones(images, 10, dtype=torch.bool), []
+    visible[:, 8:] = stand[:, None]
+    for n in range(images):
+        panel, all_of_it = _filled(points[n, :4]), _filled(points[n, :8]) | (_filled(points[n, [2, 3, 8, 9]]) & bool(stand[n]))
+        pixel = (256 * (points[n, 4:8] + 0.5)).round().long()
+        if front[n]:
+            visible[n, 4:8] = ~torch.from_numpy(panel)[pixel[:, 1], pixel[:, 0]]
+        fields.append(distance_field(all_of_it, 64))
+    origin = torch.from_numpy(fields[0][2]).double().expand(images, 2) - 0.5
+    inverse = 1 / camera[..., 2]
+    first, last = inverse.amin(1, keepdim=True), inverse.amax(1, keepdim=True)
+    data = Constellations(
+        points=points * visible[..., None],
+        visible=visible,
+        inverse=(inverse - first) / (last - first) * visible,
+        measured=visible,
+        slope=torch.full((images,), torch.nan, dtype=torch.float64),
+        size=(points.amax(1) - points.amin(1)).amax(1),
+        focal=torch.full((images,), 1.5, dtype=torch.float64),
+        flip=flip,
+        masks=MaskFields(torch.stack([torch.from_numpy(f[1]) for f in fields]), origin, torch.full((images, 2), 1 / 64).double()),
+    )
+    return data, Truth(mean, rotation, shapes)
+
+
+def _filled(points):
+    """(256, 256) bool: the convex hull of image points (P, 2)."""
+    hull = cv2.convexHull((256 * (points.numpy() + 0.5)).round().astype(np.int32))
+    return cv2.fillConvexPoly(np.zeros((256, 256), np.uint8), hull, 1).astype(bool)

@@ -112,3 +112,10 @@ def test_reversed_poses_are_turned_back(bottles):
 def test_inner_pairs_leave_out_both_ends(bottles):
     data, truth, _ = bottles
     assert inner_pairs(truth.shape, data.flip).nonzero()[:, 0].tolist() == [2, 4, 6]
+
+
+def test_few_images_hardly_tell_a_thin_shape_from_a_flat_one():
+    truth = outline_category(images=10, thickness=1.0, seed=3)[1]
+    thin = truth.shape + torch.tensor([0.0, 0.0, 0.025]).double() * torch.tensor([1.0, 1, -1, -1, 1, 1, -1, -1, 1, 1]).double()[:, None]
+    assert is_flat(truth.shape) and not is_flat(thin) and not is_flat(thin, 200)
+    assert is_flat(thin, 10) and not is_flat(2 * thin - truth.shape, 5)

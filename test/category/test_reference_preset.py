@@ -135,7 +135,8 @@ def view_of(points, depth, pixels, pixel_depth):
         name="one", height=200, width=200, kind="depth", focal=torch.tensor([1.5, 1.5]), principal=centre, focal_known=torch.tensor(True),
         keypoints=200 * (points + centre), keypoint_inverse=1 / depth, keypoint_inset=torch.zeros(len(points)),
         middle_inverse=torch.full((len(points),), torch.nan), inverse_range=torch.tensor([0.1, 1.0]), picture_maximum=torch.tensor(1.0),
-        box=torch.tensor([0.0, 0, 200, 200]), pixels=200 * (pixels + centre), pixel_inverse=1 / pixel_depth,
+        box=torch.tensor([0.0, 0, 200, 200]), mask_offset=torch.zeros(4, 4, 2).half(), mask_origin=torch.tensor([-0.25, -0.25]),
+        pixels=200 * (pixels + centre), pixel_inverse=1 / pixel_depth,
         keypoint_features=torch.zeros(len(points), 4, dtype=torch.float16), pixel_features=torch.zeros(len(pixels), 4, dtype=torch.float16),
         mirrored_keypoint_features=nothing, mirrored_pixel_features=nothing,
     )  # fmt: skip

@@ -1,0 +1,89 @@
+"""Keypoints are not missing at random: rear corners are annotated where an object is deep. What the mask says about the others."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from random_category import box_category
+
+from semalign3d_core.category.constellations import symmetrised
+from semalign3d_core.category.factor_model import EmOptions, fit_factor_model, image_costs
+from semalign3d_core.category.hidden_keypoints import hidden_probability
+from semalign3d_core.geometry import similarity_alignment
+
+SHORT = EmOptions(rounds=20, hidden_rounds=15)
+FRONT, REAR, STAND = slice(0, 4), slice(4, 8), slice(8, 10)
+
+
+@pytest.fixture(scope="module")
+def boxes():
+    data, truth = box_category(images=80, seed=2)
+    start = symmetrised(truth.shape, data.flip)
+    return data, truth, fit_factor_model(start, replace(data, masks=None), SHORT), fit_factor_model(start, data, SHORT)
+
+
+def depth_ratio(model, truth):
+    """Found over true distance between front and rear of the mean shape."""
+    scale, rotation, _ = similarity_alignment(model.shape, truth.shape)
+    depths = [shape[FRONT, 2].mean() - shape[REAR, 2].mean() for shape in (scale * model.shape @ rotation.T, truth.shape)]
+    return float(depths[0] / depths[1])
+
+
+def test_masks_correct_the_depth_that_annotated_corners_alone_overestimate(boxes):
+    _, truth, without, model = boxes
+    assert depth_ratio(without, truth) > 1.1
+    assert abs(depth_ratio(model, truth) - 1) < 0.5 * (depth_ratio(without, truth) - 1)
+
+
+def test_hidden_corners_lie_behind_the_mask(boxes):
+    data, _, without, model = boxes
+    hidden = ~data.visible[:, REAR]
+
+    def beside(model):
+        camera = model.in_camera()
+        distance, _ = data.masks.beside(data.focal[:, None, None] * camera[..., :2] / camera[..., 2:])
+        return float((distance[:, REAR] / data.size[:, None])[hidden].mean())
+
+    assert beside(model) < 0.4 * beside(without)
+
+
+def test_parts_that_objects_lack_are_told_from_hidden_ones(boxes):
+    data, truth, _, model = boxes
+    lacking = ~data.visible[:, STAND].any(1)
+    assert lacking.sum() >= 10
+    assert float(model.hidden[lacking][:, STAND].max()) < 0.1  # the mask says that there is no stand
+    assert float(model.hidden[:, REAR][~data.visible[:, REAR]].mean()) > 0.5
+    assert float(model.hidden[data.visible].abs().max()) == 0
+    # so that stands stay where they are seen
+    scale, rotation, shift = similarity_alignment(model.shape, truth.shape)
+    assert float((scale * model.shape @ rotation.T + shift - truth.shape)[STAND].norm(dim=-1).max()) < 0.02
+
+
+def test_costs_count_what_lies_beside_the_mask(boxes):
+    data, _, _, model = boxes
+    wrong = replace(model, translation=model.translation + torch.tensor([0.2, 0.0, 0.0]).double())
+    added = [image_costs(m, data, SHORT) - image_costs(replace(m, hidden=None), data, SHORT) for m in (model, wrong)]
+    assert float(added[0].min()) >= 0 and float(added[1].mean()) > 5 * float(added[0].mean())
+
+
+def test_mask_fields_give_distance_and_way(boxes):
+    data, _, _, _ = boxes
+    points = torch.tensor([[-0.7, 0.0], [0.0, 0.0]]).double().expand(len(data.points), 2, 2)
+    distance, way = data.masks.beside(points)
+    edge = torch.stack([(data.points[n] * data.visible[n, :, None])[:, 0].min() for n in range(len(points))])
+    assert float(distance[:, 1].max()) == 0  # all boxes cover the middle of the picture
+    assert float(((edge + 0.7) - distance[:, 0]).abs().median()) < 0.1 and bool((way[:, 0, 0] > 0.5).all())
+    moved, _ = data.masks.beside(points + 0.5 * distance[..., None] * way)
+    torch.testing.assert_close(moved, 0.5 * distance, atol=0.02, rtol=0)
+
+
+def test_probability_weighs_the_rate_of_absence_against_the_distance():
+    visible = torch.zeros(20, 3, dtype=torch.bool)
+    visible[:10] = True
+    distance = torch.zeros(20, 3).double()
+    distance[10:12, 1], distance[10:, 2] = 0.03, 0.2
+    probability = hidden_probability(distance, torch.full((20, 3), 0.03**2).double(), visible, None)
+    assert not probability[:10].any()
+    assert probability[10:, 0].min() > 0.99  # inside the mask
+    assert probability[10:, 1].min() > 0.9  # beside it by no more than the place is uncertain, and seldom
+    assert probability[10:, 2].max() < 1e-3

@@ -1,0 +1,72 @@
+"""Signs that a build is not to be trusted: reversal in depth explains the images as well, surfaces behind their outline, few points."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from random_category import outline_category, random_category
+
+from semalign3d_core.category.builder import find_shape
+from semalign3d_core.category.config import BuildConfig, DataPolicy
+from semalign3d_core.category.constellations import symmetrised
+from semalign3d_core.category.factor_model import EmOptions, expectation, fit_factor_model
+from semalign3d_core.category.surface_map import normal, surface_map
+from semalign3d_core.category.trust import depth_reversed, handedness_evidence, shape_warnings, surface_warnings
+
+SHORT = EmOptions(rounds=10)
+
+
+@pytest.fixture(scope="module")
+def category():
+    data, truth = random_category(images=30, seed=4)
+    return data, fit_factor_model(symmetrised(truth.shape, data.flip), data, SHORT)
+
+
+def test_reversed_model_is_reflected_along_the_line_of_sight(category):
+    data, model = category
+    rival = depth_reversed(model)
+    torch.testing.assert_close(torch.linalg.det(rival.rotation), torch.ones(30).double())
+    away, back = (m.in_camera() - m.translation[:, None] for m in (model, rival))
+    v = torch.nn.functional.normalize(model.translation, dim=-1)[:, None]
+    torch.testing.assert_close(back, away - 2 * (away * v).sum(-1, keepdim=True) * v)
+    chances = [torch.linalg.slogdet(m.covariance)[1] for m in (model, rival)]
+    torch.testing.assert_close(*chances)
+    torch.testing.assert_close(depth_reversed(rival).in_camera(), model.in_camera())
+
+
+def test_evidence_speaks_for_the_right_hand_and_grows_with_depth(category):
+    data, model = category
+    evidence = handedness_evidence(model, data, SHORT)
+    assert evidence > 4
+    wrong = expectation(depth_reversed(model), data, SHORT, 6)[0]
+    assert handedness_evidence(wrong, data, SHORT) < -4
+    blind = replace(data, measured=torch.zeros_like(data.measured))
+    assert abs(handedness_evidence(model, blind, SHORT)) < evidence
+
+
+def test_no_warning_for_good_data_and_one_for_flat_pictures_without_depth(category):
+    data, _ = category
+    config = BuildConfig(em=SHORT)
+    assert shape_warnings(data, find_shape(data, config).report, config.policy) == []
+    # Far cameras and depth maps that say nothing: left and right cannot be known.
+    points = data.points - (data.points * data.visible[..., None]).sum(1, keepdim=True) / data.visible.sum(1)[:, None, None]
+    far = replace(data, points=0.02 * points * data.visible[..., None], size=0.02 * data.size, measured=torch.zeros_like(data.measured))
+    warnings = shape_warnings(far, find_shape(far, config).report, config.policy)
+    assert len(warnings) == 1 and "reversal in depth" in warnings[0]
+
+
+def test_warning_of_few_points_names_the_numbers(category):
+    data, _ = category
+    text = shape_warnings(data, {}, DataPolicy(trust_ratio=100.0))
+    assert len(text) == 1 and f"{int(data.visible.sum())} annotated points in 30 images are few for 10 keypoints" in text[0]
+
+
+def test_surface_behind_its_outline_is_told():
+    data, truth = outline_category(images=12, thickness=1.0, seed=1)
+    model = replace(fit_factor_model(symmetrised(truth.shape, data.flip), data, SHORT), flat=True, thickness=1.0)
+    axis = normal(model.plane, model.shape)
+    before = -float(((model.rotation @ axis) * model.translation).sum(-1).mean().sign())  # to the side of the cameras
+    for side, told in ((1, 0), (-1, 1)):
+        surface = surface_map(model.shape + side * before * 0.1 * axis, model.shape, model.plane)
+        assert len(surface_warnings(surface, model)) == told
+    assert surface_warnings(surface, replace(model, thickness=0.0)) == []
