@@ -31,6 +31,11 @@ def processors():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def usual_workers():
+    """How many threads work at a time: one for each processor, as far as that makes sense."""
+    return min(processors(), MOST_WORKERS)
+
+
 def in_parallel(function, items, workers=None):
     """Yields ``function(item)`` of all items in their order, computed by ``workers`` threads (default: one for each processor, at most 8).
 
@@ -40,7 +45,7 @@ def in_parallel(function, items, workers=None):
     """
     import torch
 
-    workers = workers or min(processors(), MOST_WORKERS)
+    workers = workers or usual_workers()
     with one_thread():
         if workers == 1:
             yield from map(function, items)

@@ -14,7 +14,7 @@ from semalign3d_core.images import read_image
 from semalign3d_core.stored_features import StoredFeatureMap
 
 log = logging.getLogger(__name__)
-MOST_IMAGES = 28  # each costs a handful of alignments; 20 gave poorer maps than 25 in one of three categories
+MOST_IMAGES = 24  # each costs a handful of alignments; more hardly changes a few logistic maps
 
 
 def training_evidence(record, providers, assumed_focal):

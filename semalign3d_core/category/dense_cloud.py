@@ -11,6 +11,7 @@ from semalign3d_core.category.constellations import MIRROR
 from semalign3d_core.category.factor_model import depth_readings
 from semalign3d_core.category.surface_map import half_width, normal, surface_map
 from semalign3d_core.errors import InputError
+from semalign3d_core.threads import usual_workers
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,11 @@ def k_means(points, count, iterations, seed):
     subset = values[rng.permutation(len(values))[: 20 * count]]
     centres = _spread_centres(subset, min(count, len(subset)), rng)
     for _ in range(iterations):
-        labels = cKDTree(centres).query(values)[1]
+        labels = cKDTree(centres).query(values, workers=usual_workers())[1]
         sizes = np.bincount(labels, minlength=len(centres))
         sums = np.stack([np.bincount(labels, values[:, axis], len(centres)) for axis in range(3)], axis=1)
         centres = sums[sizes > 0] / sizes[sizes > 0, None]
-    labels = cKDTree(centres).query(values)[1]
+    labels = cKDTree(centres).query(values, workers=usual_workers())[1]
     return torch.from_numpy(centres), torch.from_numpy(labels).long()
 
 
