@@ -43,7 +43,7 @@ def surface_behind(surface, model):
     """Whether the :class:`SurfaceMap` of an object known by the two sides of its outline lies behind their plane, where no camera sees."""
     if not model.thickness:
         return False
-    axis = model.rotation @ normal(surface.plane, model.shape)
+    axis = model.rotation @ normal(surface.plane.to(model.shape), model.shape)
     toward_camera = -(axis * model.translation).sum(-1).sign()
     return bool((surface.offsets.mean() * toward_camera.mean()) < 0)
 
