@@ -68,6 +68,7 @@ def test_surface_behind_its_outline_is_told():
     before = -float(((model.rotation @ axis) * model.translation).sum(-1).mean().sign())  # to the side of the cameras
     for side, told in ((1, 0), (-1, 1)):
         surface = surface_map(model.shape + side * before * 0.1 * axis, model.shape, model.plane)
-        surface = replace(surface, weights=surface.weights.float(), offsets=surface.offsets.float(), plane=surface.plane.float())  # as stored
+        stored = {name: getattr(surface, name).float() for name in ("weights", "offsets", "plane")}
+        surface = replace(surface, **stored)
         assert len(surface_warnings(surface, model)) == told
     assert surface_warnings(surface, replace(model, thickness=0.0)) == []
