@@ -28,7 +28,7 @@ class DataPolicy:
     minimum_images: int = 5
     images_per_keypoint: int = 3
     trust_ratio: float = 1.6
-    handedness: float = 2.0
+    handedness: float = 2.5
 
     def __post_init__(self):
         if self.on_bad_image not in ("skip", "error"):
