@@ -31,7 +31,7 @@ def nearest_mask_pixels(mask, pixels):
     distance = torch.cdist(pixels.double(), outline, compute_mode="donot_use_mm_for_euclid_dist")
     # argmin does not promise the first of several minima, so ties are decided by the index itself.
     first = torch.where(distance == distance.amin(1, keepdim=True), torch.arange(len(outline)), len(outline)).amin(1)
-    own = (pixels - 0.5).ceil().long()  # of several nearest pixels the first in row-major order
+    own = (pixels.double() - 0.5).ceil().long()  # of several as near, the first in row-major order
     column, row = (own[:, k].clamp(0, mask.shape[1 - k] - 1) for k in (0, 1))
     inside = mask[row, column] & (torch.stack([column, row], 1) == own).all(1)
     return torch.where(inside[:, None], own, outline[first]).to(pixels.dtype)
