@@ -12,19 +12,22 @@ from semalign3d_core.alignment.placed import picked
 from semalign3d_core.alignment.poses import poses_of_keypoints
 
 # What the maps of a category are pulled towards, and what stands in for them where a model carries no calibration of its own: one
-# fit to the calibration trials of six synthetic categories together, with simulated features and with those of the embedded backbone.
+# fit to the calibration trials of six synthetic categories together, with simulated features and with those of the embedded backbone
+# (bench/confidence_prior.py).
 # A category's own training images show too few wrong results to learn all these weights from.
 DEFAULTS = {
-    "pose.bias": -0.9, "pose.energy": -1.2, "pose.margin": 0.25, "pose.lead": 0.1, "pose.fit": 0.2, "pose.contrast": 0.3,
-    "pose.depth": 1.7, "pose.evidence": 1.3, "pose.deformation": -1.4, "pose.cover": 2.8, "pose.inside": -1.0, "pose.with_depth": -0.7,
-    "keypoints.bias": -6.2, "keypoints.energy": 0.3, "keypoints.margin": -0.25, "keypoints.lead": 1.1, "keypoints.fit": 0.2,
-    "keypoints.contrast": 0.2, "keypoints.depth": 1.1, "keypoints.evidence": 3.0, "keypoints.deformation": -1.4, "keypoints.cover": 5.1,
-    "keypoints.inside": 2.6, "keypoints.masked": -0.45, "keypoints.with_depth": -0.75,
-    "present.bias": -7.4, "present.energy": -0.2, "present.margin": 1.5, "present.lead": 2.3, "present.fit": 1.9,
-    "present.contrast": 0.2, "present.depth": 0.95, "present.evidence": 1.2, "present.deformation": -1.7, "present.cover": 10.1,
-    "present.inside": 2.5, "present.masked": 2.1, "present.with_depth": -0.6,
-    "found.bias": -3.3, "found.energy": -0.4, "found.margin": 0.8, "found.lead": 0.6, "found.fit": 1.2, "found.contrast": 0.1,
-    "found.depth": 1.8, "found.deformation": -1.35, "found.cover": 5.8, "found.inside": 0.9, "found.masked": 1.1, "found.with_depth": -0.8,
+    "pose.bias": -3.91, "pose.energy": -1.68, "pose.margin": 1.91, "pose.fit": 0.10, "pose.contrast": 0.64, "pose.depth": 1.75,
+    "pose.evidence": 0.79, "pose.deformation": -1.26, "pose.cover": 2.66, "pose.inside": 0.48, "pose.masked": 1.07,
+    "pose.with_depth": -0.87,
+    "keypoints.bias": -6.69, "keypoints.energy": -0.80, "keypoints.margin": 0.27, "keypoints.lead": 1.04, "keypoints.fit": 0.42,
+    "keypoints.contrast": 0.39, "keypoints.depth": 0.99, "keypoints.evidence": 2.61, "keypoints.deformation": -2.13,
+    "keypoints.cover": 5.08, "keypoints.inside": 2.41, "keypoints.masked": -0.11, "keypoints.with_depth": -0.60,
+    "present.bias": -8.47, "present.energy": -0.63, "present.margin": 1.17, "present.lead": 1.85, "present.fit": 1.74,
+    "present.contrast": 0.32, "present.depth": 1.63, "present.evidence": 1.23, "present.deformation": -1.81, "present.cover": 10.17,
+    "present.inside": 2.66, "present.masked": 1.99, "present.with_depth": -0.66,
+    "found.bias": -4.10, "found.energy": -0.23, "found.margin": 1.62, "found.lead": 0.24, "found.fit": 1.38, "found.contrast": 0.19,
+    "found.depth": 1.90, "found.evidence": -0.10, "found.deformation": -1.38, "found.cover": 6.10, "found.inside": 1.94,
+    "found.masked": 1.58, "found.with_depth": -0.83,
 }  # fmt: skip
 MAPS = ("pose", "keypoints", "present", "found")
 STATISTICS = ("energy", "margin", "lead", "fit", "contrast", "depth", "evidence", "deformation", "cover", "inside", "masked", "with_depth")
