@@ -13,12 +13,12 @@ import torch
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.confidence import DEFAULTS, STATISTICS
 from semalign3d_core.alignment.logistic import area_under_roc, fit_logistic
-from semalign3d_core.alignment.mask_field import mask_box
 from semalign3d_core.alignment.offsets import estimated_offsets, stored_offsets
 from semalign3d_core.alignment.selection import rotation_distance
 from semalign3d_core.alignment.symmetry import undetermined_axis_of
 from semalign3d_core.alignment.variants import HARDER, IMPOSSIBLE, without_depth
 from semalign3d_core.evidence import FeatureMap
+from semalign3d_core.mask_field import mask_box
 from semalign3d_core.threads import in_parallel
 
 RIGHT_DEGREES = 30.0  # largest error of a right pose

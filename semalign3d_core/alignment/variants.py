@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch.nn.functional import max_pool2d, normalize
 
-from semalign3d_core.alignment.mask_field import mask_box
 from semalign3d_core.evidence import FeatureMap
+from semalign3d_core.mask_field import mask_box
 
 CUT = 0.35  # share of the object's box that a cut mask lacks
 NOISE = 1.0  # norm of the added feature noise relative to the features

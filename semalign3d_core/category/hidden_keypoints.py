@@ -17,7 +17,7 @@ START, ROUNDS = 0.2, 50  # of the rates of absence and of their estimation
 
 @dataclass(frozen=True)
 class MaskFields:
-    """Distance fields of the masks of N images; see :class:`~semalign3d_core.alignment.mask_field.MaskShape`.
+    """Distance fields of the masks of N images; see :class:`~semalign3d_core.mask_field.MaskShape`.
 
     offset: (N, H, H, 2) vector from every node to the nearest node in the mask, 0 inside, in units of L; beyond a side of the picture
     that cuts the object nothing is beside it; origin: (N, 2) normalised image point of node (0, 0); spacing: (N, 2) between nodes

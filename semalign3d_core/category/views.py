@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from semalign3d_core.alignment.mask_field import distance_field
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.category.keypoint_correction import depth_pixels, outline_distance, steps_inside
 from semalign3d_core.errors import InputError, MissingFileError
 from semalign3d_core.image_grid import mirror_points
 from semalign3d_core.images import read_image
+from semalign3d_core.mask_field import distance_field
 from semalign3d_core.threads import in_parallel
 
 

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import torch
 
-from semalign3d_core.alignment.mask_field import distance_field
 from semalign3d_core.category.constellations import MIRROR, Constellations
 from semalign3d_core.category.hidden_keypoints import MaskFields
 from semalign3d_core.category.silhouette import Outline
 from semalign3d_core.geometry import rotation_from_vector, shape_diameter
+from semalign3d_core.mask_field import distance_field
 
 
 @dataclass(frozen=True)
