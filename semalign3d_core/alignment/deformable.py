@@ -57,7 +57,7 @@ class DeformableCloud:
         """Derivative (B, D, 2, J) of the places by rotation vector, shift, log scale, log focal and mode coefficients."""
         p, (batch, _, points) = projection, projection.turned.shape
         basis = torch.cat([p.turned, p.position, self.ones.expand(batch, -1, -1)], 1)
-        moved = torch.bmm(self.generators[int(focal_known)].expand(batch, -1, -1), basis).view(batch, RIGID, 3, points)
+        moved = torch.bmm(self.generators[focal_known].expand(batch, -1, -1), basis).view(batch, RIGID, 3, points)
         result = torch.empty(batch, RIGID + self.parts[2], 2, points, dtype=basis.dtype, device=basis.device)
         rigid, bent = result.split((RIGID, self.parts[2]), 1)
         ray, slope = p.ray[:, None], p.slope[:, None]
