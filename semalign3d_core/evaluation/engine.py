@@ -6,12 +6,11 @@ again ``retries`` times. ``function`` and items must be picklable; every process
 """
 
 import logging
-import multiprocessing
 import os
-import threading
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 
+from semalign3d_core import processes
 from semalign3d_core.errors import MissingDependencyError, SemAlign3DError
 from semalign3d_core.threads import one_thread
 
@@ -71,18 +70,11 @@ def _with_retries(function, item, retries):
 def _in_processes(function, items, workers, retries):
     waiting, attempts = list(range(len(items)))[::-1], [0] * len(items)
     while waiting:
-        executor = ProcessPoolExecutor(workers, _context(), _start_worker)
+        executor = processes.executor(workers)
         try:
             yield from _drain(executor, function, items, waiting, attempts, workers, retries)
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _context():
-    """Workers are forked from a server that imported the package once and has touched neither threads nor a GPU."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["semalign3d_core.evaluation.worker"])
-    return context
 
 
 def _drain(executor, function, items, waiting, attempts, workers, retries):
@@ -92,7 +84,7 @@ def _drain(executor, function, items, waiting, attempts, workers, retries):
         while waiting and len(running) < 2 * workers:  # few at a time: an error stops the rest early
             index = waiting.pop()
             try:
-                running[executor.submit(_guarded, function, items[index])] = index
+                running[executor.submit(processes.interruptible, function, items[index])] = index
             except BrokenProcessPool:
                 waiting.append(index)
                 break
@@ -130,12 +122,6 @@ def _count_attempt(attempts, index, retries, items, error):
 def _guarded(function, item):
     with one_thread():
         return function(item)
-
-
-def _start_worker():
-    """A worker must not outlive a killed parent."""
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _ray_tasks(ray, function, items, workers, retries, device):

@@ -1,6 +1,5 @@
 """Rendered training samples: pictures with the template coordinates of every second pixel, kept on disk."""
 
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from tqdm import tqdm
 
 from semalign3d_core.errors import InputError
 from semalign3d_core.files import atomic_path
+from semalign3d_core.processes import in_processes
 
 SIDE = 288  # of the rendered pictures; the network sees crops of them
 STEP = 2  # pixels between places that are kept
@@ -32,8 +32,9 @@ class SampleSet:
         """Renders the samples that are missing in ``folder`` and loads all; instances come from the training range."""
         jobs = chunk_jobs(Path(folder), categories, count, seed)
         missing = [job for job in jobs if not job[0].is_file()]
-        with ProcessPoolExecutor(workers) as pool:
-            list(tqdm(pool.map(render_chunk, missing), total=len(missing), desc="render training samples", disable=quiet or not missing))
+        rendered = in_processes(render_chunk, missing, workers)
+        for _ in tqdm(rendered, total=len(missing), desc="render training samples", disable=quiet or not missing):
+            pass
         return cls.load(jobs, categories, device)
 
     @classmethod

@@ -1,13 +1,12 @@
 """The cache on disk: content-addressed, atomic, damage noticed, safe with several processes."""
 
-import multiprocessing
-
 import numpy as np
 import pytest
 import torch
 
 from semalign3d_core.errors import InputError
 from semalign3d_core.evaluation.cache import Cache
+from semalign3d_core.processes import in_processes
 
 
 def entry(value=1.0):
@@ -58,23 +57,16 @@ def test_unwritable_folder_is_named(tmp_path):
         Cache(tmp_path / "file" / "cache").fetch("depth", {"image": "x"}, entry)
 
 
-def hammer(root, results):
+def hammer(root):
     cache, total = Cache(root), 0.0
     for index in range(40):
         value = float(index % 5)
         total += float(cache.fetch("depth", {"index": index % 5}, lambda value=value: entry(value))[1]["depth"].sum())
-    results.put((total, dict(cache.counts)))
+    return total, dict(cache.counts)
 
 
 def test_processes_share_a_folder_without_damage(tmp_path):
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    processes = [context.Process(target=hammer, args=(tmp_path, results)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    found = [results.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join()
+    found = list(in_processes(hammer, [tmp_path] * 4, 4))
     assert len({total for total, _ in found}) == 1
     assert not any("damaged" in counts for _, counts in found)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 5 == len([p for p in tmp_path.rglob("*") if p.is_file()])

@@ -4,12 +4,9 @@ Every image depends on (seed, category, split, index) and the options alone, nev
 Instances of the splits come from disjoint ranges of instance seeds.
 """
 
-import multiprocessing
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from semalign3d_core.config import to_dict
@@ -20,6 +17,7 @@ from semalign3d_core.datasets.synthetic.rendering import RenderConfig, sample_re
 from semalign3d_core.errors import InputError, choice
 from semalign3d_core.evidence import DEPTH_KINDS
 from semalign3d_core.files import read_json, write_json
+from semalign3d_core.processes import in_processes
 
 SPLITS = ("trn", "val", "test")
 INSTANCES_PER_SPLIT = 1_000_000
@@ -141,21 +139,7 @@ def _finished(root, task, sidecar):
 
 def _finish(root, tasks, config, workers, sidecar):
     jobs = [(root, task, config, sidecar) for task in tasks]
-    if workers <= 1 or len(jobs) < 2:
-        yield from map(_write_image, jobs)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # inherited by the workers: one thread each
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), _quiet_worker) as pool:
-        yield from pool.imap_unordered(_write_image, jobs, chunksize=2)
-
-
-def _quiet_worker():
-    import signal
-    import sys
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business: it ends the pool ...
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ... by this signal; unwinding removes half-written files
-    cv2.setNumThreads(1)
+    return in_processes(_write_image, jobs, workers)
 
 
 def _write_image(job):
