@@ -13,9 +13,9 @@ import torch
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.confidence import DEFAULTS, STATISTICS
 from semalign3d_core.alignment.logistic import area_under_roc, fit_logistic
-from semalign3d_core.alignment.offsets import estimated_offsets, stored_offsets
+from semalign3d_core.alignment.offsets import candidates_with_offsets, estimated_offsets, stored_offsets
 from semalign3d_core.alignment.selection import rotation_distance
-from semalign3d_core.alignment.symmetry import undetermined_axis_of
+from semalign3d_core.alignment.symmetry import principal_axes, turning_losses, undetermined_axis_of
 from semalign3d_core.alignment.variants import HARDER, IMPOSSIBLE, without_depth
 from semalign3d_core.evidence import FeatureMap
 from semalign3d_core.mask_field import mask_box
@@ -24,6 +24,7 @@ from semalign3d_core.threads import in_parallel
 RIGHT_DEGREES = 30.0  # largest error of a right pose
 RIGHT_SHARE = 0.8  # of the visible keypoints within ALPHA of the longer box side
 ALPHA = 0.1
+AXIS_IMAGES = 12  # are asked for an axis about which the pose is not determined
 HARDER_VERSIONS = 2  # of every training image
 IMPOSSIBLE_VERSIONS = 2
 FEW_PAIRS = 10  # candidates the prior belief in the depth check is worth
@@ -52,21 +53,39 @@ def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=
 
     On a CPU several images are worked on at a time; what comes out does not depend on how many.
     """
-    plain, workers = replace(model, calibration={}), 1 if model.shape.is_cuda else None  # the graphs of a GPU serve one caller at a time
-    axis = undetermined_axis_of(Aligner(plain, config), evidences, workers)
-    entries = {} if axis is None else {f"axis_{name}": float(value) for name, value in zip("xyz", axis, strict=True)}
+    workers = 1 if model.shape.is_cuda else None  # the graphs of a GPU serve one caller at a time
     models, numbers = held_out_models or [model] * len(evidences), range(len(evidences))
-    progress = progress or (lambda *_: None)
-    told = _Told(progress, 2 * len(evidences) + len(negatives))
-    aligners = _aligners(models, entries, config)
-    first = told(in_parallel(lambda n: aligners[n].align(evidences[n]), numbers, workers))
-    entries |= stored_offsets(estimated_offsets(model, first, truth_keypoints))
+    plain = Aligner(replace(model, calibration={}), config)
     rotations = [None] * len(evidences) if truth_rotations is None else truth_rotations
+    told = _Told(progress or (lambda *_: None), 2 * len(evidences) + len(negatives))
+    tellers = set(range(0, len(evidences), max(len(evidences) // AXIS_IMAGES, 1)))
+    axes, aligners = principal_axes(plain.category), _aligners(models, {}, config)
+
+    def as_it_is(n):
+        evidence = _with_or_without_depth(evidences[n], n, 0)
+        alignment = aligners[n].align(evidence)
+        return alignment, turning_losses(aligners[n], evidence, alignment, axes) if n in tellers else None
+
+    first = told(in_parallel(as_it_is, numbers, workers))
+    axis = undetermined_axis_of(axes, [losses for _, losses in first if losses is not None], model.pose_rotations)
+    entries = {} if axis is None else {f"axis_{name}": float(value) for name, value in zip("xyz", axis, strict=True)}
+    if axis is not None:  # solutions that are turned about it are no rivals any more, which changes what is said of the winner
+        aligners = _aligners(models, entries, config)
+        first = list(in_parallel(as_it_is, numbers, workers))
+    offsets = estimated_offsets(model, [alignment for alignment, _ in first], truth_keypoints)
+    entries |= stored_offsets(offsets)
     aligners = _aligners(models, entries, config)
-    tried = told(in_parallel(lambda n: _tried(aligners[n], evidences[n], n, truth_keypoints[n], rotations[n]), numbers, workers))
-    aligner = Aligner(replace(plain, calibration=entries), config)
+
+    def tried(n):
+        alignment, truth = first[n][0], _Truth(truth_keypoints[n], rotations[n], object_size(evidences[n]))
+        seen = _trial(aligners[n], alignment, candidates_with_offsets(alignment, plain.category, offsets), truth)
+        harder, impossible = _tried(aligners[n], evidences[n], n, truth)
+        return [seen, *harder], impossible
+
+    done = told(in_parallel(tried, numbers, workers))
+    aligner = Aligner(replace(plain.model, calibration=entries), config)
     absent = told(in_parallel(partial(_statistics, aligner), negatives, workers))
-    trials, absent = [t for some, _ in tried for t in some], [v for _, some in tried for v in some] + absent
+    trials, absent = [t for some, _ in done for t in some], [v for _, some in done for v in some] + absent
     return {**entries, **_depth_entry(trials, aligner.config), **_maps(samples_of(trials, absent))}
 
 
@@ -91,18 +110,31 @@ def _aligners(models, calibration, config):
     return [made[id(model)] for model in models]
 
 
-def _tried(aligner, evidence, n, keypoints, rotation):
-    """The trials of the ``n``-th image as it is and in harder versions, and the statistics of its impossible ones."""
-    generator, size = torch.Generator().manual_seed(n), object_size(evidence)  # every image has chance of its own: any may come first
+@dataclass(frozen=True)
+class _Truth:
+    """What is known of a training image: keypoints (K, 2), rotation (3, 3) or None, longer side of the mask's box in pixels or None."""
+
+    keypoints: torch.Tensor
+    rotation: torch.Tensor | None
+    size: float | None
+
+
+def _tried(aligner, evidence, n, truth):
+    """The trials of harder versions of the ``n``-th image, and the statistics of its impossible ones."""
+    generator = torch.Generator().manual_seed(n)  # every image has chance of its own: any may come first
     evidence = replace(evidence, features=FeatureMap(evidence.features.values, evidence.features.grid))  # widened once for all versions
     harder = (HARDER[(n + version) % len(HARDER)](evidence, generator) for version in range(HARDER_VERSIONS))
     impossible = [IMPOSSIBLE[(IMPOSSIBLE_VERSIONS * n + version) % len(IMPOSSIBLE)] for version in range(IMPOSSIBLE_VERSIONS)]
-    versions = [evidence, *harder, *(change(evidence, generator) for change in impossible)]
-    # Every other one lacks the depth map, for many users have none; shifted, so that every kind is tried with and without.
-    shift = n // len(HARDER)
-    versions = [without_depth(v) if (place + n + shift) % 2 else v for place, v in enumerate(versions)]
-    trials = [_trial(aligner, version, keypoints, rotation, size) for version in versions[: 1 + HARDER_VERSIONS]]
-    return trials, [_statistics(aligner, version) for version in versions[1 + HARDER_VERSIONS :]]
+    changed = [*harder, *(change(evidence, generator) for change in impossible)]
+    versions = [_with_or_without_depth(version, n, place + 1) for place, version in enumerate(changed)]
+    alignments = [aligner.align(version) for version in versions[:HARDER_VERSIONS]]
+    trials = [_trial(aligner, alignment, alignment.diagnostics["candidates_2d"], truth) for alignment in alignments]
+    return trials, [_statistics(aligner, version) for version in versions[HARDER_VERSIONS:]]
+
+
+def _with_or_without_depth(evidence, n, version):
+    """Every other version of an image lacks the depth map, for many users have none; shifted, so that every kind is tried in both ways."""
+    return without_depth(evidence) if (version + n + n // len(HARDER)) % 2 else evidence
 
 
 def _statistics(aligner, evidence):
@@ -117,12 +149,11 @@ def object_size(evidence):
     return float((box[2:] - box[:2]).max())
 
 
-def _trial(aligner, evidence, keypoints, rotation, size):
-    alignment = aligner.align(evidence)
+def _trial(aligner, alignment, candidates, truth):
     scores = alignment.diagnostics
-    right = keypoints_right(scores["candidates_2d"], keypoints, aligner.category.keypoints, size)
+    right = keypoints_right(candidates, truth.keypoints, aligner.category.keypoints, truth.size)
     winner = int(scores["scores"].argmin())
-    pose = bool(right[winner]) if rotation is None else rotation_right(alignment.rotation, rotation, aligner.axis)
+    pose = bool(right[winner]) if truth.rotation is None else rotation_right(alignment.rotation, truth.rotation, aligner.axis)
     return Trial(scores["statistics"], pose, bool(right[winner]), scores["depth_order"], right)
 
 

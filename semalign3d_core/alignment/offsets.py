@@ -8,6 +8,8 @@ annotations of the training images, per keypoint and in the object's own frame, 
 
 import torch
 
+from semalign3d_core.alignment.poses import project_points
+
 AXES = "xyz"
 ACCEPTED = 0.15  # median error, in object sizes, up to which an aligned training image tells of offsets
 CUSTOMARY = 0.08  # error in object sizes from which an observation counts less and less
@@ -32,6 +34,16 @@ def with_offsets(keypoints, rotations, shape, offsets):
         return keypoints
     spread = (keypoints - keypoints.mean(1, keepdim=True)).flatten(1).norm(dim=1) / (shape - shape.mean(0)).norm()
     return keypoints + spread[:, None, None] * (offsets @ rotations.transpose(1, 2))
+
+
+def candidates_with_offsets(alignment, category, offsets):
+    """(B, K', 2) pixels of the candidates of an alignment that was made without offsets, moved by offsets (K, 3) of all keypoints.
+
+    category: the :class:`CategoryTensors` of its model, on the host.
+    """
+    scores, camera = alignment.diagnostics, alignment.camera
+    moved = with_offsets(scores["candidates_3d"], scores["rotations"], category.shape, offsets[category.keypoints])
+    return project_points(moved, scores["candidates_focal"], camera.principal) * camera.longer_side
 
 
 def estimated_offsets(model, alignments, annotations):

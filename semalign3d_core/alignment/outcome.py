@@ -40,6 +40,7 @@ def outcome_of(aligner, image, observation, solution):
         "score": selection.score, "energies": solution.energies,
         "terms": torch.stack(list(solution.terms.values())), "depth_order": selection.depth_order,
         "rotations": candidates.rotations, "trace": candidates.trace, "box": observation.boxes[0],
+        "candidates_3d": keypoints, "candidates_focal": candidates.focal,
         "candidates_2d": project_points(keypoints, candidates.focal, principal),
         "state": pose_state(category, observation, candidates, selection),
     }  # fmt: skip

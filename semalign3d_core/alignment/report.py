@@ -77,6 +77,7 @@ def _diagnostics(found, image, belief, longer, previous, phases):
     result = {
         "statistics": statistics, "probabilities": belief, "margin": statistics["margin"], "scores": found["score"],
         "rotations": found["rotations"], "depth_order": found["depth_order"], "candidates_2d": found["candidates_2d"] * longer,
+        "candidates_3d": found["candidates_3d"], "candidates_focal": found["candidates_focal"],
         "trace": found["trace"], "box": found["box"], "mask_box": image.box, "state": found["state"],
         "warm_frames": 0 if previous is None else previous.diagnostics["warm_frames"] + 1, "phases": phases,
     }  # fmt: skip

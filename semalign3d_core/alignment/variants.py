@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import torch
-from torch.nn.functional import max_pool2d, normalize
+from torch.nn.functional import max_pool2d
 
 from semalign3d_core.evidence import FeatureMap
 from semalign3d_core.mask_field import mask_box
@@ -17,8 +17,8 @@ FILLINGS = 12  # pieces of the surroundings that take the place of a removed obj
 def with_noisy_features(evidence, generator, strength=NOISE):
     """Evidence whose features carry white noise of ``strength`` times their own norm."""
     values = evidence.features.values
-    noise = torch.randn(values.shape, generator=generator).to(values) * strength / len(values) ** 0.5
-    return _with_features(evidence, normalize(values + noise, dim=0))
+    noisy = torch.randn(values.shape, generator=generator).to(values).mul_(strength / len(values) ** 0.5).add_(values)
+    return _with_features(evidence, noisy.div_(torch.linalg.vector_norm(noisy, dim=0).clamp(min=1e-12)))
 
 
 def with_cut_mask(evidence, generator, share=CUT):
@@ -66,22 +66,21 @@ def scrambled(evidence, generator):
 
     Parts and the mask survive, which makes it the hardest of the impossible images.
     """
-    values = evidence.features.values
-    channels, cells, _ = values.shape
-    side = cells // BLOCKS
+    cells = _cell_numbers(evidence)
+    side = len(cells) // BLOCKS
     used = side * BLOCKS
-    blocks = values[:, :used, :used].reshape(channels, BLOCKS, side, BLOCKS, side).permute(1, 3, 0, 2, 4).flatten(0, 1)
-    blocks = blocks[torch.randperm(BLOCKS * BLOCKS, generator=generator)].flip(-1, -2)
-    mixed = values.clone()
-    mixed[:, :used, :used] = blocks.unflatten(0, (BLOCKS, BLOCKS)).permute(2, 0, 3, 1, 4).reshape(channels, used, used)
-    return _with_features(evidence, mixed)
+    blocks = cells[:used, :used].reshape(BLOCKS, side, BLOCKS, side).permute(0, 2, 1, 3).flatten(0, 1)
+    blocks = blocks[torch.randperm(BLOCKS * BLOCKS, generator=generator).to(blocks.device)].flip(-1, -2)
+    mixed = cells.clone()
+    mixed[:used, :used] = blocks.unflatten(0, (BLOCKS, BLOCKS)).permute(0, 2, 1, 3).reshape(used, used)
+    return _from_cells(evidence, mixed)
 
 
 def rolled(evidence, generator):
     """Evidence whose mask lies on other things: the features are turned upside down and moved by half the image."""
-    values = evidence.features.values
-    half = values.shape[-1] // 2
-    return _with_features(evidence, values.flip(1).roll((half, half), (1, 2)))
+    cells = _cell_numbers(evidence)
+    half = len(cells) // 2
+    return _from_cells(evidence, cells.flip(0).roll((half, half), (0, 1)))
 
 
 def beside_the_object(evidence, generator):
@@ -105,24 +104,33 @@ def removed(evidence, generator):
     outside = (~inside).flatten().nonzero()[:, 0]
     if not len(outside):
         return evidence
-    # Of every cell, the one whose features it shall have; only these are copied.
-    cells = values.shape[-1]
-    source = torch.arange(cells * cells, device=inside.device).view(cells, cells)
+    cells, source = values.shape[-1], _cell_numbers(evidence)
     for _ in range(FILLINGS):  # whole pieces of the surroundings, so that neighbours still resemble each other
         shift = torch.randint(cells, (2,), generator=generator).tolist()
         fits = inside & ~inside.roll(shift, (0, 1))
-        source = torch.where(fits, torch.arange(cells * cells, device=inside.device).view(cells, cells).roll(shift, (0, 1)), source)
+        source = torch.where(fits, _cell_numbers(evidence).roll(shift, (0, 1)), source)
         inside = inside & ~fits
     left = inside.flatten().nonzero()[:, 0]
     source.view(-1)[left] = outside[torch.randint(len(outside), (len(left),), generator=generator).to(outside)]
-    filled = values.flatten(1).index_select(1, source.flatten()).view_as(values)
-    return _with_features(evidence, filled)
+    return _from_cells(evidence, source)
 
 
 def nothing_at_all(evidence, generator):
     """Evidence of which the object is gone, and nobody says where to look."""
     gone = removed(evidence, generator)
     return gone if gone is evidence else replace(gone, mask=None)
+
+
+def _cell_numbers(evidence):
+    """(cells, cells) int64: row-major numbers of the cells."""
+    values = evidence.features.values
+    return torch.arange(values[0].numel(), device=values.device).view_as(values[0])
+
+
+def _from_cells(evidence, source):
+    """Evidence whose cells have the features of those with the numbers (cells, cells) in ``source``."""
+    values = evidence.features.values
+    return _with_features(evidence, values.flatten(1).index_select(1, source.flatten()).view_as(values))
 
 
 def _with_features(evidence, values):

@@ -98,6 +98,7 @@ def _in_whole_image(alignment, camera, left, top, side):
     for name in ("candidates_2d", "starts_2d"):
         if name in diagnostics:
             diagnostics[name] = pixels(diagnostics[name])
+    diagnostics["candidates_focal"] = diagnostics["candidates_focal"] * side / camera.longer_side
     corners = pixels(diagnostics["box"].reshape(2, 2) * alignment.camera.longer_side)
     diagnostics["box"] = box = (corners / camera.longer_side).reshape(4)
     diagnostics["mask_box"] = None if diagnostics["mask_box"] is None else tuple(box.tolist())

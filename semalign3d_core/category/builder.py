@@ -17,8 +17,9 @@ from semalign3d_core.category.constellations import Constellations, mirror_rotat
 from semalign3d_core.category.dense_cloud import cluster_features, merged_samples, supported_clusters, with_mirror_images
 from semalign3d_core.category.disparity_start import disparity_start
 from semalign3d_core.category.factor_model import deformation_modes, fit_factor_model, mirrored_shapes
+from semalign3d_core.category.held_out import models_with_held_out
 from semalign3d_core.category.hidden_keypoints import MaskFields
-from semalign3d_core.category.model import CategoryModel
+from semalign3d_core.category.model import BetaTable, CategoryModel
 from semalign3d_core.category.multiview import multiview_start, view_diversity
 from semalign3d_core.category.outline_model import fit_outline_model
 from semalign3d_core.category.reference import reference_shape
@@ -78,16 +79,18 @@ def build_category(category, spec, records, providers, config=None, work_folder=
     _warn(shape_warnings(data, shape.report, config.policy), problems)
     labels = _placed(labels, shape.placed, present, spec, problems)
     clock.lap("shape")
-    model = _category_model(category, spec, providers, views, present, shape, config, progress)
-    _warn(surface_warnings(model.surface.over(labels), shape.model), problems)
-    clock.lap("statistics, cloud and features")
-
     quick = replace(config, dense=replace(config.dense, iterations=min(config.dense.iterations, FOLD_ITERATIONS)))
 
-    def make_model(some, part):  # without a part of the images; Eq. 10 is not what such models are asked about
-        return _category_model(category, spec, providers, some, present, part, quick, lambda *_: None, model.betas)
+    def make_model(some, part, whole):  # Eq. 10 is not what models without a part of the images are asked about
+        options = (config, progress) if whole else (quick, lambda *_: None, BetaTable.empty())
+        return _category_model(category, spec, providers, some, present, part, *options)
 
-    model = calibrated(model, records, views, shape, providers, config, problems, progress, make_model)
+    folds = min(config.folds, len(views)) if config.calibrate else 0
+    made = models_with_held_out(views, shape, config, make_model, folds)
+    model = next(made)
+    _warn(surface_warnings(model.surface.over(labels), shape.model), problems)
+    clock.lap("statistics, cloud and features")
+    model = calibrated(model, records, views, shape, providers, config, problems, progress, made)
     clock.lap("calibration")
     report = build_report(views, shape, labels, spec, config, problems, clock)
     model.built_from.update(provenance(category, providers, views, config), report=report)

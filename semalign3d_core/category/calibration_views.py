@@ -6,7 +6,6 @@ from functools import partial
 
 import torch
 
-from semalign3d_core.category.held_out import held_out_models
 from semalign3d_core.category.views import record_camera
 from semalign3d_core.errors import SemAlign3DError
 from semalign3d_core.evidence import gather
@@ -25,11 +24,11 @@ def training_evidence(record, providers, assumed_focal):
     return replace(evidence, features=StoredFeatureMap(evidence.features.values.half(), evidence.features.grid), image=None)
 
 
-def calibrated(model, records, views, shape, providers, config, problems, progress, make_model):
+def calibrated(model, records, views, shape, providers, config, problems, progress, others):
     """The model with its ``calibration``; a calibration that fails is a warning, for the model is usable without.
 
-    shape: :class:`ShapeResult` of the views, whose poses are taken for true; make_model: (views, shape) -> :class:`CategoryModel`, by which
-    models without a part of the images are made.
+    shape: :class:`ShapeResult` of the views, whose poses are taken for true; others: iterator of the models without a part of the views
+    (:func:`~semalign3d_core.category.held_out.models_with_held_out`), whose Betas are the model's.
     """
     if not config.calibrate:
         return model
@@ -39,7 +38,8 @@ def calibrated(model, records, views, shape, providers, config, problems, progre
     count = min(MOST_IMAGES, len(views))
     chosen = [n * len(views) // count for n in range(count)]
     try:
-        others = held_out_models(views, shape, config, make_model, progress)
+        progress("models without a part of the images", 0, 1)
+        others = [replace(other, betas=model.betas) for other in others]
         progress("calibration", 0, 1)
         gathered = partial(training_evidence, providers=providers, assumed_focal=config.views.assumed_focal)
         evidences = list(providers.over(gathered, [by_name[views[n].name] for n in chosen]))
@@ -48,7 +48,7 @@ def calibrated(model, records, views, shape, providers, config, problems, progre
             evidences,
             torch.stack([views[n].keypoints for n in chosen]),
             truth_rotations=shape.model.rotation[chosen].float(),
-            held_out_models=others and [others[n] for n in chosen],
+            held_out_models=[others[n % len(others)] for n in chosen] if others else None,
             progress=lambda done, total: progress("calibration", done, total),
         )
     except SemAlign3DError as error:

@@ -11,22 +11,20 @@ ROUNDS = 3  # of EM without a fold: the shapes of its objects leave mean and cov
 SHARED = ("shape", "covariance", "flip")  # of the category, whatever their length
 
 
-def held_out_models(views, shape, config, make_model, progress):
-    """N models, of which the n-th was built without the n-th view; those of one fold are the same object. None without folds.
+def models_with_held_out(views, shape, config, make_model, folds):
+    """Yields the model of all N views and then one for each of ``folds`` parts of them, built without the part: the n-th view is in part
+    ``n % folds``. Without parts (fewer than two) the first alone.
 
-    shape: :class:`ShapeResult` of all N views; config: a :class:`BuildConfig`; make_model: (views, shape) -> :class:`CategoryModel` of
-    some views with their part of a shape, called by several threads at a time. Dense cloud, features, statistics and poses of a fold's
-    model come from the other views alone; its EM goes on from that of all views. With the published method the shape itself is kept,
-    because its search takes minutes.
+    shape: :class:`ShapeResult` of all N views; config: a :class:`BuildConfig`; make_model: (views, shape, whether they are all) ->
+    :class:`CategoryModel` of some views with their part of a shape, called by several threads at a time. Dense cloud, features and poses
+    of a part's model come from the other views alone; its EM goes on from that of all views. With the published method the shape itself
+    is kept, because its search takes minutes.
     """
-    folds = min(config.folds, len(views))
-    if folds < 2:
-        return None
-    made, models = in_parallel(lambda fold: _without_fold(fold, folds, views, shape, config, make_model), range(folds)), []
-    for fold in range(folds):
-        progress("models without a part of the images", fold, folds)
-        models.append(next(made))
-    return [models[n % folds] for n in range(len(views))]
+
+    def made(fold):
+        return make_model(views, shape, True) if fold is None else _without_fold(fold, folds, views, shape, config, make_model)
+
+    return in_parallel(made, [None, *range(folds if folds > 1 else 0)])
 
 
 def _without_fold(fold, folds, views, shape, config, make_model):
@@ -34,7 +32,7 @@ def _without_fold(fold, folds, views, shape, config, make_model):
     data, model = _rows(shape.data, kept, len(views)), _rows(shape.model, kept, len(views))
     if config.method == "em":
         model = continued(model, data, replace(config.em, rounds=ROUNDS))
-    return make_model([views[n] for n in kept.tolist()], replace(shape, model=model, data=data))
+    return make_model([views[n] for n in kept.tolist()], replace(shape, model=model, data=data), False)
 
 
 def _rows(value, kept, count):

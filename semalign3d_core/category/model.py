@@ -26,6 +26,12 @@ class BetaTable:
     vertex: torch.Tensor
     tet_beta: torch.Tensor
 
+    @classmethod
+    def empty(cls):
+        """A table without features."""
+        pair, number = torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+        return cls(pair, pair, torch.zeros(0, 4), torch.zeros(0, 3, dtype=torch.int64), number, torch.zeros(0, 6))
+
     @cached_property
     def log_normalisers(self):
         """(E, 2) and (T, 3): :func:`~semalign3d_core.category.beta.log_normaliser` of the Betas."""

@@ -28,11 +28,11 @@ def best_of_bank(shapes, data, rotations, depth_weight):
     """The best rotation of a bank for every image and shape.
 
     shapes: (B, K, 3); data: :class:`Constellations`; rotations: (R, 3, 3). The cost is the relative squared residual
-    plus ``depth_weight (1 - correlation)``.
+    plus ``depth_weight (1 - correlation)``; the search is in single precision, its result in that of the shapes.
     """
-    visible, points = data.visible.double(), data.points
+    visible, points = data.visible.float(), data.points.float()
     count = visible.sum(1)
-    turned = torch.einsum("rij,bkj->brik", rotations, shapes)
+    turned = torch.einsum("rij,bkj->brik", rotations.float(), shapes.float())
     flat, depth = turned[:, :, :2], turned[:, :, 2]
     mean = torch.einsum("brik,nk->bnri", flat, visible) / count[:, None, None]
     spread = torch.einsum("brk,nk->bnr", flat.square().sum(2), visible) - count[:, None] * mean.square().sum(-1)
@@ -52,9 +52,9 @@ def _centred(points, visible):
 
 
 def _bank_correlation(depth, data):
-    known = data.measured.double()
+    known = data.measured.to(depth)
     count = known.sum(1)
-    inverse = _centred(data.inverse[..., None], known)[..., 0] if known.any() else torch.zeros_like(data.inverse)
+    inverse = _centred(data.inverse[..., None].to(depth), known)[..., 0] if known.any() else torch.zeros_like(known)
     inverse = inverse.nan_to_num(nan=0.0)
     covariance = -torch.einsum("brk,nk->bnr", depth, inverse)
     mean = torch.einsum("brk,nk->bnr", depth, known) / count.clamp(min=1)[:, None]
