@@ -39,7 +39,8 @@ def in_processes(function, items, workers):
         yield from pool.map(functools.partial(interruptible, function), items)
     except BrokenProcessPool as error:
         raise SemAlign3DError(
-            "a process that worked on this was killed; mostly memory ran out: use fewer workers (what is finished is kept)"
+            "a process that worked on this was killed (what is finished is kept); mostly memory ran out: use fewer workers. "
+            "A script of your own must start this below: if __name__ == '__main__'"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
