@@ -99,6 +99,12 @@ class CategoryPoints:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return CategoryPoints(**{name: value[chosen] if torch.is_tensor(value) else value for name, value in values.items()})
 
+    def replaced(self, rows, others):
+        """These points, of which ``rows`` (N,) are the N ``others``."""
+        values, new = ({f.name: getattr(points, f.name) for f in fields(self)} for points in (self, others))
+        put = {name: value.index_copy(0, rows, new[name]) if torch.is_tensor(value) else value for name, value in values.items()}
+        return CategoryPoints(**put)
+
 
 def transfer_points(model, source_evidence, source_alignment, target_evidence, target_alignment, points, config=None):
     """Where ``points`` (Q, 2), pixels of the source, are in the target: :class:`Matches`.
@@ -129,37 +135,69 @@ def lift_points(surface, image, points, config, known=None):
     known: (Q,) int64, which keypoint a query is if whoever marked it said so, else -1. Such a query needs no search, and how well the
     source was aligned does not matter to it.
     """
-    points = torch.as_tensor(points, dtype=torch.float32, device=image.places.device).reshape(-1, 2)
-    if not torch.isfinite(points).all():
-        raise InputError("the points to transfer contain NaN or infinity")
-    sigma, target_sigma = config.spreads(image)
-    places = image.alignment.camera.to_normalised(points)
-    features = image.features.sample(points)
-    similarity = features @ surface.features.T
-    semantic = log_semantic(similarity, surface.mu, surface.sd)
-    spatial = -(places[:, None] - image.places).square().sum(-1) / (2 * sigma**2)  # log of Eq. 5
-    score = config.semantic_weight * semantic + config.similarity_weight * similarity + spatial - config.hidden_penalty * image.hidden
-    score = score.masked_fill(~image.usable, -torch.inf)
-    if config.distinct:
-        index = distinct_keypoints(score, surface.is_keypoint, config.keypoint_preference)
-    else:
-        index = (score + config.keypoint_preference * surface.is_keypoint).argmax(1)
-    known = torch.full_like(index, -1) if known is None else torch.as_tensor(known).to(index)
-    named = known >= 0
-    index = torch.where(named, surface.keypoints()[known.clamp(min=0)], index)
-    centres = torch.where(named[:, None], places, image.places[index])
-    found = _second_step(surface, image, index, None, config, centres)[0] if config.residual and config.projection < 1 else places
-    residual = torch.stack([config.projection_residual * (places - centres), config.residual * (places - found)], 1)
-    confidence = float(image.alignment.confidence) * _tempered((semantic + spatial).gather(1, index[:, None])[:, 0])
-    length = residual.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    return CategoryPoints(
-        index=index,
-        features=features,
-        confidence=torch.where(named, 1.0, confidence),
-        residual=residual * (LONGEST_RESIDUAL * target_sigma / length).clamp(max=1),
-        around=image.places[surface.neighbours[index]] - image.places[index][:, None],
-        size=image.size,
-    )
+    return Lifting(surface, image, points, config, known).together
+
+
+class Lifting:
+    """Step 1 of Eq. 14 for all points of a source, of which groups are then asked for: those of its pairs.
+
+    surface, image, points, config, known: as for :func:`lift_points`. What :meth:`rows` returns for a group is what :func:`lift_points`
+    would return for its points alone, although queries of one group compete for keypoints (``config.distinct``).
+    """
+
+    def __init__(self, surface, image, points, config, known=None):
+        points = torch.as_tensor(points, dtype=torch.float32, device=image.places.device).reshape(-1, 2)
+        if not torch.isfinite(points).all():
+            raise InputError("the points to transfer contain NaN or infinity")
+        self.surface, self.image, self.config = surface, image, config
+        self.places = image.alignment.camera.to_normalised(points)
+        self.features = image.features.sample(points)
+        similarity = self.features @ surface.features.T
+        semantic = log_semantic(similarity, surface.mu, surface.sd)
+        spatial = -(self.places[:, None] - image.places).square().sum(-1) / (2 * config.spreads(image)[0] ** 2)  # log of Eq. 5
+        score = config.semantic_weight * semantic + config.similarity_weight * similarity + spatial - config.hidden_penalty * image.hidden
+        self.score = score.masked_fill(~image.usable, -torch.inf)
+        self.likelihood = semantic + spatial
+        nothing = torch.full((len(points),), -1, device=score.device)
+        self.known = nothing if known is None else torch.as_tensor(known).to(nothing)
+        self.all_rows = torch.arange(len(points), device=score.device)
+        self.together = self._lifted(self.all_rows, self._index(self.all_rows))
+
+    def rows(self, chosen):
+        """The :class:`CategoryPoints` of the points ``chosen`` (N,) int64, or a slice."""
+        chosen, part = self.all_rows[chosen], self.together.rows(chosen)
+        if not self.config.distinct:
+            return part
+        index = self._index(chosen)
+        other = (index != part.index).nonzero()[:, 0]
+        return part.replaced(other, self._lifted(chosen[other], index[other])) if len(other) else part
+
+    def _index(self, rows):
+        """(N,) j* of the points ``rows`` as one group."""
+        score, known, preference = self.score[rows], self.known[rows], self.config.keypoint_preference
+        if self.config.distinct:
+            index = distinct_keypoints(score, self.surface.is_keypoint, preference)
+        else:
+            index = (score + preference * self.surface.is_keypoint).argmax(1)
+        return torch.where(known >= 0, self.surface.keypoints()[known.clamp(min=0)], index)
+
+    def _lifted(self, rows, index):
+        """The :class:`CategoryPoints` of the points ``rows`` (N,) with j* ``index`` (N,)."""
+        surface, image, config = self.surface, self.image, self.config
+        places, named, target_sigma = self.places[rows], self.known[rows] >= 0, config.spreads(image)[1]
+        centres = torch.where(named[:, None], places, image.places[index])
+        found = _second_step(surface, image, index, None, config, centres)[0] if config.residual and config.projection < 1 else places
+        residual = torch.stack([config.projection_residual * (places - centres), config.residual * (places - found)], 1)
+        confidence = float(image.alignment.confidence) * _tempered(self.likelihood[rows].gather(1, index[:, None])[:, 0])
+        length = residual.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return CategoryPoints(
+            index=index,
+            features=self.features[rows],
+            confidence=torch.where(named, 1.0, confidence),
+            residual=residual * (LONGEST_RESIDUAL * target_sigma / length).clamp(max=1),
+            around=image.places[surface.neighbours[index]] - image.places[index][:, None],
+            size=image.size,
+        )
 
 
 def distinct_keypoints(score, is_keypoint, preference):

@@ -2,7 +2,7 @@
 
 from semalign3d_core.aligned_image import AlignedImage, aligned_image, category_surface
 from semalign3d_core.config import load_preset, to_dict
-from semalign3d_core.transfer import Transfer, lift_points, likelihood_maps, place_points
+from semalign3d_core.transfer import Lifting, Transfer, likelihood_maps, place_points
 
 
 def transfer_preset(preset):
@@ -45,8 +45,8 @@ class SemAlign3DMatcher:
         return self.place(self.lift(source, points), slice(None), target)
 
     def lift(self, source, points):
-        """What ``points`` (Q, 2), pixels of ``source``, are on the category: once for all targets."""
-        return lift_points(self.surface, self._prepared(source), points, self.config)
+        """What ``points`` (Q, 2), pixels of ``source``, are on the category, once for all targets: a :class:`Lifting`."""
+        return Lifting(self.surface, self._prepared(source), points, self.config)
 
     def place(self, lifted, rows, target):
         """Where the points ``rows`` (N,) of what :meth:`lift` returned are in ``target``: :class:`Matches`."""
@@ -54,7 +54,7 @@ class SemAlign3DMatcher:
 
     def score_maps(self, lifted, target):
         """How likely each lifted point is at each cell of ``target``, (Q, cells * cells) in [0, 1]: for KAP."""
-        return likelihood_maps(self.surface, lifted, self._prepared(target), self.config)
+        return likelihood_maps(self.surface, lifted.together, self._prepared(target), self.config)
 
     def _prepared(self, image):
         return image if isinstance(image, AlignedImage) else self.prepare(image)

@@ -13,7 +13,16 @@ from semalign3d_core.config import load_preset
 from semalign3d_core.errors import InputError
 from semalign3d_core.evidence import DepthMap, FeatureMap
 from semalign3d_core.geometry import rotation_from_vector, similarity_alignment
-from semalign3d_core.transfer import Transfer, cycle_distance, distinct_keypoints, lift_points, place_points, transfer, transfer_points
+from semalign3d_core.transfer import (
+    Lifting,
+    Transfer,
+    cycle_distance,
+    distinct_keypoints,
+    lift_points,
+    place_points,
+    transfer,
+    transfer_points,
+)
 
 
 def true_alignment(model, image, confidence=1.0, turned=(0.0, 0.0, 0.0)):
@@ -146,6 +155,23 @@ def test_a_demonstration_is_lifted_once_for_many_frames(world):
     for frame in aligned[1:3]:
         placed = place_points(surface, lifted, frame, Transfer())
         assert torch.equal(placed.points, transfer(surface, aligned[0], frame, images[0].keypoints, Transfer()).points)
+
+
+def test_a_group_of_points_is_lifted_as_if_it_were_alone(world):
+    """Keypoints compete: without its rivals, a query on a wrongly aligned source gets a keypoint that one of them had."""
+    _, model, images, surface, _ = world
+    wrong = aligned_image(surface, images[0].evidence, true_alignment(model, images[0], turned=(0.1, 0.3, 0.1)))
+    points, config = images[0].keypoints, load_preset(Transfer, "transfer", "keypoints")
+    lifting, moved = Lifting(surface, wrong, points, config), 0
+    for kept in torch.rand(20, len(points), generator=torch.Generator().manual_seed(0)) < 0.5:
+        rows = kept.nonzero()[:, 0]
+        group, alone = lifting.rows(rows), lift_points(surface, wrong, points[rows], config)
+        moved += int((group.index != lifting.together.index[rows]).sum())
+        assert torch.equal(group.index, alone.index)
+        for name in ("features", "confidence", "residual", "around"):
+            assert torch.allclose(getattr(group, name), getattr(alone, name), atol=1e-5), name
+    assert moved > 0
+    assert torch.equal(lifting.rows(slice(None)).index, lifting.together.index)
 
 
 def test_named_keypoints_are_found_even_if_the_source_was_aligned_wrongly(world):
