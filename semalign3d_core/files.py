@@ -4,10 +4,15 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from semalign3d_core.errors import FileFormatError, MissingFileError, OutputError
+
+_ONE_READER = threading.Lock()
 
 
 @contextmanager
@@ -55,6 +60,16 @@ def read_json(path):
         raise MissingFileError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FileFormatError(f"{path} is not valid JSON ({error}); restore or re-export the file") from error
+
+
+def read_arrays(path):
+    """{name: array} of a NumPy archive (``.npz``) without pickled objects.
+
+    One at a time: array headers are Python expressions, and Python before 3.11.8 and 3.12.2 fails now and then when several threads
+    parse some (python/cpython issue 106905).
+    """
+    with _ONE_READER, np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
 
 
 def sha256_of_file(path):

@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from semalign3d_core.errors import SemAlign3DError
 
+_on_interrupt = signal.SIG_IGN  # in a worker: what Ctrl-C did before it was told to leave it to its parent
 PRELOADED = ["semalign3d_core.evaluation.worker", "semalign3d_core.datasets.synthetic.writer"]
 
 
@@ -48,7 +49,7 @@ def in_processes(function, items, workers):
 
 def interruptible(function, item):
     """``function(item)`` in a worker, which Ctrl-C interrupts there too: nobody waits for the end of a long item."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _on_interrupt)
     try:
         return function(item)
     except KeyboardInterrupt:
@@ -61,7 +62,9 @@ def _start_worker():
     import cv2
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # idle workers leave Ctrl-C, which reaches all processes of a terminal, to their parent
+    global _on_interrupt
+    # Ctrl-C reaches all processes of a terminal; idle workers leave it to their parent.
+    _on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()

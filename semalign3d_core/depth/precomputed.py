@@ -8,6 +8,7 @@ import torch
 
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.evidence import DepthMap
+from semalign3d_core.files import read_arrays
 
 
 class PrecomputedDepth:
@@ -27,8 +28,8 @@ class PrecomputedDepth:
             raise InputError(f"{image.name}: precomputed depth exists only for images of a data set folder")
         path = self.folder / image.record.category / f"{image.record.name}.npz"
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                values, kind = torch.from_numpy(stored["depth"].astype(np.float32)), str(stored["kind"])
+            stored = read_arrays(path)
+            values, kind = torch.from_numpy(stored["depth"].astype(np.float32)), str(stored["kind"])
         except FileNotFoundError:
             raise MissingFileError(f"{path} does not exist: estimate the depth of this image") from None
         except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:

@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 
 from semalign3d_core.errors import InputError
-from semalign3d_core.files import atomic_path
+from semalign3d_core.files import atomic_path, read_arrays
 from semalign3d_core.processes import in_processes
 
 SIDE = 288  # of the rendered pictures; the network sees crops of them
@@ -42,9 +42,9 @@ class SampleSet:
         """The samples of finished ``jobs``."""
         pictures, canonical, labels = [], [], []
         for path, category, *_ in jobs:
-            with np.load(path, allow_pickle=False) as stored:
-                pictures.append(torch.from_numpy(stored["pictures"]).to(device).movedim(3, 1).contiguous())
-                canonical.append(torch.from_numpy(stored["canonical"]).to(device).movedim(3, 1).contiguous())
+            stored = read_arrays(path)
+            pictures.append(torch.from_numpy(stored["pictures"]).to(device).movedim(3, 1).contiguous())
+            canonical.append(torch.from_numpy(stored["canonical"]).to(device).movedim(3, 1).contiguous())
             labels.append(torch.full((len(pictures[-1]),), categories.index(category), device=device))
         return cls(torch.cat(pictures), torch.cat(canonical), torch.cat(labels))
 

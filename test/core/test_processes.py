@@ -15,7 +15,7 @@ from semalign3d_core.processes import in_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 SLEEPER = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
 from semalign3d_core.processes import in_processes
 
 def work(seconds):
@@ -23,6 +23,7 @@ def work(seconds):
     time.sleep(seconds)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this was started from may ignore it
     try:
         list(in_processes(work, [300] * 6, 2))
     except KeyboardInterrupt:
