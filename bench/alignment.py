@@ -6,10 +6,10 @@ side by side.
 
 Renders training and test images into --work and builds the categories from annotations and disparity with this package's own
 builder; what is there already is used again, also after an interruption. Prints, per kind of features and category: PCK (0.1 / 0.05 of
-the longer box side, in percent, per point) of transferred and of aligned keypoints, share of poses within 30 degrees, CPU milliseconds
-per image in one thread; masks and disparity are given. Further tables on request: what confidence is worth; hard cases, each with its
-remedy; video; each term of the energy left out; time and memory at C = 768, J = 300. Constants of the method were chosen on --part
-development; the default, test, has other instances and views.
+the longer box side, in percent, per point) of transferred and of aligned keypoints, share of poses within 30 degrees among the images
+that determine the pose (a mug whose handle is hidden does not), CPU milliseconds per image in one thread; masks and disparity are given.
+Further tables on request: what confidence is worth; hard cases, each with its remedy; video; each term of the energy left out; time and
+memory at C = 768, J = 300. Constants of the method were chosen on --part development; the default, test, has other instances and views.
 """
 
 import os

@@ -9,6 +9,7 @@ import torch
 
 from semalign3d_core.alignment.calibration import RIGHT_DEGREES
 from semalign3d_core.alignment.selection import rotation_distance
+from semalign3d_core.datasets.synthetic import shows_its_turn
 from semalign3d_core.geometry import similarity_alignment
 
 ALPHAS = (0.1, 0.05)
@@ -17,12 +18,13 @@ ALPHAS = (0.1, 0.05)
 @dataclass
 class Score:
     """Of one image: distances (V,) of visible keypoints in sizes of the object, rotation error in degrees (about what is determined), CPU
-    seconds, the alignment."""
+    seconds, the alignment, and whether the image tells the object's turn about its upright axis (a mug whose handle is hidden has none)."""
 
     distances: np.ndarray
     degrees: float
     seconds: float
     alignment: object
+    determined: bool = True
 
     @property
     def pose(self):
@@ -46,7 +48,7 @@ def score_of(model, scene, alignment, seconds=float("nan")):
     seen = scene.visible & model.present
     distances = (alignment.keypoints_2d - scene.keypoints).norm(dim=-1)[seen].numpy() / scene.size
     angle = rotation_distance(alignment.rotation[None], true_rotation(model, scene).to(alignment.rotation), alignment.undetermined_axis)
-    return Score(distances, math.degrees(float(angle)), seconds, alignment)
+    return Score(distances, math.degrees(float(angle)), seconds, alignment, shows_its_turn(model.category, scene.visible))
 
 
 def timed(call):
@@ -82,8 +84,8 @@ def keypoint_pck(scores):
 
 
 def pose_percent(scores):
-    """Percent of right poses."""
-    return 100 * np.mean([score.pose for score in scores])
+    """Percent of right poses among the images that determine it."""
+    return 100 * np.mean([score.pose for score in scores if score.determined])
 
 
 def text(values):

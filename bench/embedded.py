@@ -4,7 +4,8 @@
 
 Renders test instances that neither the backbone nor the models have seen, aligns every image once with the pipeline that command
 line and node run, and prints per category: PCK of the aligned keypoints themselves, of points transferred from one image to
-another (Eq. 14), and of nearest-neighbour transfer with the same features on the same pairs; the share of right poses; CPU
+another (Eq. 14), and of nearest-neighbour transfer with the same features on the same pairs; the share of right
+poses among the images that determine the pose (a mug whose handle is hidden does not); CPU
 time per image in one thread; then how far the confidence can be believed. Without options an image is all that the method
 gets: no mask, no depth, no focal length.
 """
@@ -27,7 +28,7 @@ from semalign3d_core.aligned_image import aligned_image
 from semalign3d_core.alignment.calibration import keypoints_right, rotation_right
 from semalign3d_core.alignment.logistic import area_under_roc, calibration_error
 from semalign3d_core.datasets import open_dataset
-from semalign3d_core.datasets.synthetic import CATEGORIES
+from semalign3d_core.datasets.synthetic import CATEGORIES, shows_its_turn
 from semalign3d_core.geometry import similarity_alignment
 from semalign3d_core.images import read_image
 from semalign3d_core.matchers import MATCHERS
@@ -72,12 +73,13 @@ def render(options, folder):
 
 @dataclass
 class Scored:
-    """Of one category: {row: (points, alphas) bool}; per image whether pose and keypoints are right, and its alignment; alignments
-    of images without the category; CPU seconds per image."""
+    """Of one category: {row: (points, alphas) bool}; per image whether pose and keypoints are right, whether it determines the pose (a mug
+    whose handle is hidden does not), and its alignment; alignments of images without the category; CPU seconds per image."""
 
     rows: dict
     pose: torch.Tensor
     keypoints: torch.Tensor
+    determined: torch.Tensor
     present: list
     absent: list
     seconds: float
@@ -88,7 +90,7 @@ def score_category(options, dataset, category):
     config = PipelineConfig(category, options.models, options.backbone, options.depth, options.masks)
     pipeline = create_pipeline(config, dataset.root)
     matcher, nearest = MATCHERS["semalign3d"](model=pipeline.model), MATCHERS["nearest_neighbour"]()
-    evidence, aligned, pose, right, seconds = {}, {}, [], [], []
+    evidence, aligned, pose, right, told, seconds = {}, {}, [], [], [], []
     for record in tqdm(dataset.images(category, "test"), desc=f"align {category}", leave=False):
         image = read_image(record.path, record=record)
         start = time.process_time()
@@ -97,6 +99,7 @@ def score_category(options, dataset, category):
         evidence[record.name] = found.evidence
         aligned[record.name] = aligned_image(pipeline.surface, found.evidence, found.alignment)
         pose.append(pose_right(dataset, record, pipeline.model, found.alignment))
+        told.append(shows_its_turn(category, np.isfinite(record.keypoints[:, 0])))
         right.append(keypoints_right(found.alignment.keypoints_2d[None], record.keypoints, torch.arange(len(record.keypoints)))[0])
     rows = {row: [] for row in ROWS}
     for pair in tqdm(dataset.pairs("test", categories=(category,)), desc=f"pairs {category}", leave=False):
@@ -105,7 +108,7 @@ def score_category(options, dataset, category):
     others = [r for other in options.categories if other != category for r in dataset.images(other, "test")[:STRANGERS]]
     absent = [pipeline.process(read_image(r.path, record=r)).alignment for r in tqdm(others, desc=f"without {category}", leave=False)]
     rows = {row: np.concatenate(found) for row, found in rows.items()}
-    return Scored(rows, torch.tensor(pose), torch.tensor(right), present, absent, float(np.median(seconds)))
+    return Scored(rows, torch.tensor(pose), torch.tensor(right), torch.tensor(told), present, absent, float(np.median(seconds)))
 
 
 def score_pair(pair, evidence, aligned, nearest, matcher, scores):
@@ -145,7 +148,7 @@ def main(options):
         for category in options.categories:
             scored[category] = found = score_category(options, dataset, category)
             means = [100 * found.rows[row].mean(0) for row in ROWS]
-            table.append([*np.concatenate(means), 100 * float(found.pose.float().mean()), 1000 * found.seconds])
+            table.append([*np.concatenate(means), 100 * float(found.pose[found.determined].float().mean()), 1000 * found.seconds])
             print_row(category, table[-1])
         print_row("mean", np.mean(table, axis=0))
     print_confidence(scored)
@@ -154,7 +157,8 @@ def main(options):
 def print_confidence(scored):
     """How well the confidence ranks right and wrong results, how far it is off, and how well it tells images without the object."""
     print(f"\n{'confidence':12s}{'AUROC pose':>12s}{'keypoints':>12s}{'rejection':>12s}{'error':>8s}{'found %':>10s}{'false %':>10s}")
-    everything = Scored({}, *(torch.cat([getattr(s, name) for s in scored.values()]) for name in ("pose", "keypoints")), [], [], 0.0)
+    told = (torch.cat([getattr(s, name) for s in scored.values()]) for name in ("pose", "keypoints", "determined"))
+    everything = Scored({}, *told, [], [], 0.0)
     for found in scored.values():
         everything.present.extend(found.present)
         everything.absent.extend(found.absent)

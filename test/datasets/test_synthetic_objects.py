@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from semalign3d_core.datasets.synthetic import CATEGORIES, KEYPOINTS, make_instance, mean_shape
+from semalign3d_core.datasets.synthetic import CATEGORIES, KEYPOINTS, make_instance, mean_shape, shows_its_turn
 from semalign3d_core.datasets.synthetic.instances import template
 from semalign3d_core.datasets.synthetic.writer import SPLITS, instance_range
 from semalign3d_core.errors import InputError
@@ -97,6 +97,12 @@ def test_splits_draw_from_disjoint_instances():
     starts = sorted(instance_range(split) for split in SPLITS)
     assert len(starts) == 3
     assert all(before[1] <= after[0] for before, after in zip(starts, starts[1:], strict=False))
+
+
+def test_only_a_mug_whose_handle_is_hidden_does_not_show_its_turn():
+    for category, keypoints in KEYPOINTS.items():
+        hidden = [not name.startswith("handle") for name in keypoints.names]
+        assert shows_its_turn(category, [True] * len(hidden)) and shows_its_turn(category, hidden) == (category != "mug")
 
 
 def test_an_unknown_category_names_the_known_ones():

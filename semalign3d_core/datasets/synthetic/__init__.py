@@ -1,6 +1,6 @@
 """Parametric categories rendered with full ground truth. Needs the extra ``synth`` (embreex) only where it renders."""
 
-from semalign3d_core.datasets.synthetic.instances import CATEGORIES, KEYPOINTS, Instance, make_instance, mean_shape
+from semalign3d_core.datasets.synthetic.instances import CATEGORIES, KEYPOINTS, Instance, make_instance, mean_shape, shows_its_turn
 from semalign3d_core.datasets.synthetic.rendering import RenderConfig, Rendering, orbit, render, sample_rendering
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "orbit",
     "render",
     "sample_rendering",
+    "shows_its_turn",
 ]

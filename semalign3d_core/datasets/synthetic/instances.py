@@ -28,6 +28,7 @@ class Category:
     frontal: None for all azimuths alike, else the half width in degrees within which most views lie
     roll:    standard deviation of the camera's roll in degrees
     surface_tolerance: how far in front of a keypoint the surface may lie while it still counts as visible (share of the diameter)
+    turn_shown_by: keypoints of which at least one must be seen for the turn about y to be determined; () if no view needs one
     facing: {start of keypoint names: direction}: keypoints that are visible only to a camera on that side
     """
 
@@ -39,6 +40,7 @@ class Category:
     frontal: float | None = None
     roll: float = 6.0
     surface_tolerance: float = 0.04
+    turn_shown_by: tuple = ()
     facing: dict = field(default_factory=dict)
 
 
@@ -52,7 +54,15 @@ CATEGORIES = {
         roll=15.0,
         surface_tolerance=0.12,
     ),
-    "mug": Category(vessels.MUG_NAMES, vessels.build_mug, vessels.MUG_RANGES, vessels.MUG_FLAGS, roll=10.0, surface_tolerance=0.06),
+    "mug": Category(
+        vessels.MUG_NAMES,
+        vessels.build_mug,
+        vessels.MUG_RANGES,
+        vessels.MUG_FLAGS,
+        roll=10.0,
+        surface_tolerance=0.06,
+        turn_shown_by=("handle_top", "handle_outer", "handle_bottom"),
+    ),
     "chair": Category(furniture.CHAIR_NAMES, furniture.build_chair, furniture.CHAIR_RANGES, furniture.CHAIR_FLAGS),
     "car": Category(vehicles.CAR_NAMES, vehicles.build_car, vehicles.CAR_RANGES, vehicles.CAR_FLAGS),
     "aeroplane": Category(vehicles.PLANE_NAMES, vehicles.build_aeroplane, vehicles.PLANE_RANGES, vehicles.PLANE_FLAGS, roll=8.0),
@@ -108,6 +118,16 @@ def make_instance(category, seed):
     """The :class:`Instance` number ``seed`` of a category; unknown categories raise, naming the known ones."""
     definition = choice("synthetic category", category, CATEGORIES)
     return _assemble(category, seed, _sample_shape(definition, generator("instance", category, seed)))
+
+
+def shows_its_turn(category, visible):
+    """Whether a view that shows the keypoints ``visible`` (K,) bool tells by which angle the object is turned about y.
+
+    False for a mug whose handle is hidden: nothing but the shape tells where it is, and that is the same all around.
+    """
+    definition = CATEGORIES[category]
+    shown = [bool(seen) for name, seen in zip(definition.names, visible, strict=True) if name in definition.turn_shown_by]
+    return any(shown) or not shown
 
 
 def template(category):
