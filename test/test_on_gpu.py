@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from semalign3d_core.alignment.aligner import Aligner
+from semalign3d_core.alignment.calibration import calibrate
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline
 
@@ -77,3 +78,12 @@ def test_transfer_agrees_with_the_cpu(category):
 
 def test_the_pipeline_takes_the_gpu():
     assert create_pipeline(PipelineConfig(category="chair")).aligner.category.shape.is_cuda
+
+
+def test_the_calibration_agrees_with_the_cpu(category):
+    model, images = category.model(), [category.image(seed) for seed in range(300, 306)]
+    keypoints = torch.stack([torch.where(i.visible[:, None], i.keypoints, torch.nan) for i in images])
+    evidences, rotations = [i.evidence for i in images], torch.stack([i.rotation for i in images])
+    expected, found = (calibrate(m, evidences, keypoints, truth_rotations=rotations) for m in (model, model.to("cuda")))
+    assert expected.keys() == found.keys()
+    assert max(abs(expected[name] - found[name]) for name in expected if name.startswith("offset")) < 0.01

@@ -72,13 +72,13 @@ def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=
     if axis is not None:  # solutions that are turned about it are no rivals any more, which changes what is said of the winner
         aligners = _aligners(models, entries, config)
         first = list(in_parallel(as_it_is, numbers, workers))
-    offsets = estimated_offsets(model, [alignment for alignment, _ in first], truth_keypoints)
+    offsets = estimated_offsets(model.to("cpu"), [alignment for alignment, _ in first], truth_keypoints)
     entries |= stored_offsets(offsets)
-    aligners = _aligners(models, entries, config)
+    aligners, host = _aligners(models, entries, config), plain.reporter
 
     def tried(n):
         alignment, truth = first[n][0], _Truth(truth_keypoints[n], rotations[n], object_size(evidences[n]))
-        seen = _trial(aligners[n], alignment, candidates_with_offsets(alignment, plain.category, offsets), truth)
+        seen = _trial(aligners[n], alignment, candidates_with_offsets(alignment, host.shape, offsets[host.labels]), truth)
         harder, impossible = _tried(aligners[n], evidences[n], n, truth)
         return [seen, *harder], impossible
 
@@ -150,10 +150,10 @@ def object_size(evidence):
 
 
 def _trial(aligner, alignment, candidates, truth):
-    scores = alignment.diagnostics
-    right = keypoints_right(candidates, truth.keypoints, aligner.category.keypoints, truth.size)
+    scores, host = alignment.diagnostics, aligner.reporter
+    right = keypoints_right(candidates, truth.keypoints, host.labels, truth.size)
     winner = int(scores["scores"].argmin())
-    pose = bool(right[winner]) if truth.rotation is None else rotation_right(alignment.rotation, truth.rotation, aligner.axis)
+    pose = bool(right[winner]) if truth.rotation is None else rotation_right(alignment.rotation, truth.rotation, host.axis)
     return Trial(scores["statistics"], pose, bool(right[winner]), scores["depth_order"], right)
 
 

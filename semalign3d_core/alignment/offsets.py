@@ -36,13 +36,10 @@ def with_offsets(keypoints, rotations, shape, offsets):
     return keypoints + spread[:, None, None] * (offsets @ rotations.transpose(1, 2))
 
 
-def candidates_with_offsets(alignment, category, offsets):
-    """(B, K', 2) pixels of the candidates of an alignment that was made without offsets, moved by offsets (K, 3) of all keypoints.
-
-    category: the :class:`CategoryTensors` of its model, on the host.
-    """
+def candidates_with_offsets(alignment, shape, offsets):
+    """(B, K', 2) pixels of the candidates of an alignment that was made without offsets, moved by offsets (K', 3); shape: (K', 3) X0."""
     scores, camera = alignment.diagnostics, alignment.camera
-    moved = with_offsets(scores["candidates_3d"], scores["rotations"], category.shape, offsets[category.keypoints])
+    moved = with_offsets(scores["candidates_3d"], scores["rotations"], shape, offsets)
     return project_points(moved, scores["candidates_focal"], camera.principal) * camera.longer_side
 
 
