@@ -12,7 +12,7 @@ import numpy as np
 
 from semalign3d_core.errors import FileFormatError, MissingFileError, OutputError
 
-_ONE_READER = threading.Lock()
+_ONE_READER, _ONE_UMASK = threading.Lock(), threading.Lock()
 
 
 @contextmanager
@@ -32,13 +32,19 @@ def atomic_path(path):
     os.close(handle)
     try:
         yield Path(name)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes private files; results are meant to be shared
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes private files; results are meant to be shared
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _umask():
+    """The mode mask of new files, which can only be read by setting it: by one thread at a time."""
+    with _ONE_UMASK:
+        umask = os.umask(0)
+        os.umask(umask)
+    return umask
 
 
 def write_text(path, text):
