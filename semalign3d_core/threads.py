@@ -41,7 +41,8 @@ def in_parallel(function, items, workers=None):
 
     PyTorch has one thread in each of them and lets go of the interpreter while it computes. ``function`` must be safe to call from
     several threads and must not depend on which items were done before, so that results do not depend on the number of workers.
-    What it raises for an item is raised in that item's place; items not yet begun are then dropped, as on an interrupt.
+    What it raises for an item is raised in that item's place; items not yet begun are then dropped, as on an interrupt. Whoever may
+    stop before the end closes the generator (``contextlib.closing``), so that the number of threads is as before at once.
     """
     import torch
 
@@ -50,7 +51,7 @@ def in_parallel(function, items, workers=None):
         if workers == 1:
             yield from map(function, items)
             return
-        executor = ThreadPoolExecutor(workers, "semalign3d", initializer=torch.set_num_threads, initargs=(1,))
+        executor, wait = ThreadPoolExecutor(workers, "semalign3d", initializer=torch.set_num_threads, initargs=(1,)), True
         try:
             waiting, items = deque(), iter(items)
             for item in items:
@@ -59,5 +60,8 @@ def in_parallel(function, items, workers=None):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except GeneratorExit:
+            wait = False  # maybe only the garbage collector closes this, in any thread, even in one of these: it must not wait for them
+            raise
         finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+            executor.shutdown(wait=wait, cancel_futures=True)

@@ -4,6 +4,7 @@
 """
 
 import logging
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,11 +87,11 @@ def build_category(category, spec, records, providers, config=None, work_folder=
         return _category_model(category, spec, providers, some, present, part, *options)
 
     folds = min(config.folds, len(views)) if config.calibrate else 0
-    made = models_with_held_out(views, shape, config, make_model, folds)
-    model = next(made)
-    _warn(surface_warnings(model.surface.over(labels), shape.model), problems)
-    clock.lap("statistics, cloud and features")
-    model = calibrated(model, records, views, shape, providers, config, problems, progress, made)
+    with closing(models_with_held_out(views, shape, config, make_model, folds)) as made:
+        model = next(made)
+        _warn(surface_warnings(model.surface.over(labels), shape.model), problems)
+        clock.lap("statistics, cloud and features")
+        model = calibrated(model, records, views, shape, providers, config, problems, progress, made)
     clock.lap("calibration")
     report = build_report(views, shape, labels, spec, config, problems, clock)
     model.built_from.update(provenance(category, providers, views, config), report=report)
@@ -100,32 +101,32 @@ def build_category(category, spec, records, providers, config=None, work_folder=
 def _views(records, spec, providers, config, flip, cache, problems, progress):
     """Views of all usable images; what is wrong with the others follows the data policy."""
     views, bad = [], 0
-    readings = providers.over(lambda record: _read(record, spec, providers, config, flip, cache), records)
-    for n, record in enumerate(records):
-        progress("reading images", n, len(records))
-        reading = next(readings)
-        if reading is None:  # not a fault of the data, so never an error
-            given = int((~np.isnan(record.keypoints[:, 0])).sum())
-            problems.skipped[record.name] = f"{given} annotated keypoints do not place the object"
-            continue
-        if reading.dropped:
-            if config.policy.on_bad_image == "error":
-                raise InputError(f"{record.name}: {'; '.join(reading.dropped)}; correct the annotation")
-            problems.dropped[record.name] = reading.dropped
-            log.warning("%s: dropped: %s", record.name, "; ".join(reading.dropped))
-        if reading.error is not None:
-            if config.policy.on_bad_image == "error":
-                raise reading.error
-            problems.skipped[record.name] = str(reading.error)
-            bad += 1
-            if bad <= SHOWN:
-                log.warning("left out: %s", reading.error)
-            continue
-        if reading.fresh:
-            cache.store(record, reading.view)
-        if flip is not None and len(reading.view.mirrored_pixel_features) == 0:
-            problems.warnings.append(f"{record.name}: no features of the mirror image; it is used unmirrored only")
-        views.append(reading.view)
+    with closing(providers.over(lambda record: _read(record, spec, providers, config, flip, cache), records)) as readings:
+        for n, record in enumerate(records):
+            progress("reading images", n, len(records))
+            reading = next(readings)
+            if reading is None:  # not a fault of the data, so never an error
+                given = int((~np.isnan(record.keypoints[:, 0])).sum())
+                problems.skipped[record.name] = f"{given} annotated keypoints do not place the object"
+                continue
+            if reading.dropped:
+                if config.policy.on_bad_image == "error":
+                    raise InputError(f"{record.name}: {'; '.join(reading.dropped)}; correct the annotation")
+                problems.dropped[record.name] = reading.dropped
+                log.warning("%s: dropped: %s", record.name, "; ".join(reading.dropped))
+            if reading.error is not None:
+                if config.policy.on_bad_image == "error":
+                    raise reading.error
+                problems.skipped[record.name] = str(reading.error)
+                bad += 1
+                if bad <= SHOWN:
+                    log.warning("left out: %s", reading.error)
+                continue
+            if reading.fresh:
+                cache.store(record, reading.view)
+            if flip is not None and len(reading.view.mirrored_pixel_features) == 0:
+                problems.warnings.append(f"{record.name}: no features of the mirror image; it is used unmirrored only")
+            views.append(reading.view)
     if bad > SHOWN:
         log.warning("left out: %d more images; the report lists all with their reasons", bad - SHOWN)
     progress("reading images", len(records), len(records))

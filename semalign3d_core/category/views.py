@@ -82,14 +82,14 @@ class Providers:
     segmenter: object
 
     def over(self, function, items):
-        """Iterator over ``function(item)`` in the order of the items, where the function asks these providers.
+        """Generator of ``function(item)`` in the order of the items, where the function asks these providers.
 
         Several items at a time if all three may be asked by several threads, as those may that read files and say ``concurrent = True``;
         a network gets all processors for itself.
         """
         if all(getattr(provider, "concurrent", False) for provider in (self.backbone, self.depth, self.segmenter)):
             return in_parallel(function, items)
-        return map(function, items)
+        return (function(item) for item in items)
 
 
 def gather_view(record, keypoints, providers, options, flip=None, load_image=read_image):

@@ -60,9 +60,22 @@ def test_who_stops_listening_stops_the_work():
     results = in_parallel(begun.append, range(1000), 2)
     next(results)
     results.close()
+    time.sleep(0.05)  # for those under way
     count = len(begun)
     time.sleep(0.05)
     assert len(begun) == count < 20
+
+
+def test_closing_does_not_wait_for_the_items_under_way():
+    """The garbage collector may close it in any thread, also in one that works on it or holds what an item waits for."""
+    go_on = threading.Event()
+    results = in_parallel(lambda item: item == 0 or go_on.wait(30), range(3), 2)
+    next(results)
+    started = time.monotonic()
+    results.close()
+    waited = time.monotonic() - started
+    go_on.set()
+    assert waited < 20
 
 
 @pytest.mark.parametrize("workers", [1, 2])
