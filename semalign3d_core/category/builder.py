@@ -87,7 +87,7 @@ def build_category(category, spec, records, providers, config=None, work_folder=
         return _category_model(category, spec, providers, some, present, part, *options)
 
     folds = min(config.folds, len(views)) if config.calibrate else 0
-    with closing(models_with_held_out(views, shape, config, make_model, folds)) as made:
+    with closing(models_with_held_out(views, shape, config, make_model, folds, progress)) as made:
         model = next(made)
         _warn(surface_warnings(model.surface.over(labels), shape.model), problems)
         clock.lap("statistics, cloud and features")

@@ -38,7 +38,6 @@ def calibrated(model, records, views, shape, providers, config, problems, progre
     count = min(MOST_IMAGES, len(views))
     chosen = [n * len(views) // count for n in range(count)]
     try:
-        progress("models without a part of the images", 0, 1)
         others = [replace(other, betas=model.betas) for other in others]
         progress("calibration", 0, 1)
         gathered = partial(training_evidence, providers=providers, assumed_focal=config.views.assumed_focal)

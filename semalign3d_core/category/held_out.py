@@ -1,5 +1,6 @@
 """Models that have not seen an image, so that what they say about it can be trusted: the folds of a calibration."""
 
+from contextlib import closing
 from dataclasses import fields, replace
 
 import torch
@@ -11,7 +12,7 @@ ROUNDS = 3  # of EM without a fold: the shapes of its objects leave mean and cov
 SHARED = ("shape", "covariance", "flip")  # of the category, whatever their length
 
 
-def models_with_held_out(views, shape, config, make_model, folds):
+def models_with_held_out(views, shape, config, make_model, folds, progress):
     """Yields the model of all N views and then one for each of ``folds`` parts of them, built without the part: the n-th view is in part
     ``n % folds``. Without parts (fewer than two) the first alone.
 
@@ -20,11 +21,16 @@ def models_with_held_out(views, shape, config, make_model, folds):
     of a part's model come from the other views alone; its EM goes on from that of all views. With the published method the shape itself
     is kept, because its search takes minutes.
     """
+    parts = range(folds if folds > 1 else 0)
 
     def made(fold):
         return make_model(views, shape, True) if fold is None else _without_fold(fold, folds, views, shape, config, make_model)
 
-    return in_parallel(made, [None, *range(folds if folds > 1 else 0)])
+    with closing(in_parallel(made, [None, *parts])) as models:
+        yield next(models)
+        for fold in parts:
+            progress("models without a part of the images", fold, folds)
+            yield next(models)
 
 
 def _without_fold(fold, folds, views, shape, config, make_model):

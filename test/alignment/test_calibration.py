@@ -15,7 +15,7 @@ from semalign3d_core.alignment.logistic import area_under_roc, calibration_error
 from semalign3d_core.alignment.poses import Candidates
 from semalign3d_core.alignment.selection import front_normal, masked_spearman, rotation_distance, select
 from semalign3d_core.alignment.solvers import SOLVERS
-from semalign3d_core.alignment.symmetry import azimuth_spread
+from semalign3d_core.alignment.symmetry import azimuth_spread, principal_axes, turning_losses, undetermined_axis_of
 from semalign3d_core.geometry import rotation_from_vector, uniform_rotations
 
 
@@ -120,6 +120,25 @@ def test_an_undetermined_axis_of_the_calibration_is_reported(chair):
     alignment = Aligner(replace(aligner.model, calibration=calibration)).align(category.image(2).evidence)
     assert torch.equal(alignment.undetermined_axis, torch.tensor([0.0, 1.0, 0.0]))
     assert aligner.align(category.image(2).evidence).undetermined_axis is None
+
+
+def test_an_axis_is_free_where_turning_about_it_costs_little():
+    poses, axes = uniform_rotations(50), torch.eye(3)
+    free, stiff = torch.tensor([0.9, 0.03, 1.0]), torch.tensor([0.9, 0.3, 1.0])
+    assert torch.equal(undetermined_axis_of(axes, [free, free, stiff], poses), axes[1])  # the median image decides
+    assert undetermined_axis_of(axes, [free, stiff, stiff], poses) is None
+    assert undetermined_axis_of(axes, [torch.tensor([0.9, 0.15, 1.0])], poses) is None
+    assert undetermined_axis_of(axes, [], poses) is None
+
+
+def test_turning_a_chair_costs_about_every_axis_and_the_unit_of_length_does_not_matter(chair):
+    category, aligner = chair
+    evidence, axes = category.image(3).evidence, principal_axes(aligner.category)
+    alignment = aligner.align(evidence)
+    losses = turning_losses(aligner, evidence, alignment, axes)
+    assert losses.min() > 0.1
+    metres = replace(alignment, keypoints_3d=3 * alignment.keypoints_3d)
+    assert torch.allclose(turning_losses(aligner, evidence, metres, axes), losses, atol=1e-3)
 
 
 def test_an_axis_seen_from_one_side_only():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from alignment_scores import keypoint_pck, mean, rotation_error
 
+from semalign3d_core.alignment.poses import project_points
 from semalign3d_core.alignment.variants import nothing_at_all, removed, scrambled, with_cut_mask
 from semalign3d_core.alignment.zoom import align_with_zoom
 from semalign3d_core.evidence import DepthMap
@@ -118,6 +119,9 @@ def test_small_objects_are_looked_at_again(chair):
     assert mean(keypoint_pck(a, i, 0.05) for a, i in zip(zoomed, images, strict=True)) > 0.6
     projected = zoomed[0].camera.to_pixels(zoomed[0].camera.project(zoomed[0].keypoints_3d))
     assert torch.allclose(projected, zoomed[0].keypoints_2d, atol=0.05)
+    scores, camera = zoomed[0].diagnostics, zoomed[0].camera
+    candidates = project_points(scores["candidates_3d"], scores["candidates_focal"], camera.principal) * camera.longer_side
+    assert torch.allclose(candidates, scores["candidates_2d"], atol=0.5)
 
 
 def test_large_objects_are_not_cropped(chair):

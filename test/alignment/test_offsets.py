@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from semalign3d_core.alignment.aligner import Aligner
-from semalign3d_core.alignment.offsets import estimated_offsets, read_offsets, stored_offsets, with_offsets
+from semalign3d_core.alignment.offsets import candidates_with_offsets, estimated_offsets, read_offsets, stored_offsets, with_offsets
 from semalign3d_core.geometry import similarity_alignment, uniform_rotations
 
 
@@ -64,6 +64,15 @@ def test_reported_keypoints_carry_the_offsets_of_the_calibration(aligned):
     assert torch.allclose(moved, offsets, atol=0.01)
     published = Aligner(model, replace(aligner.config, offsets=False)).align(images[0].evidence)
     assert torch.allclose(published.keypoints_3d, before.keypoints_3d, atol=1e-6)
+
+
+def test_candidates_of_an_alignment_without_offsets_are_moved_as_one_with_offsets_has_them(aligned):
+    _, aligner, images, alignments = aligned
+    offsets = 0.05 * torch.randn(10, 3, generator=torch.Generator().manual_seed(3))
+    expected = Aligner(replace(aligner.model, calibration=stored_offsets(offsets))).align(images[0].evidence).diagnostics["candidates_2d"]
+    before = alignments[0].diagnostics["candidates_2d"]
+    found = candidates_with_offsets(alignments[0], aligner.category.shape, offsets[aligner.category.keypoints])
+    assert torch.allclose(found, expected, atol=1e-2) and (expected - before).norm(dim=-1).mean() > 1
 
 
 def test_the_next_frame_starts_from_the_pose_without_offsets(aligned):

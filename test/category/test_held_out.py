@@ -19,14 +19,16 @@ def made(views, shape, whole):
     return tuple(views), shape, whole
 
 
-def models_of(count, shape, folds=CONFIG.folds, config=CONFIG):
-    return list(models_with_held_out(list(range(count)), shape, config, made, folds))
+def models_of(count, shape, folds=CONFIG.folds, config=CONFIG, progress=lambda *_: None):
+    return list(models_with_held_out(list(range(count)), shape, config, made, folds, progress))
 
 
 def test_no_model_is_made_of_the_view_it_is_for():
     data, _ = random_category(images=10, keypoints=8, seed=1)
     shape = find_shape(data, CONFIG)
-    (everything, same, whole), *models = models_of(10, shape)
+    steps = []
+    (everything, same, whole), *models = models_of(10, shape, progress=lambda *step: steps.append(step))
+    assert steps[-1][1:] == (2, 3)
     assert everything == tuple(range(10)) and same is shape and whole and len(models) == 3
     for n in range(10):
         views, part, whole = models[n % 3]
