@@ -160,12 +160,12 @@ class Lifting:
         self.likelihood = semantic + spatial
         nothing = torch.full((len(points),), -1, device=score.device)
         self.known = nothing if known is None else torch.as_tensor(known).to(nothing)
-        self.all_rows = torch.arange(len(points), device=score.device)
-        self.together = self._lifted(self.all_rows, self._index(self.all_rows))
+        everything = torch.arange(len(points), device=score.device)
+        self.together = self._lifted(everything, self._index(everything))
 
     def rows(self, chosen):
-        """The :class:`CategoryPoints` of the points ``chosen`` (N,) int64, or a slice."""
-        chosen, part = self.all_rows[chosen], self.together.rows(chosen)
+        """The :class:`CategoryPoints` of the points ``chosen`` (N,) int64."""
+        part = self.together.rows(chosen)
         if not self.config.distinct:
             return part
         index = self._index(chosen)

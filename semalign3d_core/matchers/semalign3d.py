@@ -42,7 +42,7 @@ class SemAlign3DMatcher:
 
         ``source`` and ``target`` are evidence or, so that an image is aligned once, what ``prepare`` made of it.
         """
-        return self.place(self.lift(source, points), slice(None), target)
+        return place_points(self.surface, self.lift(source, points).together, self._prepared(target), self.config)
 
     def lift(self, source, points):
         """What ``points`` (Q, 2), pixels of ``source``, are on the category, once for all targets: a :class:`Lifting`."""

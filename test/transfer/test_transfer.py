@@ -171,7 +171,7 @@ def test_a_group_of_points_is_lifted_as_if_it_were_alone(world):
         for name in ("features", "confidence", "residual", "around"):
             assert torch.allclose(getattr(group, name), getattr(alone, name), atol=1e-5), name
     assert moved > 0
-    assert torch.equal(lifting.rows(slice(None)).index, lifting.together.index)
+    assert torch.equal(lifting.rows(torch.arange(len(points))).index, lifting.together.index)
 
 
 def test_named_keypoints_are_found_even_if_the_source_was_aligned_wrongly(world):
