@@ -4,6 +4,10 @@ Annotations are not missing at random: rear corners are seen where an object is 
 alone make the mean shape too deep. A hidden corner bounds the depth of its object from above, as a censored observation does: it may not
 project beside the mask. Keypoints that an object lacks, or that something else hides, may project anywhere; how often each keypoint is
 missing for such reasons is learnt from the pictures in which it would lie beside the mask by more than the shapes vary.
+
+The most probable place of a hidden corner satisfies the mask already where half of its possible places do not, and the mean shape is
+made of means, not of most probable values. So the mask acts on a few places that stand for the distribution (variational Gaussian with
+cubature points): it pulls as long as a noticeable part of the distribution lies beside it.
 """
 
 from dataclasses import dataclass
@@ -34,6 +38,15 @@ class MaskFields:
         offset = interpolated(lambda row, column: self.offset[image, row, column].movedim(-1, 0), self.offset.shape[1:3], nodes)
         distance = offset.norm(dim=-1)
         return distance, offset / distance.clamp(min=1e-9)[..., None]
+
+
+def places_around(places, spread):
+    """(4, N, K, 2) equally weighted cubature points of normal distributions in the picture, exact for polynomials of third degree.
+
+    places: (N, K, 2) their means; spread: (N, K, 2, 2) Cholesky factors of their covariances.
+    """
+    axes = 2**0.5 * spread.movedim(-1, 0)
+    return torch.cat([places + axes, places - axes])
 
 
 def hidden_probability(distance, variance, visible, flip):
