@@ -6,9 +6,10 @@ import pytest
 import torch
 from random_category import box_category
 
+from semalign3d_core.category import factor_model
 from semalign3d_core.category.constellations import symmetrised
 from semalign3d_core.category.factor_model import EmOptions, fit_factor_model, image_costs
-from semalign3d_core.category.hidden_keypoints import hidden_probability
+from semalign3d_core.category.hidden_keypoints import MaskFields, hidden_probability, places_around
 from semalign3d_core.geometry import similarity_alignment
 
 SHORT = EmOptions(rounds=20, hidden_rounds=15)
@@ -33,6 +34,43 @@ def test_masks_correct_the_depth_that_annotated_corners_alone_overestimate(boxes
     _, truth, without, model = boxes
     assert depth_ratio(without, truth) > 1.1
     assert abs(depth_ratio(model, truth) - 1) < 0.5 * (depth_ratio(without, truth) - 1)
+
+
+def test_all_places_where_a_hidden_corner_may_be_correct_more_than_the_most_probable_one(boxes, monkeypatch):
+    data, truth, _, model = boxes
+    monkeypatch.setattr(factor_model, "places_around", lambda places, spread: places[None])
+    alone = fit_factor_model(symmetrised(truth.shape, data.flip), data, SHORT)
+    assert abs(depth_ratio(model, truth) - 1) < 0.6 * abs(depth_ratio(alone, truth) - 1)
+
+
+def test_places_around_have_the_mean_and_covariance_of_their_distribution():
+    factor = torch.tensor([[[[0.3, 0.0], [0.2, 0.1]]]]).double()
+    mean = torch.tensor([[[1.0, -2.0]]]).double()
+    around = places_around(mean, factor)
+    torch.testing.assert_close(around.mean(0), mean)
+    gap = around - mean
+    torch.testing.assert_close((gap[..., :, None] * gap[..., None, :]).mean(0), factor @ factor.transpose(-1, -2))
+
+
+def test_pull_of_the_mask_is_the_descent_of_the_costs(boxes):
+    """Beside a straight edge, where distances are exact, also for keypoints that lie inside with a part of their places outside."""
+    data, _, _, model = boxes
+    nodes = torch.arange(64).double() / 16 - 2
+    offset = torch.zeros(len(data.points), 64, 64, 2).double()
+    offset[..., 0] = (-nodes).clamp(min=0)  # the mask is the half plane x >= 0
+    corner, spacing = torch.full((len(data.points), 2), -2.0).double(), torch.full((len(data.points), 2), 1 / 16).double()
+    data = replace(data, masks=MaskFields(offset, corner, spacing))
+    model = replace(model, hidden=torch.rand(model.hidden.shape).double(), spread=3 * model.spread)
+
+    def half_cost(shift):
+        moved = replace(model, translation=model.translation + shift)
+        return (image_costs(moved, data, SHORT) - image_costs(replace(moved, hidden=None), data, SHORT)) / 2
+
+    _, pull = factor_model._beside_mask(model, model.in_camera(), data, SHORT)
+    step = torch.tensor([1e-6, 0.0, 0.0]).double()
+    slope = (half_cost(step) - half_cost(-step)) / 2e-6
+    assert float(slope.abs().min()) > 0
+    torch.testing.assert_close(-pull.sum(1)[:, 0], slope, rtol=2e-3, atol=1e-3)
 
 
 def test_hidden_corners_lie_behind_the_mask(boxes):
