@@ -32,7 +32,7 @@ class EmOptions:
     first_steps: int = 6
     steps: int = 3
     start_sd: float = 0.05
-    reprojection_sd: float = 0.018  # 0.012 leaves less room to people's errors: wings and rears 5 to 15 % worse placed, chairs 5 % better
+    reprojection_sd: float = 0.012
     depth_sd: float = 0.1
     depth_weight: float = 0.1
     bank: int = 600
