@@ -99,10 +99,10 @@ class CategoryPoints:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return CategoryPoints(**{name: value[chosen] if torch.is_tensor(value) else value for name, value in values.items()})
 
-    def replaced(self, rows, others):
-        """These points, of which ``rows`` (N,) are the N ``others``."""
-        values, new = ({f.name: getattr(points, f.name) for f in fields(self)} for points in (self, others))
-        put = {name: value.index_copy(0, rows, new[name]) if torch.is_tensor(value) else value for name, value in values.items()}
+    def with_more(self, others):
+        """These points, then those of ``others``, of the same image."""
+        values, more = ({f.name: getattr(points, f.name) for f in fields(self)} for points in (self, others))
+        put = {name: torch.cat([value, more[name]]) if torch.is_tensor(value) else value for name, value in values.items()}
         return CategoryPoints(**put)
 
 
@@ -161,16 +161,21 @@ class Lifting:
         nothing = torch.full((len(points),), -1, device=score.device)
         self.known = nothing if known is None else torch.as_tensor(known).to(nothing)
         everything = torch.arange(len(points), device=score.device)
-        self.together = self._lifted(everything, self._index(everything))
+        index = self._index(everything)
+        self.together = self.lifted = self._lifted(everything, index)
+        self.where = {key: row for row, key in enumerate(zip(range(len(points)), index.tolist(), strict=True))}
 
     def rows(self, chosen):
         """The :class:`CategoryPoints` of the points ``chosen`` (N,) int64."""
-        part = self.together.rows(chosen)
         if not self.config.distinct:
-            return part
-        index = self._index(chosen)
-        other = (index != part.index).nonzero()[:, 0]
-        return part.replaced(other, self._lifted(chosen[other], index[other])) if len(other) else part
+            return self.together.rows(chosen)
+        # A point may be another keypoint in another group; what was lifted once is kept, for many pairs ask for the same.
+        keys = list(zip(chosen.tolist(), self._index(chosen).tolist(), strict=True))
+        new = [key for key in dict.fromkeys(keys) if key not in self.where]
+        if new:
+            self.where |= {key: len(self.lifted.index) + row for row, key in enumerate(new)}
+            self.lifted = self.lifted.with_more(self._lifted(*torch.tensor(new, device=self.score.device).T))
+        return self.lifted.rows(torch.tensor([self.where[key] for key in keys], dtype=torch.long, device=self.score.device))
 
     def _index(self, rows):
         """(N,) j* of the points ``rows`` as one group."""

@@ -172,6 +172,19 @@ def test_a_group_of_points_is_lifted_as_if_it_were_alone(world):
             assert torch.allclose(getattr(group, name), getattr(alone, name), atol=1e-5), name
     assert moved > 0
     assert torch.equal(lifting.rows(torch.arange(len(points))).index, lifting.together.index)
+    assert len(lifting.rows(torch.arange(0)).index) == 0
+
+
+def test_what_was_lifted_once_is_kept_for_other_pairs(world, monkeypatch):
+    _, model, images, surface, _ = world
+    wrong = aligned_image(surface, images[0].evidence, true_alignment(model, images[0], turned=(0.1, 0.3, 0.1)))
+    lifting = Lifting(surface, wrong, images[0].keypoints, load_preset(Transfer, "transfer", "keypoints"))
+    groups = [kept.nonzero()[:, 0] for kept in torch.rand(20, len(images[0].keypoints), generator=torch.Generator().manual_seed(0)) < 0.5]
+    first = [lifting.rows(rows) for rows in groups]
+    monkeypatch.setattr(lifting, "_lifted", None)  # nothing needs to be lifted any more
+    for rows, known in zip(groups, first, strict=True):
+        again = lifting.rows(rows)
+        assert torch.equal(again.index, known.index) and torch.equal(again.residual, known.residual)
 
 
 def test_named_keypoints_are_found_even_if_the_source_was_aligned_wrongly(world):
