@@ -12,7 +12,7 @@ import torch
 from semalign3d_core.category.constellations import MIRROR, Constellations, mirrored, symmetrised
 from semalign3d_core.category.hidden_keypoints import hidden_probability, places_around
 from semalign3d_core.category.silhouette import inner_pairs, outline_readings
-from semalign3d_core.category.surface_map import best_plane, normal
+from semalign3d_core.category.surface_map import best_plane, is_flat, normal
 from semalign3d_core.category.weak_perspective import best_of_bank, refined
 from semalign3d_core.geometry import cross_matrix, rotation_from_vector, shape_diameter, similarity_directions, uniform_rotations
 
@@ -46,8 +46,9 @@ class FactorModel:
     """shape (K, 3), diameter 1, centred; covariance (3K, 3K); rotation (N, 3, 3), translation (N, 3);
     displacement (N, K, 3); error (N,): RMS reprojection error relative to the object's size; weight (N,);
     flat: whether the keypoints are coplanar; thickness: depth over width of the cross-section of a flat category whose keypoints are the
-    two sides of its outline, else 0; hidden: (N, K) how probably the object itself hides a keypoint, and spread: (N, K, 2, 2) Cholesky
-    factor of the covariance of its place in the picture, both None as long as nobody asked."""
+    two sides of its outline, else 0; hidden: (N, K) how probably the object itself hides a keypoint, None as long as nobody asked; spread:
+    (N, K, 2, 2) Cholesky factor of the covariance of its place in the picture, None as long as nobody asked and where the keypoints are
+    coplanar: then they are the object's outline, and half of their places lie beside the mask anyway."""
 
     shape: torch.Tensor
     covariance: torch.Tensor
@@ -125,7 +126,7 @@ def expectation(model, data: Constellations, options, steps):
     normal, _ = _normal_equations(model, data, options, prior)
     posterior = torch.linalg.inv(normal)
     error = relative_error(model, data)
-    spread = None if model.hidden is None else _place_spread(model, posterior, data)
+    spread = None if model.spread is None else _place_spread(model, posterior, data)
     return replace(model, error=error, weight=1 / (1 + (error / options.outlier) ** 2), spread=spread), posterior[:, 6:, 6:]
 
 
@@ -153,7 +154,8 @@ def _with_hidden(model, data, options):
     camera = model.in_camera()
     distance, way = data.masks.beside(data.focal[:, None, None] * camera[..., :2] / camera[..., 2:].clamp(min=0.05))
     variance = (way[..., None, :] @ spread).square().sum((-2, -1)) + _reprojection_sd(data, options) ** 2
-    return replace(model, hidden=hidden_probability(distance, variance, data.visible, data.flip), spread=spread)
+    hidden = hidden_probability(distance, variance, data.visible, data.flip)
+    return replace(model, hidden=hidden, spread=None if is_flat(model.shape, len(data.points)) else spread)
 
 
 def _place_spread(model, posterior, data):

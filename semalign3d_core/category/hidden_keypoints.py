@@ -43,8 +43,10 @@ class MaskFields:
 def places_around(places, spread):
     """(4, N, K, 2) equally weighted cubature points of normal distributions in the picture, exact for polynomials of third degree.
 
-    places: (N, K, 2) their means; spread: (N, K, 2, 2) Cholesky factors of their covariances.
+    places: (N, K, 2) their means; spread: (N, K, 2, 2) Cholesky factors of their covariances, or None: the means alone, (1, N, K, 2).
     """
+    if spread is None:
+        return places[None]
     axes = 2**0.5 * spread.movedim(-1, 0)
     return torch.cat([places + axes, places - axes])
 
