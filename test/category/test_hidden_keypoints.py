@@ -52,6 +52,18 @@ def test_places_around_have_the_mean_and_covariance_of_their_distribution():
     torch.testing.assert_close((gap[..., :, None] * gap[..., None, :]).mean(0), factor @ factor.transpose(-1, -2))
 
 
+def test_only_the_most_probable_place_counts_where_keypoints_are_the_outline(boxes):
+    """They lie on the edge of the mask: half of their places are beside it although nothing is wrong."""
+    data, _, without, _ = boxes
+    assert factor_model._with_hidden(without, data, SHORT).spread is not None
+    flat = replace(without, shape=without.shape * torch.tensor([1.0, 1.0, 0.0]).double())
+    outline = factor_model._with_hidden(flat, data, SHORT)
+    assert outline.spread is None and outline.hidden.any()
+    assert factor_model.expectation(outline, data, SHORT, 1)[0].spread is None
+    places = torch.rand(2, 3, 2).double()
+    assert torch.equal(places_around(places, None), places[None])
+
+
 def test_pull_of_the_mask_is_the_descent_of_the_costs(boxes):
     """Beside a straight edge, where distances are exact, also for keypoints that lie inside with a part of their places outside."""
     data, _, _, model = boxes
