@@ -1,6 +1,6 @@
 """How good the shapes are that the build finds: both presets side by side on the synthetic categories, against the truth.
 
-    python bench/build_quality.py [--dataset DIR] [--images 55 25 15 10] [--draws 2] [--handedness 20]
+    python bench/build_quality.py [--dataset DIR] [--images 55 25 15 10] [--draws 4] [--handedness 20]
 
 Only annotated keypoints, masks and disparity are used. Each draw is a random subset of a pool of training images.
 Columns: X0 = RMS of the mean keypoints against the true mean shape after similarity alignment, % of its diameter, mean and worst draw;
@@ -14,7 +14,7 @@ The line "drawn objects" is the X0 error of the mean of the drawn objects' true 
 Conditions: clean; keypoints off by 2 % of the box's longer side; disparity noise of 15 % of the object's range (smooth, as networks err);
 disparity bent by a random power with sd 0.5 in the log; and degraded, all of them together. With the most images em is built under
 every condition, with fewer under clean and degraded. Not among them unless asked for: blind, disparity that is noise alone, so that
-builds come out reversed and ought to be warned about. All categories take about an hour of one core, two thirds of it bottle and reference.
+builds come out reversed and ought to be warned about. All categories take about an hour and a half of one core, much of it bottle and reference.
 """
 
 import logging
@@ -73,7 +73,7 @@ class Options:
     """Categories to build."""
     images: tuple[int, ...] = (55, 25, 15, 10)
     """Numbers of training images."""
-    draws: int = 2
+    draws: int = 4
     """Random draws per number of images."""
     reference_images: tuple[int, ...] = (55, 10)
     """Of these, those that the preset reference is built with: clean and degraded, one draw, because it takes ten times as long."""
