@@ -14,7 +14,7 @@ The line "drawn objects" is the X0 error of the mean of the drawn objects' true 
 Conditions: clean; keypoints off by 2 % of the box's longer side; disparity noise of 15 % of the object's range (smooth, as networks err);
 disparity bent by a random power with sd 0.5 in the log; and degraded, all of them together. With the most images em is built under
 every condition, with fewer under clean and degraded. Not among them unless asked for: blind, disparity that is noise alone, so that
-builds come out reversed and ought to be warned about. All categories take about an hour and a half of one core, much of it bottle and reference.
+builds come out reversed and ought to be warned about. All categories take about 90 minutes of one core, much of it bottle and reference.
 """
 
 import logging

@@ -188,14 +188,25 @@ def _normal_equations(model, data, options, prior):
     weighted = jacobian.transpose(1, 2) * weight[:, None]
     normal, gradient = normal + weighted @ jacobian, gradient + (weighted @ gap[..., None])[..., 0]
     if model.hidden is not None:
-        curvature, pull = _beside_mask(model, camera, data, options)
-        points = by_point.flatten(1, 2).transpose(1, 2)  # (N, 6 + 3K, 3K)
-        normal = normal + points @ (curvature @ by_point).flatten(1, 2)
-        gradient = gradient + (points @ pull.flatten(1)[..., None])[..., 0]
+        _add_at_points(normal, gradient, model.rotation, by_point, *_beside_mask(model, camera, data, options))
     normal[:, 6:, 6:] += prior
     gradient[:, 6:] -= model.displacement.flatten(1) @ prior
     normal.diagonal(dim1=1, dim2=2)[:, :6] += 1e-6
     return normal, gradient
+
+
+def _add_at_points(normal, gradient, rotation, by_point, curvature, pull):
+    """Adds curvature (N, K, 3, 3) and pull (N, K, 3) on keypoints, which depend on the pose and their own dX, to the normal equations."""
+    count, index, pose = pull.shape[1], torch.arange(pull.shape[1]), by_point[..., :6].transpose(-1, -2)  # (N, K, 6, 3)
+    turned = curvature @ rotation[:, None]
+    normal[:, :6, :6] += (pose @ curvature @ pose.transpose(-1, -2)).sum(1)
+    mixed = (pose @ turned).transpose(1, 2).flatten(2)  # (N, 6, 3K)
+    normal[:, :6, 6:] += mixed
+    normal[:, 6:, :6] += mixed.transpose(1, 2)
+    blocks = normal[:, 6:, 6:].unflatten(1, (count, 3)).unflatten(3, (count, 3))
+    blocks[:, index, :, index] += (rotation.transpose(1, 2)[:, None] @ turned).transpose(0, 1)
+    gradient[:, :6] += (pose @ pull[..., None])[..., 0].sum(1)
+    gradient[:, 6:] += (pull @ rotation).flatten(1)
 
 
 def _point_jacobian(model, camera):
