@@ -162,7 +162,7 @@ def _place_spread(model, posterior, data):
     """(N, K, 2, 2) Cholesky factor of the covariance of every keypoint's place in the picture; posterior: (N, 6 + 3K, 6 + 3K)."""
     camera = model.in_camera()
     _, jacobian = _place_jacobian(camera, _point_jacobian(model, camera), data)
-    covariance = jacobian @ posterior[:, None] @ jacobian.transpose(-1, -2)
+    covariance = (jacobian.flatten(1, 2) @ posterior).view_as(jacobian) @ jacobian.transpose(-1, -2)
     return torch.linalg.cholesky(covariance + SMALLEST_SPREAD**2 * torch.eye(2, dtype=covariance.dtype))
 
 
