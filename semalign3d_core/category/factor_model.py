@@ -16,6 +16,7 @@ from semalign3d_core.category.surface_map import best_plane, is_flat, normal
 from semalign3d_core.category.weak_perspective import best_of_bank, refined
 from semalign3d_core.geometry import cross_matrix, rotation_from_vector, shape_diameter, similarity_directions, uniform_rotations
 
+NEAREST = 0.05  # diameters before the camera
 SMALLEST_SPREAD = 1e-6  # units of L, of the place of a keypoint
 
 
@@ -133,11 +134,11 @@ def expectation(model, data: Constellations, options, steps):
 def image_costs(model, data, options):
     """(N,) what the E step lessens: robust squared residuals of reprojection and depth, and the prior of the displacement."""
     camera = model.in_camera()
-    residual2 = (data.focal[:, None, None] * camera[..., :2] / camera[..., 2:].clamp(min=0.05) - data.points).square().sum(-1)
+    projected = _places(camera, data)
+    residual2 = (projected - data.points).square().sum(-1)
     sd = _reprojection_sd(data, options)
     cost = (data.visible * 9 * torch.log1p(residual2 / (9 * sd**2))).sum(1)
     if model.hidden is not None:
-        projected = data.focal[:, None, None] * camera[..., :2] / camera[..., 2:].clamp(min=0.05)
         distance = torch.stack([data.masks.beside(places)[0] for places in places_around(projected, model.spread)])
         cost = cost + (model.hidden * 9 * torch.log1p(distance**2 / (9 * sd**2)).mean(0)).sum(1)
     gap, known, _ = _depth_gap(*depth_readings(model, camera, data), data.slope)
@@ -151,8 +152,7 @@ def _with_hidden(model, data, options):
     """The model with ``hidden`` and ``spread``, from one that knows the annotated keypoints alone."""
     normal, _ = _normal_equations(model, data, options, _prior(model, options))
     spread = _place_spread(model, torch.linalg.inv(normal), data)
-    camera = model.in_camera()
-    distance, way = data.masks.beside(data.focal[:, None, None] * camera[..., :2] / camera[..., 2:].clamp(min=0.05))
+    distance, way = data.masks.beside(_places(model.in_camera(), data))
     variance = (way[..., None, :] @ spread).square().sum((-2, -1)) + _reprojection_sd(data, options) ** 2
     hidden = hidden_probability(distance, variance, data.visible, data.flip)
     return replace(model, hidden=hidden, spread=None if is_flat(model.shape, len(data.points)) else spread)
@@ -196,7 +196,10 @@ def _normal_equations(model, data, options, prior):
 
 
 def _add_at_points(normal, gradient, rotation, by_point, curvature, pull):
-    """Adds curvature (N, K, 3, 3) and pull (N, K, 3) on keypoints, which depend on the pose and their own dX, to the normal equations."""
+    """Adds curvature (N, K, 3, 3) and pull (N, K, 3) on keypoints, which depend on the pose and their own dX, to the normal equations.
+
+    by_point: (N, K, 3, 6 + 3K), of which the pose's part is read; that of dX is the rotation.
+    """
     count, index, pose = pull.shape[1], torch.arange(pull.shape[1]), by_point[..., :6].transpose(-1, -2)  # (N, K, 6, 3)
     turned = curvature @ rotation[:, None]
     normal[:, :6, :6] += (pose @ curvature @ pose.transpose(-1, -2)).sum(1)
@@ -221,10 +224,14 @@ def _point_jacobian(model, camera):
     return jacobian
 
 
+def _places(camera, data):
+    """(N, K, 2) where keypoints (N, K, 3) in the camera frame are in the pictures; those behind the camera are taken just before it."""
+    return data.focal[:, None, None] * camera[..., :2] / camera[..., 2:].clamp(min=NEAREST)
+
+
 def _place_jacobian(camera, by_point, data):
     """Projected keypoints (N, K, 2) and their derivative (N, K, 2, 6 + 3K)."""
-    depth, focal = camera[..., 2:].clamp(min=0.05), data.focal[:, None, None]
-    projected = focal * camera[..., :2] / depth
+    depth, focal, projected = camera[..., 2:].clamp(min=NEAREST), data.focal[:, None, None], _places(camera, data)
     jacobian = (focal / depth)[..., None] * by_point[..., :2, :] - (projected / depth)[..., None] * by_point[..., 2:, :]
     return projected, jacobian
 
@@ -241,8 +248,8 @@ def _reprojection(camera, by_point, data, options):
 def _beside_mask(model, camera, data, options):
     """Curvature (N, K, 3, 3) and pull (N, K, 3) on keypoints in the camera frame, of those that the object hides and that lie beside the
     mask: weights as those of :func:`_reprojection`, mean over the places where each may be."""
-    depth, focal = camera[..., 2:].clamp(min=0.05), data.focal[:, None, None]
-    projected, sd = focal * camera[..., :2] / depth, _reprojection_sd(data, options)
+    depth, focal = camera[..., 2:].clamp(min=NEAREST), data.focal[:, None, None]
+    projected, sd = _places(camera, data), _reprojection_sd(data, options)
     curvature, pull = camera.new_zeros(*camera.shape, 3), torch.zeros_like(camera)
     around = places_around(projected, model.spread)
     for places in around:
@@ -297,7 +304,7 @@ def _depth_residual(model, camera, by_point, data, options):
 def _depth_gap(z, value, known, slope):
     """Predicted minus current z, minus its mean, (N, M); known (N, M) float; and which images can be used, (N,)."""
     known = known.double()
-    predicted, usable = _predicted_depth(z.clamp(min=0.05), value, known, slope)
+    predicted, usable = _predicted_depth(z.clamp(min=NEAREST), value, known, slope)
     gap = (predicted - z) * known
     return (gap - gap.sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp(min=1)) * known, known, usable
 
