@@ -6,10 +6,11 @@ side by side.
 
 Renders training and test images into --work and builds the categories from annotations and disparity with this package's own
 builder; what is there already is used again, also after an interruption. Prints, per kind of features and category: PCK (0.1 / 0.05 of
-the longer box side, in percent, per point) of transferred and of aligned keypoints, share of poses within 30 degrees among the images
-that determine the pose (a mug whose handle is hidden does not), CPU milliseconds per image in one thread; masks and disparity are given.
-Further tables on request: what confidence is worth; hard cases, each with its remedy; video; each term of the energy left out; time and
-memory at C = 768, J = 300. Constants of the method were chosen on --part development; the default, test, has other instances and views.
+the longer box side, in percent, per point) of transferred keypoints, of those whose images both tell the object's turn (a mug whose handle
+is hidden does not), and of aligned keypoints; share of poses within 30 degrees among the images that tell the turn; CPU milliseconds per
+image in one thread. Masks and disparity are given. Further tables on request: what confidence is worth; hard cases, each with its
+remedy; video; each term of the energy left out; time and memory at C = 768, J = 300. Constants of the method were chosen on
+--part development; the default, test, has other instances and views.
 """
 
 import os
@@ -102,7 +103,7 @@ def comparison(options, store, backbone):
 
 
 def compare(name, model, scenes, options):
-    """Prints one line per method; returns {(method, images): (transfer, keypoints, poses)}."""
+    """Prints one line per method; returns {(method, images): what :func:`print_line` returns}."""
     few = min(options.reference, len(scenes))
     runs = [("fast", scenes)] + ([("reference", scenes[:few]), ("fast", scenes[:few])] if few else [])
     rows = {(preset, len(tests)): compare_preset(name, preset, model, tests, options) for preset, tests in runs}
@@ -125,20 +126,22 @@ def compare_preset(name, preset, model, scenes, options):
 
 
 def print_line(name, method, scenes, moved, scores):
-    """One line of the table; returns its (transfer, keypoints, poses)."""
-    values = pck(moved), keypoint_pck(scores) if scores else np.full(2, np.nan), pose_percent(scores) if scores else np.nan
+    """One line of the table; returns its (transfer, transfer where the turns are told, keypoints, poses)."""
+    distances, told = moved
+    placed = (keypoint_pck(scores), pose_percent(scores)) if scores else (np.full(2, np.nan), np.nan)
+    values = pck(distances), pck(distances[told]), *placed
     ms = f"{1e3 * np.median([score.seconds for score in scores]):10.0f}" if scores else ""
-    placed = f"{text(values[1]):>18s}{values[2]:8.0f}" if scores else ""
-    print(f"{name:12s}{f'{method} ({len(scenes)})':20s}{text(values[0]):>16s}{placed}{ms}", flush=True)
+    placed = f"{text(values[2]):>18s}{values[3]:8.0f}" if scores else ""
+    print(f"{name:12s}{f'{method} ({len(scenes)})':20s}{text(values[0]):>16s}{text(values[1]):>16s}{placed}{ms}", flush=True)
     return values
 
 
 def print_means(tables):
     """The mean over categories of every method."""
     for method, count in tables[0]:
-        values = [np.mean([np.atleast_1d(table[method, count][n]) for table in tables], axis=0) for n in range(3)]
-        placed = "" if np.isnan(values[2][0]) else f"{text(values[1]):>18s}{values[2][0]:8.1f}"
-        print(f"{'mean':12s}{f'{method} ({count})':20s}{text(values[0]):>16s}{placed}", flush=True)
+        values = [np.mean([np.atleast_1d(table[method, count][n]) for table in tables], axis=0) for n in range(4)]
+        placed = "" if np.isnan(values[3][0]) else f"{text(values[2]):>18s}{values[3][0]:8.1f}"
+        print(f"{'mean':12s}{f'{method} ({count})':20s}{text(values[0]):>16s}{text(values[1]):>16s}{placed}", flush=True)
 
 
 def main(options):

@@ -27,4 +27,4 @@ def _scores(model, scenes, config, pairs):
     matcher = MATCHERS["semalign3d"](model=model, preset=config)
     scores = [score_of(model, scene, matcher.aligner.align(scene.evidence)) for scene in scenes]
     images = [aligned_image(matcher.surface, scene.evidence, score.alignment) for scene, score in zip(scenes, scores, strict=True)]
-    return pck(transfer_distances(matcher.match, images, scenes, pairs)), keypoint_pck(scores), pose_percent(scores)
+    return pck(transfer_distances(matcher.match, images, scenes, pairs)[0]), keypoint_pck(scores), pose_percent(scores)

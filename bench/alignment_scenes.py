@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from semalign3d_core import backbones
 from semalign3d_core.camera import PinholeCamera
-from semalign3d_core.datasets.synthetic.instances import make_instance
+from semalign3d_core.datasets.synthetic.instances import make_instance, shows_its_turn
 from semalign3d_core.datasets.synthetic.rendering import RenderConfig, Rendering, sample_rendering
 from semalign3d_core.datasets.synthetic.rendering import orbit as render_orbit
 from semalign3d_core.datasets.synthetic.scene import SceneConfig
@@ -49,6 +49,11 @@ class Scene:
     shape: torch.Tensor
     size: float
     rendering: Rendering
+
+    @property
+    def determined(self):
+        """Whether the picture tells the object's turn about its upright axis: a mug's does not while the handle is hidden."""
+        return shows_its_turn(self.rendering.category, self.visible)
 
 
 class SceneStore:

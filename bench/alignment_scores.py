@@ -9,7 +9,6 @@ import torch
 
 from semalign3d_core.alignment.calibration import RIGHT_DEGREES
 from semalign3d_core.alignment.selection import rotation_distance
-from semalign3d_core.datasets.synthetic import shows_its_turn
 from semalign3d_core.geometry import similarity_alignment
 
 ALPHAS = (0.1, 0.05)
@@ -48,7 +47,7 @@ def score_of(model, scene, alignment, seconds=float("nan")):
     seen = scene.visible & model.present
     distances = (alignment.keypoints_2d - scene.keypoints).norm(dim=-1)[seen].numpy() / scene.size
     angle = rotation_distance(alignment.rotation[None], true_rotation(model, scene).to(alignment.rotation), alignment.undetermined_axis)
-    return Score(distances, math.degrees(float(angle)), seconds, alignment, shows_its_turn(model.category, scene.visible))
+    return Score(distances, math.degrees(float(angle)), seconds, alignment, scene.determined)
 
 
 def timed(call):
@@ -59,18 +58,20 @@ def timed(call):
 
 
 def transfer_distances(match, images, scenes, pairs):
-    """Distances (N,) of transferred keypoints that both images of a pair show, in sizes of the target object.
+    """Distances (N,) of transferred keypoints that both images of a pair show, in sizes of the target object, and (N,) bool: whether both
+    images tell the object's turn, without which nothing in them tells where the point is.
 
     match: (source, target, (Q, 2) pixels) -> :class:`Matches` for two of ``images``; pairs: number of random ordered pairs.
     """
-    rng, found = np.random.default_rng(0), []
+    rng, found, told = np.random.default_rng(0), [], []
     for _ in range(pairs):
         i, j = rng.choice(len(scenes), 2, replace=False)
         common = scenes[i].visible & scenes[j].visible
         if common.any():
             miss = match(images[i], images[j], scenes[i].keypoints[common]).points - scenes[j].keypoints[common]
             found.append(miss.norm(dim=-1).numpy() / scenes[j].size)
-    return np.concatenate(found)
+            told.append(np.full(len(miss), scenes[i].determined and scenes[j].determined))
+    return np.concatenate(found), np.concatenate(told)
 
 
 def pck(distances):

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from semalign3d_core.datasets.synthetic import CATEGORIES, KEYPOINTS, RenderConfig, make_instance, orbit, sample_rendering
+from semalign3d_core.datasets.synthetic import CATEGORIES, KEYPOINTS, RenderConfig, make_instance, orbit, render, sample_rendering
 from semalign3d_core.datasets.synthetic.disparity import DisparityConfig
 from semalign3d_core.datasets.synthetic.instances import template
 from semalign3d_core.datasets.synthetic.scene import SceneConfig
-from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig, rotation_matrix
+from semalign3d_core.datasets.synthetic.viewpoints import View, ViewConfig, place, rotation_matrix
 
 SIZE = 128
 PLAIN = RenderConfig(
@@ -125,6 +125,16 @@ def test_bottles_are_seen_from_azimuth_zero_and_show_their_outline(renderings):
         sides = [k for k, name in enumerate(KEYPOINTS["bottle"].names) if name.startswith(("shoulder", "waist", "base"))]
         size = (r.box[2:] - r.box[:2]).max()
         assert all(distance(r.keypoints_2d[k]) < 0.06 * size for k in sides if r.visible[k])
+
+
+def test_nothing_is_seen_through_the_wall_of_a_mug():
+    """A camera that looks into it from the far side sees the inner wall, behind which its handle is attached."""
+    attachments = [KEYPOINTS["mug"].names.index(name) for name in ("handle_top", "handle_bottom")]
+    for azimuth, seen in ((60, True), (150, False), (180, False), (210, False)):
+        for number in range(4):
+            mug, turn = make_instance("mug", number), rotation_matrix(azimuth, 45, 0)
+            view = place(mug, View(SIZE, SIZE, 1.5, azimuth, 45, 0, turn, np.zeros(3)), fill=0.7)
+            assert (render(mug, view, number, PLAIN).visible[attachments] == seen).all(), (azimuth, number)
 
 
 def _distance_to_outline(rendering):

@@ -29,7 +29,7 @@ class Category:
     roll:    standard deviation of the camera's roll in degrees
     surface_tolerance: how far in front of a keypoint the surface may lie while it still counts as visible (share of the diameter)
     turn_shown_by: keypoints of which at least one must be seen for the turn about y to be determined; () if no view needs one
-    facing: {start of keypoint names: direction}: keypoints that are visible only to a camera on that side
+    facing: {start of keypoint names: (direction, degrees)}: keypoints that are visible only to cameras within an angle of a direction
     """
 
     names: tuple
@@ -62,6 +62,8 @@ CATEGORIES = {
         roll=10.0,
         surface_tolerance=0.06,
         turn_shown_by=("handle_top", "handle_outer", "handle_bottom"),
+        # Where the handle is attached is near the inner wall as well, which a camera that looks into the mug from the far side sees.
+        facing={"handle_top": ((0.0, 0.0, 1.0), 110.0), "handle_bottom": ((0.0, 0.0, 1.0), 110.0)},
     ),
     "chair": Category(furniture.CHAIR_NAMES, furniture.build_chair, furniture.CHAIR_RANGES, furniture.CHAIR_FLAGS),
     "car": Category(vehicles.CAR_NAMES, vehicles.build_car, vehicles.CAR_RANGES, vehicles.CAR_FLAGS),
@@ -72,7 +74,7 @@ CATEGORIES = {
         furniture.TV_RANGES,
         furniture.TV_FLAGS,
         frontal=65.0,
-        facing={"screen": (0.0, 0.0, 1.0)},
+        facing={"screen": ((0.0, 0.0, 1.0), 90.0)},
     ),
 }
 

@@ -277,10 +277,11 @@ def _faces_camera(instance, view):
     """(K,) bool: False for keypoints that exist on one side only, seen from the other side."""
     definition = CATEGORIES[instance.category]
     camera = view.camera_position(instance.diameter) - np.nan_to_num(instance.keypoints)
+    camera /= np.linalg.norm(camera, axis=1, keepdims=True)
     faces = np.ones(len(definition.names), dtype=bool)
-    for start, direction in definition.facing.items():
+    for start, (direction, degrees) in definition.facing.items():
         rows = [k for k, name in enumerate(definition.names) if name.startswith(start)]
-        faces[rows] = camera[rows] @ np.asarray(direction) > 0
+        faces[rows] = camera[rows] @ np.asarray(direction) > np.cos(np.deg2rad(degrees))
     return faces
 
 
