@@ -35,13 +35,10 @@ function draw() {
     if (!point.pixel) return;
     dot(point.pixel, k === shown.keypoint ? 7 : 5, point.visible ? keypointColour(k) : null, point.visible ? "#000" : keypointColour(k));
     if (!$("showNames").checked) return;
-    const [x, y] = place(point.pixel);
     context.font = "12px sans-serif";
     context.lineWidth = 3;
-    context.strokeStyle = "#000";
     context.fillStyle = "#fff";
-    context.strokeText(point.name, x + 8, y + 4);
-    context.fillText(point.name, x + 8, y + 4);
+    nameBeside(context, point.name, place(point.pixel), 8, "#000");
   });
 }
 

@@ -18,6 +18,17 @@ function keypointColour(index) {
   return `hsl(${(0.13 + 0.618034 * index) % 1 * 360} 90% ${index % 2 ? 66 : 52}%)`;
 }
 
+// Writes a name beside a place of a canvas: to its left where it would be cut off on the right. outline: colour around the letters, or null.
+function nameBeside(context, name, [x, y], gap, outline = null) {
+  const width = context.measureText(name).width;
+  const left = x + gap + width <= context.canvas.width ? x + gap : Math.max(x - gap - width, 0);
+  if (outline) {
+    context.strokeStyle = outline;
+    context.strokeText(name, left, y + 4);
+  }
+  context.fillText(name, left, y + 4);
+}
+
 function bytesOf(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }

@@ -89,7 +89,7 @@ function draw() {
   if ($("showNames").checked) for (const { q, k } of items.filter((item) => item.k !== undefined)) {
     pen.font = k === chosen.keypoint ? "bold 13px sans-serif" : "12px sans-serif";
     pen.fillStyle = `rgba(20, 25, 35, ${q[2] < 0.1 ? 1 : 0.5})`;
-    pen.fillText(DATA.names[k], q[0] + 9, q[1] + 4);
+    nameBeside(pen, DATA.names[k], q, 9);
   }
 }
 
