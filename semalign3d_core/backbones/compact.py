@@ -4,6 +4,7 @@ It lets everything run without a download. It knows the synthetic categories and
 """
 
 import json
+import math
 from importlib import resources
 from pathlib import Path
 
@@ -109,27 +110,34 @@ class CompactNet(nn.Module):
 class CompactBackbone:
     """The shipped (or a given) compact network behind the backbone protocol.
 
+    It sees every picture twice, as it is and mirrored, and what it says of a cell stands side by side: similarities are means over both
+    views, whose errors are largely independent.
+
     weights: path of a file that ``semalign3d train compact`` wrote; None takes the shipped one.
     categories: names of the categories it was trained on, in the order of its logits after the background's.
     """
 
     def __init__(self, weights=None, device="cpu"):
         path = Path(weights) if weights else Path(str(resources.files("semalign3d_core"))) / "assets" / WEIGHTS_FILE
-        self.network, self.name, self.categories = load_network(path)
+        self.network, name, self.categories = load_network(path)
+        self.name = f"{name}-mirrored"  # other features than those of the network alone
         self.device = torch.device(device)
         self.network.to(self.device)
-        self.channels = self.network.head.out_channels
+        self.channels = 2 * self.network.head.out_channels
 
     @torch.inference_mode()
     def extract(self, image):
         """Features (channels, 48, 48) of the image padded at the bottom or right; see the backbone protocol."""
-        values = self.network(prepare(image.rgb)[None].to(self.device))[0]
-        return FeatureMap(values.cpu().clone(), SquareGrid(image.height, image.width, CELLS, PADDING))
+        square = prepare(image.rgb).to(self.device)
+        seen, mirrored = self.network(torch.stack([square, square.flip(-1)]))
+        values = torch.cat([seen, mirrored.flip(-1)]) / math.sqrt(2)  # unit vectors side by side: of unit length again
+        return FeatureMap(values.cpu(), SquareGrid(image.height, image.width, CELLS, PADDING))
 
     @torch.inference_mode()
     def class_probabilities(self, features):
         """(1 + categories, cells, cells) of a :class:`FeatureMap` that :meth:`extract` gave; the background comes first."""
-        return self.network.classify(features.values[None].to(self.device))[0].softmax(0).cpu()
+        views = features.values.to(self.device).unflatten(0, (2, -1)) * math.sqrt(2)
+        return self.network.classify(views).softmax(1).mean(0).cpu()
 
 
 def prepare(rgb):

@@ -25,9 +25,20 @@ def image(height, width, seed=0):
 @pytest.mark.parametrize("height, width", [(256, 256), (97, 201), (333, 120), (1, 1)])
 def test_features_are_unit_and_know_their_image(weights, height, width):
     features = CompactBackbone(weights).extract(image(height, width))
-    assert features.values.shape == (16, CELLS, CELLS)
+    assert features.values.shape == (2 * 16, CELLS, CELLS)
     assert (features.grid.height, features.grid.width) == (height, width)
     torch.testing.assert_close(features.values.norm(dim=0), torch.ones(CELLS, CELLS))
+
+
+def test_a_mirror_image_exchanges_the_two_views(weights):
+    """Each half of the channels is what the network says of the picture or of its mirror image."""
+    backbone, picture = CompactBackbone(weights), image(80, 80)
+    seen, mirrored = (backbone.extract(view).values for view in (picture, picture.mirror()))
+    torch.testing.assert_close(mirrored.flip(-1).roll(16, dims=0), seen)
+    network, *_ = load_network(weights)
+    with torch.inference_mode():
+        torch.testing.assert_close(seen[:16], network(prepare(picture.rgb)[None])[0] / 2**0.5)
+    assert (seen[:16] - seen[16:]).abs().max() > 0.01
 
 
 def test_a_shift_by_whole_cells_shifts_the_features(weights):
@@ -58,7 +69,7 @@ def test_classes_are_probabilities_of_background_and_categories(weights):
 
 
 def test_name_comes_from_the_file(weights):
-    assert CompactBackbone(weights).name == "compact-test"
+    assert CompactBackbone(weights).name == "compact-test-mirrored"
 
 
 def test_broken_and_missing_files(tmp_path, weights):
