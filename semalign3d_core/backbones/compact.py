@@ -129,6 +129,7 @@ class CompactBackbone:
     def extract(self, image):
         """Features (channels, 48, 48) of the image padded at the bottom or right; see the backbone protocol."""
         square = prepare(image.rgb).to(self.device)
+        # The padded square is mirrored as a whole, so that cells fall on cells.
         seen, mirrored = self.network(torch.stack([square, square.flip(-1)]))
         values = torch.cat([seen, mirrored.flip(-1)]) / math.sqrt(2)  # unit vectors side by side: of unit length again
         return FeatureMap(values.cpu(), SquareGrid(image.height, image.width, CELLS, PADDING))
