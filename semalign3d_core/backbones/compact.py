@@ -111,7 +111,7 @@ class CompactBackbone:
     """The shipped (or a given) compact network behind the backbone protocol.
 
     It sees every picture twice, as it is and mirrored, and what it says of a cell stands side by side: similarities are means over both
-    views, whose errors are largely independent.
+    views, which are right more often than those of one (docs/embedded_backbone.md).
 
     weights: path of a file that ``semalign3d train compact`` wrote; None takes the shipped one.
     categories: names of the categories it was trained on, in the order of its logits after the background's.
