@@ -15,7 +15,7 @@ from torch import nn
 
 from semalign3d_core.errors import FileFormatError, MissingFileError
 from semalign3d_core.evidence import FeatureMap
-from semalign3d_core.image_grid import SquareGrid, pad_square
+from semalign3d_core.image_grid import SquareGrid, mirror_image, pad_square
 
 INPUT_SIDE = 192
 CELL = 4  # pixels of the network's input
@@ -111,7 +111,7 @@ class CompactBackbone:
     """The shipped (or a given) compact network behind the backbone protocol.
 
     It sees every picture twice, as it is and mirrored, and what it says of a cell stands side by side: similarities are means over both
-    views, which are right more often than those of one (docs/embedded_backbone.md).
+    views.
 
     weights: path of a file that ``semalign3d train compact`` wrote; None takes the shipped one.
     categories: names of the categories it was trained on, in the order of its logits after the background's.
@@ -130,8 +130,8 @@ class CompactBackbone:
         """Features (channels, 48, 48) of the image padded at the bottom or right; see the backbone protocol."""
         square = prepare(image.rgb).to(self.device)
         # The padded square is mirrored as a whole, so that cells fall on cells.
-        seen, mirrored = self.network(torch.stack([square, square.flip(-1)]))
-        values = torch.cat([seen, mirrored.flip(-1)]) / math.sqrt(2)  # unit vectors side by side: of unit length again
+        seen, mirrored = self.network(torch.stack([square, mirror_image(square)]))
+        values = torch.cat([seen, mirror_image(mirrored)]) / math.sqrt(2)  # unit vectors side by side: of unit length again
         return FeatureMap(values.cpu(), SquareGrid(image.height, image.width, CELLS, PADDING))
 
     @torch.inference_mode()

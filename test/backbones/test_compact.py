@@ -68,6 +68,17 @@ def test_classes_are_probabilities_of_background_and_categories(weights):
     torch.testing.assert_close(probability.sum(0), torch.ones(CELLS, CELLS))
 
 
+def test_classes_are_the_mean_over_both_views(weights):
+    backbone, picture = CompactBackbone(weights), image(80, 80)
+    network, *_ = load_network(weights)
+    torch.nn.init.normal_(network.classes.weight, generator=torch.Generator().manual_seed(2))  # so that views differ visibly
+    backbone.network.load_state_dict(network.state_dict())
+    with torch.inference_mode():
+        seen, mirrored = (network.classify(network(prepare(view.rgb)[None]))[0].softmax(0) for view in (picture, picture.mirror()))
+    assert (seen - mirrored.flip(-1)).abs().max() > 0.01
+    torch.testing.assert_close(backbone.class_probabilities(backbone.extract(picture)), (seen + mirrored.flip(-1)) / 2)
+
+
 def test_name_comes_from_the_file(weights):
     assert CompactBackbone(weights).name == "compact-test-mirrored"
 

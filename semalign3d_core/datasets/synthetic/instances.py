@@ -63,7 +63,7 @@ CATEGORIES = {
         surface_tolerance=0.06,
         turn_shown_by=("handle_top", "handle_outer", "handle_bottom"),
         # Where the handle is attached is near the inner wall as well, which a camera that looks into the mug from the far side sees.
-        facing={"handle_top": ((0.0, 0.0, 1.0), 110.0), "handle_bottom": ((0.0, 0.0, 1.0), 110.0)},
+        facing=dict.fromkeys(("handle_top", "handle_bottom"), ((0.0, 0.0, 1.0), 110.0)),
     ),
     "chair": Category(furniture.CHAIR_NAMES, furniture.build_chair, furniture.CHAIR_RANGES, furniture.CHAIR_FLAGS),
     "car": Category(vehicles.CAR_NAMES, vehicles.build_car, vehicles.CAR_RANGES, vehicles.CAR_FLAGS),
