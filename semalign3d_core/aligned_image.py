@@ -1,6 +1,6 @@
 """What the transfer needs of a category and of one aligned image, computed once whatever the number of pairs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -9,9 +9,12 @@ from semalign3d_core.alignment.visibility import behind_depth_map, front_most
 from semalign3d_core.category.surface_map import SurfaceMap
 from semalign3d_core.errors import InputError
 from semalign3d_core.evidence import DepthMap, FeatureMap
+from semalign3d_core.geometry import shape_diameter
 
 NEIGHBOURS = 12  # points around a point, from which the local map between two images is fitted
 LEAST_SD = 1e-4  # of the cosine, against points seen once
+HOPELESS = 0.3  # what is this much worse in score than the best solution of an image is no solution of it
+DIFFERENT = 0.02  # object sizes by which the keypoints of a further solution lie beside those of better ones, on average
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class AlignedImage:
     places:     (J, 2) projected points, units of L;  usable: (J,) bool, in front of the camera and not absent
     hidden:     (J,) bool, behind the object itself;  occluded: (J,) bool, behind something that the depth map shows
     size:       longer side of the projected cloud's box, units of L
+    penalty:    by how much the score of this solution is worse than that of the image's best one
+    others:     the image's further solutions, best first, as :class:`AlignedImage` without others
     """
 
     alignment: Alignment
@@ -55,6 +60,13 @@ class AlignedImage:
     hidden: torch.Tensor
     occluded: torch.Tensor
     size: float
+    penalty: float = 0.0
+    others: tuple = ()
+
+    @property
+    def solutions(self):
+        """This one and the others."""
+        return (self, *self.others)
 
 
 def category_surface(model):
@@ -76,12 +88,46 @@ def category_surface(model):
 
 
 def aligned_image(surface, evidence, alignment):
-    """Prepares one image: ``evidence`` (:class:`ImageEvidence`) and its ``alignment``."""
+    """Prepares one image: ``evidence`` (:class:`ImageEvidence`) and its ``alignment``, with the further solutions that it kept."""
+    best = _aligned(surface, evidence, alignment, 0.0)
+    if best is None:
+        raise InputError(f"{evidence.name}: its alignment has no point in front of the camera; align it again")
+    others = [_aligned(surface, evidence, solution, penalty) for solution, penalty in _other_solutions(alignment)]
+    return replace(best, others=tuple(image for image in others if image is not None))
+
+
+def _other_solutions(alignment):
+    """[(alignment, penalty)], best first, of what an alignment found besides the winner, as far as the transfer reads an alignment."""
+    kept = alignment.diagnostics
+    if "candidates_3d" not in kept:
+        return []
+    points, pixels, penalties = kept["candidates_3d"], kept["candidates_2d"], kept["scores"] - kept["scores"].min()
+    best, *further = penalties.argsort().tolist()
+    present, known = torch.isfinite(alignment.keypoints_3d[:, 0]), alignment.camera.known
+    # Candidates have mean depth 1 whatever the unit of the alignment is; the object is as far away in all of them.
+    unit, diameters = alignment.keypoints_3d[present, 2].mean() / points[best, :, 2].mean(), shape_diameter(points)
+    size, chosen = (pixels[best].amax(0) - pixels[best].amin(0)).max(), [best]
+    for n in further:
+        beside = (pixels[chosen] - pixels[n]).norm(dim=-1).mean(1).min()
+        if penalties[n] < HOPELESS and beside > DIFFERENT * size:
+            chosen.append(n)
+    solutions = []
+    for n in chosen[1:]:
+        keypoints = torch.full_like(alignment.keypoints_3d, torch.nan)
+        keypoints[present] = points[n] * unit
+        camera = alignment.camera if known else alignment.camera.with_focal(kept["candidates_focal"][n])
+        scale = alignment.scale * float(diameters[n] / diameters[best])
+        solutions.append((replace(alignment, keypoints_3d=keypoints, camera=camera, scale=scale), float(penalties[n])))
+    return solutions
+
+
+def _aligned(surface, evidence, alignment, penalty):
+    """The :class:`AlignedImage` of one solution; None if no point of it is in front of the camera."""
     keypoints = alignment.keypoints_3d.to(surface.features).nan_to_num(nan=0.0)
     points = surface.surface @ keypoints
     usable = surface.usable & (points[:, 2] > 1e-6)
     if not usable.any():
-        raise InputError(f"{evidence.name}: its alignment has no point in front of the camera; align it again")
+        return None
     places = alignment.camera.project(torch.where(usable[:, None], points, torch.ones_like(points)))
     extent = places[usable].amax(0) - places[usable].amin(0)
     hidden, occluded = _unseen(surface, evidence, alignment, points, places)
@@ -94,6 +140,7 @@ def aligned_image(surface, evidence, alignment):
         hidden=hidden,
         occluded=occluded,
         size=max(extent.max().item(), 1e-3),
+        penalty=penalty,
     )
 
 

@@ -5,7 +5,7 @@
 once whatever the number of live frames. Q query points; image positions are in units of L unless they are called pixels.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -14,6 +14,7 @@ from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.camera import back_project
 from semalign3d_core.errors import InputError
 from semalign3d_core.matches import Matches
+from semalign3d_core.solution_choice import best_solutions
 
 SECOND_STEPS = ("mean", "argmax")
 LATTICE = 21  # samples per side of the window of the second step ...
@@ -21,6 +22,7 @@ LATTICE_REACH = 5.0  # ... which reaches this many sigma to each side
 LONGEST_RESIDUAL = 3.0  # sigma; beyond that the query does not belong to the point that was found
 TEMPERATURE = 8.0  # of the likelihoods in the confidence: single cells are noisy, their ranking is what they tell
 IMPOSSIBLE = -1e6  # score of what cannot be assigned
+MISFIT, LARGEST_MISFIT = 0.08, 3.0  # object sizes by which a query may lie beside its point, and how many of them count at most
 LOCAL_RIDGE = 0.05  # of the local map between two images, towards the ratio of their object sizes
 
 
@@ -42,6 +44,9 @@ class Transfer:
     residual:            share of the source's residual of step 2 that is carried to the target;  projection_residual: of its
                          residual of the projection. 1 and 1 return every query to itself when source and target are the same
                          image, 0 and 0 are Eq. 14 as published; below 1, because residuals also hold the error of the source's alignment
+    solution_similarity: weight of how alike queries and their places look in the choice among the solutions that both images' alignments
+                         kept (solution_choice.py); 0: always the best of each image;  solution_misfit: weight of the squared
+                         distance between queries and the points they are taken for there
     category_sigmas:     ((category, sigma), ...): published spreads that replace both
     """
 
@@ -59,6 +64,8 @@ class Transfer:
     projection: float = 0.5
     residual: float = 0.75
     projection_residual: float = 0.75
+    solution_similarity: float = 0.3
+    solution_misfit: float = 0.03
     category_sigmas: tuple = ()
 
     def __post_init__(self):
@@ -85,6 +92,9 @@ class CategoryPoints:
     confidence: (Q,) alignment's confidence times the tempered likelihood p_sem p_spat of j* in the source; 1 where j* was given
     residual:   (Q, 2, 2) what is carried of the query minus the projection of j*, and minus what step 2 finds for it, in the source itself
     around:     (Q, N, 2) places of the neighbours of j* in the source, relative to j*;  size: float, of the object there
+    misfit:     (Q,) squared distance between the query and the projection of j*, in MISFIT object sizes, at most LARGEST_MISFIT squared
+    penalty:    of the source's solution that this follows from, see :class:`AlignedImage`
+    others:     what follows from its others, as :class:`CategoryPoints` of the same queries without others
     """
 
     index: torch.Tensor
@@ -93,17 +103,22 @@ class CategoryPoints:
     residual: torch.Tensor
     around: torch.Tensor
     size: float
+    misfit: torch.Tensor
+    penalty: float = 0.0
+    others: tuple = ()
 
     def rows(self, chosen):
-        """The points ``chosen`` (N,) int64 of these."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return CategoryPoints(**{name: value[chosen] if torch.is_tensor(value) else value for name, value in values.items()})
+        """The points ``chosen`` (N,) int64 of one solution's."""
+        return replace(self, **{name: value[chosen] for name, value in self._tensors().items()})
 
-    def with_more(self, others):
-        """These points, then those of ``others``, of the same image."""
-        values, more = ({f.name: getattr(points, f.name) for f in fields(self)} for points in (self, others))
-        put = {name: torch.cat([value, more[name]]) if torch.is_tensor(value) else value for name, value in values.items()}
-        return CategoryPoints(**put)
+    def with_more(self, points):
+        """These points, then further ones of the same image and solution."""
+        more = points._tensors()
+        return replace(self, **{name: torch.cat([value, more[name]]) for name, value in self._tensors().items()})
+
+    def _tensors(self):
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if torch.is_tensor(value)}
 
 
 def transfer_points(model, source_evidence, source_alignment, target_evidence, target_alignment, points, config=None):
@@ -146,6 +161,28 @@ class Lifting:
     """
 
     def __init__(self, surface, image, points, config, known=None):
+        solutions = image.solutions if config.solution_similarity else (image,)
+        self._solutions = [_SolutionLifting(surface, solution, points, config, known) for solution in solutions]
+
+    @property
+    def together(self):
+        """The :class:`CategoryPoints` of all points as one group."""
+        return _with_others(lifting.together for lifting in self._solutions)
+
+    def rows(self, chosen):
+        """The :class:`CategoryPoints` of the points ``chosen`` (N,) int64."""
+        return _with_others(lifting.rows(chosen) for lifting in self._solutions)
+
+
+def _with_others(lifted):
+    first, *others = lifted
+    return replace(first, others=tuple(others)) if others else first
+
+
+class _SolutionLifting:
+    """A :class:`Lifting` by one solution of the source."""
+
+    def __init__(self, surface, image, points, config, known):
         points = torch.as_tensor(points, dtype=torch.float32, device=image.places.device).reshape(-1, 2)
         if not torch.isfinite(points).all():
             raise InputError("the points to transfer contain NaN or infinity")
@@ -202,6 +239,8 @@ class Lifting:
             residual=residual * (LONGEST_RESIDUAL * target_sigma / length).clamp(max=1),
             around=image.places[surface.neighbours[index]] - image.places[index][:, None],
             size=image.size,
+            misfit=((places - image.places[index]) / (MISFIT * image.size)).square().sum(1).clamp(max=LARGEST_MISFIT**2),
+            penalty=image.penalty,
         )
 
 
@@ -228,8 +267,10 @@ def place_points(surface, lifted, image, config):
     for its surroundings) with the same step in the source, whose known residual is therefore added, mapped locally. Its random
     error is independent of that of the alignment, so a mean with the plain projection is better than either.
     The 3D position is the found pixel at the depth of y_j*. The confidence is the product of both alignments'
-    confidences and the tempered likelihoods of the point in the images that show it.
+    confidences and the tempered likelihoods of the point in the images that show it. Where the images' alignments kept several solutions,
+    :func:`best_solutions` says which ones to believe.
     """
+    lifted, image = best_solutions(lifted, image, config)
     index, alignment, camera = lifted.index, image.alignment, image.alignment.camera
     found, log_likelihood = _second_step(surface, image, index, lifted.features, config)
     seen = image.usable[index] & ~(image.hidden | image.occluded)[index]
@@ -250,6 +291,7 @@ def place_points(surface, lifted, image, config):
 
 def likelihood_maps(surface, lifted, image, config):
     """p_sem(q, j*) p_spat(q, y_j*) of step 2 at all cells q of ``image``: (Q, cells * cells) in [0, 1], row-major."""
+    lifted, image = best_solutions(lifted, image, config)
     score = _score(surface, image, lifted.index, None, config)
     cells = image.alignment.camera.to_normalised(image.features.grid.cell_centres(image.places.device))
     return score(cells.expand(len(lifted.index), -1, -1))[0].exp()

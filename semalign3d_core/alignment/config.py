@@ -60,10 +60,12 @@ class GaussNewtonConfig:
     sigma: tuple = (0.12, 0.035)  # geometric, first to last
     annealed: float = 0.87  # share of the steps in which sigma falls
     dense: float = 1.0
-    keypoint_sigma: float = 0.04  # least sigma of the sparse term
+    keypoint_sigma: float = 0.06  # least sigma of the sparse term
     sparse: float = 0.2
     background: float = 0.05
     background_scale: float = 0.05
+    keypoint_background: float = 0.8  # the same for keypoints, which lie at the ends of thin parts that hold few dense points ...
+    keypoint_limit: float = 0.03  # ... as long as their mean cost is not larger: then the mask lacks a part of the object
     prior: float = 0.0005  # of sum a^2 / v
     focal_prior: float = 0.02  # of (log f - mean)^2 / (2 sd^2)
     modes: int = 20

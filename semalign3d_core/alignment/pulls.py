@@ -2,7 +2,9 @@
 
 With ``e_u = p_sem p_spat`` of the maximising point, the dense term ``-mean e_u`` (Eq. 7, 8) is a Welsch-robust least-squares problem:
 weight ``e_u / sigma^2``, residual ``u - pi(y_j(u))``. The sparse term (Eq. 9) is the same for keypoints and their best cells; the
-background (Eq. 11) pulls points outside the mask to it.
+background (Eq. 11) pulls points outside the mask to it. Keypoints have a weight of their own there: a wing tip beside the mask costs
+little among all dense points, and is as wrong as can be. What they cost is bounded for all of them together, for a mask that lacks a part of
+the object leaves many outside.
 
 A step consists of small tensors, so it costs what its calls cost: everything that does not depend on the projections is computed
 for all steps at once.
@@ -26,7 +28,7 @@ class Pulls:
         self._prepare_dense(observation, cloud, sigmas, stride)
         self._prepare_sparse(observation, torch.clamp(sigmas, min=config.keypoint_sigma * self.unit))
         self.table, self.means = None, []
-        if observation.field is not None and config.background > 0:
+        if observation.field is not None and max(config.background, config.keypoint_background) > 0:
             self.side, self.spacing = len(observation.field.distance), observation.field.spacing
             self.corner = (observation.principal - observation.field.origin)[:, None] / self.spacing + 0.5  # truncation then rounds
             self.table = self._background_table(observation.field)
@@ -59,12 +61,13 @@ class Pulls:
         extended = torch.cat([places, (places * places).sum(1, keepdim=True)], 1)  # x, y and the squared norm
         cloud, keypoints = extended.split((self.dense, places.shape[2] - self.dense), 2)
         pulls, means = self._dense(cloud, step)
-        if self.table is not None:
-            outside, energy = self._background(cloud[:, :2])
-            pulls, means = pulls.add_(outside), [*means, energy]
         keypoint_pulls, keypoint_means = self._sparse(keypoints, step)
+        pulls = torch.cat([pulls, keypoint_pulls], 2)
+        if self.table is not None:
+            outside, costs = self._background(places)
+            pulls, means = pulls.add_(outside), [*means, *costs]
         self.means.append([*means, *keypoint_means])
-        return torch.cat([pulls, keypoint_pulls], 2)
+        return pulls
 
     def energies(self):
         """(S, B) sum of the terms before every step so far."""
@@ -100,20 +103,24 @@ class Pulls:
 
     def _background_table(self, field):
         """(4, H * H): pull (2), weight and energy of Eq. 11 in its robust form ``log(1 + (d / knee)^2)``, on the nodes of the field."""
-        config, unit = self.config, self.unit
-        relative2 = (field.distance / (BACKGROUND_KNEE * unit)).square_().view(1, -1)
-        factor = config.background / ((config.background_scale * unit) ** 2 * self.dense)
-        strength = factor * (relative2 > 0) / (1 + relative2)
-        scale = 0.5 * config.background * (BACKGROUND_KNEE / config.background_scale) ** 2
-        return torch.cat([field.offset.view(-1, 2).T * strength, strength, scale * torch.log1p(relative2)])
+        scale = self.config.background_scale
+        relative2 = (field.distance / (BACKGROUND_KNEE * self.unit)).square_().view(1, -1)
+        strength = (relative2 > 0) / ((scale * self.unit) ** 2 * (1 + relative2))
+        energy = 0.5 * (BACKGROUND_KNEE / scale) ** 2 * torch.log1p(relative2)
+        return torch.cat([field.offset.view(-1, 2).T * strength, strength, energy])
 
     def _background(self, places):
-        """Pulls (B, 3, P) and energies (B, P) from the table at the nodes nearest to places (B, 2, P)."""
+        """Pulls (B, 3, J) at places (B, 2, J) from the table at the nearest nodes, and energies [(B, P), (B, 1)]: of dense points, to be
+        averaged, and of keypoints, ``c (1 - exp(-mean / c))`` with the limit c."""
         column, row = torch.add(self.corner, places, alpha=1 / self.spacing).clamp_(0, self.side - 1).int().unbind(1)
         index = torch.add(column, row, alpha=self.side)
         found = self.table.index_select(1, index.view(-1)).view(4, *index.shape)
-        pulls, energy = found.split((3, 1))
-        return pulls.transpose(0, 1), energy.squeeze(0)
+        cloud, keypoints = found.split((self.dense, places.shape[2] - self.dense), 2)
+        weight, limit = self.config.keypoint_background, self.config.keypoint_limit
+        trust = (keypoints[3].mean(-1, keepdim=True) / -limit).exp_()  # also the derivative of their energy by their mean
+        cloud.mul_(self.config.background / self.dense)
+        keypoints[:3].mul_(trust * (weight / keypoints.shape[2]))
+        return found[:3].transpose(0, 1), [cloud[3] * self.dense, (1 - trust) * (weight * limit)]
 
 
 def _scaling(inverse):

@@ -1,5 +1,6 @@
 """The solvers: batches, derivatives, known poses, halving."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from semalign3d_core.alignment import energy
 from semalign3d_core.alignment.bank import bank_rotations, best_starts
 from semalign3d_core.alignment.config import BankConfig
 from semalign3d_core.alignment.poses import FOCAL, Poses, poses_in_boxes, project_points
-from semalign3d_core.alignment.pulls import Pulls
+from semalign3d_core.alignment.pulls import BACKGROUND_KNEE, Pulls
 from semalign3d_core.geometry import rotation_angle, rotation_from_vector, turned, uniform_rotations
 
 
@@ -64,7 +65,7 @@ def test_the_projections_are_those_of_the_keypoints(scene):
 def test_pulls_are_the_gradient_of_the_energy(scene):
     """The weighted residuals are minus the derivative of the terms by the places, for dense and sparse points."""
     aligner, image, observation = scene
-    config = replace(aligner.config.gauss_newton, background=0.0)
+    config = replace(aligner.config.gauss_newton, background=0.0, keypoint_background=0.0)
     cloud = aligner.solver.fine
     poses = poses_in_boxes(aligner.category, observation, image.rotation[None], observation.boxes[:1])
     places = cloud.project(poses, observation.focal).places.requires_grad_()
@@ -79,6 +80,29 @@ def test_pulls_are_the_gradient_of_the_energy(scene):
     (gradient,) = torch.autograd.grad(total.sum(), places)
     assert torch.allclose(pull[:, :2], -gradient, atol=2e-4 * float(gradient.abs().max()))
     assert torch.allclose(pulls.energies()[0], total, atol=1e-5)
+
+
+@pytest.mark.parametrize("of_keypoints", [False, True])
+def test_background_pulls_are_the_gradient_of_their_energy(scene, of_keypoints):
+    """Points beside the object cost what the robust form of Eq. 11 says, dense ones and keypoints each in a mean of their own; what the
+    keypoints cost is bounded."""
+    aligner, image, observation = scene
+    weights = {"background": 0.05 * (not of_keypoints), "keypoint_background": 0.4 * of_keypoints, "keypoint_limit": 0.7}
+    config, cloud = replace(aligner.config.gauss_newton, dense=0.0, sparse=0.0, **weights), aligner.solver.fine
+    poses = poses_in_boxes(aligner.category, observation, image.rotation[None], observation.boxes[:1])
+    right = torch.tensor([1.0, 0.0])[:, None]
+    places = cloud.project(poses, observation.focal).places + 0.6 * observation.size * right
+    chosen = slice(cloud.dense, None) if of_keypoints else slice(cloud.dense)
+    pulls, step = Pulls(observation, cloud, config, torch.full((3,), 0.08)), 2 * observation.field.spacing  # from node to node
+    pull, *_ = pulls(places, 0), pulls(places + step * right, 1), pulls(places - step * right, 2)
+    here, ahead, behind = pulls.energies()[:, 0]
+    far = observation.field.sample(places[0].T[chosen] + observation.principal) / observation.unit
+    cost = 0.5 * (BACKGROUND_KNEE / config.background_scale) ** 2 * torch.log1p((far / BACKGROUND_KNEE) ** 2)
+    mean = float(cost.mean())
+    expected = 0.4 * 0.7 * (1 - math.exp(-mean / 0.7)) if of_keypoints else 0.05 * mean
+    assert float(here) == pytest.approx(expected, rel=0.02)
+    assert float(-pull[0, 0].sum()) == pytest.approx(float(ahead - behind) / (2 * step), rel=0.05)
+    assert not Pulls(observation, cloud, config, torch.full((1,), 0.08))(0 * places, 0)[0, 0].any()  # nothing pulls inside the mask
 
 
 def test_a_batch_of_starts_is_solved_as_each_alone(scene):

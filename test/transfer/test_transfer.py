@@ -18,6 +18,7 @@ from semalign3d_core.transfer import (
     Transfer,
     cycle_distance,
     distinct_keypoints,
+    likelihood_maps,
     lift_points,
     place_points,
     transfer,
@@ -181,10 +182,80 @@ def test_what_was_lifted_once_is_kept_for_other_pairs(world, monkeypatch):
     lifting = Lifting(surface, wrong, images[0].keypoints, load_preset(Transfer, "transfer", "keypoints"))
     groups = [kept.nonzero()[:, 0] for kept in torch.rand(20, len(images[0].keypoints), generator=torch.Generator().manual_seed(0)) < 0.5]
     first = [lifting.rows(rows) for rows in groups]
-    monkeypatch.setattr(lifting, "_lifted", None)  # nothing needs to be lifted any more
+    monkeypatch.setattr(lifting._solutions[0], "_lifted", None)  # nothing needs to be lifted any more
     for rows, known in zip(groups, first, strict=True):
         again = lifting.rows(rows)
         assert torch.equal(again.index, known.index) and torch.equal(again.residual, known.residual)
+
+
+def with_candidates(alignment, solutions, penalties):
+    """The alignment as an aligner reports it that kept further solutions; penalties: of each, in scores."""
+    points = torch.stack([alignment.keypoints_3d, *(solution.keypoints_3d for solution in solutions)])
+    pixels = torch.stack([alignment.keypoints_2d, *(solution.keypoints_2d for solution in solutions)])
+    kept = {
+        "candidates_3d": points / points[0, :, 2].mean(), "candidates_2d": pixels, "scores": torch.tensor([0.0, *penalties]) - 1.0,
+        "candidates_focal": torch.stack([alignment.camera.focal] * len(points)),
+    }  # fmt: skip
+    return replace(alignment, diagnostics=kept)
+
+
+@pytest.fixture(scope="module")
+def doubtful(world):
+    """Every image aligned the wrong way round, with the truth kept as a slightly worse solution."""
+    _, model, images, surface, _ = world
+    truths = [true_alignment(model, image) for image in images]
+    wrong = [true_alignment(model, image, turned=(0.0, 3.1, 0.0)) for image in images]
+    kept = [with_candidates(w, [truth], [0.02]) for w, truth in zip(wrong, truths, strict=True)]
+    return [aligned_image(surface, image.evidence, alignment) for image, alignment in zip(images, kept, strict=True)]
+
+
+def test_pairs_tell_which_solution_is_right(world, doubtful):
+    """Wrong in the target, in the source, or in both: what the queries look like speaks for the truth that both images kept."""
+    _, _, images, surface, exact = world
+    best = load_preset(Transfer, "transfer", "keypoints")
+
+    def errors(sources, targets, config):
+        found = []
+        for a, b in ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0)):
+            both = images[a].visible & images[b].visible
+            moved = transfer(surface, sources[a], targets[b], images[a].keypoints[both], config)
+            found.append((moved.points - images[b].keypoints[both]).norm(dim=1) / _object_size(images[b]))
+        return torch.cat(found)
+
+    known = errors(exact, exact, best)
+    for sources, targets in ((exact, doubtful), (doubtful, exact), (doubtful, doubtful)):
+        chosen = errors(sources, targets, best)
+        assert (chosen < 0.1).float().mean() > (known < 0.1).float().mean() - 0.08
+        assert (errors(sources, targets, replace(best, solution_similarity=0.0)) < 0.1).float().mean() < 0.6
+
+
+def test_the_maps_are_those_of_the_chosen_solution(world, doubtful):
+    _, _, images, surface, exact = world
+    config = load_preset(Transfer, "transfer", "keypoints")
+    lifted = lift_points(surface, exact[0], images[0].keypoints, config)
+    found, expected = (likelihood_maps(surface, lifted, image, config) for image in (doubtful[1], exact[1]))
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_further_solutions_are_those_that_differ_and_are_nearly_as_good(world):
+    _, model, images, surface, _ = world
+    truth, other, same = (true_alignment(model, images[0], turned=(0.0, angle, 0.0)) for angle in (0.0, 1.0, 0.01))
+    image = aligned_image(surface, images[0].evidence, with_candidates(truth, [other, same, other, other], [0.05, 0.01, 0.06, 1.5]))
+    (kept,) = image.others
+    assert kept.penalty == pytest.approx(0.05, abs=1e-5) and image.penalty == 0 and image.solutions == (image, kept)
+    alone = aligned_image(surface, images[0].evidence, other)
+    assert torch.allclose(kept.places, alone.places, atol=1e-4)
+    assert kept.size == pytest.approx(alone.size, rel=1e-3)
+
+
+def test_further_solutions_are_in_the_unit_of_the_alignment(world):
+    """In metres where the alignment is: candidates themselves never are."""
+    _, model, images, surface, _ = world
+    truth, other = (true_alignment(model, images[0], turned=(0.0, angle, 0.0)) for angle in (0.0, 1.0))
+    metric = replace(truth, keypoints_3d=truth.keypoints_3d * 0.7, scale=truth.scale * 0.7, scale_kind="metric")
+    kept = replace(metric, diagnostics=with_candidates(truth, [other], [0.05]).diagnostics)
+    (solution,) = aligned_image(surface, images[0].evidence, kept).others
+    assert torch.allclose(solution.keypoints, other.keypoints_3d * 0.7, rtol=1e-3)
 
 
 def test_named_keypoints_are_found_even_if_the_source_was_aligned_wrongly(world):

@@ -1,0 +1,24 @@
+"""Which of the solutions that the alignments of two images kept a transfer between them believes."""
+
+import torch
+
+
+def best_solutions(lifted, image, config):
+    """Which solutions of source and target the queries speak for: (:class:`CategoryPoints`, :class:`AlignedImage`) of one each.
+
+    What is left and right, or front and back, one image alone often tells only barely; a wrong answer then looks wrong in the pair: the
+    queries do not look like the places they are carried to. Chosen is the pair of solutions with the smallest sum of both penalties and of
+    ``solution_misfit`` times the mean misfit of the queries, minus ``solution_similarity`` times the mean similarity of the queries' own
+    features to those at the projections of their points in the target.
+    """
+    sources, targets = (lifted, *lifted.others), image.solutions
+    if not config.solution_similarity or len(sources) * len(targets) == 1 or not len(lifted.index):
+        return lifted, image
+    places = torch.stack([target.places for target in targets])[:, torch.stack([source.index for source in sources])]  # (B, A, Q, 2)
+    there = image.features.sample(image.alignment.camera.to_pixels(places))
+    similarity = (there * lifted.features).sum(-1).mean(-1)
+    misfit = torch.stack([source.misfit.mean() for source in sources])
+    penalty = similarity.new_tensor([[target.penalty + source.penalty for source in sources] for target in targets])
+    cost = penalty + config.solution_misfit * misfit - config.solution_similarity * similarity
+    target, source = divmod(int(cost.argmin()), len(sources))
+    return sources[source], targets[target]
