@@ -66,6 +66,7 @@ def variants():
         "no keypoint preference": replace(best, keypoint_preference=0.0),
         "no own feature": replace(best, own_feature=0.0),
         "no hidden penalty": replace(best, hidden_penalty=0.0),
+        "best solution of each image": replace(best, solution_similarity=0.0),
         "full log p_sem in step 1": replace(best, semantic_weight=1.0),
         "spread 0.03": replace(best, sigma=0.03, target_sigma=0.03),
         "published": published,

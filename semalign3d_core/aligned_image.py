@@ -117,7 +117,8 @@ def _other_solutions(alignment):
         keypoints[present] = points[n] * unit
         camera = alignment.camera if known else alignment.camera.with_focal(kept["candidates_focal"][n])
         scale = alignment.scale * float(diameters[n] / diameters[best])
-        solutions.append((replace(alignment, keypoints_3d=keypoints, camera=camera, scale=scale), float(penalties[n])))
+        solution = replace(alignment, keypoints_3d=keypoints, camera=camera, scale=scale, diagnostics={})
+        solutions.append((solution, float(penalties[n])))
     return solutions
 
 
