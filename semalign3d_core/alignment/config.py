@@ -6,6 +6,8 @@ filling 60 % of the image a unit is the longer image side L, in which the publis
 
 from dataclasses import dataclass, field
 
+from semalign3d_core.errors import InputError
+
 SIZE_OF_UNIT = 0.6
 
 
@@ -73,6 +75,10 @@ class GaussNewtonConfig:
     largest_rotation: float = 0.5  # radians per step
     warm_steps: int = 6
     warm_sigma: float = 0.08
+
+    def __post_init__(self):
+        if self.keypoint_limit <= 0:
+            raise InputError(f"gauss_newton: keypoint_limit is {self.keypoint_limit}, expected more than 0; keypoint_background may be 0")
 
 
 @dataclass(frozen=True)

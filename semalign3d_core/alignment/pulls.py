@@ -3,8 +3,8 @@
 With ``e_u = p_sem p_spat`` of the maximising point, the dense term ``-mean e_u`` (Eq. 7, 8) is a Welsch-robust least-squares problem:
 weight ``e_u / sigma^2``, residual ``u - pi(y_j(u))``. The sparse term (Eq. 9) is the same for keypoints and their best cells; the
 background (Eq. 11) pulls points outside the mask to it. Keypoints have a weight of their own there: a wing tip beside the mask costs
-little among all dense points, and is as wrong as can be. What they cost is bounded for all of them together, for a mask that lacks a part of
-the object leaves many outside.
+little among all dense points, and is as wrong as can be. What they cost is bounded for all of them together, for a mask that lacks a part
+of the object leaves many outside.
 
 A step consists of small tensors, so it costs what its calls cost: everything that does not depend on the projections is computed
 for all steps at once.

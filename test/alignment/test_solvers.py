@@ -8,9 +8,10 @@ import torch
 
 from semalign3d_core.alignment import energy
 from semalign3d_core.alignment.bank import bank_rotations, best_starts
-from semalign3d_core.alignment.config import BankConfig
+from semalign3d_core.alignment.config import BankConfig, GaussNewtonConfig
 from semalign3d_core.alignment.poses import FOCAL, Poses, poses_in_boxes, project_points
 from semalign3d_core.alignment.pulls import BACKGROUND_KNEE, Pulls
+from semalign3d_core.errors import InputError
 from semalign3d_core.geometry import rotation_angle, rotation_from_vector, turned, uniform_rotations
 
 
@@ -103,6 +104,11 @@ def test_background_pulls_are_the_gradient_of_their_energy(scene, of_keypoints):
     assert float(here) == pytest.approx(expected, rel=0.02)
     assert float(-pull[0, 0].sum()) == pytest.approx(float(ahead - behind) / (2 * step), rel=0.05)
     assert not Pulls(observation, cloud, config, torch.full((1,), 0.08))(0 * places, 0)[0, 0].any()  # nothing pulls inside the mask
+
+
+def test_a_limit_of_zero_is_refused():
+    with pytest.raises(InputError, match="keypoint_limit is 0"):
+        GaussNewtonConfig(keypoint_limit=0)
 
 
 def test_a_batch_of_starts_is_solved_as_each_alone(scene):
