@@ -64,8 +64,8 @@ class Transfer:
     projection: float = 0.5
     residual: float = 0.75
     projection_residual: float = 0.75
-    solution_similarity: float = 0.2
-    solution_misfit: float = 0.015
+    solution_similarity: float = 0.1
+    solution_misfit: float = 0.0075
     category_sigmas: tuple = ()
 
     def __post_init__(self):
