@@ -17,8 +17,8 @@ def best_solutions(lifted, image, config):
     places = torch.stack([target.places for target in targets])[:, torch.stack([source.index for source in sources])]  # (B, A, Q, 2)
     there = image.features.sample(image.alignment.camera.to_pixels(places))
     similarity = (there * lifted.features).sum(-1).mean(-1)
-    misfit = torch.stack([source.misfit.mean() for source in sources])
-    penalty = similarity.new_tensor([[target.penalty + source.penalty for source in sources] for target in targets])
-    cost = penalty + config.solution_misfit * misfit - config.solution_similarity * similarity
+    here = similarity.new_tensor([source.penalty for source in sources])
+    here = here + config.solution_misfit * torch.stack([source.misfit.mean() for source in sources])
+    cost = similarity.new_tensor([[target.penalty] for target in targets]) + here - config.solution_similarity * similarity
     target, source = divmod(int(cost.argmin()), len(sources))
     return sources[source], targets[target]

@@ -108,8 +108,9 @@ class CategoryPoints:
     others: tuple = ()
 
     def rows(self, chosen):
-        """The points ``chosen`` (N,) int64 of one solution's."""
-        return replace(self, **{name: value[chosen] for name, value in self._tensors().items()})
+        """The points ``chosen`` (N,) int64 of these."""
+        others = tuple(points.rows(chosen) for points in self.others)
+        return replace(self, others=others, **{name: value[chosen] for name, value in self._tensors().items()})
 
     def with_more(self, points):
         """These points, then further ones of the same image and solution."""
@@ -161,8 +162,15 @@ class Lifting:
     """
 
     def __init__(self, surface, image, points, config, known=None):
+        points = torch.as_tensor(points, dtype=torch.float32, device=image.places.device).reshape(-1, 2)
+        if not torch.isfinite(points).all():
+            raise InputError("the points to transfer contain NaN or infinity")
+        nothing = torch.full((len(points),), -1, device=points.device)
+        known = nothing if known is None else torch.as_tensor(known).to(nothing)
+        features = image.features.sample(points)
+        queries = _Queries(image.alignment.camera.to_normalised(points), features, features @ surface.features.T, known)
         solutions = image.solutions if config.solution_similarity else (image,)
-        self._solutions = [_SolutionLifting(surface, solution, points, config, known) for solution in solutions]
+        self._solutions = [_SolutionLifting(surface, solution, queries, config) for solution in solutions]
 
     @property
     def together(self):
@@ -179,28 +187,33 @@ def _with_others(lifted):
     return replace(first, others=tuple(others)) if others else first
 
 
+@dataclass(frozen=True)
+class _Queries:
+    """What of Q queries is the same for all solutions of their image: places (Q, 2), features (Q, C), their similarity (Q, J) to the points
+    of the surface, and which keypoint each is known to be, (Q,) or -1."""
+
+    places: torch.Tensor
+    features: torch.Tensor
+    similarity: torch.Tensor
+    known: torch.Tensor
+
+
 class _SolutionLifting:
     """A :class:`Lifting` by one solution of the source."""
 
-    def __init__(self, surface, image, points, config, known):
-        points = torch.as_tensor(points, dtype=torch.float32, device=image.places.device).reshape(-1, 2)
-        if not torch.isfinite(points).all():
-            raise InputError("the points to transfer contain NaN or infinity")
+    def __init__(self, surface, image, queries, config):
         self.surface, self.image, self.config = surface, image, config
-        self.places = image.alignment.camera.to_normalised(points)
-        self.features = image.features.sample(points)
-        similarity = self.features @ surface.features.T
-        semantic = log_semantic(similarity, surface.mu, surface.sd)
+        self.places, self.features, self.known = queries.places, queries.features, queries.known
+        semantic = log_semantic(queries.similarity, surface.mu, surface.sd)
         spatial = -(self.places[:, None] - image.places).square().sum(-1) / (2 * config.spreads(image)[0] ** 2)  # log of Eq. 5
-        score = config.semantic_weight * semantic + config.similarity_weight * similarity + spatial - config.hidden_penalty * image.hidden
+        alike = config.semantic_weight * semantic + config.similarity_weight * queries.similarity
+        score = alike + spatial - config.hidden_penalty * image.hidden
         self.score = score.masked_fill(~image.usable, -torch.inf)
         self.likelihood = semantic + spatial
-        nothing = torch.full((len(points),), -1, device=score.device)
-        self.known = nothing if known is None else torch.as_tensor(known).to(nothing)
-        everything = torch.arange(len(points), device=score.device)
+        everything = torch.arange(len(score), device=score.device)
         index = self._index(everything)
         self.together = self.lifted = self._lifted(everything, index)
-        self.where = {key: row for row, key in enumerate(zip(range(len(points)), index.tolist(), strict=True))}
+        self.where = {key: row for row, key in enumerate(enumerate(index.tolist()))}
 
     def rows(self, chosen):
         """The :class:`CategoryPoints` of the points ``chosen`` (N,) int64."""

@@ -118,9 +118,9 @@ class Pulls:
         cloud, keypoints = found.split((self.dense, places.shape[2] - self.dense), 2)
         weight, limit = self.config.keypoint_background, self.config.keypoint_limit
         trust = (keypoints[3].mean(-1, keepdim=True) / -limit).exp_()  # also the derivative of their energy by their mean
-        cloud.mul_(self.config.background / self.dense)
+        cloud[:3].mul_(self.config.background / self.dense)
         keypoints[:3].mul_(trust * (weight / keypoints.shape[2]))
-        return found[:3].transpose(0, 1), [cloud[3] * self.dense, (1 - trust) * (weight * limit)]
+        return found[:3].transpose(0, 1), [cloud[3] * self.config.background, (1 - trust) * (weight * limit)]
 
 
 def _scaling(inverse):

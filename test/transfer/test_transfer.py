@@ -239,10 +239,12 @@ def test_the_maps_are_those_of_the_chosen_solution(world, doubtful):
 
 def test_further_solutions_are_those_that_differ_and_are_nearly_as_good(world):
     _, model, images, surface, _ = world
-    truth, other, same = (true_alignment(model, images[0], turned=(0.0, angle, 0.0)) for angle in (0.0, 1.0, 0.01))
-    image = aligned_image(surface, images[0].evidence, with_candidates(truth, [other, same, other, other], [0.05, 0.01, 0.06, 1.5]))
+    truth, other, same, worse = (true_alignment(model, images[0], turned=(0.0, angle, 0.0)) for angle in (0.0, 1.0, 0.01, 2.0))
+    image = aligned_image(surface, images[0].evidence, with_candidates(truth, [other, same, other, worse], [0.05, 0.01, 0.06, 1.5]))
     (kept,) = image.others
     assert kept.penalty == pytest.approx(0.05, abs=1e-5) and image.penalty == 0 and image.solutions == (image, kept)
+    both = aligned_image(surface, images[0].evidence, with_candidates(truth, [worse, other], [0.06, 0.05]))
+    assert [solution.penalty for solution in both.others] == pytest.approx([0.05, 0.06], abs=1e-5)  # the better one first
     alone = aligned_image(surface, images[0].evidence, other)
     assert torch.allclose(kept.places, alone.places, atol=1e-4)
     assert kept.size == pytest.approx(alone.size, rel=1e-3)
