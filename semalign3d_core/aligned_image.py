@@ -46,7 +46,8 @@ class AlignedImage:
     alignment: :class:`Alignment`;  features: :class:`FeatureMap`
     keypoints:  (K, 3) camera frame, 0 where absent
     places:     (J, 2) projected points, units of L;  usable: (J,) bool, in front of the camera and not absent
-    hidden:     (J,) bool, behind the object itself;  occluded: (J,) bool, behind something that the depth map shows
+    hidden:     (J,) bool, behind the object itself (no keypoint, if the object's turn is undetermined)
+    occluded:   (J,) bool, behind something that the depth map shows
     size:       longer side of the projected cloud's box, units of L
     penalty:    by how much the score of this solution is worse than that of the image's best one
     others:     the image's further solutions, best first, as :class:`AlignedImage` without others
@@ -156,7 +157,10 @@ def _unseen(surface, evidence, alignment, points, places):
         usable = seen[dense] if evidence.mask is None else seen[dense] & _on_mask(evidence.mask.to(seen.device), pixels[dense])
         seen_depth = DepthMap(evidence.depth.values.to(points), evidence.depth.kind).inverse_at(pixels)
         occluded = behind_depth_map(seen_depth[dense], points[dense, 2], usable, seen_depth, points[:, 2], diameter)
-    return ~seen, occluded
+    hidden = ~seen
+    if alignment.undetermined_axis is not None:
+        hidden &= dense  # as in the alignment: the turn about the axis is arbitrary, and with it which keypoints it hides
+    return hidden, occluded
 
 
 def _on_mask(mask, pixels):

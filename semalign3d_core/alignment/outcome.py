@@ -28,6 +28,8 @@ def outcome_of(aligner, image, observation, solution):
     if observation.field is not None:
         usable = usable & (observation.field.sample(projected[:dense]) <= 0)
     visible, readings = seen[dense:], image.inverse_depth(projected)
+    if aligner.axis is not None:
+        visible = torch.ones_like(visible)  # the turn about the axis is arbitrary, and with it what the object hides of itself
     if image.layout.depth is not None:
         visible = visible & ~behind_depth_map(readings[:dense], points[:dense, 2], usable, readings[dense:], points[dense:, 2], diameter)
     metric = torch.full_like(diameter, torch.nan)

@@ -260,6 +260,14 @@ def test_further_solutions_are_in_the_unit_of_the_alignment(world):
     assert torch.allclose(solution.keypoints, other.keypoints_3d * 0.7, rtol=1e-3)
 
 
+def test_an_undetermined_turn_hides_no_keypoints(world):
+    _, _, images, surface, aligned = world
+    free = replace(aligned[0].alignment, undetermined_axis=torch.tensor([0.0, 1.0, 0.0]))
+    turned, dense = aligned_image(surface, images[0].evidence, free), ~surface.is_keypoint
+    assert aligned[0].hidden[surface.is_keypoint].any() and not turned.hidden[surface.is_keypoint].any()
+    assert torch.equal(turned.hidden[dense], aligned[0].hidden[dense])
+
+
 def test_named_keypoints_are_found_even_if_the_source_was_aligned_wrongly(world):
     _, model, images, surface, aligned = world
     source, target = images[0], images[1]
