@@ -13,7 +13,7 @@ from semalign3d_core.geometry import shape_diameter
 
 NEIGHBOURS = 12  # points around a point, from which the local map between two images is fitted
 LEAST_SD = 1e-4  # of the cosine, against points seen once
-HOPELESS = 0.1  # what is this much worse in score than the best solution of an image is no solution of it
+HOPELESS = 0.05  # what is this much worse in score than the best solution of an image is no solution of it
 DIFFERENT = 0.02  # object sizes by which the keypoints of a further solution lie beside those of better ones, on average
 
 

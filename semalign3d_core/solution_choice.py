@@ -1,6 +1,24 @@
 """Which of the solutions that the alignments of two images kept a transfer between them believes."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one solution of the source takes Q queries for.
+
+    index: (Q,) j*;  misfit: (Q,) squared distance between query and projection of j*, in MISFIT object sizes, bounded
+    penalty: of the solution, see :class:`~semalign3d_core.aligned_image.AlignedImage`
+    lift: without arguments, the :class:`~semalign3d_core.transfer.CategoryPoints` by this solution: dear, so only made of a chosen one
+    """
+
+    index: torch.Tensor
+    misfit: torch.Tensor
+    penalty: float
+    lift: Callable
 
 
 def best_solutions(lifted, image, config):
@@ -11,14 +29,16 @@ def best_solutions(lifted, image, config):
     ``solution_misfit`` times the mean misfit of the queries, minus ``solution_similarity`` times the mean similarity of the queries' own
     features to those at the projections of their points in the target.
     """
-    sources, targets = (lifted, *lifted.others), image.solutions
-    if not config.solution_similarity or len(sources) * len(targets) == 1 or not len(lifted.index):
+    sources, targets = lifted.readings, image.solutions
+    if not config.solution_similarity or len(sources) * len(targets) <= 1 or not len(lifted.index):
         return lifted, image
     places = torch.stack([target.places for target in targets])[:, torch.stack([source.index for source in sources])]  # (B, A, Q, 2)
-    there = image.features.sample(image.alignment.camera.to_pixels(places))
-    similarity = (there * lifted.features).sum(-1).mean(-1)
+    # Of maps, for reading whole features at all these places costs several times as much.
+    grid, pixels = image.features.grid, image.alignment.camera.to_pixels(places)
+    maps = image.features.similarity(lifted.features).unflatten(1, (grid.cells, grid.cells))
+    similarity = grid.sample(maps, pixels).diagonal(dim1=-2, dim2=-1).mean(-1)
     here = similarity.new_tensor([source.penalty for source in sources])
     here = here + config.solution_misfit * torch.stack([source.misfit.mean() for source in sources])
     cost = similarity.new_tensor([[target.penalty] for target in targets]) + here - config.solution_similarity * similarity
     target, source = divmod(int(cost.argmin()), len(sources))
-    return sources[source], targets[target]
+    return sources[source].lift() if source else lifted, targets[target]

@@ -6,6 +6,7 @@ once whatever the number of live frames. Q query points; image positions are in 
 """
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -14,7 +15,7 @@ from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.camera import back_project
 from semalign3d_core.errors import InputError
 from semalign3d_core.matches import Matches
-from semalign3d_core.solution_choice import best_solutions
+from semalign3d_core.solution_choice import Reading, best_solutions
 
 SECOND_STEPS = ("mean", "argmax")
 LATTICE = 21  # samples per side of the window of the second step ...
@@ -92,9 +93,7 @@ class CategoryPoints:
     confidence: (Q,) alignment's confidence times the tempered likelihood p_sem p_spat of j* in the source; 1 where j* was given
     residual:   (Q, 2, 2) what is carried of the query minus the projection of j*, and minus what step 2 finds for it, in the source itself
     around:     (Q, N, 2) places of the neighbours of j* in the source, relative to j*;  size: float, of the object there
-    misfit:     (Q,) squared distance between the query and the projection of j*, in MISFIT object sizes, at most LARGEST_MISFIT squared
-    penalty:    of the source's solution that this follows from, see :class:`AlignedImage`
-    others:     what follows from its others, as :class:`CategoryPoints` of the same queries without others
+    readings:   by what each solution of the source they could be read, a :class:`Reading` each; that of this one comes first
     """
 
     index: torch.Tensor
@@ -103,14 +102,11 @@ class CategoryPoints:
     residual: torch.Tensor
     around: torch.Tensor
     size: float
-    misfit: torch.Tensor
-    penalty: float = 0.0
-    others: tuple = ()
+    readings: tuple = ()
 
     def rows(self, chosen):
-        """The points ``chosen`` (N,) int64 of these."""
-        others = tuple(points.rows(chosen) for points in self.others)
-        return replace(self, others=others, **{name: value[chosen] for name, value in self._tensors().items()})
+        """The points ``chosen`` (N,) int64 of these, without readings."""
+        return replace(self, readings=(), **{name: value[chosen] for name, value in self._tensors().items()})
 
     def with_more(self, points):
         """These points, then further ones of the same image and solution."""
@@ -175,16 +171,12 @@ class Lifting:
     @property
     def together(self):
         """The :class:`CategoryPoints` of all points as one group."""
-        return _with_others(lifting.together for lifting in self._solutions)
+        return self.rows(torch.arange(len(self._solutions[0].places), device=self._solutions[0].places.device))
 
     def rows(self, chosen):
         """The :class:`CategoryPoints` of the points ``chosen`` (N,) int64."""
-        return _with_others(lifting.rows(chosen) for lifting in self._solutions)
-
-
-def _with_others(lifted):
-    first, *others = lifted
-    return replace(first, others=tuple(others)) if others else first
+        readings = tuple(lifting.reading(chosen) for lifting in self._solutions)
+        return replace(readings[0].lift(), readings=readings)
 
 
 @dataclass(frozen=True)
@@ -210,21 +202,24 @@ class _SolutionLifting:
         score = alike + spatial - config.hidden_penalty * image.hidden
         self.score = score.masked_fill(~image.usable, -torch.inf)
         self.likelihood = semantic + spatial
-        everything = torch.arange(len(score), device=score.device)
-        index = self._index(everything)
-        self.together = self.lifted = self._lifted(everything, index)
-        self.where = {key: row for row, key in enumerate(enumerate(index.tolist()))}
+        self.lifted, self.where = None, {}
 
-    def rows(self, chosen):
-        """The :class:`CategoryPoints` of the points ``chosen`` (N,) int64."""
-        if not self.config.distinct:
-            return self.together.rows(chosen)
+    def reading(self, chosen):
+        """The :class:`Reading` of the points ``chosen`` (N,) int64 by this solution."""
+        index = self._index(chosen)
+        beside = (self.places[chosen] - self.image.places[index]) / (MISFIT * self.image.size)
+        misfit = beside.square().sum(1).clamp(max=LARGEST_MISFIT**2)
+        return Reading(index, misfit, self.image.penalty, partial(self._rows, chosen, index))
+
+    def _rows(self, chosen, index):
+        """The :class:`CategoryPoints` of points (N,) with j* ``index`` (N,)."""
         # A point may be another keypoint in another group; what was lifted once is kept, for many pairs ask for the same.
-        keys = list(zip(chosen.tolist(), self._index(chosen).tolist(), strict=True))
+        keys = list(zip(chosen.tolist(), index.tolist(), strict=True))
         new = [key for key in dict.fromkeys(keys) if key not in self.where]
-        if new:
-            self.where |= {key: len(self.lifted.index) + row for row, key in enumerate(new)}
-            self.lifted = self.lifted.with_more(self._lifted(*torch.tensor(new, device=self.score.device).T))
+        if new or self.lifted is None:
+            lifted = self._lifted(*torch.tensor(new, dtype=torch.long, device=self.score.device).reshape(-1, 2).T)
+            self.where |= {key: len(self.where) + row for row, key in enumerate(new)}
+            self.lifted = lifted if self.lifted is None else self.lifted.with_more(lifted)
         return self.lifted.rows(torch.tensor([self.where[key] for key in keys], dtype=torch.long, device=self.score.device))
 
     def _index(self, rows):
@@ -252,8 +247,6 @@ class _SolutionLifting:
             residual=residual * (LONGEST_RESIDUAL * target_sigma / length).clamp(max=1),
             around=image.places[surface.neighbours[index]] - image.places[index][:, None],
             size=image.size,
-            misfit=((places - image.places[index]) / (MISFIT * image.size)).square().sum(1).clamp(max=LARGEST_MISFIT**2),
-            penalty=image.penalty,
         )
 
 

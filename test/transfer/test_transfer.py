@@ -240,11 +240,11 @@ def test_the_maps_are_those_of_the_chosen_solution(world, doubtful):
 def test_further_solutions_are_those_that_differ_and_are_nearly_as_good(world):
     _, model, images, surface, _ = world
     truth, other, same, worse = (true_alignment(model, images[0], turned=(0.0, angle, 0.0)) for angle in (0.0, 1.0, 0.01, 2.0))
-    image = aligned_image(surface, images[0].evidence, with_candidates(truth, [other, same, other, worse], [0.05, 0.01, 0.06, 1.5]))
+    image = aligned_image(surface, images[0].evidence, with_candidates(truth, [other, same, other, worse], [0.03, 0.01, 0.04, 1.5]))
     (kept,) = image.others
-    assert kept.penalty == pytest.approx(0.05, abs=1e-5) and image.penalty == 0 and image.solutions == (image, kept)
-    both = aligned_image(surface, images[0].evidence, with_candidates(truth, [worse, other], [0.06, 0.05]))
-    assert [solution.penalty for solution in both.others] == pytest.approx([0.05, 0.06], abs=1e-5)  # the better one first
+    assert kept.penalty == pytest.approx(0.03, abs=1e-5) and image.penalty == 0 and image.solutions == (image, kept)
+    both = aligned_image(surface, images[0].evidence, with_candidates(truth, [worse, other], [0.04, 0.03]))
+    assert [solution.penalty for solution in both.others] == pytest.approx([0.03, 0.04], abs=1e-5)  # the better one first
     alone = aligned_image(surface, images[0].evidence, other)
     assert torch.allclose(kept.places, alone.places, atol=1e-4)
     assert kept.size == pytest.approx(alone.size, rel=1e-3)
@@ -255,7 +255,7 @@ def test_further_solutions_are_in_the_unit_of_the_alignment(world):
     _, model, images, surface, _ = world
     truth, other = (true_alignment(model, images[0], turned=(0.0, angle, 0.0)) for angle in (0.0, 1.0))
     metric = replace(truth, keypoints_3d=truth.keypoints_3d * 0.7, scale=truth.scale * 0.7, scale_kind="metric")
-    kept = replace(metric, diagnostics=with_candidates(truth, [other], [0.05]).diagnostics)
+    kept = replace(metric, diagnostics=with_candidates(truth, [other], [0.03]).diagnostics)
     (solution,) = aligned_image(surface, images[0].evidence, kept).others
     assert torch.allclose(solution.keypoints, other.keypoints_3d * 0.7, rtol=1e-3)
 
