@@ -33,7 +33,7 @@ from alignment_ablation import print_ablation
 from alignment_cases import print_hard_cases, print_video
 from alignment_confidence import print_confidence
 from alignment_cost import print_cost
-from alignment_scenes import SceneStore, seen_by
+from alignment_scenes import SceneStore
 from alignment_scores import keypoint_pck, pck, pose_percent, score_of, text, timed, transfer_distances
 from alignment_stored import StoredAlignments
 
@@ -92,14 +92,15 @@ def prepare_models(options, backbone):
     return {name: load_model(find_model(name, folder)) for name in options.categories}
 
 
-def comparison(options, store, backbone):
-    """Prints both presets and nearest neighbour with one kind of features; returns models and scenes, {category: value} each."""
-    models = prepare_models(options, backbone)
-    scenes = {name: seen_by(backbone, store.scenes(name, "plain", options.images)) for name in options.categories}
+def comparison(options, backbone):
+    """Prints both presets and nearest neighbour with one kind of features; returns models and scenes, {category: value} each, and the
+    store of further scenes."""
+    models, store = prepare_models(options, backbone), SceneStore(options.work / "scenes", options.part, backbone)
+    scenes = {name: store.scenes(name, "plain", options.images) for name in options.categories}
     print(f"\n{options.part} instances, features: {backbone}")
     print(f"{'category':12s}{'method (images)':20s}{'transfer':>16s}{'keypoints':>18s}{'pose':>8s}{'CPU ms':>10s}")
     print_means([compare(name, models[name], scenes[name], options) for name in options.categories])
-    return models, scenes
+    return models, scenes, store
 
 
 def compare(name, model, scenes, options):
@@ -146,8 +147,7 @@ def print_means(tables):
 
 def main(options):
     torch.set_num_threads(1)
-    store = SceneStore(options.work / "scenes", options.part)
-    models, scenes = [comparison(options, store, backbone) for backbone in options.backbones][0]
+    models, scenes, store = [comparison(options, backbone) for backbone in options.backbones][0]
     if options.confidence:
         print_confidence(models, scenes, store)
     if options.hard:

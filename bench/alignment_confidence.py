@@ -12,7 +12,6 @@ from tqdm import tqdm
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.calibration import RIGHT_SHARE
 from semalign3d_core.alignment.logistic import area_under_roc, calibration_error
-from semalign3d_core.datasets.synthetic.simulated_features import simulated_features
 from semalign3d_core.evidence import FeatureMap
 
 EACH = 12  # images of every kind and category
@@ -40,8 +39,7 @@ def without_object(scenes, name, store):
             yield "another category", evidence
             yield "another category, no mask", replace(evidence, mask=None)
         scene = scenes[name][n]
-        values = torch.from_numpy(simulated_features(scene.rendering, with_object=False))
-        empty = replace(scene.evidence, features=FeatureMap(values, scene.evidence.features.grid))
+        empty = store.without_object(scene)
         yield "background, no mask", replace(empty, mask=None)
         yield "background, mask of the object", empty
         yield "background, mask of a blob", replace(empty, mask=_blob(empty.mask.shape, n))
@@ -88,7 +86,7 @@ class _Beliefs:
     """Confidences and what they were about.
 
     What is claimed is that the object is there *and* placed rightly, so that calibration is judged on images with and without it; how
-    well right and wrong are told apart, on images with it.
+    well right and wrong are told apart, on images with it. Images that do not tell the object's turn say nothing about poses.
     """
 
     def __init__(self):
@@ -97,9 +95,10 @@ class _Beliefs:
 
     def add_present(self, score):
         alignment, parts = score.alignment, score.alignment.diagnostics["probabilities"]
-        self.pose.append(alignment.confidence)
-        self.given.append(parts["pose"])
-        self.right.append(score.pose)
+        if score.determined:
+            self.pose.append(alignment.confidence)
+            self.given.append(parts["pose"])
+            self.right.append(score.pose)
         self.found.append(alignment.found)
         if np.isfinite(score.share):
             self.keypoints.append(parts["keypoints"] * parts["present"])

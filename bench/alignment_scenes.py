@@ -57,15 +57,19 @@ class Scene:
 
 
 class SceneStore:
-    """Renders scenes into ``folder`` when they are first asked for, and reads them from then on."""
+    """Renders scenes into ``folder`` when they are first asked for, and reads them from then on.
 
-    def __init__(self, folder, part):
+    backbone: whose features they have: ``sim``, the simulated ones, which are stored, or the name of a backbone that sees pictures.
+    """
+
+    def __init__(self, folder, part, backbone="sim"):
         self.folder, self.first = Path(folder) / part, PARTS[part] + OUTSIDE_OF_DATA_SETS
+        self.provider = None if backbone == "sim" else backbones.create(backbone)
 
     def scenes(self, category, kind, count, offset=0):
         """``count`` :class:`Scene` of a category, each of an instance of its own."""
         numbers = tqdm(range(offset, offset + count), desc=f"{category}, {kind}", unit="image", leave=False, delay=2)
-        return [self._scene(category, kind, number) for number in numbers]
+        return [self.seen(self._scene(category, kind, number)) for number in numbers]
 
     def _scene(self, category, kind, number):
         seed = self.first + 100_000 * list(KINDS).index(kind) // 10 + number
@@ -78,7 +82,24 @@ class SceneStore:
             instance = make_instance(category, self.first + 90_000 + number)
             for name, rendering in zip(names, render_orbit(instance, count, seed=number, config=PLAIN, turns=turns), strict=True):
                 self._stored(category, name, lambda shown=rendering: shown)
-        return [scene_of(*self._stored(category, name, None)) for name in names]
+        return [self.seen(scene_of(*self._stored(category, name, None))) for name in names]
+
+    def seen(self, scene):
+        """A scene with simulated features, with those of this store's backbone."""
+        return scene if self.provider is None else _with_features(scene, self._features(scene.evidence.image, scene.evidence.name))
+
+    def without_object(self, scene):
+        """The scene's evidence with the features of a picture that its object was removed from; all else is left."""
+        evidence = scene.evidence
+        if self.provider is None:
+            values = torch.from_numpy(simulated_features(scene.rendering, with_object=False))
+            return replace(evidence, features=FeatureMap(values, evidence.features.grid))
+        hole = cv2.dilate(evidence.mask.numpy().astype(np.uint8), np.ones((9, 9)))
+        picture = cv2.inpaint(np.ascontiguousarray(evidence.image), hole, 5, cv2.INPAINT_TELEA)
+        return replace(evidence, features=self._features(picture, evidence.name), image=picture)
+
+    def _features(self, picture, name):
+        return self.provider.extract(ImageInput(picture, name=name))
 
     def _path(self, category, name):
         return self.folder / category / f"{name}.npz"
@@ -118,13 +139,8 @@ def scene_of(rendering, features=None, depth="disparity"):
     return Scene(evidence, keypoints, torch.from_numpy(rendering.visible), rotation, shape, size, rendering)
 
 
-def seen_by(backbone, scenes):
-    """The scenes with the features of a backbone that sees pictures; those with simulated ones (``sim``) as they are."""
-    if backbone == "sim":
-        return scenes
-    provider = backbones.create(backbone)
-    images = [ImageInput(scene.evidence.image, name=scene.evidence.name) for scene in scenes]
-    return [replace(s, evidence=replace(s.evidence, features=provider.extract(i))) for s, i in zip(scenes, images, strict=True)]
+def _with_features(scene, features):
+    return replace(scene, evidence=replace(scene.evidence, features=features))
 
 
 def cropped(rendering, square, side):

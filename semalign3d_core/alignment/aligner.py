@@ -20,7 +20,7 @@ from semalign3d_core.alignment.solvers import SOLVERS, evaluate
 from semalign3d_core.alignment.tracking import continues, needs_restart, warm_start
 from semalign3d_core.category.storage import model_hash
 from semalign3d_core.config import load_preset
-from semalign3d_core.errors import choice
+from semalign3d_core.errors import InputError, choice
 from semalign3d_core.threads import one_thread
 
 
@@ -65,6 +65,7 @@ class Aligner:
         """The :class:`~semalign3d_core.alignment.result.Alignment` of an image.
 
         evidence: :class:`~semalign3d_core.evidence.ImageEvidence`; previous: the alignment of the frame before, or None.
+        Raises :class:`~semalign3d_core.errors.InputError` for features of another width than the model's.
         """
         image = self.prepare(evidence)
         if previous is not None and continues(previous, image, self.config.selection):
@@ -81,6 +82,12 @@ class Aligner:
 
     def prepare(self, evidence, whole=None):
         """The :class:`~semalign3d_core.alignment.image_tensors.ImageTensors` of an image: all that the host has to do with it."""
+        channels, expected = len(evidence.features.values), self.category.features.shape[1]
+        if channels != expected:
+            raise InputError(
+                f"{evidence.name}: its features have {channels} channels, those of the model of {self.model.category!r} {expected}; "
+                f"extract them with the backbone that the model was built with ({self.model.backbone})"
+            )
         return image_tensors(self.category, evidence, self.config, whole)
 
     def observe(self, image, for_bank=True):

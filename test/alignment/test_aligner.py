@@ -131,3 +131,13 @@ def test_unknown_names_are_refused(chair):
         Aligner(aligner.model, "quick")
     with pytest.raises(InputError, match="gauss_newton"):
         Aligner(aligner.model, AlignConfig(solver="magic"))
+
+
+def test_features_of_another_width_are_refused_by_name(chair):
+    category, aligner = chair
+    evidence = category.image(1).evidence
+    values = evidence.features.values
+    narrow = replace(evidence, features=replace(evidence.features, values=values[:-1]), name="chair.png")
+    expected = rf"chair.png.* {len(values) - 1} channels.*'chair' {len(values)}; .*\({aligner.model.backbone}\)"
+    with pytest.raises(InputError, match=expected):
+        aligner.align(narrow)
