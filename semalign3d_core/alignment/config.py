@@ -75,8 +75,11 @@ class GaussNewtonConfig:
     largest_rotation: float = 0.5  # radians per step
     warm_steps: int = 6
     warm_sigma: float = 0.08
+    warm_relaxation: float = 1.8  # by which warm steps are lengthened: reweighted least squares falls short, and there are few of them
 
     def __post_init__(self):
+        if not 0 < self.warm_relaxation < 2:
+            raise InputError(f"gauss_newton: warm_relaxation is {self.warm_relaxation}, expected more than 0 and less than 2")
         if self.keypoint_limit <= 0:
             raise InputError(f"gauss_newton: keypoint_limit is {self.keypoint_limit}, expected more than 0; keypoint_background may be 0")
 

@@ -69,22 +69,24 @@ class GaussNewtonSolver:
         return replace(candidates, starts=began.keypoints(self.category), start_scores=scores, early=early)
 
     def refine(self, observation, starts):
-        """:class:`Candidates` from warm :class:`Poses`: few steps, all starts kept."""
-        poses, energies = self._descend(observation, self.fine, starts, self.warm_sigmas)
+        """:class:`Candidates` from warm :class:`Poses`: few long steps, all starts kept."""
+        poses, energies = self._descend(observation, self.fine, starts, self.warm_sigmas, relaxation=self.config.warm_relaxation)
         return self._candidates(observation, poses, [energies])
 
     def _candidates(self, observation, poses, energies):
         focal, trace = observation.focal * poses.log_focal.exp()[:, None], torch.cat([part.amin(1) for part in energies])
         return Candidates(poses.keypoints(self.category), focal, poses.rotation, trace, poses=poses)
 
-    def _descend(self, observation, cloud, poses, sigmas, stride=1):
-        """Poses after one step for each of sigmas (S,), in units, and the energies (S, B) before every step."""
+    def _descend(self, observation, cloud, poses, sigmas, stride=1, relaxation=1.0):
+        """Poses after one step, lengthened by ``relaxation``, for each of sigmas (S,), in units, and the energies (S, B) before every
+        step."""
         pulls, rests = Pulls(observation, cloud, self.config, sigmas, stride), []
         limits = torch.cat([self.limits[:3], self.limits[3:5] * observation.unit, self.limits[5:]])
         limits = (-limits, limits)
         for step in range(len(sigmas)):
             rests.append(poses.rest)
-            poses = self._moved(poses, self._step(*self.normal_equations(observation, cloud, pulls, poses, step)), limits)
+            change = self._step(*self.normal_equations(observation, cloud, pulls, poses, step))
+            poses = self._moved(poses, change if relaxation == 1 else change.mul_(relaxation), limits)
         return poses, pulls.energies() + 0.5 * (torch.stack(rests) ** 2 @ self.stiffness)
 
     def _survivors(self, poses, energy, kept):
