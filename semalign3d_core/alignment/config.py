@@ -15,9 +15,9 @@ SIZE_OF_UNIT = 0.6
 class ObservationConfig:
     """What is taken from an image."""
 
-    candidates: int = 240  # cells evenly spread over the mask, of which pixels are drawn by their best likelihood
+    candidates: int = 320  # cells evenly spread over the mask, of which pixels are drawn by their best likelihood
     unmasked_candidates: int = 960  # the same without a mask: the picture is larger than the object
-    pixels: int = 150  # sampled pixels of the dense term
+    pixels: int = 300  # sampled pixels of the dense term
     sd_scale: float = 0.5  # of the standard deviations of presence certainties: measured, narrower ones place shapes better ...
     sd_floor: float = 0.02  # ... but not below this, cosine
     margin_cells: int = 3  # cells around the mask's box in which likelihoods are computed
@@ -31,7 +31,7 @@ class EnergyConfig:
 
     sigma: float = 0.05  # units
     dense: float = 1.0
-    sparse: float = 0.2
+    sparse: float = 0.1
     geometry: float = 0.02
     background: float = 0.3
     depth: float = 10.0
@@ -62,8 +62,8 @@ class GaussNewtonConfig:
     sigma: tuple = (0.12, 0.035)  # geometric, first to last
     annealed: float = 0.87  # share of the steps in which sigma falls
     dense: float = 1.0
-    keypoint_sigma: float = 0.06  # least sigma of the sparse term
-    sparse: float = 0.2
+    keypoint_sigma: float = 0.1  # least sigma of the sparse term
+    sparse: float = 0.1
     background: float = 0.05
     background_scale: float = 0.05
     keypoint_background: float = 0.8  # the same for keypoints, which lie at the ends of thin parts that hold few dense points ...
@@ -75,7 +75,7 @@ class GaussNewtonConfig:
     largest_rotation: float = 0.5  # radians per step
     warm_steps: int = 6
     warm_sigma: float = 0.08
-    warm_relaxation: float = 1.8  # by which warm steps are lengthened: reweighted least squares falls short, and there are few of them
+    warm_relaxation: float = 1.6  # by which warm steps are lengthened: reweighted least squares falls short, and there are few of them
 
     def __post_init__(self):
         if not 0 < self.warm_relaxation < 2:
