@@ -16,18 +16,18 @@ from semalign3d_core.alignment.poses import poses_of_keypoints
 # (bench/confidence_prior.py).
 # A category's own training images show too few wrong results to learn all these weights from.
 DEFAULTS = {
-    "pose.bias": -3.91, "pose.energy": -1.68, "pose.margin": 1.91, "pose.fit": 0.10, "pose.contrast": 0.64, "pose.depth": 1.75,
-    "pose.evidence": 0.79, "pose.deformation": -1.26, "pose.cover": 2.66, "pose.inside": 0.48, "pose.masked": 1.07,
-    "pose.with_depth": -0.87,
-    "keypoints.bias": -6.69, "keypoints.energy": -0.80, "keypoints.margin": 0.27, "keypoints.lead": 1.04, "keypoints.fit": 0.42,
-    "keypoints.contrast": 0.39, "keypoints.depth": 0.99, "keypoints.evidence": 2.61, "keypoints.deformation": -2.13,
-    "keypoints.cover": 5.08, "keypoints.inside": 2.41, "keypoints.masked": -0.11, "keypoints.with_depth": -0.60,
-    "present.bias": -8.47, "present.energy": -0.63, "present.margin": 1.17, "present.lead": 1.85, "present.fit": 1.74,
-    "present.contrast": 0.32, "present.depth": 1.63, "present.evidence": 1.23, "present.deformation": -1.81, "present.cover": 10.17,
-    "present.inside": 2.66, "present.masked": 1.99, "present.with_depth": -0.66,
-    "found.bias": -4.10, "found.energy": -0.23, "found.margin": 1.62, "found.lead": 0.24, "found.fit": 1.38, "found.contrast": 0.19,
-    "found.depth": 1.90, "found.evidence": -0.10, "found.deformation": -1.38, "found.cover": 6.10, "found.inside": 1.94,
-    "found.masked": 1.58, "found.with_depth": -0.83,
+    "pose.bias": -3.56, "pose.energy": -0.39, "pose.margin": 1.19, "pose.lead": 1.83, "pose.fit": 0.18, "pose.contrast": 0.97,
+    "pose.depth": 2.12, "pose.evidence": 1.53, "pose.deformation": -0.70, "pose.cover": 1.99, "pose.inside": 0.20, "pose.masked": 1.50,
+    "pose.with_depth": -0.81,
+    "keypoints.bias": -6.87, "keypoints.energy": -0.31, "keypoints.lead": 1.08, "keypoints.fit": 0.27, "keypoints.contrast": 0.64,
+    "keypoints.depth": 1.02, "keypoints.evidence": 3.57, "keypoints.deformation": -2.31, "keypoints.cover": 4.67,
+    "keypoints.inside": 2.11, "keypoints.masked": 0.11, "keypoints.with_depth": -0.55,
+    "present.bias": -10.60, "present.energy": 0.12, "present.margin": 1.63, "present.lead": 3.15, "present.fit": 1.50,
+    "present.contrast": 0.48, "present.depth": 0.97, "present.evidence": 2.48, "present.deformation": -1.82, "present.cover": 11.61,
+    "present.inside": 2.27, "present.masked": 2.19, "present.with_depth": -0.40,
+    "found.bias": -4.99, "found.energy": 0.67, "found.margin": 1.06, "found.lead": 2.28, "found.fit": 1.35, "found.contrast": 0.38,
+    "found.depth": 1.83, "found.evidence": 0.31, "found.deformation": -0.98, "found.cover": 6.46, "found.inside": 1.91,
+    "found.masked": 1.85, "found.with_depth": -0.66,
 }  # fmt: skip
 MAPS = ("pose", "keypoints", "present", "found")
 STATISTICS = ("energy", "margin", "lead", "fit", "contrast", "depth", "evidence", "deformation", "cover", "inside", "masked", "with_depth")
