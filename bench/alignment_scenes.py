@@ -89,7 +89,8 @@ class SceneStore:
         return scene if self.provider is None else _with_features(scene, self._features(scene.evidence.image, scene.evidence.name))
 
     def without_object(self, scene):
-        """The scene's evidence with the features of a picture that its object was removed from; all else is left."""
+        """The scene's evidence with the features of a picture that its object was removed from; all else is left. Not removed as
+        calibration does it (variants.py), which would be tested on what it was fitted to."""
         evidence = scene.evidence
         if self.provider is None:
             values = torch.from_numpy(simulated_features(scene.rendering, with_object=False))

@@ -85,8 +85,8 @@ class GaussNewtonSolver:
         limits = (-limits, limits)
         for step in range(len(sigmas)):
             rests.append(poses.rest)
-            change = self._step(*self.normal_equations(observation, cloud, pulls, poses, step))
-            poses = self._moved(poses, change if relaxation == 1 else change.mul_(relaxation), limits)
+            change = self._step(*self.normal_equations(observation, cloud, pulls, poses, step)).mul_(relaxation)
+            poses = self._moved(poses, change, limits)
         return poses, pulls.energies() + 0.5 * (torch.stack(rests) ** 2 @ self.stiffness)
 
     def _survivors(self, poses, energy, kept):
