@@ -26,7 +26,7 @@ def mixed(scenes, name, store):
     for n in range(EACH):
         tests.append(_changed(plain[n % len(plain)], _noisy(plain[n % len(plain)].evidence, 0.6 + 0.25 * n)))
         tests.append(_changed(plain[(n + 5) % len(plain)], _blurred(plain[(n + 5) % len(plain)].evidence, 1.0 + 0.4 * n)))
-        tests.append(_changed(plain[(n + 9) % len(plain)], _without_corner(plain[(n + 9) % len(plain)].evidence, n)))
+        tests.append(store.seen(_changed(plain[(n + 9) % len(plain)], _without_corner(plain[(n + 9) % len(plain)].evidence, n))))
     return tests
 
 
@@ -37,12 +37,12 @@ def without_object(scenes, name, store):
         evidence = scenes[others[n % len(others)]][n].evidence if others else None
         if evidence is not None:
             yield "another category", evidence
-            yield "another category, no mask", replace(evidence, mask=None)
+            yield "another category, no mask", store.with_mask(evidence, None)
         scene = scenes[name][n]
         empty = store.without_object(scene)
-        yield "background, no mask", replace(empty, mask=None)
+        yield "background, no mask", store.with_mask(empty, None)
         yield "background, mask of the object", empty
-        yield "background, mask of a blob", replace(empty, mask=_blob(empty.mask.shape, n))
+        yield "background, mask of a blob", store.with_mask(empty, _blob(empty.mask.shape, n))
 
 
 def _changed(scene, evidence):

@@ -21,7 +21,7 @@ from semalign3d_core.datasets.synthetic.scene import SceneConfig
 from semalign3d_core.datasets.synthetic.simulated_features import simulated_features
 from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig
 from semalign3d_core.datasets.synthetic.writer import instance_range
-from semalign3d_core.evidence import DepthMap, FeatureMap, ImageEvidence, ImageInput
+from semalign3d_core.evidence import DepthMap, FeatureMap, ImageEvidence, ImageInput, close_up
 from semalign3d_core.files import atomic_path
 from semalign3d_core.image_grid import SquareGrid
 
@@ -86,7 +86,7 @@ class SceneStore:
 
     def seen(self, scene):
         """A scene with simulated features, with those of this store's backbone."""
-        return scene if self.provider is None else _with_features(scene, self._features(scene.evidence.image, scene.evidence.name))
+        return scene if self.provider is None else _with_features(scene, self._features(scene.evidence.image, scene.evidence))
 
     def without_object(self, scene):
         """The scene's evidence with the features of a picture that its object was removed from; all else is left. Not removed as
@@ -97,10 +97,15 @@ class SceneStore:
             return replace(evidence, features=FeatureMap(values, evidence.features.grid))
         hole = cv2.dilate(evidence.mask.numpy().astype(np.uint8), np.ones((9, 9)))
         picture = cv2.inpaint(np.ascontiguousarray(evidence.image), hole, 5, cv2.INPAINT_TELEA)
-        return replace(evidence, features=self._features(picture, evidence.name), image=picture)
+        return replace(evidence, features=self._features(picture, evidence), image=picture)
 
-    def _features(self, picture, name):
-        return self.provider.extract(ImageInput(picture, name=name))
+    def with_mask(self, evidence, mask):
+        """Evidence with another mask (or None), and the features that the backbone gives of where that is."""
+        evidence = replace(evidence, mask=mask)
+        return evidence if self.provider is None else replace(evidence, features=self._features(evidence.image, evidence))
+
+    def _features(self, picture, evidence):
+        return self.provider.extract(close_up(ImageInput(picture, name=evidence.name), evidence.mask, self.provider))
 
     def _path(self, category, name):
         return self.folder / category / f"{name}.npz"

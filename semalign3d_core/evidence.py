@@ -7,7 +7,7 @@ import torch
 
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.errors import InputError
-from semalign3d_core.image_grid import SquareGrid, mirror_image
+from semalign3d_core.image_grid import SquareGrid, mirror_image, mirror_square, square_around
 
 DEPTH_KINDS = ("metric", "depth", "disparity")
 
@@ -20,12 +20,14 @@ class ImageInput:
     name:     what messages call it (a path, a topic)
     record:   the data-set record it belongs to, for providers that read precomputed sidecars; else None
     mirrored: True if ``rgb`` is the mirror image of the record's file
+    window:   (left, top, side) in whole pixels, the square that features are wanted of instead of the whole image: see :func:`close_up`
     """
 
     rgb: np.ndarray
     name: str = "image"
     record: object = None
     mirrored: bool = False
+    window: tuple | None = None
 
     def __post_init__(self):
         if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8 or 0 in self.rgb.shape:
@@ -41,7 +43,8 @@ class ImageInput:
 
     def mirror(self):
         """The mirror image of the same record."""
-        return replace(self, rgb=np.ascontiguousarray(self.rgb[:, ::-1]), mirrored=not self.mirrored)
+        window = None if self.window is None else mirror_square(self.window, self.width)
+        return replace(self, rgb=np.ascontiguousarray(self.rgb[:, ::-1]), mirrored=not self.mirrored, window=window)
 
 
 @dataclass(frozen=True)
@@ -141,26 +144,42 @@ class ImageEvidence:
                 raise InputError(f"{self.name}: {what} belongs to {shape[1]} x {shape[0]} pixels, the camera to {size[1]} x {size[0]}")
 
 
-def gather(image, backbone, depth=None, segmenter=None, camera=None, box=None):
+def close_up(image, mask, backbone):
+    """The :class:`ImageInput` that a backbone shall extract features of where the object's ``mask`` is known ((h, w) bool, or None).
+
+    For a backbone with a ``close_up`` (the margin around the object, in object sizes) it is the surroundings of the object, which then
+    fills the feature grid whatever its size in the image; for others, and without a mask, the image itself.
+    """
+    margin = getattr(backbone, "close_up", None)
+    window = None if margin is None or mask is None else square_around(mask, margin)
+    return image if window is None else replace(image, window=window)
+
+
+def gather(image, backbone, depth=None, segmenter=None, camera=None, box=None, mask=None):
     """Asks the providers for everything they know of ``image`` and returns its :class:`ImageEvidence`.
 
     image: :class:`ImageInput`; backbone, depth, segmenter: providers (see their packages), the last two may be None;
-    camera: a measured :class:`PinholeCamera`, or None; box: (x1, y1, x2, y2) in pixels, a prompt for the segmenter.
+    camera: a measured :class:`PinholeCamera`, or None; box: (x1, y1, x2, y2) in pixels, a prompt for the segmenter; mask: (h, w) bool, the
+    object's if it is known, which then nobody is asked for; an empty one says as much as none.
     """
-    features = backbone.extract(image)
+    features, finer = None, False
+    if mask is not None:
+        mask = mask if mask.any() else None
+    elif hasattr(segmenter, "segment_features"):  # looks at the features, which need not be extracted twice
+        features = backbone.extract(image)
+        mask, finer = segmenter.segment_features(features, image, box=box), getattr(segmenter, "finer_when_close", False)
+    elif segmenter is not None:
+        mask = segmenter.segment(image, box=box)
+    seen = close_up(image, mask, backbone)
+    if features is None or seen is not image:
+        features = backbone.extract(seen)
+        closer = segmenter.segment_features(features, seen, box=box) if finer else None
+        mask = mask if closer is None else closer
     return ImageEvidence(
         features=features,
         camera=camera or PinholeCamera.centred(1.5, image.height, image.width),
-        mask=_mask(segmenter, features, image, box),
+        mask=mask,
         depth=None if depth is None else depth.estimate(image),
         image=image.rgb,
         name=image.name,
     )
-
-
-def _mask(segmenter, features, image, box):
-    if segmenter is None:
-        return None
-    if hasattr(segmenter, "segment_features"):  # looks at the features, which need not be extracted twice
-        return segmenter.segment_features(features, image, box=box)
-    return segmenter.segment(image, box=box)

@@ -6,7 +6,8 @@ The published protocol (GeoAware-SC: Telling Left from Right, CVPR 2024) resizes
 the middle of a square canvas, 840 pixels for the vision transformer and the annotations, 960 for Stable Diffusion, seen as 60 x 60 cells.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,27 +28,34 @@ class SquareGrid:
     padding: ``bottom_right`` (image in the upper left corner of the square),
     ``centre`` (floor of half the difference before, the rest behind) or
     ``canvas`` (as :func:`resize_pad` places it; the offset need not be a whole number of image pixels).
+    window: (left, top, side) in whole pixels, a square of the image (which may reach beyond it) that the cells cover instead of the
+    padded image; ``padding`` has no meaning then.
     """
 
     height: int
     width: int
     cells: int
     padding: str = "bottom_right"
+    window: tuple | None = None
 
     def __post_init__(self):
         if self.padding not in PADDINGS:
             raise InputError(f"unknown padding {self.padding!r}: choose one of {', '.join(PADDINGS)}")
         if min(self.height, self.width, self.cells) < 1:
             raise InputError(f"image of {self.width} x {self.height} pixels on {self.cells} cells: all must be at least 1")
+        if self.window is not None and self.window[2] < 1:
+            raise InputError(f"a window of {self.window[2]} pixels: its side must be at least 1")
 
     @property
     def side(self):
-        """Side ``L`` of the padded square in pixels."""
-        return max(self.height, self.width)
+        """Side of the square that the cells cover, in pixels: ``L`` without a window."""
+        return max(self.height, self.width) if self.window is None else self.window[2]
 
     @property
     def offset(self):
-        """(x, y) of the image's upper left pixel in the padded square."""
+        """(x, y) of the image's upper left pixel in the square that the cells cover."""
+        if self.window is not None:
+            return -self.window[0], -self.window[1]
         if self.padding == "bottom_right":
             return 0, 0
         if self.padding == "canvas":
@@ -82,15 +90,28 @@ class SquareGrid:
         With centred padding and an odd difference the image moves by one pixel inside the square; that is how
         the mirror image itself would be padded, so the same object describes it.
         """
-        return self
+        return self if self.window is None else replace(self, window=mirror_square(self.window, self.width))
+
+    def square(self, image, value=0):
+        """The square that the cells cover of ``image`` (C, h, w), at the image's own resolution, padded with ``value``."""
+        return pad_square(image, self.padding, value) if self.window is None else cut_square(image, self.window, value)
 
     def sample(self, features, pixels):
         """Bilinear sample of ``features`` (C, cells, cells) at ``pixels`` (..., 2): returns (..., C); edges are clamped."""
         return bilinear(features, self.pixel_to_cell(pixels))
 
+    def covered(self, device=None):
+        """(h, w) bool: the pixels of the image that lie in the square."""
+        seen = torch.ones(self.height, self.width, dtype=torch.bool, device=device)
+        if self.window is None:
+            return seen
+        left, top, side = self.window
+        rows, columns = (torch.arange(length, device=device) for length in (self.height, self.width))
+        return ((rows >= top) & (rows < top + side))[:, None] & ((columns >= left) & (columns < left + side))
+
     def cells_inside(self, mask):
         """(cells, cells) float: share of each cell's area that lies inside ``mask`` (h, w)."""
-        square = pad_square(mask.float()[None], self.padding)[None]
+        square = self.square(mask.float()[None])[None]
         return torch.nn.functional.interpolate(square, size=(self.cells, self.cells), mode="area")[0, 0]
 
 
@@ -177,6 +198,34 @@ def pad_square(image, padding="bottom_right", value=0):
     left, top = (round(value) for value in grid.offset)
     sides = (left, grid.side - width - left, top, grid.side - height - top)
     return torch.nn.functional.pad(image, sides, value=value)
+
+
+def cut_square(image, square, value=0):
+    """The square (left, top, side) of ``image`` (C, h, w), filled up with ``value`` beyond it: (C, side, side)."""
+    left, top, side = square
+    height, width = image.shape[-2:]
+    (x0, x1), (y0, y1) = ((min(max(low, 0), end), max(min(low + side, end), 0)) for low, end in ((left, width), (top, height)))
+    part = image[..., y0:y1, x0:x1]
+    before = [min(max(-low, 0), side) for low in (left, top)]
+    after = [side - ahead - length for ahead, length in zip(before, (part.shape[-1], part.shape[-2]), strict=True)]
+    return torch.nn.functional.pad(part, (before[0], after[0], before[1], after[1]), value=value)
+
+
+def square_around(mask, margin):
+    """The smallest square (left, top, side) of whole pixels around ``mask`` (h, w) bool tensor, larger on each side by ``margin`` times
+    the longer side of the mask's box; None for an empty mask."""
+    rows, columns = (mask.any(axis).nonzero()[:, 0] for axis in (1, 0))
+    if not len(rows):
+        return None
+    (top, bottom), (left, right) = ((int(where[0]), int(where[-1]) + 1) for where in (rows, columns))
+    side = math.ceil(max(bottom - top, right - left) * (1 + 2 * margin))
+    return (left + right - side) // 2, (top + bottom - side) // 2, side
+
+
+def mirror_square(square, width):
+    """The square (left, top, side) of an image ``width`` pixels wide in the mirror image."""
+    left, top, side = square
+    return width - left - side, top, side
 
 
 def mirror_image(image):

@@ -90,9 +90,7 @@ class Pipeline:
         Each replaces what the provider of that name would have said. previous: :class:`Alignment` to start from.
         """
         segmenter = self.segmenter if mask is None else None
-        evidence = gather(image, self.backbone, self.depth if depth is None else None, segmenter, camera)
-        if mask is not None:
-            evidence = replace(evidence, mask=mask if mask.any() else None)
+        evidence = gather(image, self.backbone, self.depth if depth is None else None, segmenter, camera, mask=mask)
         if depth is not None:
             evidence = replace(evidence, depth=depth)
         with torch.no_grad():
@@ -100,9 +98,10 @@ class Pipeline:
             return FrameResult(evidence, alignment, self._place(evidence, alignment))
 
     def _align(self, image, evidence, segmenter, previous):
-        if not sees_any_picture(self.backbone):
-            return self.aligner.align(evidence, previous)
         anew = segmenter if sees_any_picture(segmenter) else None
+        close_enough = anew is None and evidence.features.grid.window is not None  # and nobody to find a finer mask
+        if close_enough or not sees_any_picture(self.backbone):
+            return self.aligner.align(evidence, previous)
         return align_with_zoom(self.aligner, evidence, crop_extractor(image, self.backbone, evidence, segmenter=anew), previous)
 
     def _place(self, evidence, alignment):

@@ -36,7 +36,7 @@ def blocks_of(category, image, options):
     log_semantic = log_semantic_of(category, category.scoring, similarity, options).unflatten(1, values.shape[1:])
     cells = torch.stack([image.near, image.coverage])[None]
     near, coverage = avg_pool2d(cells, BLOCK, ceil_mode=True, count_include_pad=False)[0].unbind(0)
-    origin, spacing = image.first_cell + 0.5 * image.layout.spacing, BLOCK * image.layout.spacing
+    origin, spacing = image.first_cell + 0.5 * image.spacing, BLOCK * image.spacing
     return Blocks(log_semantic.masked_fill(near < 0.5, -torch.inf), coverage, origin, spacing)
 
 

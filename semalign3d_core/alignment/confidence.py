@@ -16,18 +16,18 @@ from semalign3d_core.alignment.poses import poses_of_keypoints
 # (bench/confidence_prior.py).
 # A category's own training images show too few wrong results to learn all these weights from.
 DEFAULTS = {
-    "pose.bias": -3.56, "pose.energy": -0.39, "pose.margin": 1.19, "pose.lead": 1.83, "pose.fit": 0.18, "pose.contrast": 0.97,
-    "pose.depth": 2.12, "pose.evidence": 1.53, "pose.deformation": -0.70, "pose.cover": 1.99, "pose.inside": 0.20, "pose.masked": 1.50,
-    "pose.with_depth": -0.81,
-    "keypoints.bias": -6.87, "keypoints.energy": -0.31, "keypoints.lead": 1.08, "keypoints.fit": 0.27, "keypoints.contrast": 0.64,
-    "keypoints.depth": 1.02, "keypoints.evidence": 3.57, "keypoints.deformation": -2.31, "keypoints.cover": 4.67,
-    "keypoints.inside": 2.11, "keypoints.masked": 0.11, "keypoints.with_depth": -0.55,
-    "present.bias": -10.60, "present.energy": 0.12, "present.margin": 1.63, "present.lead": 3.15, "present.fit": 1.50,
-    "present.contrast": 0.48, "present.depth": 0.97, "present.evidence": 2.48, "present.deformation": -1.82, "present.cover": 11.61,
-    "present.inside": 2.27, "present.masked": 2.19, "present.with_depth": -0.40,
-    "found.bias": -4.99, "found.energy": 0.67, "found.margin": 1.06, "found.lead": 2.28, "found.fit": 1.35, "found.contrast": 0.38,
-    "found.depth": 1.83, "found.evidence": 0.31, "found.deformation": -0.98, "found.cover": 6.46, "found.inside": 1.91,
-    "found.masked": 1.85, "found.with_depth": -0.66,
+    "pose.bias": -1.88, "pose.energy": -1.35, "pose.margin": 1.90, "pose.lead": 0.37, "pose.fit": 0.19, "pose.contrast": 1.12,
+    "pose.depth": 2.31, "pose.evidence": 0.66, "pose.deformation": -1.14, "pose.cover": 1.94, "pose.inside": -0.78, "pose.masked": 0.58,
+    "pose.with_depth": -0.90,
+    "keypoints.bias": -7.36, "keypoints.energy": -1.00, "keypoints.margin": 0.13, "keypoints.lead": -0.35, "keypoints.fit": 0.24,
+    "keypoints.contrast": 0.87, "keypoints.depth": 0.59, "keypoints.evidence": 2.70, "keypoints.deformation": -2.29,
+    "keypoints.cover": 5.41, "keypoints.inside": 1.92, "keypoints.masked": -0.21, "keypoints.with_depth": -0.11,
+    "present.bias": -10.74, "present.energy": -0.25, "present.margin": 1.00, "present.lead": 1.24, "present.fit": 1.59,
+    "present.contrast": 0.37, "present.depth": 0.65, "present.evidence": 2.35, "present.deformation": -1.76, "present.cover": 12.00,
+    "present.inside": 2.92, "present.masked": 1.97, "present.with_depth": -0.22,
+    "found.bias": -3.91, "found.energy": 0.21, "found.margin": 1.40, "found.lead": 0.55, "found.fit": 1.51, "found.contrast": 0.26,
+    "found.depth": 1.83, "found.evidence": -0.16, "found.deformation": -1.19, "found.cover": 6.73, "found.inside": 1.65,
+    "found.masked": 1.48, "found.with_depth": -0.74,
 }  # fmt: skip
 MAPS = ("pose", "keypoints", "present", "found")
 STATISTICS = ("energy", "margin", "lead", "fit", "contrast", "depth", "evidence", "deformation", "cover", "inside", "masked", "with_depth")
@@ -53,7 +53,7 @@ def statistics(category, observation, candidates, selection, winner, evidence):
     if not layout.masked:
         cover = inside = cloud.new_full((), UNKNOWN_SHARE)
     else:
-        near = torch.clamp(COVERED * observation.unit, min=observation.image.layout.spacing)
+        near = torch.clamp(COVERED * observation.unit, min=observation.image.spacing)
         cover = (torch.cdist(observation.spread, cloud).amin(1) < near).to(cloud).mean()
         inside = (winner.distance <= 0).to(cloud).mean()
     energy, order = (picked(values, selection.winner) for values in (selection.energies, selection.depth_order))

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from semalign3d_core.evidence import DepthMap
-from semalign3d_core.image_grid import SquareGrid
 from semalign3d_core.mask_field import mask_box, mask_shape
 
 MOST_BOXES = 9  # the mask's own, and two on each side
@@ -20,28 +19,23 @@ FAR_AWAY = 10.0  # in L, outside of every picture
 class Layout:
     """What stays the same while images keep their size and kind; a captured graph belongs to one layout.
 
-    grid: :class:`SquareGrid` of the features; rows, columns: (first, one past the last) cell of the rectangle that is computed;
+    cells: of the features' grid, per side; rows, columns: (first, one past the last) cell of the rectangle that is computed;
     masked: there is a mask; depth: kind of the depth map, or None; focal_known: the focal length must not be changed
     """
 
-    grid: SquareGrid
+    cells: int
     rows: tuple
     columns: tuple
     masked: bool
     depth: str | None
     focal_known: bool
 
-    @property
-    def spacing(self):
-        """Distance between cells, in L."""
-        return 1 / self.grid.cells
-
 
 @dataclass(frozen=True)
 class ImageTensors:
     """One image on the device of the model. Lengths in L.
 
-    features: (C, cells, cells); first_cell: (2,) position of the rectangle's first cell
+    features: (C, cells, cells); first_cell: (2,) position of the rectangle's first cell; spacing: () distance between cells
     near: (rows, columns) 1 for cells of the rectangle within a margin of the mask's box, which alone are looked at
     coverage: (rows, columns) share of each inside the mask (1 without one)
     distance (H, H), offset (H, H, 2), field_origin (2,), boxes (Nb, 4): see :func:`~semalign3d_core.mask_field.mask_shape`
@@ -52,6 +46,7 @@ class ImageTensors:
     layout: Layout
     features: torch.Tensor
     first_cell: torch.Tensor
+    spacing: torch.Tensor
     near: torch.Tensor
     coverage: torch.Tensor
     distance: torch.Tensor
@@ -73,10 +68,11 @@ class ImageTensors:
 
     def features_at(self, places):
         """Features (C, N) of the cells nearest to places (N, 2), and (N,) bool: inside the grid."""
-        grid = self.layout.grid
-        column, row = grid.pixel_to_cell(places * grid.side).round().unbind(-1)
-        inside = (column >= 0) & (row >= 0) & (column < grid.cells) & (row < grid.cells)
-        index = (row.clamp(0, grid.cells - 1) * grid.cells + column.clamp(0, grid.cells - 1)).long()
+        layout = self.layout
+        column, row = ((places - self.first_cell) / self.spacing).round().unbind(-1)
+        column, row = column + layout.columns[0], row + layout.rows[0]
+        inside = (column >= 0) & (row >= 0) & (column < layout.cells) & (row < layout.cells)
+        index = (row.clamp(0, layout.cells - 1) * layout.cells + column.clamp(0, layout.cells - 1)).long()
         return self.features.flatten(1).index_select(1, index), inside
 
     def inverse_depth(self, places):
@@ -97,10 +93,12 @@ def image_tensors(category, evidence, config, whole=None):
     picture = _cell_spans(grid, [0.0, 0.0, camera.width - 1.0, camera.height - 1.0])
     near = picture if mask is None else _near_mask(grid, mask, picture, config.observation.margin_cells)
     whole = like.is_cuda if whole is None else whole
-    rows, columns = (_of_blocks(*spans, grid.cells) for spans in zip(picture if whole else near, picture, strict=True))
+    # Cells of a window that lie outside of the picture are none of it, but without them shapes would depend on where the window lies.
+    most = picture if grid.window is None else ((0, grid.cells), (0, grid.cells))
+    rows, columns = (_of_blocks(*spans, grid.cells) for spans in zip(most if whole else near, most, strict=True))
     depth_kind = None if evidence.depth is None else evidence.depth.kind
-    layout = Layout(grid, rows, columns, mask is not None, depth_kind, camera.known)
-    arrays = _arrays(layout, near, mask, camera, config)
+    layout = Layout(grid.cells, rows, columns, mask is not None, depth_kind, camera.known)
+    arrays = _arrays(layout, grid, near, mask, camera, config)
     if whole and mask is not None:
         nowhere = np.repeat(arrays["boxes"][:1] + FAR_AWAY, MOST_BOXES - len(arrays["boxes"]), 0)  # where no viewpoint scores
         arrays["boxes"] = np.concatenate([arrays["boxes"], nowhere])
@@ -115,17 +113,18 @@ def _usable_mask(evidence):
     return mask if mask is not None and mask.any() else None
 
 
-def _arrays(layout, near, mask, camera, config):
+def _arrays(layout, grid, near, mask, camera, config):
     """{name: array} of the fields of :class:`ImageTensors` that the host computes."""
     (top, bottom), (left, right) = layout.rows, layout.columns
     looked_at = np.zeros((bottom - top, right - left), dtype=np.float32)
     looked_at[near[0][0] - top : near[0][1] - top, near[1][0] - left : near[1][1] - left] = 1
-    first = layout.grid.cell_to_pixel(torch.tensor([float(left), float(top)])).numpy() / camera.longer_side
-    arrays = {"first_cell": first, "focal": camera.focal.numpy(), "principal": camera.principal.numpy(), "near": looked_at}
+    first = grid.cell_to_pixel(torch.tensor([float(left), float(top)])).numpy() / camera.longer_side
+    arrays = {"first_cell": first, "spacing": np.float64(grid.cell_size / camera.longer_side), "near": looked_at}
+    arrays |= {"focal": camera.focal.numpy(), "principal": camera.principal.numpy()}
     if mask is None:
         empty = {"distance": np.zeros((0, 0)), "offset": np.zeros((0, 0, 2)), "field_origin": np.zeros(2), "boxes": np.zeros((0, 4))}
         return arrays | empty | {"coverage": looked_at}
-    coverage = layout.grid.cells_inside(torch.from_numpy(mask))[top:bottom, left:right].numpy()
+    coverage = grid.cells_inside(torch.from_numpy(mask))[top:bottom, left:right].numpy()
     return arrays | vars(mask_shape(mask, config.observation.field_nodes, config.bank)) | {"coverage": coverage}
 
 

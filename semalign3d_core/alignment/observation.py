@@ -92,8 +92,8 @@ def _cells(image, index):
     """Positions (N, 2) of the cells with row-major indices (N,) of the region, and their features (C, N)."""
     (top, _), (left, right) = image.layout.rows, image.layout.columns
     row, column = torch.div(index, right - left, rounding_mode="floor"), index % (right - left)
-    values = image.features.flatten(1).index_select(1, (row + top) * image.layout.grid.cells + column + left)
-    return torch.stack([column, row], -1) * image.layout.spacing + image.first_cell, values
+    values = image.features.flatten(1).index_select(1, (row + top) * image.layout.cells + column + left)
+    return torch.stack([column, row], -1) * image.spacing + image.first_cell, values
 
 
 def _keypoint_cells(category, image, config):
@@ -103,7 +103,7 @@ def _keypoint_cells(category, image, config):
     region = band.unflatten(1, (bottom - top, -1))[:, :, left:right].masked_fill(image.near == 0, -1.0).flatten(1)
     best, index = region.topk(min(config.energy.sparse_cells, region.shape[1]), dim=-1, sorted=False)
     row, column = torch.div(index, right - left, rounding_mode="floor"), index % (right - left)
-    cells = torch.stack([column, row], -1) * image.layout.spacing + image.first_cell
+    cells = torch.stack([column, row], -1) * image.spacing + image.first_cell
     return cells, log_semantic_of(category, slice(category.dense, None), best, config.observation)
 
 

@@ -89,9 +89,10 @@ def beside_the_object(evidence, generator):
         return rolled(evidence, generator)
     height, width = evidence.mask.shape
     shifts = [(height * down // 6, width * right // 6) for down in (0, 2, 3) for right in (0, 2, 3, 4)]
-    moved = [evidence.mask.roll(shift, (0, 1)) for shift in shifts]
-    free = [int((mask & ~evidence.mask).sum()) for mask in moved]
-    return replace(evidence, mask=moved[free.index(max(free))] & ~evidence.mask)
+    free = evidence.features.grid.covered(evidence.mask.device) & ~evidence.mask
+    moved = [evidence.mask.roll(shift, (0, 1)) & free for shift in shifts]
+    sizes = [int(mask.sum()) for mask in moved]
+    return replace(evidence, mask=moved[sizes.index(max(sizes))]) if max(sizes) else rolled(evidence, generator)
 
 
 def removed(evidence, generator):

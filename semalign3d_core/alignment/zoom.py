@@ -8,6 +8,7 @@ import torch
 
 from semalign3d_core.alignment.outcome import state_in_picture
 from semalign3d_core.evidence import DepthMap, ImageInput, gather
+from semalign3d_core.image_grid import cut_square
 
 SMALL = 0.35  # objects whose longer side is below this share of the image are looked at again
 MARGIN = 0.25  # of the crop around the object's box, on each side, in object sizes
@@ -54,10 +55,11 @@ def crop_extractor(image, backbone, evidence, depth=None, segmenter=None):
             return cv2.resize(_square(array, square, outside), (longer, longer), interpolation=interpolation)
 
         rgb = cut(image.rgb, cv2.INTER_CUBIC)
-        seen = gather(ImageInput(rgb, name=image.name), backbone, depth, segmenter)
-        mask = seen.mask
-        if mask is None and evidence.mask is not None:
-            mask = torch.from_numpy(cut(evidence.mask.cpu().numpy().astype(np.uint8), cv2.INTER_NEAREST) > 0)
+        known = None
+        if evidence.mask is not None:
+            known = torch.from_numpy(cut(evidence.mask.cpu().numpy().astype(np.uint8), cv2.INTER_NEAREST) > 0)
+        seen = gather(ImageInput(rgb, name=image.name), backbone, depth, segmenter, mask=known if segmenter is None else None)
+        mask = known if seen.mask is None else seen.mask
         values = seen.depth
         if depth is None and evidence.depth is not None:
             part = cut(evidence.depth.values.cpu().numpy(), cv2.INTER_NEAREST, np.nan)
@@ -69,12 +71,8 @@ def crop_extractor(image, backbone, evidence, depth=None, segmenter=None):
 
 def _square(array, square, outside):
     """The square (left, top, side) of an array (h, w, ...), filled up with ``outside`` beyond it."""
-    left, top, side = square
-    result = np.full((side, side, *array.shape[2:]), outside, dtype=array.dtype)
-    x0, y0 = max(left, 0), max(top, 0)
-    x1, y1 = min(left + side, array.shape[1]), min(top + side, array.shape[0])
-    result[y0 - top : y1 - top, x0 - left : x1 - left] = array[y0:y1, x0:x1]
-    return result
+    planes = torch.from_numpy(array.reshape(*array.shape[:2], -1)).movedim(2, 0)
+    return cut_square(planes, square, outside).movedim(0, 2).reshape(square[2], square[2], *array.shape[2:]).numpy()
 
 
 def _crop_camera(aligner, camera, left, top, side):

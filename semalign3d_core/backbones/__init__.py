@@ -2,8 +2,9 @@
 
 A backbone has ``name`` (identifies the features: family, size, version; two backbones with one name give
 interchangeable features), ``channels`` (int), and ``extract(image: ImageInput) -> FeatureMap`` with unit-norm
-features on the square-padded image. One that only knows the images of a data set says ``any_picture = False``,
-one that several threads may ask at a time ``concurrent = True``.
+features on the square-padded image. One with a ``close_up`` (float) gets images with a window where the object's mask is known, and gives
+the features of that (:func:`~semalign3d_core.evidence.close_up`). One that only knows the images of a data set says
+``any_picture = False``, one that several threads may ask at a time ``concurrent = True``.
 ``create(spec, dataset_root=None)`` makes one from the command line's spelling ``family[:argument][,option=value]``,
 for example ``compact``, ``dinov2:base``, ``precomputed:sim`` or ``dinov2:large,device=cpu``.
 """

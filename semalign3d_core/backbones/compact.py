@@ -15,7 +15,7 @@ from torch import nn
 
 from semalign3d_core.errors import FileFormatError, MissingFileError
 from semalign3d_core.evidence import FeatureMap
-from semalign3d_core.image_grid import SquareGrid, mirror_image, pad_square
+from semalign3d_core.image_grid import SquareGrid, mirror_image
 
 INPUT_SIDE = 192
 CELL = 4  # pixels of the network's input
@@ -111,28 +111,32 @@ class CompactBackbone:
     """The shipped (or a given) compact network behind the backbone protocol.
 
     It sees every picture twice, as it is and mirrored, and what it says of a cell stands side by side: similarities are means over both
-    views.
+    views. Where the object's mask is known, it looks at the object's surroundings only (``close_up``, see
+    :func:`~semalign3d_core.evidence.close_up`): then all objects have one size, and as many cells as there are.
 
     weights: path of a file that ``semalign3d train compact`` wrote; None takes the shipped one.
     categories: names of the categories it was trained on, in the order of its logits after the background's.
     """
 
+    close_up = 0.1
+
     def __init__(self, weights=None, device="cpu"):
         path = Path(weights) if weights else Path(str(resources.files("semalign3d_core"))) / "assets" / WEIGHTS_FILE
         self.network, name, self.categories = load_network(path)
-        self.name = f"{name}-mirrored"  # other features than those of the network alone
+        self.name = f"{name}-close-mirrored"  # other features than those of the network alone
         self.device = torch.device(device)
         self.network.to(self.device)
         self.channels = 2 * self.network.head.out_channels
 
     @torch.inference_mode()
     def extract(self, image):
-        """Features (channels, 48, 48) of the image padded at the bottom or right; see the backbone protocol."""
-        square = prepare(image.rgb).to(self.device)
+        """Features (channels, 48, 48) of the image's window, or of the image padded at the bottom or right; see the backbone protocol."""
+        grid = SquareGrid(image.height, image.width, CELLS, PADDING, image.window)
+        square = prepare(image.rgb, grid).to(self.device)
         # The padded square is mirrored as a whole, so that cells fall on cells.
         seen, mirrored = self.network(torch.stack([square, mirror_image(square)]))
         values = torch.cat([seen, mirror_image(mirrored)]) / math.sqrt(2)  # unit vectors side by side: of unit length again
-        return FeatureMap(values.cpu(), SquareGrid(image.height, image.width, CELLS, PADDING))
+        return FeatureMap(values.cpu(), grid)
 
     @torch.inference_mode()
     def class_probabilities(self, features):
@@ -141,13 +145,22 @@ class CompactBackbone:
         return self.network.classify(views).softmax(1).mean(0).cpu()
 
 
-def prepare(rgb):
-    """(h, w, 3) uint8 to the network's input (3, 192, 192) float32 in [0, 1]."""
-    square = pad_square(torch.from_numpy(rgb.transpose(2, 0, 1).copy()), PADDING, value=128)
+def prepare(rgb, grid):
+    """(h, w, 3) uint8 to the network's input (3, 192, 192) float32 in [0, 1]: the square that the :class:`SquareGrid` covers."""
+    square = grid.square(torch.from_numpy(rgb.transpose(2, 0, 1).copy()), value=128)
     # Area averaging when shrinking, as a camera with larger pixels would see it; pixel areas keep their place.
     mode = cv2.INTER_AREA if square.shape[-1] > INPUT_SIDE else cv2.INTER_LINEAR
     small = cv2.resize(square.permute(1, 2, 0).numpy(), (INPUT_SIDE, INPUT_SIDE), interpolation=mode)
     return torch.from_numpy(small).permute(2, 0, 1).float() / 255
+
+
+def is_network(path):
+    """Whether a file is one that :func:`load_network` reads, rather than a checkpoint of a training."""
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return "classes.weight" in stored.keys()  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError):
+        return False
 
 
 def load_network(path):

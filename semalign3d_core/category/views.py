@@ -9,6 +9,7 @@ import torch
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.category.keypoint_correction import depth_pixels, outline_distance, steps_inside
 from semalign3d_core.errors import InputError, MissingFileError
+from semalign3d_core.evidence import close_up
 from semalign3d_core.image_grid import mirror_points
 from semalign3d_core.images import read_image
 from semalign3d_core.mask_field import distance_field
@@ -112,6 +113,7 @@ def gather_view(record, keypoints, providers, options, flip=None, load_image=rea
     inverse_range = _object_range(record, inverse, mask)
     pixels = _sampled_pixels(record, mask, inverse, inverse_range, options)
     camera = record_camera(record, options.assumed_focal)
+    image = close_up(image, mask, providers.backbone)
     features = providers.backbone.extract(image)
     mirrored_keypoints, mirrored_pixels = _mirrored_features(image, keypoints, pixels, providers, flip is not None)
     keypoint_inverse, keypoint_inset = _keypoint_inverse(keypoints, inverse, mask, options.margin)

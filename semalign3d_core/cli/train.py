@@ -23,7 +23,7 @@ class Options:
     work: Path = Path("runs/compact")
     """Folder of rendered images and checkpoints; an interrupted run goes on from there."""
     initial: Path | None = None
-    """Checkpoint of an earlier run (WORK/checkpoint.safetensors) whose weights this run starts with."""
+    """Checkpoint of an earlier run (WORK/checkpoint.safetensors) whose weights this run starts with, or file of a network (like OUTPUT)."""
     workers: int = 2
     """Processes that render."""
     device: str = "cpu"

@@ -88,7 +88,8 @@ class ImageStore:
         seen = self._prepared(matcher, evidence, {"evidence": digest, **description}) if hasattr(matcher, "prepare") else evidence
         if not uses_mirror(matcher):
             return SeenImage(evidence.features, seen, None, digest)
-        mirrored = self._on_device(mirror(evidence), self.backbone.extract(image.mirror()))
+        looked_at = dataclasses.replace(image, window=evidence.features.grid.window)
+        mirrored = self._on_device(mirror(evidence), self.backbone.extract(looked_at.mirror()))
         both = hashlib.sha256((digest + evidence_digest(mirrored)).encode()).hexdigest()
         return SeenImage(evidence.features, seen, mirrored, both)
 

@@ -32,7 +32,8 @@ class _Cached:
         return provider if provider is None or spec.startswith("precomputed") else cls(provider, spec, cache, **knows)
 
     def _depends_on(self, image, **more):
-        return {"provider": self.name, "spec": self.spec, "image": image_hash(image), "mirrored": image.mirrored, **self.knows, **more}
+        known = {"provider": self.name, "spec": self.spec, "image": image_hash(image), "mirrored": image.mirrored, "window": image.window}
+        return {**known, **self.knows, **more}
 
 
 class PrecomputedFeatures:
@@ -52,6 +53,10 @@ class PrecomputedFeatures:
 
 class CachedBackbone(_Cached):
     """A backbone behind the cache."""
+
+    @property
+    def close_up(self):
+        return getattr(self.provider, "close_up", None)
 
     @classmethod
     def wrap(cls, provider, spec, cache, **knows):
@@ -73,7 +78,7 @@ class CachedBackbone(_Cached):
 
         structure, tensors = self.cache.fetch("features", self._depends_on(image), compute)
         stored = tensors["features"]
-        return StoredFeatureMap(stored, SquareGrid(image.height, image.width, stored.shape[-1], structure["padding"]))
+        return StoredFeatureMap(stored, SquareGrid(image.height, image.width, stored.shape[-1], structure["padding"], image.window))
 
 
 class CachedDepth(_Cached):
@@ -92,6 +97,10 @@ class CachedDepth(_Cached):
 
 class CachedMasks(_Cached):
     """A mask source behind the cache."""
+
+    @property
+    def finer_when_close(self):
+        return getattr(self.provider, "finer_when_close", False)
 
     def segment(self, image, box=None, points=None):
         """The object's mask (h, w) bool, or None."""

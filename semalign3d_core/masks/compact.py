@@ -19,6 +19,7 @@ class CompactMasks:
     """
 
     name = "compact"
+    finer_when_close = True
 
     def __init__(self, backbone, category="", shared=False):
         self.backbone, self.shared = backbone, shared
@@ -36,6 +37,7 @@ class CompactMasks:
     def _segment(self, features, box):
         probability = self.backbone.class_probabilities(features)[self.wanted].sum(0).clamp(1e-4, 1 - 1e-4)
         evidence = on_image(torch.logit(probability).cpu(), features.grid)
+        evidence[~features.grid.covered().numpy()] = -1
         if box is not None:
             evidence[~inside_box(evidence.shape, box)] = -1
         mask = strongest_parts(evidence)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from semalign3d_core.errors import InputError
-from semalign3d_core.image_grid import CANVAS_SIDE, mirror_points, pad_square
+from semalign3d_core.image_grid import CANVAS_SIDE, mirror_points
 from semalign3d_core.matchers.imd import masked_imd, mutual_nearest_distance
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher, transfer_on_canvas
 from semalign3d_core.matches import Matches
@@ -113,7 +113,7 @@ class AdaptivePoseMatcher:
         tokens = [e.features.values.flatten(1).T for e in (source, target)]
         if not self.use_masks or source.mask is None or target.mask is None:
             return mutual_nearest_distance(*tokens)
-        masks = [pad_square(e.mask.float()[None], e.features.grid.padding)[0] for e in (source, target)]
+        masks = [e.features.grid.square(e.mask.float()[None])[0] for e in (source, target)]
         return masked_imd(*tokens, *masks)
 
 

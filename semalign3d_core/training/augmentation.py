@@ -13,7 +13,9 @@ GREY = 0.5  # what lies beyond a picture; the backbone pads with it too
 class Augmentation:
     """How views are drawn; rates are shares of views, windows are in picture sides, angles in degrees."""
 
-    window: tuple = (0.4, 1.15)
+    close_rate: float = 0.0  # of views of the object's surroundings, as the backbone looks where the object's mask is known
+    close_margin: tuple = (0.02, 0.25)  # of those, in object sizes
+    window: tuple = (0.4, 1.15)  # of the others
     wide_rate: float = 0.7  # of windows of at least ``wide`` instead of any size
     wide: float = 0.75
     turn: float = 10.0  # standard deviation
@@ -38,6 +40,9 @@ def views(samples, index, side, cell, config, generator):
     wide = uniform(0, 1) < config.wide_rate
     window = torch.where(wide, uniform(config.wide, config.window[1]), uniform(*config.window))
     shift = uniform(-1, 1, 2) * (1 - window).abs()[:, None]
+    close, margin, box = uniform(0, 1) < config.close_rate, uniform(*config.close_margin), samples.boxes[index]
+    window = torch.where(close, box[:, 2] * (1 + 2 * margin), window)
+    shift = torch.where(close[:, None], box[:, :2] + uniform(-1, 1, 2) * (margin * box[:, 2])[:, None], shift)
     image, canonical, labels = _look(samples, index, _placement(window, shift, _turn(config, uniform, generator)), side, cell)
     pasted = uniform(0, 1) < config.paste_rate
     window = uniform(*config.paste_window)

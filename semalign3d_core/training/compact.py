@@ -8,13 +8,14 @@ places, other categories and the background (InfoNCE with soft targets).
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from semalign3d_core.backbones.compact import CELL, INPUT_SIDE, CompactNet
+from semalign3d_core.backbones.compact import CELL, INPUT_SIDE, CompactNet, is_network, load_network
 from semalign3d_core.errors import MissingFileError
 from semalign3d_core.files import atomic_path
 from semalign3d_core.training.augmentation import Augmentation, views
@@ -22,6 +23,8 @@ from semalign3d_core.training.checkpoint import load_checkpoint, save_checkpoint
 from semalign3d_core.training.samples import SampleSet
 
 SHOW_EVERY = 10  # steps
+VOXEL = 0.08  # of the template, in diameters: the places that evenness is about
+HEAD_STEPS, HEAD_BATCHES, HEAD_RATE = 1500, 60, 3e-3  # what files of networks do not keep is learned anew
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,14 @@ class CompactTraining:
     per_category: int = 2  # views of each category in a step
     points: int = 64  # object cells drawn per view
     background_points: int = 24
+    evenness: float = 0.0  # of the points over the templates' surfaces (1) instead of over the cells (0), of which thin parts have few
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     temperature: float = 0.07
     tolerance: float = 0.04  # how far apart positives may be, in template diameters (standard deviation)
     channels: int = 64
     checkpoint_every: int = 100
+    fixed_statistics: bool = False  # batch normalisation stays as it is, for a finished network that is trained on with few views
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -53,21 +58,29 @@ class TrainedModel(nn.Module):
         self.surface = SurfaceEmbedding(len(config.categories), config.channels)
         self.place = nn.Conv2d(self.network.head.in_channels, 3, 1)
 
+    def see(self, images):
+        """What the head reads, and the unit features, of images (B, 3, h, w)."""
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=halves_are_quick(images.device)):
+            trunk = self.network.trunk(images.contiguous(memory_format=torch.channels_last))
+        trunk = trunk.float()
+        return trunk, nn.functional.normalize(self.network.head(trunk), dim=1)
+
 
 def train_compact(config, samples_folder, checkpoint, workers=2, initial=None, device="cpu", quiet=False):
     """Renders what is missing in ``samples_folder``, trains on ``device``, and returns the :class:`CompactNet` in evaluation mode.
 
     ``checkpoint`` (a path) is written every ``checkpoint_every`` steps and resumed from; ``initial`` is the checkpoint of an
-    earlier run whose weights this one starts with. Deterministic on the CPU for a given seed and thread count, interrupted or not.
+    earlier run, or a network's file, whose weights this one starts with. Deterministic on the CPU for a given seed and thread count,
+    interrupted or not.
     """
     samples = SampleSet.render(samples_folder, config.categories, config.images, config.seed, workers, quiet, device)
     torch.manual_seed(config.seed)
     model = TrainedModel(config).to(device)
-    if initial is not None and load_checkpoint(initial, model) == 0:
-        raise MissingFileError(f"{initial} does not exist: give the checkpoint of an earlier run, or none")
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     first = load_checkpoint(checkpoint, model, optimiser)
-    model.train()
+    if initial is not None and first == 0:
+        begin_with(initial, model, samples, config, quiet)
+    set_training(model, config)
     with tqdm(total=config.steps, initial=first, desc="train compact", disable=quiet) as bar:
         for step in range(first, config.steps):
             set_learning_rate(optimiser, config, step)
@@ -78,6 +91,52 @@ def train_compact(config, samples_folder, checkpoint, workers=2, initial=None, d
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                 save_checkpoint(checkpoint, model, optimiser, step + 1)
     return model.network.eval().to("cpu")
+
+
+def begin_with(initial, model, samples, config, quiet=False):
+    """Gives the :class:`TrainedModel` the weights of a checkpoint, or those of a network's file and to them what it does not keep."""
+    if not is_network(initial):
+        if load_checkpoint(initial, model) == 0:
+            raise MissingFileError(f"{initial} does not exist: give the checkpoint of an earlier run, the file of a network, or none")
+        return
+    model.network.load_state_dict(load_network(Path(initial))[0].state_dict())
+    learn_heads(model, samples, config, quiet)
+
+
+def learn_heads(model, samples, config, quiet=False):
+    """Trains the embedding of the surfaces and the head for places for a network that stays as it is."""
+    device = samples.labels.device
+    batches = [_seen(model.eval(), samples, config, number) for number in range(HEAD_BATCHES)]
+    heads = [*model.surface.parameters(), *model.place.parameters()]
+    optimiser = torch.optim.AdamW(heads, lr=HEAD_RATE, weight_decay=config.weight_decay)
+    for step in tqdm(range(HEAD_STEPS), desc="learn heads", disable=quiet):
+        optimiser.param_groups[0]["lr"] = HEAD_RATE * (1 - step / HEAD_STEPS)
+        trunk, features, canonical, labels = batches[step % HEAD_BATCHES]
+        generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
+        loss = matching_loss(model, features.float(), canonical, labels, config, generator)
+        loss = loss + place_loss(model.place(trunk.float()), canonical)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+
+@torch.no_grad()
+def _seen(model, samples, config, number):
+    """Views and what the network says of them, in half precision, for many are kept."""
+    generator = torch.Generator(samples.labels.device).manual_seed((config.seed + 1) * 1_000_003 - 1 - number)
+    images, canonical, labels = views(
+        samples, samples.draw(config.per_category, generator), INPUT_SIDE, CELL, config.augmentation, generator
+    )
+    trunk, features = model.see(images)
+    return trunk.half(), features.half(), canonical, labels
+
+
+def set_training(model, config):
+    """Training mode, but for the statistics that shall not change."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train(not config.fixed_statistics)
 
 
 def set_learning_rate(optimiser, config, step):
@@ -94,13 +153,8 @@ def training_step(model, optimiser, samples, config, step):
     generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
     index = samples.draw(config.per_category, generator)
     images, canonical, labels = views(samples, index, INPUT_SIDE, CELL, config.augmentation, generator)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=halves_are_quick(device)):
-        trunk = model.network.trunk(images.contiguous(memory_format=torch.channels_last))
-    trunk = trunk.float()
-    features = nn.functional.normalize(model.network.head(trunk), dim=1)
-    descriptors, coordinates, categories, weights = draw_points(features, canonical, labels, config, generator)
-    keys = model.surface(coordinates, categories)
-    loss = contrastive_loss(descriptors, keys, coordinates, categories, weights, config.temperature, config.tolerance)
+    trunk, features = model.see(images)
+    loss = matching_loss(model, features, canonical, labels, config, generator)
     loss = loss + nn.functional.cross_entropy(model.network.classify(features), labels + 1)
     loss = loss + place_loss(model.place(trunk), canonical)
     optimiser.zero_grad(set_to_none=True)
@@ -123,18 +177,43 @@ def draw_points(features, canonical, labels, config, generator):
     of views that show too few cells of a kind.
     """
     flat, places, category = features.flatten(2), canonical.flatten(2).nan_to_num(), labels.flatten(1)
-    score = torch.rand(category.shape, generator=generator, device=category.device)
+    # The largest log(u) / w are a sample without replacement with probabilities that go with w.
+    score = torch.rand(category.shape, generator=generator, device=category.device).clamp(min=1e-9).log()
+    if config.evenness:
+        score = score * cells_of_a_place(places, category) ** config.evenness
     chosen, weights = [], []
     for wanted, eligible in ((config.points, category >= 0), (config.background_points, category < 0)):
-        best = torch.where(eligible, score, -1.0).topk(min(wanted, score.shape[1]), dim=1)
+        best = torch.where(eligible, score, -torch.inf).topk(min(wanted, score.shape[1]), dim=1)
         chosen.append(best.indices)
-        weights.append((best.values >= 0).float())
+        weights.append(torch.isfinite(best.values).float())
     index, weights = torch.cat(chosen, 1), torch.cat(weights, 1)
 
     def take(values):
         return values.gather(2, index[:, None].expand(-1, values.shape[1], -1)).transpose(1, 2).flatten(0, 1)
 
     return take(flat), take(places), category.gather(1, index).flatten(), weights.flatten()
+
+
+def cells_of_a_place(places, category):
+    """(B, N): how many cells of all views show the same place, within a voxel of the category's template, as each cell.
+
+    places (B, 3, N); category (B, N), -1 for the background, all of which is one place.
+    """
+    voxel = (places / VOXEL).floor().long()
+    low = voxel.amin((0, 2), keepdim=True)
+    x, y, z = (voxel - low).unbind(1)
+    _, width, height = (voxel - low).amax((0, 2)) + 1
+    number = ((category + 1) * (x.max() + 1) + x) * width * height + y * height + z
+    number = torch.where(category >= 0, number, 0)
+    _, index, count = number.unique(return_inverse=True, return_counts=True)
+    return count[index].to(places)
+
+
+def matching_loss(model, features, canonical, labels, config, generator):
+    """:func:`contrastive_loss` of points of the views, see :func:`draw_points`, and the embeddings of their places."""
+    descriptors, coordinates, categories, weights = draw_points(features, canonical, labels, config, generator)
+    keys = model.surface(coordinates, categories)
+    return contrastive_loss(descriptors, keys, coordinates, categories, weights, config.temperature, config.tolerance)
 
 
 class SurfaceEmbedding(nn.Module):

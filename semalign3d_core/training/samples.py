@@ -21,11 +21,13 @@ class SampleSet:
 
     pictures: (N, 3, 288, 288) uint8;  labels: (N,) int64 category index
     canonical: (N, 3, 144, 144) float16, place on the category's template of every second pixel's surface point; NaN off the object
+    boxes:    (N, 3) middle (x, y) and half of the longer side of the object's box, where the picture goes from -1 to 1
     """
 
     def __init__(self, pictures, canonical, labels):
         self.pictures, self.canonical, self.labels = pictures, canonical, labels
         self.categories = int(labels.max()) + 1
+        self.boxes = torch.cat([_boxes(part) for part in canonical.split(CHUNK)])
 
     @classmethod
     def render(cls, folder, categories, count, seed, workers, quiet=False, device="cpu"):
@@ -53,6 +55,18 @@ class SampleSet:
         score = torch.rand(self.labels.shape, generator=generator, device=self.labels.device)
         chosen = [torch.where(self.labels == c, score, -1.0).topk(per_category).indices for c in range(self.categories)]
         return torch.cat(chosen)
+
+
+def _boxes(canonical):
+    """Boxes (N, 3) of the objects of :class:`SampleSet`."""
+    on_object = ~torch.isnan(canonical[:, 0])
+    spans = []
+    for axis in (1, 2):  # seen along the rows, then along the columns
+        seen = on_object.any(axis).float()
+        first, last = seen.argmax(1), seen.shape[1] - seen.flip(1).argmax(1)
+        spans.append(torch.stack([first, last], 1) * (2 / seen.shape[1]) - 1)
+    low, high = torch.stack(spans, 1).unbind(2)
+    return torch.cat([(low + high) / 2, (high - low).amax(1, keepdim=True) / 2], 1)
 
 
 def chunk_jobs(folder, categories, count, seed):

@@ -11,6 +11,7 @@ from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.config import AlignConfig, ReferenceConfig
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.errors import InputError
+from semalign3d_core.evidence import FeatureMap
 
 
 def test_unseen_instances_are_aligned(chair):
@@ -36,6 +37,42 @@ def test_the_same_image_gives_the_same_alignment(chair):
     category, aligner = chair
     evidence = category.image(3).evidence
     assert torch.equal(aligner.align(evidence).keypoints_3d, aligner.align(evidence).keypoints_3d)
+
+
+def seen_through(evidence, first, cells):
+    """The evidence with features of a window alone: of the square of ``cells`` x ``cells`` cells from the cell ``first`` on."""
+    (row, column), grid = first, evidence.features.grid
+    side = grid.side // grid.cells
+    window = (column * side, row * side, cells * side)
+    values = evidence.features.values[:, row : row + cells, column : column + cells]
+    return replace(evidence, features=FeatureMap(values, replace(grid, cells=cells, window=window)))
+
+
+def test_features_of_the_object_s_surroundings_are_enough(chair):
+    """Cells far from the mask have no weight: whether there are any makes no difference."""
+    category, aligner = chair
+    evidence = category.image(3).evidence
+    rows, columns = (evidence.features.grid.cells_inside(evidence.mask).amax(axis).nonzero()[:, 0] for axis in (1, 0))
+    margin, cells = aligner.config.observation.margin_cells + 1, evidence.features.grid.cells
+    first = [max(int(where[0]) - margin, 0) // 2 * 2 for where in (rows, columns)]  # blocks of two cells, as without a window
+    length = max(int(where[-1]) + margin + 1 - start for where, start in zip((rows, columns), first, strict=True))
+    close = seen_through(evidence, first, min(length, cells - max(first)))
+    assert close.features.grid.cells < cells
+    whole, part = aligner.align(evidence), aligner.align(close)
+    torch.testing.assert_close(part.keypoints_2d, whole.keypoints_2d, atol=0.5, rtol=0)
+    assert abs(part.confidence - whole.confidence) < 0.02 and abs(part.energy - whole.energy) < 0.01
+
+
+def test_where_a_window_lies_is_no_matter_of_layout(chair):
+    """A captured graph serves all windows, also one that reaches beyond the picture."""
+    category, aligner = chair
+    evidence = category.image(3).evidence
+    windows = [(0, 0, 200), (31, 7, 163), (-40, 90, 240)]
+    grids = [replace(evidence.features.grid, window=window) for window in windows]
+    images = [aligner.prepare(replace(evidence, features=FeatureMap(evidence.features.values, grid)), whole=True) for grid in grids]
+    assert len({image.layout for image in images}) == 1
+    assert all(len({tensor.shape for tensor in group}) == 1 for group in zip(*(i.tensors().values() for i in images), strict=True))
+    assert [round(float(image.spacing) * 240 * grid.cells) for image, grid in zip(images, grids, strict=True)] == [200, 163, 240]
 
 
 def test_self_occluded_keypoints_are_told(chair):

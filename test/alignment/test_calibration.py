@@ -16,6 +16,7 @@ from semalign3d_core.alignment.poses import Candidates
 from semalign3d_core.alignment.selection import front_normal, masked_spearman, rotation_distance, select
 from semalign3d_core.alignment.solvers import SOLVERS
 from semalign3d_core.alignment.symmetry import azimuth_spread, principal_axes, turning_losses, undetermined_axis_of
+from semalign3d_core.alignment.variants import beside_the_object
 from semalign3d_core.geometry import rotation_from_vector, uniform_rotations
 
 
@@ -88,6 +89,21 @@ def test_calibration_on_training_images():
     found = [aligner.align(category.image(seed).evidence) for seed in range(4)]
     assert all(alignment.found for alignment in found)
     assert all(alignment.confidence == alignment.diagnostics["probabilities"]["found"] for alignment in found)
+
+
+@pytest.mark.parametrize("window", [None, (60, 40, 150)])
+def test_the_mask_beside_the_object_lies_where_there_are_features(chair, window):
+    category, _ = chair
+    evidence = category.image(301).evidence
+    evidence = replace(evidence, features=replace(evidence.features, grid=replace(evidence.features.grid, window=window)))
+    moved = beside_the_object(evidence, torch.Generator().manual_seed(0)).mask
+    assert moved.any() and not (moved & evidence.mask).any() and not (moved & ~evidence.features.grid.covered()).any()
+
+
+def test_without_room_beside_the_object_the_features_are_moved(chair):
+    evidence = replace(chair[0].image(301).evidence, mask=torch.ones(240, 240, dtype=torch.bool))
+    changed = beside_the_object(evidence, torch.Generator().manual_seed(0))
+    assert changed.mask is evidence.mask and not torch.equal(changed.features.values, evidence.features.values)
 
 
 def test_calibration_tries_every_kind_of_image_with_and_without_depth(chair, monkeypatch):

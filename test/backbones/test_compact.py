@@ -1,12 +1,17 @@
 """The embedded backbone: where its cells are, what its files must be."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from semalign3d_core.backbones.compact import CELLS, INPUT_SIDE, CompactBackbone, CompactNet, load_network, prepare
 from semalign3d_core.errors import FileFormatError, MissingFileError
-from semalign3d_core.evidence import ImageInput
+from semalign3d_core.evaluation.cache import Cache
+from semalign3d_core.evaluation.providers import CachedBackbone
+from semalign3d_core.evidence import ImageInput, gather
+from semalign3d_core.image_grid import SquareGrid, mirror_image, square_around
 from semalign3d_core.training.compact import CompactTraining, save_network
 
 
@@ -20,6 +25,11 @@ def weights(tmp_path):
 
 def image(height, width, seed=0):
     return ImageInput(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def whole(picture):
+    """What the network sees of a picture without a window."""
+    return prepare(picture.rgb, SquareGrid(picture.height, picture.width, CELLS))
 
 
 @pytest.mark.parametrize("height, width", [(256, 256), (97, 201), (333, 120), (1, 1)])
@@ -37,8 +47,45 @@ def test_a_mirror_image_exchanges_the_two_views(weights):
     torch.testing.assert_close(mirrored.flip(-1).roll(16, dims=0), seen)
     network, *_ = load_network(weights)
     with torch.inference_mode():
-        torch.testing.assert_close(seen[:16], network(prepare(picture.rgb)[None])[0] / 2**0.5)
+        torch.testing.assert_close(seen[:16], network(whole(picture)[None])[0] / 2**0.5)
     assert (seen[:16] - seen[16:]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("window", [(20, 10, 64), (-9, 30, 100)])
+def test_of_a_window_it_sees_nothing_else(weights, window):
+    """Features of a window are those of the picture that is cut out of grey surroundings, and lie where the window lies."""
+    backbone, picture = CompactBackbone(weights), image(90, 120)
+    left, top, side = window
+    surroundings = np.full((290, 320, 3), 128, np.uint8)
+    surroundings[100:190, 100:220] = picture.rgb
+    alone = ImageInput(np.ascontiguousarray(surroundings[100 + top : 100 + top + side, 100 + left : 100 + left + side]))
+    features = backbone.extract(replace(picture, window=window))
+    torch.testing.assert_close(features.values, backbone.extract(alone).values)
+    place = torch.tensor([[left + side / 2, top + side / 3]])
+    torch.testing.assert_close(features.sample(place), backbone.extract(alone).sample(place - torch.tensor([left, top])))
+
+
+def test_it_looks_closer_where_the_mask_is_known(weights):
+    backbone, picture, mask = CompactBackbone(weights), image(90, 120), torch.zeros(90, 120, dtype=torch.bool)
+    mask[20:50, 30:60] = True
+    assert gather(picture, backbone).features.grid.window is None
+    assert gather(picture, backbone, mask=torch.zeros(90, 120, dtype=torch.bool)).features.grid.window is None
+    evidence = gather(picture, backbone, mask=mask)
+    assert evidence.features.grid.window == square_around(mask, backbone.close_up) and evidence.mask is mask
+    mirrored = gather(picture.mirror(), backbone, mask=mirror_image(mask)).features
+    assert mirrored.grid == evidence.features.grid.mirrored()
+    torch.testing.assert_close(mirrored.values.flip(-1).roll(16, dims=0), evidence.features.values)
+
+
+def test_every_window_has_an_entry_of_its_own_in_the_cache(weights, tmp_path):
+    backbone, picture, mask = CompactBackbone(weights), image(90, 120), torch.zeros(90, 120, dtype=torch.bool)
+    mask[20:50, 30:60] = True
+    for _ in range(2):  # computed, and read again
+        cached = CachedBackbone.wrap(backbone, "compact", Cache(tmp_path))
+        for known in (mask, mask.flip(0), None):
+            found, expected = gather(picture, cached, mask=known).features, gather(picture, backbone, mask=known).features
+            assert found.grid == expected.grid
+            torch.testing.assert_close(found.values, expected.values, atol=2e-3, rtol=0)
 
 
 def test_a_shift_by_whole_cells_shifts_the_features(weights):
@@ -56,7 +103,7 @@ def test_prepare_keeps_places():
     """A bright pixel block lands in the cell that the grid says."""
     rgb = np.zeros((96, 384, 3), np.uint8)
     rgb[40:48, 288:296] = 255  # cell side 8 pixels on 48 cells: column 36, row 5
-    small = prepare(rgb)
+    small = whole(ImageInput(rgb))
     bright = (small[0] > 0.9).nonzero().float().mean(0)
     assert torch.allclose(bright / 4 - 0.375, torch.tensor([5.0, 36.0]), atol=0.01)
 
@@ -74,13 +121,13 @@ def test_classes_are_the_mean_over_both_views(weights):
     torch.nn.init.normal_(network.classes.weight, generator=torch.Generator().manual_seed(2))  # so that views differ visibly
     backbone.network.load_state_dict(network.state_dict())
     with torch.inference_mode():
-        seen, mirrored = (network.classify(network(prepare(view.rgb)[None]))[0].softmax(0) for view in (picture, picture.mirror()))
+        seen, mirrored = (network.classify(network(whole(view)[None]))[0].softmax(0) for view in (picture, picture.mirror()))
     assert (seen - mirrored.flip(-1)).abs().max() > 0.01
     torch.testing.assert_close(backbone.class_probabilities(backbone.extract(picture)), (seen + mirrored.flip(-1)) / 2)
 
 
 def test_name_comes_from_the_file(weights):
-    assert CompactBackbone(weights).name == "compact-test-mirrored"
+    assert CompactBackbone(weights).name == "compact-test-close-mirrored"
 
 
 def test_broken_and_missing_files(tmp_path, weights):

@@ -13,12 +13,15 @@ from semalign3d_core.image_grid import (
     SquareGrid,
     bilinear,
     canvas_placement,
+    cut_square,
     keypoints_to_canvas,
     mirror_image,
     mirror_points,
+    mirror_square,
     pad_square,
     patch_index,
     resize_pad,
+    square_around,
 )
 
 SIZES = [(375, 500), (500, 375), (64, 64), (333, 500), (53, 37), (1, 50), (50, 1)]
@@ -129,3 +132,53 @@ def test_mirroring_twice_changes_nothing_and_points_go_with_their_pixels():
     assert [mirrored[int(y), int(x)] for x, y in moved] == [image[int(y), int(x)] for x, y in points]
     assert np.array_equal(mirror_image(mirrored), image) and np.array_equal(mirror_points(moved, 6), points)
     assert torch.equal(mirror_image(torch.from_numpy(image)), torch.from_numpy(mirrored))
+
+
+WINDOWS = [(10, 5, 40), (-7, 20, 60), (60, 30, 45), (-20, -30, 150)]  # inside a picture of 90 x 70 pixels, and reaching beyond it
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_the_grid_of_a_window_is_that_of_the_cut_out_picture(window):
+    left, top, side = window
+    grid, alone = SquareGrid(70, 90, 12, window=window), SquareGrid(side, side, 12)
+    pixels = torch.rand(50, 2, generator=torch.Generator().manual_seed(0)) * 90
+    torch.testing.assert_close(grid.pixel_to_cell(pixels), alone.pixel_to_cell(pixels - torch.tensor([left, top])))
+    torch.testing.assert_close(grid.cell_to_pixel(grid.pixel_to_cell(pixels)), pixels, atol=1e-4, rtol=0)
+    assert grid.side == side and grid.cell_size == alone.cell_size
+    mask = torch.rand(70, 90, generator=torch.Generator().manual_seed(1)) < 0.4
+    torch.testing.assert_close(grid.cells_inside(mask), alone.cells_inside(cut_square(mask[None], window)[0]))
+    assert grid.covered().sum() == cut_square(torch.ones(1, 70, 90), window).sum()
+    rows, columns = grid.covered().nonzero().unbind(1)
+    assert columns.min() == max(left, 0) and rows.max() == min(top + side, 70) - 1
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_the_mirror_image_of_a_window(window):
+    picture = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(0))
+    mirrored = SquareGrid(70, 90, 12, window=window).mirrored()
+    assert mirrored.window == mirror_square(window, 90)
+    torch.testing.assert_close(mirrored.square(mirror_image(picture)), mirror_image(SquareGrid(70, 90, 12, window=window).square(picture)))
+
+
+def test_what_a_square_cuts_out():
+    picture = torch.arange(12.0).reshape(1, 3, 4)
+    assert cut_square(picture, (1, 0, 2)).tolist() == [[[1, 2], [5, 6]]]
+    assert cut_square(picture, (3, 1, 3), value=9).tolist() == [[[7, 9, 9], [11, 9, 9], [9, 9, 9]]]
+    assert cut_square(picture, (-5, -5, 2), value=9).tolist() == [[[9, 9], [9, 9]]]  # nothing of the picture
+    assert cut_square(picture, (40, 1, 2)).shape == (1, 2, 2)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1, 0.33])
+def test_the_square_around_an_object(margin):
+    mask = torch.zeros(70, 90, dtype=torch.bool)
+    mask[12:31, 40:75] = True
+    left, top, side = square_around(mask, margin)
+    assert side == int(np.ceil(35 * (1 + 2 * margin)))
+    assert abs(left + side / 2 - 57.5) <= 0.5 and abs(top + side / 2 - 21.5) <= 0.5  # in the middle, but for a pixel
+    assert cut_square(mask[None], (left, top, side)).sum() == mask.sum()
+    assert square_around(torch.zeros(5, 5, dtype=torch.bool), margin) is None
+
+
+def test_windows_of_no_size_are_refused():
+    with pytest.raises(InputError, match="at least 1"):
+        SquareGrid(70, 90, 12, window=(0, 0, 0))

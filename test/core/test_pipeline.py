@@ -13,6 +13,7 @@ from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.evidence import DepthMap, FeatureMap, ImageInput
+from semalign3d_core.image_grid import square_around
 from semalign3d_core.pipeline import Demonstration, Pipeline, PipelineConfig, create_pipeline, load_demonstration
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
@@ -73,6 +74,31 @@ def test_what_is_given_replaces_the_providers(category, model, aligner):
 def test_an_empty_mask_is_no_mask(category, model, aligner):
     pipeline = Pipeline(model, OneImage(category.image(3)), aligner)
     assert pipeline.process(ImageInput(PICTURE), mask=torch.zeros(240, 240, dtype=torch.bool)).evidence.mask is None
+
+
+class Closer(OneImage):
+    """Wants to look closer; keeps the windows that it is asked for."""
+
+    close_up = 0.25
+
+    def __init__(self, truth):
+        super().__init__(truth)
+        self.windows = []
+
+    def extract(self, image):
+        self.windows.append(image.window)
+        return self.evidence.features
+
+
+def test_a_backbone_that_wants_to_look_closer_gets_the_surroundings_of_the_mask(category, model, aligner):
+    truth = category.image(3)
+    backbone, window = Closer(truth), square_around(truth.evidence.mask, 0.25)
+    pipeline = Pipeline(model, backbone, aligner, segmenter=OneImage(truth))
+    pipeline.process(ImageInput(PICTURE), mask=truth.evidence.mask)
+    pipeline.process(ImageInput(PICTURE))
+    assert backbone.windows == [window, window]  # one look each, whether the mask was given or a segmenter found it
+    Pipeline(model, backbone, aligner).process(ImageInput(PICTURE))
+    assert backbone.windows[2] is None
 
 
 class Recorder(OneImage):

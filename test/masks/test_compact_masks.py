@@ -6,7 +6,8 @@ import torch
 
 from semalign3d_core import masks
 from semalign3d_core.backbones.compact import CompactBackbone
-from semalign3d_core.evidence import ImageInput
+from semalign3d_core.evidence import FeatureMap, ImageInput, gather
+from semalign3d_core.image_grid import SquareGrid
 from semalign3d_core.masks.compact import CompactMasks, strongest_parts
 
 
@@ -19,9 +20,6 @@ class Marked:
         self.extracted = 0
 
     def extract(self, image):
-        from semalign3d_core.evidence import FeatureMap
-        from semalign3d_core.image_grid import SquareGrid
-
         self.extracted += 1
         grid = SquareGrid(image.height, image.width, 32)
         cells = torch.nn.functional.interpolate(torch.from_numpy(image.rgb).permute(2, 0, 1)[None].float() / 255, size=(32, 32))[0]
@@ -66,6 +64,44 @@ def test_features_are_extracted_again_only_where_they_are_others():
     assert backbone.extracted == 1
     own = CompactMasks(backbone, "mug").segment_features("of another backbone", picture())
     assert backbone.extracted == 2 and torch.equal(own, shared)
+
+
+class Coarse(Marked):
+    """Eight cells, of the picture or of the object's surroundings."""
+
+    close_up = 0.25
+
+    def extract(self, image):
+        self.extracted += 1
+        grid = SquareGrid(image.height, image.width, 8, window=image.window)
+        square = grid.square(torch.from_numpy(image.rgb.transpose(2, 0, 1).copy()).float() / 255)
+        return FeatureMap(torch.nn.functional.interpolate(square[None], size=(8, 8), mode="area")[0], grid)
+
+
+def test_a_closer_look_gives_a_finer_mask():
+    rgb, truth = np.zeros((64, 64, 3), np.uint8), torch.zeros(64, 64, dtype=torch.bool)
+    truth[29:44, 21:36] = True
+    rgb[truth.numpy(), 0] = 255
+    backbone = Coarse()
+    segmenter = CompactMasks(backbone, "mug", shared=True)
+    coarse = segmenter.segment(ImageInput(rgb))
+    evidence = gather(ImageInput(rgb), backbone, segmenter=segmenter)
+    overlap = [float((mask & truth).sum() / (mask | truth).sum()) for mask in (coarse, evidence.mask)]
+    assert overlap[0] < 0.8 and overlap[1] > 0.9, overlap
+    assert backbone.extracted == 3 and evidence.features.grid.window is not None
+    assert not (evidence.mask & ~evidence.features.grid.covered()).any()
+    with_given = gather(ImageInput(rgb), backbone, segmenter=segmenter, mask=coarse)
+    assert with_given.mask is coarse and backbone.extracted == 4  # what is given stays
+
+
+def test_what_a_closer_look_loses_stays_as_it_was():
+    class Loses(CompactMasks):
+        def segment_features(self, features, image, box=None, points=None):
+            return None if image.window is not None else super().segment_features(features, image, box, points)
+
+    backbone = Coarse()
+    evidence = gather(picture(), backbone, segmenter=Loses(backbone, "mug", shared=True))
+    assert evidence.mask is not None and evidence.features.grid.window is not None
 
 
 def test_parts_behind_an_occluder_stay_and_specks_go():

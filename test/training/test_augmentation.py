@@ -1,5 +1,7 @@
 """Views of training samples: picture, places and categories stay together whatever is done to them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -51,6 +53,18 @@ def test_picture_and_places_stay_together(samples, config):
             torch.testing.assert_close(values.abs(), PLACE.expand_as(values), atol=1e-3, rtol=0)
             signs.add(float(values[0, 0].sign()))
     assert signs == {-1.0, 1.0}  # mirrored views show the mirrored place
+
+
+def test_close_views_show_the_object_and_its_margin(samples):
+    """The patch, a third of the picture, fills the view but for the margin, wherever in the picture it is."""
+    torch.testing.assert_close(samples.boxes, torch.tensor([[-1 / 3, 0.0, 1 / 3]]).expand(6, -1), atol=1e-3, rtol=0)
+    for margin in (0.1, 0.25):
+        _, canonical, _ = draw(samples, replace(PLAIN, close_rate=1.0, close_margin=(margin, margin)))
+        on_object = ~torch.isnan(canonical[:, 0])
+        assert (on_object.float().mean((1, 2)) - 1 / (1 + 2 * margin) ** 2).abs().max() < 0.08
+        assert on_object[:, 12, 12].all()
+    far = draw(samples, PLAIN)[1]
+    assert (~torch.isnan(far[:, 0])).float().mean() < 0.2
 
 
 def test_mirrored_views_are_mirror_images(samples):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from semalign3d_core.errors import FileFormatError
+from semalign3d_core.backbones.compact import load_network
+from semalign3d_core.errors import FileFormatError, MissingFileError
 from semalign3d_core.training import compact
 from semalign3d_core.training.checkpoint import load_checkpoint
 from semalign3d_core.training.compact import (
@@ -12,6 +13,7 @@ from semalign3d_core.training.compact import (
     contrastive_loss,
     draw_points,
     place_loss,
+    save_network,
     train_compact,
 )
 from semalign3d_core.training.samples import SampleSet
@@ -104,6 +106,20 @@ def test_draw_points_takes_object_and_background_cells():
     assert (labels.flatten()[descriptors[real, 0].long()] == categories[real]).all()
 
 
+def test_even_draws_do_not_forget_what_is_thin():
+    """Of an object that shows one place in 380 cells and nine others in one cell each, an even draw of ten takes most of the others."""
+    labels, canonical = torch.zeros(1, 20, 20, dtype=torch.long), torch.zeros(1, 3, 20, 20)
+    labels[0, 19] = -1
+    canonical[0, 0, 0, :9] = 0.2 + 0.1 * torch.arange(9)
+    thin = []
+    for evenness in (0.0, 1.0):
+        config, generator = CompactTraining(points=10, background_points=2, evenness=evenness), torch.Generator().manual_seed(0)
+        drawn = [draw_points(torch.zeros(1, 1, 20, 20), canonical, labels, config, generator) for _ in range(50)]
+        assert all((categories[:10] == 0).all() and (categories[10:] == -1).all() for _, _, categories, _ in drawn)
+        thin.append(sum(float((coordinates[:10, 0] > 0.1).sum()) for _, coordinates, _, _ in drawn) / 50)
+    assert thin[0] < 1 and 6 < thin[1] < 9  # 9 of 380, against nine places of ten
+
+
 @pytest.fixture
 def samples(monkeypatch):
     generator = torch.Generator().manual_seed(0)
@@ -134,6 +150,35 @@ def test_interrupted_training_equals_uninterrupted(samples, tmp_path, monkeypatc
     resumed = train_compact(config, tmp_path, tmp_path / "part.safetensors", quiet=True)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_finished_network_is_trained_on(samples, tmp_path, monkeypatch):
+    """It begins as its file says, with heads that fit it, and keeps its batch statistics."""
+    monkeypatch.setattr(compact, "HEAD_STEPS", 60)
+    monkeypatch.setattr(compact, "HEAD_BATCHES", 2)
+    config = CompactTraining(categories=("a", "b"), steps=2, points=20, background_points=5, per_category=1, fixed_statistics=True)
+    torch.manual_seed(3)
+    save_network(compact.CompactNet(config.channels, 3).eval(), tmp_path / "net.safetensors", "net", config)
+    finished, losses, real = load_network(tmp_path / "net.safetensors")[0].state_dict(), [], compact.matching_loss
+
+    def told(*arguments):
+        losses.append(float(real(*arguments).detach()))
+        return real(*arguments)
+
+    monkeypatch.setattr(compact, "matching_loss", told)
+    model = compact.TrainedModel(config)
+    compact.begin_with(tmp_path / "net.safetensors", model, samples, config, quiet=True)
+    for name, value in model.network.state_dict().items():
+        assert torch.equal(value, finished[name]), name
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    trained = train_compact(config, tmp_path, tmp_path / "on.safetensors", initial=tmp_path / "net.safetensors", quiet=True).state_dict()
+    assert not torch.equal(trained["head.weight"], finished["head.weight"])
+    assert all(torch.equal(value, finished[name]) for name, value in trained.items() if "running" in name)
+
+
+def test_what_is_neither_checkpoint_nor_network_is_named(samples, tmp_path):
+    with pytest.raises(MissingFileError, match=r"none\.safetensors"):
+        train_compact(CompactTraining(categories=("a", "b")), tmp_path, tmp_path / "c.safetensors", initial=tmp_path / "none.safetensors")
 
 
 def test_samples_are_drawn_evenly_over_categories(samples):
