@@ -107,10 +107,10 @@ def print_hard_cases(models, scenes, store):
     for case in tqdm([case for case in CASES if store.provider is None or not case.simulated], desc="hard cases", leave=False, delay=2):
         tests = {name: _tests(case, name, scenes[name], store) for name in models}
         if case.without is not None:
-            _print_case(f"{case.name}, without remedy", models, tests, case.without(usual))
+            _print_case(f"{case.name}, without remedy", models, tests, case.without(usual), _aligned)
         if case.zoom:
-            _print_case(f"{case.name}, without remedy", models, tests, usual)
-        _print_case(case.name, models, tests, usual, store if case.zoom else None)
+            _print_case(f"{case.name}, without remedy", models, tests, usual, _aligned)
+        _print_case(case.name, models, tests, usual, partial(_zoomed if case.zoom else _looked_at, store))
     _print_flat(models, scenes)
     _print_axes(models, scenes)
     _print_metres(models, scenes)
@@ -123,13 +123,12 @@ def _tests(case, name, plain, store):
     return [new if new.evidence.mask is old.evidence.mask else store.seen(new) for new, old in zip(changed, tests, strict=True)]
 
 
-def _print_case(title, models, tests, config, zooming=None):
-    """zooming: the store of the scenes, if small objects are to be cropped."""
+def _print_case(title, models, tests, config, align):
+    """align: (aligner, scene) -> alignment."""
     cells, every = [], []
     for name, model in models.items():
         aligner = Aligner(model, config)
-        align = partial(_zoomed, aligner, zooming) if zooming else partial(_aligned, aligner)
-        scores = [score_of(model, scene, *timed(partial(align, scene))) for scene in tests[name]]
+        scores = [score_of(model, scene, *timed(partial(align, aligner, scene))) for scene in tests[name]]
         cells.append(keypoint_pck(scores))
         every += scores
     ms = 1e3 * np.median([score.seconds for score in every])
@@ -141,7 +140,11 @@ def _aligned(aligner, scene, previous=None):
     return aligner.align(scene.evidence, previous)
 
 
-def _zoomed(aligner, store, scene):
+def _looked_at(store, aligner, scene):
+    return store.align(aligner, scene.evidence)
+
+
+def _zoomed(store, aligner, scene):
     side = scene.rendering.mask.shape[0]
     return align_with_zoom(aligner, scene.evidence, lambda square: store.seen(scene_of(cropped(scene.rendering, square, side))).evidence)
 

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from semalign3d_core import backbones
+from semalign3d_core.alignment.zoom import align_with_wider_look
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.datasets.synthetic.instances import make_instance, shows_its_turn
 from semalign3d_core.datasets.synthetic.rendering import RenderConfig, Rendering, sample_rendering
@@ -103,6 +104,11 @@ class SceneStore:
         """Evidence with another mask (or None), and the features that the backbone gives of where that is."""
         evidence = replace(evidence, mask=mask)
         return evidence if self.provider is None else replace(evidence, features=self._features(evidence.image, evidence))
+
+    def align(self, aligner, evidence):
+        """The alignment as the pipeline makes it: with a wider look where the object reaches beyond what the backbone looked at."""
+        picture = ImageInput(evidence.image, name=evidence.name)
+        return align_with_wider_look(aligner, evidence, lambda window: self.provider.extract(replace(picture, window=window)))[0]
 
     def _features(self, picture, evidence):
         return self.provider.extract(close_up(ImageInput(picture, name=evidence.name), evidence.mask, self.provider))

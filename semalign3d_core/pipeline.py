@@ -1,6 +1,7 @@
 """From one image to named keypoints and correspondences: what the command line and the ROS node both run."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from semalign3d_core import backbones, depth, masks
 from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.alignment.zoom import align_with_zoom, crop_extractor
+from semalign3d_core.alignment.zoom import align_with_wider_look, align_with_zoom, crop_extractor
 from semalign3d_core.backbones.precision import choose_device
 from semalign3d_core.category.storage import check_backbone, find_model, load_model
 from semalign3d_core.config import load_preset
@@ -94,15 +95,20 @@ class Pipeline:
         if depth is not None:
             evidence = replace(evidence, depth=depth)
         with torch.no_grad():
-            alignment = self._align(image, evidence, segmenter, previous)
+            alignment, evidence = self._align(image, evidence, segmenter, previous)
             return FrameResult(evidence, alignment, self._place(evidence, alignment))
 
     def _align(self, image, evidence, segmenter, previous):
+        """The :class:`Alignment`, and the evidence that it is of."""
+        if not sees_any_picture(self.backbone):
+            return self.aligner.align(evidence, previous), evidence
+        if evidence.features.grid.window is not None:  # close enough, however small the object is
+            return align_with_wider_look(self.aligner, evidence, partial(self._look, image), previous)
         anew = segmenter if sees_any_picture(segmenter) else None
-        close_enough = anew is None and evidence.features.grid.window is not None  # and nobody to find a finer mask
-        if close_enough or not sees_any_picture(self.backbone):
-            return self.aligner.align(evidence, previous)
-        return align_with_zoom(self.aligner, evidence, crop_extractor(image, self.backbone, evidence, segmenter=anew), previous)
+        return align_with_zoom(self.aligner, evidence, crop_extractor(image, self.backbone, evidence, segmenter=anew), previous), evidence
+
+    def _look(self, image, window):
+        return self.backbone.extract(replace(image, window=window))
 
     def _place(self, evidence, alignment):
         if self._lifted is None:

@@ -1,5 +1,7 @@
-"""Small objects: the features of a crop around a first guess, because nothing in a solver replaces their resolution."""
+"""Looking again where a first alignment says the object is: small objects closer, because nothing in a solver replaces the resolution of
+features, and objects of which the mask shows a part with more of their surroundings."""
 
+import math
 from dataclasses import replace
 
 import cv2
@@ -12,6 +14,7 @@ from semalign3d_core.image_grid import cut_square
 
 SMALL = 0.35  # objects whose longer side is below this share of the image are looked at again
 MARGIN = 0.25  # of the crop around the object's box, on each side, in object sizes
+BEYOND = 0.05  # of a window's side by which an object reaches beyond it before more is looked at
 
 
 def align_with_zoom(aligner, evidence, extract, previous=None):
@@ -40,6 +43,37 @@ def align_with_zoom(aligner, evidence, extract, previous=None):
     crop = replace(crop, camera=camera.resized(crop.camera.height, crop.camera.width))
     zoomed = _in_whole_image(aligner.align(crop), evidence.camera, left, top, side)
     return zoomed if first is None or zoomed.confidence >= first.confidence else first
+
+
+def align_with_wider_look(aligner, evidence, look, previous=None):
+    """(The :class:`Alignment` of an image, the evidence that it is of), whose features may be those of a window around the mask.
+
+    Where the object is found to reach beyond the window, because the mask lacks a part of it, it is aligned again with features of all of
+    it, and the more confident alignment counts. look: window (left, top, side) -> :class:`FeatureMap`.
+    """
+    first = aligner.align(evidence, previous)
+    window = None if evidence.features.grid.window is None else _wider_window(evidence, first)
+    if window is None:
+        return first, evidence
+    wider = replace(evidence, features=look(window))
+    second = aligner.align(wider)
+    return (second, wider) if second.confidence >= first.confidence else (first, evidence)
+
+
+def _wider_window(evidence, alignment):
+    """The smallest square that holds the evidence's window and the aligned object in the picture; None if the window nearly does."""
+    left, top, side = evidence.features.grid.window
+    points = evidence.camera.to_pixels(alignment.camera.project(alignment.cloud_3d)).cpu()
+    size = torch.tensor([evidence.camera.width, evidence.camera.height])
+    low, high = points.amin(0).clamp(min=0), torch.minimum(points.amax(0), size - 1.0)
+    before = (torch.tensor([left, top]) - low).clamp(min=0)
+    after = (high - torch.tensor([left, top]) - side).clamp(min=0)
+    if float(torch.stack([before, after]).max()) <= BEYOND * side:
+        return None
+    larger = math.ceil(float((side + before + after).max()))
+    # The side that is not the longer one gets the rest on both sides.
+    start = torch.tensor([left, top]) - before - (larger - side - before - after) / 2
+    return round(float(start[0])), round(float(start[1])), larger
 
 
 def crop_extractor(image, backbone, evidence, depth=None, segmenter=None):

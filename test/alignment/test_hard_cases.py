@@ -7,8 +7,9 @@ from alignment_scores import keypoint_pck, mean, rotation_error
 
 from semalign3d_core.alignment.poses import project_points
 from semalign3d_core.alignment.variants import nothing_at_all, removed, scrambled, with_cut_mask
-from semalign3d_core.alignment.zoom import align_with_zoom
-from semalign3d_core.evidence import DepthMap
+from semalign3d_core.alignment.zoom import align_with_wider_look, align_with_zoom
+from semalign3d_core.evidence import DepthMap, FeatureMap
+from semalign3d_core.image_grid import square_around
 
 SEEDS = range(60, 66)
 
@@ -34,6 +35,49 @@ def test_cut_masks(chair):
     images = [category.image(seed) for seed in SEEDS]
     alignments = [aligner.align(with_cut_mask(i.evidence, generator)) for i in images]
     assert right(alignments, images) >= 0.8 and pck(alignments, images) > 0.75
+
+
+class Looks:
+    """Features of windows of an image whose features are known everywhere; keeps the windows that it is asked for."""
+
+    def __init__(self, evidence):
+        self.features, self.windows = evidence.features, []
+
+    def __call__(self, window):
+        self.windows.append(window)
+        grid = replace(self.features.grid, window=window)
+        cells = self.features.grid.cells
+        return FeatureMap(self.features.sample(grid.cell_centres()).T.unflatten(1, (cells, cells)), grid)
+
+
+def test_of_an_object_with_a_cut_mask_more_is_looked_at(chair):
+    category, aligner = chair
+    generator, narrow, wide = torch.Generator().manual_seed(1), [], []
+    images = [category.image(seed) for seed in SEEDS]
+    for image in images:
+        cut, look = with_cut_mask(image.evidence, generator, 0.4), Looks(image.evidence)
+        close = replace(cut, features=look(square_around(cut.mask, 0.1)))
+        narrow.append(aligner.align(close))
+        alignment, evidence = align_with_wider_look(aligner, close, look)
+        wide.append(alignment)
+        for window in look.windows[1:]:  # holds the first one
+            first, other = (torch.tensor([[x, y], [x + side, y + side]]) for x, y, side in (look.windows[0], window))
+            assert (other[0] <= first[0] + 1).all() and (other[1] >= first[1] - 1).all()
+        assert evidence.features.grid.window in look.windows and evidence.mask is cut.mask
+        assert alignment.confidence >= narrow[-1].confidence
+        assert (evidence is close) == (alignment.confidence == narrow[-1].confidence)
+    assert pck(wide, images) > pck(narrow, images) + 0.03
+
+
+def test_one_look_is_enough_where_it_shows_the_object(chair):
+    category, aligner = chair
+    evidence = category.image(60).evidence
+    look = Looks(evidence)
+    close = replace(evidence, features=look(square_around(evidence.mask, 0.1)))
+    alignment, same = align_with_wider_look(aligner, close, look)
+    assert len(look.windows) == 1 and same is close and alignment.found
+    alignment, same = align_with_wider_look(aligner, evidence, look)  # features of the whole image
+    assert len(look.windows) == 1 and same is evidence and alignment.found
 
 
 def test_no_mask(chair):

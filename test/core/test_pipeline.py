@@ -87,7 +87,9 @@ class Closer(OneImage):
 
     def extract(self, image):
         self.windows.append(image.window)
-        return self.evidence.features
+        features, cells = self.evidence.features, self.evidence.features.grid.cells
+        grid = replace(features.grid, window=image.window)
+        return FeatureMap(features.sample(grid.cell_centres()).T.unflatten(1, (cells, cells)), grid)
 
 
 def test_a_backbone_that_wants_to_look_closer_gets_the_surroundings_of_the_mask(category, model, aligner):
@@ -99,6 +101,17 @@ def test_a_backbone_that_wants_to_look_closer_gets_the_surroundings_of_the_mask(
     assert backbone.windows == [window, window]  # one look each, whether the mask was given or a segmenter found it
     Pipeline(model, backbone, aligner).process(ImageInput(PICTURE))
     assert backbone.windows[2] is None
+
+
+def test_more_is_looked_at_where_the_mask_lacks_a_part(category, model, aligner):
+    truth = category.image(3)
+    backbone, mask = Closer(truth), truth.evidence.mask.clone()
+    backbone.close_up = 0.0
+    mask[: int(mask.any(1).nonzero().float().mean())] = False  # the lower half is left
+    result = Pipeline(model, backbone, aligner).process(ImageInput(PICTURE), mask=mask)
+    first, wider = backbone.windows
+    assert first == square_around(mask, 0.0) and wider[1] < first[1] and wider[2] > first[2]
+    assert result.evidence.features.grid.window in (first, wider) and result.evidence.mask is mask
 
 
 class Recorder(OneImage):
