@@ -1,6 +1,6 @@
 """The embedded backbone and the shipped models on unseen synthetic instances: README, "Numbers".
 
-    python bench/embedded.py [--images 24] [--pairs 120] [--masks auto] [--depth none]
+    python bench/embedded.py [--images 72] [--pairs 360] [--masks auto] [--depth none]
 
 Renders test instances that neither the backbone nor the models have seen, aligns every image once with the pipeline that command
 line and node run, and prints per category: PCK of the aligned keypoints themselves, of points transferred from one image to
@@ -48,9 +48,9 @@ class Options:
     """A synthetic data set; nothing renders one into a temporary folder."""
     categories: tuple[str, ...] = tuple(sorted(CATEGORIES))
     """Categories to score."""
-    images: int = 24
+    images: int = 72
     """Test images per category."""
-    pairs: int = 120
+    pairs: int = 360
     """Pairs per category."""
     masks: str = "auto"
     """auto (the embedded backbone's own), similarity, precomputed (the true mask) or none."""
