@@ -68,7 +68,7 @@ def _wider_window(evidence, alignment):
     low, high = points.amin(0).clamp(min=0), torch.minimum(points.amax(0), size - 1.0)
     before = (torch.tensor([left, top]) - low).clamp(min=0)
     after = (high - torch.tensor([left, top]) - side).clamp(min=0)
-    if float(torch.stack([before, after]).max()) <= BEYOND * side:
+    if not float(torch.stack([before, after]).max()) > BEYOND * side:  # nor where an alignment is lost in places that are no numbers
         return None
     larger = math.ceil(float((side + before + after).max()))
     # The side that is not the longer one gets the rest on both sides.
