@@ -87,7 +87,7 @@ class SceneStore:
 
     def seen(self, scene):
         """A scene with simulated features, with those of this store's backbone."""
-        return scene if self.provider is None else _with_features(scene, self._features(scene.evidence.image, scene.evidence))
+        return replace(scene, evidence=self.with_mask(scene.evidence, scene.evidence.mask))
 
     def without_object(self, scene):
         """The scene's evidence with the features of a picture that its object was removed from; all else is left. Not removed as
@@ -149,10 +149,6 @@ def scene_of(rendering, features=None, depth="disparity"):
     keypoints, rotation, shape = (real(values) for values in (rendering.keypoints_2d, rendering.rotation, rendering.shape))
     size = float(max(box[2] - box[0], box[3] - box[1]))
     return Scene(evidence, keypoints, torch.from_numpy(rendering.visible), rotation, shape, size, rendering)
-
-
-def _with_features(scene, features):
-    return replace(scene, evidence=replace(scene.evidence, features=features))
 
 
 def cropped(rendering, square, side):

@@ -7,7 +7,8 @@ import torch
 
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.errors import InputError
-from semalign3d_core.image_grid import SquareGrid, mirror_image, mirror_square, square_around
+from semalign3d_core.image_grid import SquareGrid, mirror_image, mirror_square
+from semalign3d_core.mask_field import square_around
 
 DEPTH_KINDS = ("metric", "depth", "disparity")
 
@@ -151,8 +152,9 @@ def close_up(image, mask, backbone):
     fills the feature grid whatever its size in the image; for others, and without a mask, the image itself.
     """
     margin = getattr(backbone, "close_up", None)
-    window = None if margin is None or mask is None else square_around(mask, margin)
-    return image if window is None else replace(image, window=window)
+    if margin is None or mask is None or not mask.any():
+        return image
+    return replace(image, window=square_around(mask.cpu().numpy(), margin))
 
 
 def gather(image, backbone, depth=None, segmenter=None, camera=None, box=None, mask=None):

@@ -6,7 +6,6 @@ The published protocol (GeoAware-SC: Telling Left from Right, CVPR 2024) resizes
 the middle of a square canvas, 840 pixels for the vision transformer and the annotations, 960 for Stable Diffusion, seen as 60 x 60 cells.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -209,17 +208,6 @@ def cut_square(image, square, value=0):
     before = [min(max(-low, 0), side) for low in (left, top)]
     after = [side - ahead - length for ahead, length in zip(before, (part.shape[-1], part.shape[-2]), strict=True)]
     return torch.nn.functional.pad(part, (before[0], after[0], before[1], after[1]), value=value)
-
-
-def square_around(mask, margin):
-    """The smallest square (left, top, side) of whole pixels around ``mask`` (h, w) bool tensor, larger on each side by ``margin`` times
-    the longer side of the mask's box; None for an empty mask."""
-    rows, columns = (mask.any(axis).nonzero()[:, 0] for axis in (1, 0))
-    if not len(rows):
-        return None
-    (top, bottom), (left, right) = ((int(where[0]), int(where[-1]) + 1) for where in (rows, columns))
-    side = math.ceil(max(bottom - top, right - left) * (1 + 2 * margin))
-    return (left + right - side) // 2, (top + bottom - side) // 2, side
 
 
 def mirror_square(square, width):

@@ -1,5 +1,6 @@
 """The mask as a distance field, and the boxes an object may fill. Host work on arrays, once per image."""
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -77,6 +78,14 @@ def mask_box(mask):
     """(4,) x0, y0, x1, y1 in pixels of a mask (h, w) bool array, outer edges of its pixels."""
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     return np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5])
+
+
+def square_around(mask, margin):
+    """The smallest square (left, top, side) of whole pixels around a mask (h, w) bool array that is not empty, larger on each side by
+    ``margin`` times the longer side of the mask's box."""
+    x0, y0, x1, y1 = mask_box(mask)
+    side = math.ceil(max(x1 - x0, y1 - y0) * (1 + 2 * margin))
+    return math.floor((x0 + x1 + 1 - side) / 2), math.floor((y0 + y1 + 1 - side) / 2), side
 
 
 def extended_boxes(box, extension, touched):

@@ -11,7 +11,8 @@ from semalign3d_core.errors import FileFormatError, MissingFileError
 from semalign3d_core.evaluation.cache import Cache
 from semalign3d_core.evaluation.providers import CachedBackbone
 from semalign3d_core.evidence import ImageInput, gather
-from semalign3d_core.image_grid import SquareGrid, mirror_image, square_around
+from semalign3d_core.image_grid import SquareGrid, mirror_image
+from semalign3d_core.mask_field import square_around
 from semalign3d_core.training.compact import CompactTraining, save_network
 
 
@@ -71,7 +72,7 @@ def test_it_looks_closer_where_the_mask_is_known(weights):
     assert gather(picture, backbone).features.grid.window is None
     assert gather(picture, backbone, mask=torch.zeros(90, 120, dtype=torch.bool)).features.grid.window is None
     evidence = gather(picture, backbone, mask=mask)
-    assert evidence.features.grid.window == square_around(mask, backbone.close_up) and evidence.mask is mask
+    assert evidence.features.grid.window == square_around(mask.numpy(), backbone.close_up) and evidence.mask is mask
     mirrored = gather(picture.mirror(), backbone, mask=mirror_image(mask)).features
     assert mirrored.grid == evidence.features.grid.mirrored()
     torch.testing.assert_close(mirrored.values.flip(-1).roll(16, dims=0), evidence.features.values)

@@ -21,7 +21,6 @@ from semalign3d_core.image_grid import (
     pad_square,
     patch_index,
     resize_pad,
-    square_around,
 )
 
 SIZES = [(375, 500), (500, 375), (64, 64), (333, 500), (53, 37), (1, 50), (50, 1)]
@@ -166,17 +165,6 @@ def test_what_a_square_cuts_out():
     assert cut_square(picture, (3, 1, 3), value=9).tolist() == [[[7, 9, 9], [11, 9, 9], [9, 9, 9]]]
     assert cut_square(picture, (-5, -5, 2), value=9).tolist() == [[[9, 9], [9, 9]]]  # nothing of the picture
     assert cut_square(picture, (40, 1, 2)).shape == (1, 2, 2)
-
-
-@pytest.mark.parametrize("margin", [0.0, 0.1, 0.33])
-def test_the_square_around_an_object(margin):
-    mask = torch.zeros(70, 90, dtype=torch.bool)
-    mask[12:31, 40:75] = True
-    left, top, side = square_around(mask, margin)
-    assert side == int(np.ceil(35 * (1 + 2 * margin)))
-    assert abs(left + side / 2 - 57.5) <= 0.5 and abs(top + side / 2 - 21.5) <= 0.5  # in the middle, but for a pixel
-    assert cut_square(mask[None], (left, top, side)).sum() == mask.sum()
-    assert square_around(torch.zeros(5, 5, dtype=torch.bool), margin) is None
 
 
 def test_windows_of_no_size_are_refused():

@@ -13,7 +13,7 @@ from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.evidence import DepthMap, FeatureMap, ImageInput
-from semalign3d_core.image_grid import square_around
+from semalign3d_core.mask_field import square_around
 from semalign3d_core.pipeline import Demonstration, Pipeline, PipelineConfig, create_pipeline, load_demonstration
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
@@ -94,7 +94,7 @@ class Closer(OneImage):
 
 def test_a_backbone_that_wants_to_look_closer_gets_the_surroundings_of_the_mask(category, model, aligner):
     truth = category.image(3)
-    backbone, window = Closer(truth), square_around(truth.evidence.mask, 0.25)
+    backbone, window = Closer(truth), square_around(truth.evidence.mask.numpy(), 0.25)
     pipeline = Pipeline(model, backbone, aligner, segmenter=OneImage(truth))
     pipeline.process(ImageInput(PICTURE), mask=truth.evidence.mask)
     pipeline.process(ImageInput(PICTURE))
@@ -110,7 +110,7 @@ def test_more_is_looked_at_where_the_mask_lacks_a_part(category, model, aligner)
     mask[: int(mask.any(1).nonzero().float().mean())] = False  # the lower half is left
     result = Pipeline(model, backbone, aligner).process(ImageInput(PICTURE), mask=mask)
     first, wider = backbone.windows
-    assert first == square_around(mask, 0.0) and wider[1] < first[1] and wider[2] > first[2]
+    assert first == square_around(mask.numpy(), 0.0) and wider[1] < first[1] and wider[2] > first[2]
     assert result.evidence.features.grid.window in (first, wider) and result.evidence.mask is mask
 
 

@@ -12,7 +12,8 @@ from semalign3d_core.datasets.spair import SpairUDataset
 from semalign3d_core.errors import InputError
 from semalign3d_core.evaluation.config import EvaluationConfig
 from semalign3d_core.evaluation.runner import evaluate
-from semalign3d_core.evidence import gather
+from semalign3d_core.evidence import FeatureMap, gather
+from semalign3d_core.image_grid import SquareGrid
 from semalign3d_core.images import read_image
 from semalign3d_core.masks.precomputed import PrecomputedMasks
 from semalign3d_core.matchers.adaptive_pose import AdaptivePoseMatcher
@@ -109,6 +110,26 @@ def test_mirrored_features_are_computed_once_per_image_and_cached(folder, tmp_pa
     assert len(extracted) == 16 and second["all"] == first["all"]
     evaluate(configuration(folder, tmp_path / "c", method="nearest_neighbour", **options))
     assert len(extracted) == 16, "other methods use the same features and ask for no mirror images"
+
+
+def test_of_a_mirror_image_the_mirrored_window_is_seen(folder, tmp_path, monkeypatch):
+    """A backbone that looks at the object's surroundings looks at the same ones in the mirror image."""
+    asked = {}
+
+    class Close:
+        name, channels, close_up = "close", 8, 0.2
+
+        def extract(self, image):
+            asked.setdefault(image.name, {})[image.mirrored] = image
+            values = torch.rand(8, 10, 10, generator=torch.Generator().manual_seed(len(asked)))
+            return FeatureMap(torch.nn.functional.normalize(values, dim=0), SquareGrid(image.height, image.width, 10, window=image.window))
+
+    monkeypatch.setitem(backbones.BACKBONES, "close", lambda argument: Close())
+    evaluate(configuration(folder, tmp_path / "a", backbone="close", cache=tmp_path / "cache"))
+    assert len(asked) == 8
+    for seen in asked.values():
+        left, top, side = seen[False].window
+        assert seen[True].window == (seen[True].width - left - side, top, side)
 
 
 def test_data_sets_without_mirror_table_are_refused(folder, tmp_path, monkeypatch):
