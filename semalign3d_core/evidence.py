@@ -8,7 +8,7 @@ import torch
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.errors import InputError
 from semalign3d_core.image_grid import SquareGrid, mirror_image, mirror_square
-from semalign3d_core.mask_field import square_around
+from semalign3d_core.mask_field import mask_box, square_around, well_framed
 
 DEPTH_KINDS = ("metric", "depth", "disparity")
 
@@ -154,29 +154,30 @@ def close_up(image, mask, backbone):
     margin = getattr(backbone, "close_up", None)
     if margin is None or mask is None or not mask.any():
         return image
-    return replace(image, window=square_around(mask.cpu().numpy(), margin))
+    return replace(image, window=square_around(mask_box(mask.cpu().numpy()), margin))
 
 
-def gather(image, backbone, depth=None, segmenter=None, camera=None, box=None, mask=None):
+def gather(image, backbone, depth=None, segmenter=None, camera=None, box=None, mask=None, near=None):
     """Asks the providers for everything they know of ``image`` and returns its :class:`ImageEvidence`.
 
     image: :class:`ImageInput`; backbone, depth, segmenter: providers (see their packages), the last two may be None;
     camera: a measured :class:`PinholeCamera`, or None; box: (x1, y1, x2, y2) in pixels, a prompt for the segmenter; mask: (h, w) bool, the
-    object's if it is known, which then nobody is asked for; an empty one says as much as none.
+    object's if it is known, which then nobody is asked for; an empty one says as much as none; near: (x0, y0, x1, y1) in pixels, the box
+    of the object's mask in the frame before, where it is looked for first.
     """
-    features, finer = None, False
     if mask is not None:
         mask = mask if mask.any() else None
+        features = backbone.extract(close_up(image, mask, backbone))
+    elif getattr(segmenter, "glance", None) and getattr(backbone, "close_up", None) is not None:
+        features, mask = _from_two_looks(image, backbone, segmenter, box, near)
     elif hasattr(segmenter, "segment_features"):  # looks at the features, which need not be extracted twice
         features = backbone.extract(image)
-        mask, finer = segmenter.segment_features(features, image, box=box), getattr(segmenter, "finer_when_close", False)
-    elif segmenter is not None:
-        mask = segmenter.segment(image, box=box)
-    seen = close_up(image, mask, backbone)
-    if features is None or seen is not image:
-        features = backbone.extract(seen)
-        closer = segmenter.segment_features(features, seen, box=box) if finer else None
-        mask = mask if closer is None else closer
+        mask = segmenter.segment_features(features, image, box=box)
+        seen = close_up(image, mask, backbone)
+        features = features if seen is image else backbone.extract(seen)
+    else:
+        mask = None if segmenter is None else segmenter.segment(image, box=box)
+        features = backbone.extract(close_up(image, mask, backbone))
     return ImageEvidence(
         features=features,
         camera=camera or PinholeCamera.centred(1.5, image.height, image.width),
@@ -185,3 +186,18 @@ def gather(image, backbone, depth=None, segmenter=None, camera=None, box=None, m
         image=image.rgb,
         name=image.name,
     )
+
+
+def _from_two_looks(image, backbone, segmenter, box, near):
+    """Features and mask, or None, of an object that is looked at closely where a glance shows it, or at once where it was before."""
+    if near is not None:
+        seen = replace(image, window=square_around(near, backbone.close_up))
+        features = backbone.extract(seen)
+        mask = segmenter.segment_features(features, seen, box=box)
+        if mask is not None and well_framed(mask_box(mask.cpu().numpy()), seen.window, image.height, image.width):
+            return features, mask
+    glimpsed = segmenter.glance(image, box=box)
+    seen = close_up(image, glimpsed, backbone)
+    features = backbone.extract(seen)
+    mask = segmenter.segment_features(features, seen, box=box)
+    return features, glimpsed if mask is None else mask

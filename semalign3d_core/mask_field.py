@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 BORDER_PIXELS = 2  # mask pixels on a side of the picture that make the object a truncated one
+FRAME, FILLED = 0.02, 0.6  # of a square's side: free on each side of a mask, and filled by its longer side
 INSIDE = 26  # of 255: a node whose area the mask covers by a tenth is inside, so that thin parts are charged nothing
 
 
@@ -80,12 +81,25 @@ def mask_box(mask):
     return np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5])
 
 
-def square_around(mask, margin):
-    """The smallest square (left, top, side) of whole pixels around a mask (h, w) bool array that is not empty, larger on each side by
-    ``margin`` times the longer side of the mask's box."""
-    x0, y0, x1, y1 = mask_box(mask)
+def square_around(box, margin):
+    """The smallest square (left, top, side) of whole pixels around a box (see :func:`mask_box`), larger on each side by ``margin`` times
+    the longer side of the box."""
+    x0, y0, x1, y1 = box
     side = math.ceil(max(x1 - x0, y1 - y0) * (1 + 2 * margin))
     return math.floor((x0 + x1 + 1 - side) / 2), math.floor((y0 + y1 + 1 - side) / 2), side
+
+
+def well_framed(box, square, height, width):
+    """Whether a mask's box (see :func:`mask_box`) that was found in a square of the picture may be all of it, and fills the square.
+
+    A mask that ends at the square's edge, inside the picture, may go on beyond it.
+    """
+    left, top, side = square
+    x0, y0, x1, y1 = (edge + 0.5 for edge in box)  # counted from the first pixel's outer edge
+    free = (x0 - left, y0 - top, left + side - x1, top + side - y1)
+    outside = (left <= 0, top <= 0, left + side >= width, top + side >= height)
+    whole = all(gap >= FRAME * side or ends for gap, ends in zip(free, outside, strict=True))
+    return whole and max(x1 - x0, y1 - y0) >= FILLED * side
 
 
 def extended_boxes(box, extension, touched):

@@ -12,6 +12,7 @@ from semalign3d_core import backbones, depth, masks
 from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.alignment.tracking import last_seen
 from semalign3d_core.alignment.zoom import align_with_wider_look, align_with_zoom, crop_extractor
 from semalign3d_core.backbones.precision import choose_device
 from semalign3d_core.category.storage import check_backbone, find_model, load_model
@@ -91,7 +92,8 @@ class Pipeline:
         Each replaces what the provider of that name would have said. previous: :class:`Alignment` to start from.
         """
         segmenter = self.segmenter if mask is None else None
-        evidence = gather(image, self.backbone, self.depth if depth is None else None, segmenter, camera, mask=mask)
+        near = last_seen(previous, max(image.height, image.width))
+        evidence = gather(image, self.backbone, self.depth if depth is None else None, segmenter, camera, mask=mask, near=near)
         if depth is not None:
             evidence = replace(evidence, depth=depth)
         with torch.no_grad():

@@ -99,8 +99,9 @@ class CachedMasks(_Cached):
     """A mask source behind the cache."""
 
     @property
-    def finer_when_close(self):
-        return getattr(self.provider, "finer_when_close", False)
+    def glance(self):
+        """The provider's first look, or None where it has none."""
+        return self._glance if hasattr(self.provider, "glance") else None
 
     def segment(self, image, box=None, points=None):
         """The object's mask (h, w) bool, or None."""
@@ -112,12 +113,15 @@ class CachedMasks(_Cached):
             return self.segment(image, box, points)
         return self._segmented(image, box, points, lambda: self.provider.segment_features(features, image, box=box, points=points))
 
-    def _segmented(self, image, box, points, segment):
+    def _glance(self, image, box=None):
+        return self._segmented(image, box, None, lambda: self.provider.glance(image, box=box), look="glance")
+
+    def _segmented(self, image, box, points, segment, **how):
         def compute():
             found = segment()
             return ({"found": False}, {}) if found is None else ({"found": True}, {"mask": _bits(found)})
 
-        prompts = {"box": _plain(box), "points": _plain(points)}
+        prompts = {"box": _plain(box), "points": _plain(points), **how}
         structure, tensors = self.cache.fetch("masks", self._depends_on(image, **prompts), compute)
         if not structure["found"]:
             return None

@@ -1,8 +1,8 @@
 """Mask providers: ``name``, and ``segment(image, box=None, points=None) -> (h, w) bool tensor or None`` (nothing found).
 
 ``box`` is (x1, y1, x2, y2), ``points`` (N, 2), both in pixels; a provider may ignore them. A provider that looks at the features
-also has ``segment_features(features, image, box=None, points=None)``, so that they are not extracted twice; one that finds a finer mask in
-features of the object's surroundings, which a first mask has shown, says ``finer_when_close = True``.
+also has ``segment_features(features, image, box=None, points=None)``, so that they are not extracted twice; one whose masks are finer in
+features of the object's surroundings also has ``glance(image, box=None)``, a quick first mask that shows where these are.
 """
 
 from typing import Protocol

@@ -19,7 +19,6 @@ class CompactMasks:
     """
 
     name = "compact"
-    finer_when_close = True
 
     def __init__(self, backbone, category="", shared=False):
         self.backbone, self.shared = backbone, shared
@@ -34,10 +33,17 @@ class CompactMasks:
         """As :meth:`segment`, for an image whose :class:`FeatureMap` is there already; ``points`` are not used."""
         return self._segment(features if self.shared else self.backbone.extract(image), box)
 
+    def glance(self, image, box=None):
+        """As :meth:`segment`, in half the time and coarser: enough to know where to look closely."""
+        return self._mask(*self.backbone.glance(image), box)
+
     def _segment(self, features, box):
-        probability = self.backbone.class_probabilities(features)[self.wanted].sum(0).clamp(1e-4, 1 - 1e-4)
-        evidence = on_image(torch.logit(probability).cpu(), features.grid)
-        evidence[~features.grid.covered().numpy()] = -1
+        return self._mask(features.grid, self.backbone.class_probabilities(features), box)
+
+    def _mask(self, grid, probabilities, box):
+        probability = probabilities[self.wanted].sum(0).clamp(1e-4, 1 - 1e-4)
+        evidence = on_image(torch.logit(probability).cpu(), grid)
+        evidence[~grid.covered().numpy()] = -1
         if box is not None:
             evidence[~inside_box(evidence.shape, box)] = -1
         mask = strongest_parts(evidence)

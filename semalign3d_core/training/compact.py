@@ -7,16 +7,18 @@ places, other categories and the background (InfoNCE with soft targets).
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from semalign3d_core.backbones.compact import CELL, INPUT_SIDE, CompactNet, is_network, load_network
-from semalign3d_core.errors import MissingFileError
+from semalign3d_core.errors import InputError, MissingFileError
 from semalign3d_core.files import atomic_path
 from semalign3d_core.training.augmentation import Augmentation, views
 from semalign3d_core.training.checkpoint import load_checkpoint, save_checkpoint
@@ -35,6 +37,7 @@ class CompactTraining:
     images: int = 1500  # rendered once, all categories together
     steps: int = 1500
     per_category: int = 2  # views of each category in a step
+    emphasis: tuple[float, ...] = ()  # how many times as many pictures, and views in a step, each category has (none: once)
     points: int = 64  # object cells drawn per view
     background_points: int = 24
     evenness: float = 0.0  # of the points over the templates' surfaces (1) instead of over the cells (0), of which thin parts have few
@@ -48,6 +51,14 @@ class CompactTraining:
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
+    def __post_init__(self):
+        if self.emphasis and (len(self.emphasis) != len(self.categories) or min(self.emphasis) <= 0):
+            raise InputError(f"emphasis {self.emphasis} must hold one positive number for each of {', '.join(self.categories)}")
+
+    def of_categories(self, count):
+        """``count`` of every category, as many times as the emphasis says, but at least one."""
+        return [max(1, round(count * weight)) for weight in self.emphasis or [1.0] * len(self.categories)]
+
 
 class TrainedModel(nn.Module):
     """Everything that is trained: the network that is kept, and the embedding of the surfaces and the head for places, which are not."""
@@ -60,7 +71,9 @@ class TrainedModel(nn.Module):
 
     def see(self, images):
         """What the head reads, and the unit features, of images (B, 3, h, w)."""
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=halves_are_quick(images.device)):
+        # The gradient of the fused attention takes longer on processors than that of its parts.
+        attention = sdpa_kernel(SDPBackend.MATH) if images.device.type == "cpu" else nullcontext()
+        with attention, torch.autocast(images.device.type, torch.bfloat16, halves_are_quick(images.device)):
             trunk = self.network.trunk(images.contiguous(memory_format=torch.channels_last))
         trunk = trunk.float()
         return trunk, nn.functional.normalize(self.network.head(trunk), dim=1)
@@ -73,7 +86,8 @@ def train_compact(config, samples_folder, checkpoint, workers=2, initial=None, d
     earlier run, or a network's file, whose weights this one starts with. Deterministic on the CPU for a given seed and thread count,
     interrupted or not.
     """
-    samples = SampleSet.render(samples_folder, config.categories, config.images, config.seed, workers, quiet, device)
+    pictures = config.of_categories(math.ceil(config.images / len(config.categories)))
+    samples = SampleSet.render(samples_folder, config.categories, pictures, config.seed, workers, quiet, device)
     torch.manual_seed(config.seed)
     model = TrainedModel(config).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -124,9 +138,8 @@ def learn_heads(model, samples, config, quiet=False):
 def _seen(model, samples, config, number):
     """Views and what the network says of them, in half precision, for many are kept."""
     generator = torch.Generator(samples.labels.device).manual_seed((config.seed + 1) * 1_000_003 - 1 - number)
-    images, canonical, labels = views(
-        samples, samples.draw(config.per_category, generator), INPUT_SIDE, CELL, config.augmentation, generator
-    )
+    index = samples.draw(config.of_categories(config.per_category), generator)
+    images, canonical, labels = views(samples, index, INPUT_SIDE, CELL, config.augmentation, generator)
     trunk, features = model.see(images)
     return trunk.half(), features.half(), canonical, labels
 
@@ -151,7 +164,7 @@ def training_step(model, optimiser, samples, config, step):
     """One optimisation step; returns the loss, a tensor. Its randomness depends on the seed and the step alone."""
     device = samples.labels.device
     generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
-    index = samples.draw(config.per_category, generator)
+    index = samples.draw(config.of_categories(config.per_category), generator)
     images, canonical, labels = views(samples, index, INPUT_SIDE, CELL, config.augmentation, generator)
     trunk, features = model.see(images)
     loss = matching_loss(model, features, canonical, labels, config, generator)

@@ -30,9 +30,12 @@ class SampleSet:
         self.boxes = torch.cat([_boxes(part) for part in canonical.split(CHUNK)])
 
     @classmethod
-    def render(cls, folder, categories, count, seed, workers, quiet=False, device="cpu"):
-        """Renders the samples that are missing in ``folder`` and loads all; instances come from the training range."""
-        jobs = chunk_jobs(Path(folder), categories, count, seed)
+    def render(cls, folder, categories, counts, seed, workers, quiet=False, device="cpu"):
+        """Renders the samples that are missing in ``folder``, ``counts`` of the categories, and loads all.
+
+        Instances come from the training range.
+        """
+        jobs = chunk_jobs(Path(folder), categories, counts, seed)
         missing = [job for job in jobs if not job[0].is_file()]
         rendered = in_processes(render_chunk, missing, workers)
         for _ in tqdm(rendered, total=len(missing), desc="render training samples", disable=quiet or not missing):
@@ -50,10 +53,10 @@ class SampleSet:
             labels.append(torch.full((len(pictures[-1]),), categories.index(category), device=device))
         return cls(torch.cat(pictures), torch.cat(canonical), torch.cat(labels))
 
-    def draw(self, per_category, generator):
-        """Indices (B,) of ``per_category`` random samples of every category, one category after the other."""
+    def draw(self, counts, generator):
+        """Indices (B,) of as many random samples of every category as ``counts`` says, one category after the other."""
         score = torch.rand(self.labels.shape, generator=generator, device=self.labels.device)
-        chosen = [torch.where(self.labels == c, score, -1.0).topk(per_category).indices for c in range(self.categories)]
+        chosen = [torch.where(self.labels == c, score, -1.0).topk(count).indices for c, count in enumerate(counts)]
         return torch.cat(chosen)
 
 
@@ -69,13 +72,16 @@ def _boxes(canonical):
     return torch.cat([(low + high) / 2, (high - low).amax(1, keepdim=True) / 2], 1)
 
 
-def chunk_jobs(folder, categories, count, seed):
-    """[(file, category, seed, first, end)] of ``count`` pictures, the same number of every category, categories taking turns."""
-    per_category = -(-count // len(categories))
-    if not 0 <= seed < 10 or per_category > 2 * SEEDS:
-        raise InputError(f"training uses seeds 0 to 9 and up to {2 * SEEDS} pictures per category, not seed {seed} and {per_category}")
-    spans = [(start, min(start + CHUNK, per_category)) for start in range(0, per_category, CHUNK)]
-    return [(folder / f"{c}_{seed}_{first}_{end}.npz", c, seed, first, end) for first, end in spans for c in categories]
+def chunk_jobs(folder, categories, counts, seed):
+    """[(file, category, seed, first, end)] of ``counts`` pictures of the categories, which take turns."""
+    if not 0 <= seed < 10 or max(counts) > 2 * SEEDS:
+        raise InputError(f"training uses seeds 0 to 9 and up to {2 * SEEDS} pictures per category, not seed {seed} and {max(counts)}")
+    return [
+        (folder / f"{category}_{seed}_{first}_{min(first + CHUNK, count)}.npz", category, seed, first, min(first + CHUNK, count))
+        for first in range(0, max(counts), CHUNK)
+        for category, count in zip(categories, counts, strict=True)
+        if first < count
+    ]
 
 
 def render_chunk(job):

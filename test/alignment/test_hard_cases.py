@@ -9,7 +9,7 @@ from semalign3d_core.alignment.poses import project_points
 from semalign3d_core.alignment.variants import nothing_at_all, removed, scrambled, with_cut_mask
 from semalign3d_core.alignment.zoom import align_with_wider_look, align_with_zoom
 from semalign3d_core.evidence import DepthMap, FeatureMap
-from semalign3d_core.mask_field import square_around
+from semalign3d_core.mask_field import mask_box, square_around
 
 SEEDS = range(60, 66)
 
@@ -56,7 +56,7 @@ def test_of_an_object_with_a_cut_mask_more_is_looked_at(chair):
     images = [category.image(seed) for seed in SEEDS]
     for image in images:
         cut, look = with_cut_mask(image.evidence, generator, 0.4), Looks(image.evidence)
-        close = replace(cut, features=look(square_around(cut.mask.numpy(), 0.1)))
+        close = replace(cut, features=look(square_around(mask_box(cut.mask.numpy()), 0.1)))
         narrow.append(aligner.align(close))
         alignment, evidence = align_with_wider_look(aligner, close, look)
         wide.append(alignment)
@@ -73,7 +73,7 @@ def test_one_look_is_enough_where_it_shows_the_object(chair):
     category, aligner = chair
     evidence = category.image(60).evidence
     look = Looks(evidence)
-    close = replace(evidence, features=look(square_around(evidence.mask.numpy(), 0.1)))
+    close = replace(evidence, features=look(square_around(mask_box(evidence.mask.numpy()), 0.1)))
     alignment, same = align_with_wider_look(aligner, close, look)
     assert len(look.windows) == 1 and same is close and alignment.found
     alignment, same = align_with_wider_look(aligner, evidence, look)  # features of the whole image

@@ -12,7 +12,7 @@ from semalign3d_core.evaluation.cache import Cache
 from semalign3d_core.evaluation.providers import CachedBackbone
 from semalign3d_core.evidence import ImageInput, gather
 from semalign3d_core.image_grid import SquareGrid, mirror_image
-from semalign3d_core.mask_field import square_around
+from semalign3d_core.mask_field import mask_box, square_around
 from semalign3d_core.training.compact import CompactTraining, save_network
 
 
@@ -72,7 +72,7 @@ def test_it_looks_closer_where_the_mask_is_known(weights):
     assert gather(picture, backbone).features.grid.window is None
     assert gather(picture, backbone, mask=torch.zeros(90, 120, dtype=torch.bool)).features.grid.window is None
     evidence = gather(picture, backbone, mask=mask)
-    assert evidence.features.grid.window == square_around(mask.numpy(), backbone.close_up) and evidence.mask is mask
+    assert evidence.features.grid.window == square_around(mask_box(mask.numpy()), backbone.close_up) and evidence.mask is mask
     mirrored = gather(picture.mirror(), backbone, mask=mirror_image(mask)).features
     assert mirrored.grid == evidence.features.grid.mirrored()
     torch.testing.assert_close(mirrored.values.flip(-1).roll(16, dims=0), evidence.features.values)
@@ -125,6 +125,15 @@ def test_classes_are_the_mean_over_both_views(weights):
         seen, mirrored = (network.classify(network(whole(view)[None]))[0].softmax(0) for view in (picture, picture.mirror()))
     assert (seen - mirrored.flip(-1)).abs().max() > 0.01
     torch.testing.assert_close(backbone.class_probabilities(backbone.extract(picture)), (seen + mirrored.flip(-1)) / 2)
+
+
+def test_a_glance_is_one_view(weights):
+    backbone, picture = CompactBackbone(weights), image(80, 100)
+    network, *_ = load_network(weights)
+    grid, probability = backbone.glance(picture)
+    with torch.inference_mode():
+        torch.testing.assert_close(probability, network.classify(network(whole(picture)[None]))[0].softmax(0))
+    assert grid == backbone.extract(picture).grid
 
 
 def test_name_comes_from_the_file(weights):

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from semalign3d_core.alignment.aligner import Aligner
+from semalign3d_core.alignment.tracking import REFRESH
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.evidence import DepthMap, FeatureMap, ImageInput
-from semalign3d_core.mask_field import square_around
+from semalign3d_core.mask_field import mask_box, square_around
 from semalign3d_core.pipeline import Demonstration, Pipeline, PipelineConfig, create_pipeline, load_demonstration
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
@@ -94,13 +95,37 @@ class Closer(OneImage):
 
 def test_a_backbone_that_wants_to_look_closer_gets_the_surroundings_of_the_mask(category, model, aligner):
     truth = category.image(3)
-    backbone, window = Closer(truth), square_around(truth.evidence.mask.numpy(), 0.25)
+    backbone, window = Closer(truth), square_around(mask_box(truth.evidence.mask.numpy()), 0.25)
     pipeline = Pipeline(model, backbone, aligner, segmenter=OneImage(truth))
     pipeline.process(ImageInput(PICTURE), mask=truth.evidence.mask)
     pipeline.process(ImageInput(PICTURE))
     assert backbone.windows == [window, window]  # one look each, whether the mask was given or a segmenter found it
     Pipeline(model, backbone, aligner).process(ImageInput(PICTURE))
     assert backbone.windows[2] is None
+
+
+def test_the_next_frame_is_looked_at_where_the_object_was(category, model, aligner):
+    """Only where the object was found; after some frames it is searched for everywhere again."""
+    truth = category.image(3)
+
+    class Glancing(OneImage):
+        glances = 0
+
+        def glance(self, image, box=None):
+            self.glances += 1
+            return self.evidence.mask
+
+        def segment_features(self, features, image, box=None, points=None):
+            return self.evidence.mask
+
+    backbone, segmenter, previous = Closer(truth), Glancing(truth), None
+    pipeline = Pipeline(model, backbone, aligner, segmenter=segmenter)
+    for frame in range(REFRESH + 2):
+        previous = pipeline.process(ImageInput(PICTURE), previous=previous).alignment
+        assert previous.found and segmenter.glances == (1 if frame <= REFRESH else 2), frame
+    assert set(backbone.windows) == {square_around(mask_box(truth.evidence.mask.numpy()), 0.25)}
+    pipeline.process(ImageInput(PICTURE), previous=replace(previous, found=False))
+    assert segmenter.glances == 3
 
 
 def test_more_is_looked_at_where_the_mask_lacks_a_part(category, model, aligner):
@@ -110,7 +135,7 @@ def test_more_is_looked_at_where_the_mask_lacks_a_part(category, model, aligner)
     mask[: int(mask.any(1).nonzero().float().mean())] = False  # the lower half is left
     result = Pipeline(model, backbone, aligner).process(ImageInput(PICTURE), mask=mask)
     first, wider = backbone.windows
-    assert first == square_around(mask.numpy(), 0.0) and wider[1] < first[1] and wider[2] > first[2]
+    assert first == square_around(mask_box(mask.numpy()), 0.0) and wider[1] < first[1] and wider[2] > first[2]
     assert result.evidence.features.grid.window in (first, wider) and result.evidence.mask is mask
 
 

@@ -6,8 +6,11 @@ import torch
 
 from semalign3d_core import masks
 from semalign3d_core.backbones.compact import CompactBackbone
+from semalign3d_core.evaluation.cache import Cache
+from semalign3d_core.evaluation.providers import CachedMasks
 from semalign3d_core.evidence import FeatureMap, ImageInput, gather
 from semalign3d_core.image_grid import SquareGrid
+from semalign3d_core.mask_field import mask_box
 from semalign3d_core.masks.compact import CompactMasks, strongest_parts
 
 
@@ -71,27 +74,77 @@ class Coarse(Marked):
 
     close_up = 0.25
 
+    def __init__(self):
+        super().__init__()
+        self.glances = 0
+
     def extract(self, image):
         self.extracted += 1
+        return self._seen(image)
+
+    def _seen(self, image):
         grid = SquareGrid(image.height, image.width, 8, window=image.window)
         square = grid.square(torch.from_numpy(image.rgb.transpose(2, 0, 1).copy()).float() / 255)
         return FeatureMap(torch.nn.functional.interpolate(square[None], size=(8, 8), mode="area")[0], grid)
 
+    def glance(self, image):
+        self.glances += 1
+        seen = self._seen(image)
+        return seen.grid, self.class_probabilities(seen)
+
+
+def square_object(row, column, side=15):
+    rgb, truth = np.zeros((64, 64, 3), np.uint8), torch.zeros(64, 64, dtype=torch.bool)
+    truth[row : row + side, column : column + side] = True
+    rgb[truth.numpy(), 0] = 255
+    return ImageInput(rgb), truth
+
+
+def overlap(mask, truth):
+    return float((mask & truth).sum() / (mask | truth).sum())
+
 
 def test_a_closer_look_gives_a_finer_mask():
-    rgb, truth = np.zeros((64, 64, 3), np.uint8), torch.zeros(64, 64, dtype=torch.bool)
-    truth[29:44, 21:36] = True
-    rgb[truth.numpy(), 0] = 255
+    image, truth = square_object(29, 21)
     backbone = Coarse()
     segmenter = CompactMasks(backbone, "mug", shared=True)
-    coarse = segmenter.segment(ImageInput(rgb))
-    evidence = gather(ImageInput(rgb), backbone, segmenter=segmenter)
-    overlap = [float((mask & truth).sum() / (mask | truth).sum()) for mask in (coarse, evidence.mask)]
-    assert overlap[0] < 0.8 and overlap[1] > 0.9, overlap
-    assert backbone.extracted == 3 and evidence.features.grid.window is not None
+    coarse = segmenter.segment(image)
+    evidence = gather(image, backbone, segmenter=segmenter)
+    assert overlap(coarse, truth) < 0.8 and overlap(evidence.mask, truth) > 0.9
+    assert (backbone.extracted, backbone.glances) == (2, 1) and evidence.features.grid.window is not None
     assert not (evidence.mask & ~evidence.features.grid.covered()).any()
-    with_given = gather(ImageInput(rgb), backbone, segmenter=segmenter, mask=coarse)
-    assert with_given.mask is coarse and backbone.extracted == 4  # what is given stays
+    with_given = gather(image, backbone, segmenter=segmenter, mask=coarse)
+    assert with_given.mask is coarse and (backbone.extracted, backbone.glances) == (3, 1)  # what is given stays
+
+
+@pytest.mark.parametrize(
+    "row, column, side, looks",
+    [
+        (30, 22, 15, (1, 0)),  # nearly where it was
+        (39, 31, 15, (2, 1)),  # so far away that the square shows a part of it
+        (2, 44, 15, (2, 1)),  # gone from there
+        (32, 24, 8, (2, 1)),  # much smaller: would have too few cells
+    ],
+)
+def test_an_object_is_first_looked_for_where_it_was(row, column, side, looks):
+    backbone, (image, truth) = Coarse(), square_object(row, column, side)
+    evidence = gather(image, backbone, segmenter=CompactMasks(backbone, "mug", shared=True), near=(20.5, 28.5, 35.5, 43.5))
+    assert (backbone.extracted, backbone.glances) == looks and overlap(evidence.mask, truth) > 0.75
+
+
+def test_what_the_picture_cuts_is_followed_too():
+    backbone, (image, truth) = Coarse(), square_object(20, 54, 15)
+    evidence = gather(image, backbone, segmenter=CompactMasks(backbone, "mug", shared=True), near=mask_box(truth.numpy()))
+    assert backbone.glances == 0 and overlap(evidence.mask, truth) > 0.75
+
+
+def test_a_cached_glance_is_not_taken_for_a_look(tmp_path):
+    backbone, (image, _) = Coarse(), square_object(29, 21)
+    cached = CachedMasks.wrap(CompactMasks(backbone, "mug", shared=True), "compact", Cache(tmp_path))
+    plain = gather(image, Coarse(), segmenter=CompactMasks(Coarse(), "mug", shared=True))
+    for _ in range(2):
+        assert torch.equal(gather(image, backbone, segmenter=cached).mask, plain.mask)
+    assert backbone.glances == 1 and CachedMasks.wrap(object(), "other", Cache(tmp_path)).glance is None
 
 
 def test_what_a_closer_look_loses_stays_as_it_was():

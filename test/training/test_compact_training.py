@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from semalign3d_core.backbones.compact import load_network
-from semalign3d_core.errors import FileFormatError, MissingFileError
+from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.training import compact
 from semalign3d_core.training.checkpoint import load_checkpoint
 from semalign3d_core.training.compact import (
@@ -16,7 +16,7 @@ from semalign3d_core.training.compact import (
     save_network,
     train_compact,
 )
-from semalign3d_core.training.samples import SampleSet
+from semalign3d_core.training.samples import SampleSet, chunk_jobs
 
 
 def points(count=20, seed=0):
@@ -181,9 +181,22 @@ def test_what_is_neither_checkpoint_nor_network_is_named(samples, tmp_path):
         train_compact(CompactTraining(categories=("a", "b")), tmp_path, tmp_path / "c.safetensors", initial=tmp_path / "none.safetensors")
 
 
-def test_samples_are_drawn_evenly_over_categories(samples):
-    index = samples.draw(3, torch.Generator().manual_seed(1))
-    assert samples.labels[index].tolist() == [0] * 3 + [1] * 3 and len(set(index.tolist())) == 6
+def test_every_category_is_drawn_as_often_as_asked(samples):
+    index = samples.draw([3, 2], torch.Generator().manual_seed(1))
+    assert samples.labels[index].tolist() == [0] * 3 + [1] * 2 and len(set(index.tolist())) == 5
+
+
+def test_emphasis_gives_a_category_more_pictures_and_views(tmp_path):
+    config = CompactTraining(categories=("a", "b", "c"), emphasis=(0.1, 1.0, 1.9))
+    assert config.of_categories(4) == [1, 4, 8] and CompactTraining(categories=("a", "b")).of_categories(3) == [3, 3]
+    jobs, rendered = chunk_jobs(tmp_path, config.categories, config.of_categories(60), 2), {}
+    for path, category, seed, first, end in jobs:
+        assert seed == 2 and path.name == f"{category}_2_{first}_{end}.npz" and first == rendered.get(category, 0)
+        rendered[category] = end
+    assert rendered == {"a": 6, "b": 60, "c": 114}
+    for wrong in ((1.0, 2.0), (1.0, 1.0, 0.0)):
+        with pytest.raises(InputError, match="a, b, c"):
+            CompactTraining(categories=("a", "b", "c"), emphasis=wrong)
 
 
 def test_broken_checkpoint_is_named(tmp_path):
