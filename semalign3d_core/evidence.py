@@ -168,16 +168,8 @@ def gather(image, backbone, depth=None, segmenter=None, camera=None, box=None, m
     if mask is not None:
         mask = mask if mask.any() else None
         features = backbone.extract(close_up(image, mask, backbone))
-    elif getattr(segmenter, "glance", None) and getattr(backbone, "close_up", None) is not None:
-        features, mask = _from_two_looks(image, backbone, segmenter, box, near)
-    elif hasattr(segmenter, "segment_features"):  # looks at the features, which need not be extracted twice
-        features = backbone.extract(image)
-        mask = segmenter.segment_features(features, image, box=box)
-        seen = close_up(image, mask, backbone)
-        features = features if seen is image else backbone.extract(seen)
     else:
-        mask = None if segmenter is None else segmenter.segment(image, box=box)
-        features = backbone.extract(close_up(image, mask, backbone))
+        features, mask = features_and_mask(image, backbone, segmenter, box=box, near=near)
     return ImageEvidence(
         features=features,
         camera=camera or PinholeCamera.centred(1.5, image.height, image.width),
@@ -188,16 +180,33 @@ def gather(image, backbone, depth=None, segmenter=None, camera=None, box=None, m
     )
 
 
-def _from_two_looks(image, backbone, segmenter, box, near):
-    """Features and mask, or None, of an object that is looked at closely where a glance shows it, or at once where it was before."""
+def features_and_mask(image, backbone, segmenter, box=None, points=None, near=None):
+    """The :class:`FeatureMap` of an :class:`ImageInput`, of the object's surroundings where ``backbone`` wants that, and its mask or None.
+
+    segmenter: mask provider or None; box, points: prompts for it; near: see :func:`gather`.
+    """
+    prompts = {"box": box, "points": points}
+    if getattr(segmenter, "glance", None) and getattr(backbone, "close_up", None) is not None:
+        return _from_two_looks(image, backbone, segmenter, prompts, near)
+    if not hasattr(segmenter, "segment_features"):
+        mask = None if segmenter is None else segmenter.segment(image, **prompts)
+        return backbone.extract(close_up(image, mask, backbone)), mask
+    features = backbone.extract(image)  # which such a segmenter looks at: they need not be extracted twice
+    mask = segmenter.segment_features(features, image, **prompts)
+    seen = close_up(image, mask, backbone)
+    return features if seen is image else backbone.extract(seen), mask
+
+
+def _from_two_looks(image, backbone, segmenter, prompts, near):
+    """:func:`features_and_mask` of an object that is looked at closely where a glance shows it, or at once where it was before."""
     if near is not None:
         seen = replace(image, window=square_around(near, backbone.close_up))
         features = backbone.extract(seen)
-        mask = segmenter.segment_features(features, seen, box=box)
+        mask = segmenter.segment_features(features, seen, **prompts)
         if mask is not None and well_framed(mask_box(mask.cpu().numpy()), seen.window, image.height, image.width):
             return features, mask
-    glimpsed = segmenter.glance(image, box=box)
+    glimpsed = segmenter.glance(image, box=prompts["box"])
     seen = close_up(image, glimpsed, backbone)
     features = backbone.extract(seen)
-    mask = segmenter.segment_features(features, seen, box=box)
+    mask = segmenter.segment_features(features, seen, **prompts)
     return features, glimpsed if mask is None else mask

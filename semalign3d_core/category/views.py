@@ -1,7 +1,7 @@
 """What the build keeps of one training image: keypoints, relative inverse depth and features at chosen pixels."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ import torch
 from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.category.keypoint_correction import depth_pixels, outline_distance, steps_inside
 from semalign3d_core.errors import InputError, MissingFileError
-from semalign3d_core.evidence import close_up
+from semalign3d_core.evidence import features_and_mask
 from semalign3d_core.image_grid import mirror_points
 from semalign3d_core.images import read_image
 from semalign3d_core.mask_field import distance_field
@@ -105,7 +105,8 @@ def gather_view(record, keypoints, providers, options, flip=None, load_image=rea
             f"{record.path} is {image.width} x {image.height} pixels, its annotation says {record.width} x {record.height}; "
             "correct one of them"
         )
-    mask = providers.segmenter.segment(image, box=record.box, points=keypoints[~torch.isnan(keypoints[:, 0])])
+    prompts = {"box": record.box, "points": keypoints[~torch.isnan(keypoints[:, 0])]}
+    features, mask = features_and_mask(image, providers.backbone, providers.segmenter, **prompts)
     if mask is None or int(mask.sum()) < options.minimum_mask:
         raise InputError(f"{record.name}: the mask is empty; segment this image again or leave it out")
     depth = providers.depth.estimate(image)
@@ -113,9 +114,8 @@ def gather_view(record, keypoints, providers, options, flip=None, load_image=rea
     inverse_range = _object_range(record, inverse, mask)
     pixels = _sampled_pixels(record, mask, inverse, inverse_range, options)
     camera = record_camera(record, options.assumed_focal)
-    image = close_up(image, mask, providers.backbone)
-    features = providers.backbone.extract(image)
-    mirrored_keypoints, mirrored_pixels = _mirrored_features(image, keypoints, pixels, providers, flip is not None)
+    looked_at = replace(image, window=features.grid.window)
+    mirrored_keypoints, mirrored_pixels = _mirrored_features(looked_at, keypoints, pixels, providers, flip is not None)
     keypoint_inverse, keypoint_inset = _keypoint_inverse(keypoints, inverse, mask, options.margin)
     rows, columns = mask.nonzero().unbind(1)
     _, mask_offset, mask_origin = distance_field(mask.numpy(), options.mask_nodes)
