@@ -16,18 +16,18 @@ from semalign3d_core.alignment.poses import poses_of_keypoints
 # (bench/confidence_prior.py).
 # A category's own training images show too few wrong results to learn all these weights from.
 DEFAULTS = {
-    "pose.bias": -1.88, "pose.energy": -1.35, "pose.margin": 1.90, "pose.lead": 0.37, "pose.fit": 0.19, "pose.contrast": 1.12,
-    "pose.depth": 2.31, "pose.evidence": 0.66, "pose.deformation": -1.14, "pose.cover": 1.94, "pose.inside": -0.78, "pose.masked": 0.58,
-    "pose.with_depth": -0.90,
-    "keypoints.bias": -7.36, "keypoints.energy": -1.00, "keypoints.margin": 0.13, "keypoints.lead": -0.35, "keypoints.fit": 0.24,
-    "keypoints.contrast": 0.87, "keypoints.depth": 0.59, "keypoints.evidence": 2.70, "keypoints.deformation": -2.29,
-    "keypoints.cover": 5.41, "keypoints.inside": 1.92, "keypoints.masked": -0.21, "keypoints.with_depth": -0.11,
-    "present.bias": -10.74, "present.energy": -0.25, "present.margin": 1.00, "present.lead": 1.24, "present.fit": 1.59,
-    "present.contrast": 0.37, "present.depth": 0.65, "present.evidence": 2.35, "present.deformation": -1.76, "present.cover": 12.00,
-    "present.inside": 2.92, "present.masked": 1.97, "present.with_depth": -0.22,
-    "found.bias": -3.91, "found.energy": 0.21, "found.margin": 1.40, "found.lead": 0.55, "found.fit": 1.51, "found.contrast": 0.26,
-    "found.depth": 1.83, "found.evidence": -0.16, "found.deformation": -1.19, "found.cover": 6.73, "found.inside": 1.65,
-    "found.masked": 1.48, "found.with_depth": -0.74,
+    "pose.bias": -3.78, "pose.energy": -1.67, "pose.margin": 1.02, "pose.lead": 0.48, "pose.fit": 0.17, "pose.contrast": 1.22,
+    "pose.depth": 2.55, "pose.evidence": 0.44, "pose.deformation": -1.18, "pose.cover": 2.58, "pose.inside": -0.12, "pose.masked": 1.24,
+    "pose.with_depth": -0.87,
+    "keypoints.bias": -7.99, "keypoints.energy": -1.38, "keypoints.margin": 0.32, "keypoints.lead": 0.56, "keypoints.fit": 0.09,
+    "keypoints.contrast": 0.79, "keypoints.depth": 0.75, "keypoints.evidence": 3.05, "keypoints.deformation": -2.23,
+    "keypoints.cover": 4.68, "keypoints.inside": 2.78, "keypoints.masked": -0.40, "keypoints.with_depth": -0.48,
+    "present.bias": -10.48, "present.energy": -0.41, "present.margin": 1.10, "present.lead": 1.43, "present.fit": 1.59,
+    "present.contrast": 0.44, "present.depth": 0.44, "present.evidence": 2.39, "present.deformation": -2.12, "present.cover": 11.45,
+    "present.inside": 3.00, "present.masked": 2.25, "present.with_depth": -0.27,
+    "found.bias": -4.93, "found.energy": -0.14, "found.margin": 0.89, "found.lead": 0.62, "found.fit": 1.49, "found.contrast": 0.43,
+    "found.depth": 2.01, "found.evidence": -0.41, "found.deformation": -1.41, "found.cover": 7.04, "found.inside": 1.85,
+    "found.masked": 1.92, "found.with_depth": -0.68,
 }  # fmt: skip
 MAPS = ("pose", "keypoints", "present", "found")
 STATISTICS = ("energy", "margin", "lead", "fit", "contrast", "depth", "evidence", "deformation", "cover", "inside", "masked", "with_depth")
