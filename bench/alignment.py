@@ -60,9 +60,9 @@ class Options:
     """Synthetic categories."""
     train: int = 50
     """Training images per category."""
-    images: int = 30
+    images: int = 120
     """Test images per category."""
-    pairs: int = 200
+    pairs: int = 400
     """Pairs per category."""
     reference: int = 8
     """Images per category that are also aligned with the reference preset (seconds each); 0: none."""
