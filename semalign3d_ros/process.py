@@ -51,6 +51,9 @@ def spin(arguments, make_node):
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:  # shut down by another thread or a signal in the middle of a callback: rclpy has several errors for that
+        if rclpy.ok():
+            raise
     finally:
         if node is not None:
             node.close()
