@@ -21,13 +21,13 @@ def continues(previous, image, config):
     return max(abs(now - then) for now, then in zip(box, before, strict=True)) < config.mask_jump * size
 
 
-def last_seen(previous, camera_side):
-    """Box (x0, y0, x1, y1) in pixels of the mask in the frame before, ``camera_side`` the picture's longer side in pixels; None where
+def last_seen(previous, longer_side):
+    """Box (x0, y0, x1, y1) in pixels of the mask in the frame before, ``longer_side`` the picture's longer side in pixels; None where
     the object was not found, had no mask, or is to be searched for everywhere again."""
     if previous is None or not previous.found or previous.diagnostics["warm_frames"] >= REFRESH:
         return None
     box = previous.diagnostics["mask_box"]
-    return None if box is None else tuple(round(value * camera_side + 0.5) - 0.5 for value in box)  # edges of pixels
+    return None if box is None else tuple(round(value * longer_side + 0.5) - 0.5 for value in box)  # edges of pixels
 
 
 def warm_start(state, observation):
