@@ -37,6 +37,13 @@ def _compact(argument, dataset_root=None, device="cpu"):
     return CompactBackbone(argument or None, choose_device(device))
 
 
+def _efficientnet_lite(argument, side=448, device="cpu"):
+    from semalign3d_core.backbones.efficientnet_lite import EfficientNetLiteBackbone
+    from semalign3d_core.backbones.precision import choose_device
+
+    return EfficientNetLiteBackbone(argument or "2", int(side), choose_device(device))
+
+
 def _transformer(family):
     def factory(argument, revision=None, device=None, dtype=None, cells=60):
         from semalign3d_core.backbones.transformers_vit import load_transformer
@@ -70,6 +77,7 @@ def _geoaware(argument, captioner="", revision=None, device=None, dtype=None):
 BACKBONES = {
     "compact": _compact,
     "precomputed": _precomputed,
+    "efficientnet_lite": _efficientnet_lite,
     "dinov2": _transformer("dinov2"),
     "dinov3": _transformer("dinov3"),
     "vit": _transformer("vit"),

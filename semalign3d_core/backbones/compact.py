@@ -154,12 +154,12 @@ class CompactBackbone:
         return grid, self.network.classify(self.network(square[None])).softmax(1)[0].cpu()
 
 
-def prepare(rgb, grid):
-    """(h, w, 3) uint8 to the network's input (3, 192, 192) float32 in [0, 1]: the square that the :class:`SquareGrid` covers."""
+def prepare(rgb, grid, side=INPUT_SIDE):
+    """(h, w, 3) uint8 to a network's input (3, side, side) float32 in [0, 1]: the square that the :class:`SquareGrid` covers."""
     square = grid.square(torch.from_numpy(rgb.transpose(2, 0, 1).copy()), value=128)
     # Area averaging when shrinking, as a camera with larger pixels would see it; pixel areas keep their place.
-    mode = cv2.INTER_AREA if square.shape[-1] > INPUT_SIDE else cv2.INTER_LINEAR
-    small = cv2.resize(square.permute(1, 2, 0).numpy(), (INPUT_SIDE, INPUT_SIDE), interpolation=mode)
+    mode = cv2.INTER_AREA if square.shape[-1] > side else cv2.INTER_LINEAR
+    small = cv2.resize(square.permute(1, 2, 0).numpy(), (side, side), interpolation=mode)
     return torch.from_numpy(small).permute(2, 0, 1).float() / 255
 
 

