@@ -28,7 +28,7 @@ def main(arguments=None):
     """The console script ``eval_spair``."""
     from semalign3d_core.cli.main import run_command
 
-    return run_command("eval_spair", sys.argv[1:] if arguments is None else arguments, "eval_spair")
+    return run_command("semalign3d_core.cli.eval_spair", sys.argv[1:] if arguments is None else arguments, "eval_spair")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ COMMANDS = {
     "match": ("match", "carry points of one image over to another"),
     "pose": ("pose", "say from which side an object is seen, by comparing it with template pictures"),
     "synth": ("synth", "render a synthetic data set"),
-    "train": ("train", "train the learned parts"),
+    "train": ("train", "train a learned system"),
     "inspect": ("inspect", "write an HTML page that shows what a category model holds"),
     "import": ("import_annotations", "make a data set folder from COCO keypoints or plain folders"),
     "evaluate": ("eval_spair", "score methods on a data set (the same as eval_spair)"),
@@ -37,14 +37,18 @@ def main(arguments=None):
     if arguments[0] not in COMMANDS:
         print(f"semalign3d: unknown command {arguments[0]!r}\n\n{overview()}", file=sys.stderr)
         return 2
-    return run_command(COMMANDS[arguments[0]][0], arguments[1:], f"semalign3d {arguments[0]}")
+    if arguments[0] == "train":
+        from semalign3d_core.cli.train import main as train
+
+        return train(arguments[1:])
+    return run_command(f"semalign3d_core.cli.{COMMANDS[arguments[0]][0]}", arguments[1:], f"semalign3d {arguments[0]}")
 
 
 def run_command(module_name, arguments, program):
     """Parses ``arguments`` into the module's ``Options`` and runs it."""
     import tyro
 
-    module = importlib.import_module(f"semalign3d_core.cli.{module_name}")
+    module = importlib.import_module(module_name)
     try:
         options = tyro.cli(module.Options, args=arguments, prog=program, description=module.__doc__)
         return module.run(options) or 0

@@ -1,43 +1,26 @@
-"""Train a learned part. ``semalign3d train compact`` trains the embedded backbone on the synthetic categories."""
+"""``semalign3d train <system>``: one module per trained system, each with a dataclass ``Options`` and a function ``run(options)``."""
 
-import dataclasses
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+import sys
 
-import tyro
-
-from semalign3d_core.training.compact import CompactTraining, save_network, train_compact
+# system -> (module, one line for the overview)
+SYSTEMS = {
+    "compact": ("semalign3d_core.training.command", "the embedded backbone, on the synthetic categories"),
+}
 
 
-@dataclass
-class Options:
-    """Options of ``semalign3d train``."""
-
-    part: tyro.conf.Positional[Literal["compact"]]
-    """What to train."""
-    output: Path = Path("compact.safetensors")
-    """File to write; used with --backbone compact:FILE."""
-    name: str = "compact"
-    """Name of the features, stored in every category model that uses them; change it whenever the weights change."""
-    work: Path = Path("runs/compact")
-    """Folder of rendered images and checkpoints; an interrupted run goes on from there."""
-    initial: Path | None = None
-    """Checkpoint of an earlier run (WORK/checkpoint.safetensors) whose weights this run starts with, or file of a network (like OUTPUT)."""
-    workers: int = 2
-    """Processes that render."""
-    device: str = "cpu"
-    """Device that trains, for example cuda; the pictures must fit into its memory (0.4 MB each)."""
-    config: CompactTraining = field(default_factory=CompactTraining)
-    """Settings of the training."""
+def overview():
+    lines = ["usage: semalign3d train <system> [options]     (semalign3d train <system> --help shows the options)", ""]
+    return "\n".join(lines + [f"  {name:15s} {text}" for name, (_, text) in SYSTEMS.items()])
 
 
-def run(options):
-    resolved = dataclasses.asdict(options.config)
-    folder = options.work / "samples"
-    checkpoint = options.work / "checkpoint.safetensors"
-    network = train_compact(options.config, folder, checkpoint, options.workers, options.initial, options.device)
-    save_network(network, options.output, options.name, options.config)
-    size = options.output.stat().st_size / 1e6
-    print(f"wrote {options.output} ({size:.1f} MB) after {resolved['steps']} steps on {resolved['images']} images")
-    return 0
+def main(arguments):
+    """Trains one system and returns the exit code."""
+    from semalign3d_core.cli.main import run_command
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if arguments else 2
+    if arguments[0] not in SYSTEMS:
+        print(f"semalign3d train: unknown system {arguments[0]!r}\n\n{overview()}", file=sys.stderr)
+        return 2
+    return run_command(SYSTEMS[arguments[0]][0], arguments[1:], f"semalign3d train {arguments[0]}")

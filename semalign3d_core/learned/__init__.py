@@ -1,0 +1,1 @@
+"""Trained systems, one folder each; :mod:`.loop` trains them all."""
