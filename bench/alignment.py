@@ -37,9 +37,9 @@ from alignment_scenes import SceneStore
 from alignment_scores import keypoint_pck, pck, pose_percent, score_of, text, timed, transfer_distances
 from alignment_stored import StoredAlignments
 
-from semalign3d_core.aligned_image import aligned_image
 from semalign3d_core.category.storage import find_model, load_model
 from semalign3d_core.matchers import MATCHERS
+from semalign3d_core.transfer.aligned_image import aligned_image
 
 CATEGORIES = ("chair", "aeroplane", "tvmonitor", "bottle", "mug", "car")
 

@@ -3,11 +3,11 @@
 import numpy as np
 from alignment_scores import keypoint_pck, pck, pose_percent, score_of, text, transfer_distances
 
-from semalign3d_core.aligned_image import aligned_image
 from semalign3d_core.alignment.config import AlignConfig
-from semalign3d_core.config import load_preset
-from semalign3d_core.evaluation.ablation import TERMS, ablated
+from semalign3d_core.evaluation.studies.ablation import TERMS, ablated
 from semalign3d_core.matchers import MATCHERS
+from semalign3d_core.runtime.config import load_preset
+from semalign3d_core.transfer.aligned_image import aligned_image
 
 
 def print_ablation(models, scenes, pairs):

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.config import AlignConfig
-from semalign3d_core.alignment.variants import with_cut_mask, with_noisy_features
 from semalign3d_core.alignment.zoom import align_with_zoom
-from semalign3d_core.config import load_preset
+from semalign3d_core.calibration.perturbed_views import with_cut_mask, with_noisy_features
 from semalign3d_core.datasets.synthetic.simulated_features import SimulatedFeatureConfig, simulated_features
-from semalign3d_core.evidence import DepthMap
+from semalign3d_core.perception.evidence import DepthMap
+from semalign3d_core.runtime.config import load_preset
 
 IMAGES = 12  # per category and case
 FRAMES = 24  # of an orbit

@@ -10,9 +10,9 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from semalign3d_core.alignment.aligner import Aligner
-from semalign3d_core.alignment.calibration import RIGHT_SHARE
-from semalign3d_core.alignment.logistic import area_under_roc, calibration_error
-from semalign3d_core.evidence import FeatureMap
+from semalign3d_core.calibration.confidence_maps import RIGHT_SHARE
+from semalign3d_core.calibration.logistic import area_under_roc, calibration_error
+from semalign3d_core.perception.evidence import FeatureMap
 
 EACH = 12  # images of every kind and category
 BINS = 8

@@ -26,10 +26,10 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from semalign3d_core.alignment.aligner import Aligner
-from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.category.storage import load_model, save_model
-from semalign3d_core.evidence import DepthMap, FeatureMap, ImageEvidence
-from semalign3d_core.image_grid import SquareGrid
+from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap, ImageEvidence
 
 CHANNELS = 768
 REPEATS = 50

@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from semalign3d_core import backbones
 from semalign3d_core.alignment.zoom import align_with_wider_look
-from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.datasets.synthetic.instances import make_instance, shows_its_turn
 from semalign3d_core.datasets.synthetic.rendering import RenderConfig, Rendering, sample_rendering
 from semalign3d_core.datasets.synthetic.rendering import orbit as render_orbit
@@ -22,9 +20,11 @@ from semalign3d_core.datasets.synthetic.scene import SceneConfig
 from semalign3d_core.datasets.synthetic.simulated_features import simulated_features
 from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig
 from semalign3d_core.datasets.synthetic.writer import instance_range
-from semalign3d_core.evidence import DepthMap, FeatureMap, ImageEvidence, ImageInput, close_up
-from semalign3d_core.files import atomic_path
-from semalign3d_core.image_grid import SquareGrid
+from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.perception import backbones
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap, ImageEvidence, ImageInput, close_up
+from semalign3d_core.runtime.files import atomic_path
 
 PLAIN = RenderConfig(view=ViewConfig(small_rate=0, truncation_rate=0, upside_down_rate=0), scene=SceneConfig(occluder_rate=0))
 # How images are drawn: whole objects of 50-85 % of the image, as in the measurements that the issue quotes; one kind of difficulty each

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from semalign3d_core.alignment.calibration import RIGHT_DEGREES
-from semalign3d_core.alignment.selection import rotation_distance
-from semalign3d_core.geometry import similarity_alignment
+from semalign3d_core.alignment.choice import rotation_distance
+from semalign3d_core.calibration.confidence_maps import RIGHT_DEGREES
+from semalign3d_core.geometry.rotations import similarity_alignment
 
 ALPHAS = (0.1, 0.05)
 

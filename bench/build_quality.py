@@ -32,20 +32,20 @@ from scipy.spatial import cKDTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from semalign3d_core import depth, masks
-from semalign3d_core.category.annotations import Problems, checked_keypoints, present_keypoints, usable_flip
-from semalign3d_core.category.builder import constellations, find_shape, surface_cloud
+from semalign3d_core.category.annotations.checks import Problems, checked_keypoints, present_keypoints, usable_flip
+from semalign3d_core.category.annotations.views import Providers, gather_view
+from semalign3d_core.category.build import constellations, find_shape, surface_cloud
 from semalign3d_core.category.config import BuildConfig
 from semalign3d_core.category.trust import shape_warnings, surface_warnings
-from semalign3d_core.category.views import Providers, gather_view
-from semalign3d_core.config import load_preset
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.synthetic import instances
 from semalign3d_core.datasets.synthetic.disparity import DisparityConfig, monocular_disparity
-from semalign3d_core.errors import SemAlign3DError
-from semalign3d_core.evidence import DepthMap, FeatureMap
-from semalign3d_core.geometry import rotation_angle, similarity_alignment
-from semalign3d_core.image_grid import SquareGrid
+from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.geometry.rotations import rotation_angle, similarity_alignment
+from semalign3d_core.perception import depth, masks
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap
+from semalign3d_core.runtime.config import load_preset
+from semalign3d_core.runtime.errors import SemAlign3DError
 
 NOISE, BEND = 0.15, 0.5
 # condition -> (sd of keypoints in shares of the box's longer side, what happens to the disparity)

@@ -26,21 +26,21 @@ from PIL import Image
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "category"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "helpers"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "conformance"))
 
-from semalign3d_core.category.builder import build_category
+from semalign3d_core.category.annotations.views import Providers
+from semalign3d_core.category.build import build_category
 from semalign3d_core.category.config import BuildConfig
-from semalign3d_core.category.geometric_features import geometric_loss
 from semalign3d_core.category.model import BetaTable
-from semalign3d_core.category.sparse import placeable, reconstruct
-from semalign3d_core.category.statistics import beta_table, noise_augmentation
-from semalign3d_core.category.views import Providers
-from semalign3d_core.config import load_preset
+from semalign3d_core.category.published.sparse import placeable, reconstruct
+from semalign3d_core.category.statistics.geometric_features import geometric_loss
+from semalign3d_core.category.statistics.tables import beta_table, noise_augmentation
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
-from semalign3d_core.evidence import DepthMap, FeatureMap
-from semalign3d_core.image_grid import SquareGrid
-from semalign3d_core.threads import processors
+from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap
+from semalign3d_core.runtime.config import load_preset
+from semalign3d_core.runtime.threads import processors
 
 SIDE = 256
 VECTORS = Path(__file__).resolve().parents[1] / "test" / "data" / "vectors" / "semalign3d"

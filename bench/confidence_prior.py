@@ -21,11 +21,11 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from semalign3d_core.alignment import calibration
 from semalign3d_core.alignment.confidence import MAPS, STATISTICS
-from semalign3d_core.alignment.logistic import area_under_roc, calibration_error, fit_logistic
+from semalign3d_core.calibration import confidence_maps as calibration
+from semalign3d_core.calibration.logistic import area_under_roc, calibration_error, fit_logistic
 from semalign3d_core.cli import build, synth
-from semalign3d_core.files import atomic_path
+from semalign3d_core.runtime.files import atomic_path
 
 BACKBONES = ("precomputed:sim", "compact")
 RIDGE, BIAS_RIDGE = 3.0, 0.3  # pull of the common fit towards nothing; it rests on thousands of samples

@@ -28,12 +28,12 @@ import yaml
 from ros_graph import Listener, NodeProcess, executable
 from sensor_msgs.msg import Image
 
-from semalign3d_core import backbones
 from semalign3d_core.datasets.synthetic import KEYPOINTS, make_instance, orbit, sample_rendering
 from semalign3d_core.datasets.synthetic.writer import instance_range
-from semalign3d_core.evidence import ImageInput, gather
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.metrics.pck import pck_correct
+from semalign3d_core.perception import backbones
+from semalign3d_core.perception.evidence import ImageInput, gather
 from semalign3d_ros.conversions import image_to_rgb
 from semalign3d_ros.msg import Correspondences, SemanticKeypoints
 

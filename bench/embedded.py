@@ -24,16 +24,16 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from semalign3d_core.aligned_image import aligned_image
-from semalign3d_core.alignment.calibration import keypoints_right, rotation_right
-from semalign3d_core.alignment.logistic import area_under_roc, calibration_error
+from semalign3d_core.calibration.confidence_maps import keypoints_right, rotation_right
+from semalign3d_core.calibration.logistic import area_under_roc, calibration_error
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.datasets.synthetic import CATEGORIES, shows_its_turn
-from semalign3d_core.geometry import similarity_alignment
-from semalign3d_core.images import read_image
+from semalign3d_core.geometry.rotations import similarity_alignment
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.metrics.pck import pck_correct
+from semalign3d_core.perception.images import read_image
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline
+from semalign3d_core.transfer.aligned_image import aligned_image
 
 ALPHAS = (0.1, 0.05)
 ROWS = ("nearest neighbour", "transfer", "aligned keypoints")

@@ -5,8 +5,8 @@ Sizes are those of the published configurations; parameters are counted against 
 
 import torch
 
-from semalign3d_core.backbones.captioner import LEARNED
-from semalign3d_core.tiny_models import with_a_lively_head
+from semalign3d_core.perception.backbones.captioner import LEARNED
+from semalign3d_core.perception.weights.tiny_models import with_a_lively_head
 
 # width, layers, heads
 VITS = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16), "giant": (1536, 40, 24)}

@@ -28,14 +28,14 @@ def providers():
     """{spelling: (function(device, dtype) that makes it in its official size, weights it needs)}; dtype None: the default."""
     import official_models as official
 
-    from semalign3d_core.backbones.captioner import ImplicitCaptioner
-    from semalign3d_core.backbones.compact import CompactBackbone
-    from semalign3d_core.backbones.fused import FusedBackbone
-    from semalign3d_core.backbones.geoaware import AggregationNetwork, GeoAwareBackbone
-    from semalign3d_core.backbones.stable_diffusion import StableDiffusionBackbone
-    from semalign3d_core.backbones.transformers_vit import TransformerBackbone
-    from semalign3d_core.depth.transformers_depth import TransformersDepth
-    from semalign3d_core.masks.sam import SamMasks
+    from semalign3d_core.perception.backbones.captioner import ImplicitCaptioner
+    from semalign3d_core.perception.backbones.compact import CompactBackbone
+    from semalign3d_core.perception.backbones.fused import FusedBackbone
+    from semalign3d_core.perception.backbones.geoaware import AggregationNetwork, GeoAwareBackbone
+    from semalign3d_core.perception.backbones.stable_diffusion import StableDiffusionBackbone
+    from semalign3d_core.perception.backbones.transformers_vit import TransformerBackbone
+    from semalign3d_core.perception.depth.transformers_depth import TransformersDepth
+    from semalign3d_core.perception.masks.sam import SamMasks
 
     def vit(build, size):
         return lambda device, dtype: TransformerBackbone(on(device, build, size), "random", device=device, dtype=dtype)
@@ -76,7 +76,7 @@ def on(device, build, *arguments):
 
 
 def kind_of(name):
-    """What :func:`~semalign3d_core.backbones.precision.choose_dtype` knows a provider by."""
+    """What :func:`~semalign3d_core.perception.backbones.precision.choose_dtype` knows a provider by."""
     family = name.partition(":")[0]
     if name.endswith("_registers"):
         return "dinov2_with_registers"
@@ -87,7 +87,7 @@ def pictures(count):
     """Pictures of 500 x 375 pixels with structure of all sizes."""
     import numpy as np
 
-    from semalign3d_core.evidence import ImageInput
+    from semalign3d_core.perception.evidence import ImageInput
 
     rng, found = np.random.default_rng(0), []
     for _ in range(count):
@@ -139,9 +139,9 @@ def make(name, device, dtype=None):
     """(provider, what it is): with the real weights where they are on this machine, else with random ones."""
     import torch
 
-    from semalign3d_core import backbones, depth, masks
-    from semalign3d_core.backbones.precision import choose_dtype
-    from semalign3d_core.errors import SemAlign3DError
+    from semalign3d_core.perception import backbones, depth, masks
+    from semalign3d_core.perception.backbones.precision import choose_dtype
+    from semalign3d_core.runtime.errors import SemAlign3DError
 
     package = masks if name.startswith("sam") else depth if name.startswith("depth") else backbones
     if dtype is None and name != "geoaware":
@@ -155,7 +155,7 @@ def make(name, device, dtype=None):
 
 def row(name, options):
     """One line of the table."""
-    from semalign3d_core.known_weights import KNOWN
+    from semalign3d_core.perception.weights.known import KNOWN
 
     needs = providers()[name][1]
     size, licence = sum(KNOWN[n].megabytes for n in needs), ", ".join(dict.fromkeys(KNOWN[n].licence for n in needs)) or "Apache-2.0"
@@ -204,7 +204,7 @@ def compared(name, options):
     """Lines of the table: seconds in single and in half precision, largest and mean ``1 - cosine`` between the answers."""
     import torch
 
-    from semalign3d_core.errors import InputError
+    from semalign3d_core.runtime.errors import InputError
 
     single, slow = answers(name, torch.float32, options)
     for dtype in (torch.float16, torch.bfloat16):
@@ -234,8 +234,8 @@ def count_parameters():
     import official_models as official
     import torch
 
-    from semalign3d_core.backbones.geoaware import AggregationNetwork
-    from semalign3d_core.known_weights import KNOWN
+    from semalign3d_core.perception.backbones.geoaware import AggregationNetwork
+    from semalign3d_core.perception.weights.known import KNOWN
 
     built = {f"dinov2:{size}": lambda size=size: official.dinov2(size) for size in official.VITS}
     built |= {f"dinov3:{size}": lambda size=size: official.dinov3(size) for size in ("small", "base", "large")}

@@ -24,8 +24,8 @@ from semalign3d_core.datasets.synthetic.scene import SceneConfig
 from semalign3d_core.datasets.synthetic.simulated_features import SimulatedFeatureConfig, simulated_features
 from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig
 from semalign3d_core.datasets.synthetic.writer import SPLITS, WriterConfig, instance_range, write_data_set
-from semalign3d_core.evidence import FeatureMap
-from semalign3d_core.image_grid import SquareGrid
+from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.perception.evidence import FeatureMap
 
 FIRST_TEST_INSTANCE = instance_range(SPLITS[-1])[0]
 

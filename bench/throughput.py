@@ -25,9 +25,9 @@ from safetensors.torch import save_file
 from semalign3d_core.category.model import BetaTable, CategoryModel
 from semalign3d_core.category.storage import save_model
 from semalign3d_core.datasets.tables import SPAIR_CATEGORIES
-from semalign3d_core.evaluation.config import EvaluationConfig
-from semalign3d_core.evaluation.runner import evaluate
-from semalign3d_core.geometry import shape_diameter, uniform_rotations
+from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.runner import evaluate
+from semalign3d_core.geometry.rotations import shape_diameter, uniform_rotations
 
 PAIRS = (690, 650, 702, 702, 870, 644, 564, 600, 646, 640, 600, 600, 702, 650, 862, 664, 756, 692)  # SPair-71k, test split
 KEYPOINTS, DENSE, CELLS, WIDTH, HEIGHT = 12, 300, 60, 500, 375

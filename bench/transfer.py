@@ -23,15 +23,15 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from semalign3d_core import backbones, depth, masks
 from semalign3d_core.category.storage import load_model
 from semalign3d_core.cli.main import main as semalign3d
-from semalign3d_core.config import load_preset
 from semalign3d_core.datasets.folder import FolderDataset
-from semalign3d_core.evidence import gather
-from semalign3d_core.images import read_image
 from semalign3d_core.matchers import MATCHERS
-from semalign3d_core.transfer import Transfer
+from semalign3d_core.perception import backbones, depth, masks
+from semalign3d_core.perception.evidence import gather
+from semalign3d_core.perception.images import read_image
+from semalign3d_core.runtime.config import load_preset
+from semalign3d_core.transfer.transfer import Transfer
 
 ALPHAS = (0.1, 0.05, 0.025)
 

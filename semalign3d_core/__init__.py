@@ -5,9 +5,9 @@ The three values that travel through the package are :class:`ImageEvidence` (wha
 """
 
 from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.category.model import CategoryModel
-from semalign3d_core.evidence import DepthMap, ImageEvidence, ImageInput
+from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageInput
 
 __version__ = "0.1.0"
 

@@ -8,21 +8,21 @@ import numpy as np
 import torch
 import yaml
 
-from semalign3d_core import backbones, depth, masks
-from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.alignment.tracking import last_seen
 from semalign3d_core.alignment.zoom import align_with_wider_look, align_with_zoom, crop_extractor
-from semalign3d_core.backbones.precision import choose_device
 from semalign3d_core.category.storage import check_backbone, find_model, load_model
-from semalign3d_core.config import load_preset
-from semalign3d_core.errors import FileFormatError, MissingFileError
-from semalign3d_core.evidence import ImageEvidence, ImageInput, gather
-from semalign3d_core.images import read_image
-from semalign3d_core.matches import Matches
-from semalign3d_core.providers import on_device, sees_any_picture
-from semalign3d_core.transfer import Transfer, lift_points, place_points
+from semalign3d_core.perception import backbones, depth, masks
+from semalign3d_core.perception.backbones.precision import choose_device
+from semalign3d_core.perception.evidence import ImageEvidence, ImageInput, gather
+from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.providers import on_device, sees_any_picture
+from semalign3d_core.runtime.config import load_preset
+from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
+from semalign3d_core.transfer.aligned_image import aligned_image, category_surface
+from semalign3d_core.transfer.matches import Matches
+from semalign3d_core.transfer.transfer import Transfer, lift_points, place_points
 
 
 def option(default, text):

@@ -18,9 +18,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
-from semalign3d_core.errors import InputError, SemAlign3DError
-from semalign3d_core.evidence import ImageInput
+from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.pipeline import create_pipeline
+from semalign3d_core.runtime.errors import InputError, SemAlign3DError
 from semalign3d_ros import conversions, messages
 from semalign3d_ros.diagnostics import Diagnostics
 from semalign3d_ros.frames import FrameSlot

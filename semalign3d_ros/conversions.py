@@ -10,9 +10,9 @@ from PIL import Image as Picture
 from PIL import UnidentifiedImageError
 from sensor_msgs.msg import CameraInfo, Image
 
-from semalign3d_core.camera import PinholeCamera
-from semalign3d_core.errors import InputError
-from semalign3d_core.evidence import DepthMap
+from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.perception.evidence import DepthMap
+from semalign3d_core.runtime.errors import InputError
 
 # encoding -> (type, channels)
 ENCODINGS = {

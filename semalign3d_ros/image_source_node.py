@@ -9,7 +9,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from semalign3d_core.errors import InputError, SemAlign3DError
+from semalign3d_core.runtime.errors import InputError, SemAlign3DError
 from semalign3d_ros.diagnostics import Diagnostics
 from semalign3d_ros.msg import SemanticKeypoints
 from semalign3d_ros.parameters import ImageSourceParameters, declare

@@ -8,7 +8,7 @@ from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
 from sensor_msgs.msg import PointCloud2, PointField
 from visualization_msgs.msg import Marker, MarkerArray
 
-from semalign3d_core.geometry import rotation_to_quaternion
+from semalign3d_core.geometry.rotations import rotation_to_quaternion
 from semalign3d_ros.msg import Correspondence, Correspondences, Point2D, SemanticKeypoint, SemanticKeypoints
 
 SCALE_KINDS = {"relative": SemanticKeypoints.SCALE_RELATIVE, "metric": SemanticKeypoints.SCALE_METRIC}

@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields
 
 from rcl_interfaces.msg import ParameterDescriptor
 
-from semalign3d_core.config import from_dict
 from semalign3d_core.pipeline import PipelineConfig, option
+from semalign3d_core.runtime.config import from_dict
 
 
 @dataclass(frozen=True)

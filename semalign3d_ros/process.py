@@ -21,7 +21,7 @@ def run_node(module_name):
     for number in (signal.SIGINT, signal.SIGTERM):
         # Until rclpy installs its own handlers there is nothing to close; an exception may be lost in whatever is being imported.
         signal.signal(number, lambda *_: os._exit(0))
-    from semalign3d_core.errors import SemAlign3DError  # takes a second: after the handlers
+    from semalign3d_core.runtime.errors import SemAlign3DError  # takes a second: after the handlers
 
     try:
         code = importlib.import_module(f"semalign3d_ros.{module_name}").main(sys.argv)

@@ -16,3 +16,26 @@ def seeded():
     """A test that draws from the global generators draws the same every time."""
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def chair():
+    """A simulated category with an aligner of the fast preset."""
+    from simulated_category import SimulatedCategory
+
+    from semalign3d_core.alignment.aligner import Aligner
+
+    torch.set_num_threads(1)
+    category = SimulatedCategory("chair")
+    return category, Aligner(category.model())
+
+
+@pytest.fixture(scope="session")
+def monitor():
+    """A flat simulated category that is always seen from the front."""
+    from simulated_category import SimulatedCategory
+
+    from semalign3d_core.alignment.aligner import Aligner
+
+    category = SimulatedCategory("monitor")
+    return category, Aligner(category.model())

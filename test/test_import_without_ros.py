@@ -37,7 +37,7 @@ def import_everything(forbidden):
 
 def test_every_module_of_the_core_imports_without_ros_and_without_optional_packages():
     names = import_everything([*ROS, *OPTIONAL])
-    assert {"semalign3d_core.camera", "semalign3d_core.cli.main", "semalign3d_core.alignment.result"} <= set(names)
+    assert {"semalign3d_core.geometry.camera", "semalign3d_core.cli.main", "semalign3d_core.alignment.result"} <= set(names)
 
 
 def test_the_blocker_blocks():

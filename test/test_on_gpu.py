@@ -1,19 +1,15 @@
 """What only a GPU can show: the same results as on a CPU, through captured graphs, without the host waiting in between."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from simulated_category import SimulatedCategory  # noqa: E402
 
 from semalign3d_core.alignment.aligner import Aligner
-from semalign3d_core.alignment.calibration import calibrate
+from semalign3d_core.calibration.confidence_maps import calibrate
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline
-
-sys.path.insert(0, str(Path(__file__).parent / "alignment"))
-from simulated_category import SimulatedCategory  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -5,23 +5,23 @@ from dataclasses import dataclass
 import torch
 
 from semalign3d_core.alignment.category_tensors import CategoryTensors, spread_rows
+from semalign3d_core.alignment.choice import Selection, front_normal, select
 from semalign3d_core.alignment.confidence import belief_weights, keypoint_evidence, statistics, undetermined_axis
 from semalign3d_core.alignment.config import AlignConfig
+from semalign3d_core.alignment.gauss_newton.poses import Candidates
 from semalign3d_core.alignment.graphs import GraphedCalls
 from semalign3d_core.alignment.image_tensors import image_tensors
+from semalign3d_core.alignment.keypoint_bias import read_offsets
 from semalign3d_core.alignment.observation import observe
-from semalign3d_core.alignment.offsets import read_offsets
 from semalign3d_core.alignment.outcome import outcome_of
-from semalign3d_core.alignment.placed import Placed
-from semalign3d_core.alignment.poses import Candidates
+from semalign3d_core.alignment.projected_solutions import Placed
 from semalign3d_core.alignment.report import Reporter
-from semalign3d_core.alignment.selection import Selection, front_normal, select
 from semalign3d_core.alignment.solvers import SOLVERS, evaluate
 from semalign3d_core.alignment.tracking import continues, needs_restart, warm_start
 from semalign3d_core.category.storage import model_hash
-from semalign3d_core.config import load_preset
-from semalign3d_core.errors import InputError, choice
-from semalign3d_core.threads import one_thread
+from semalign3d_core.runtime.config import load_preset
+from semalign3d_core.runtime.errors import InputError, choice
+from semalign3d_core.runtime.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Aligner:
     def align(self, evidence, previous=None):
         """The :class:`~semalign3d_core.alignment.result.Alignment` of an image.
 
-        evidence: :class:`~semalign3d_core.evidence.ImageEvidence`; previous: the alignment of the frame before, or None.
-        Raises :class:`~semalign3d_core.errors.InputError` for features of another width than the model's.
+        evidence: :class:`~semalign3d_core.perception.evidence.ImageEvidence`; previous: the alignment of the frame before, or None.
+        Raises :class:`~semalign3d_core.runtime.errors.InputError` for features of another width than the model's.
         """
         image = self.prepare(evidence)
         if previous is not None and continues(previous, image, self.config.selection):

@@ -6,8 +6,8 @@ import torch
 
 from semalign3d_core.alignment.fisher import fisher_modes
 from semalign3d_core.category.model import BetaTable
-from semalign3d_core.category.surface_map import SurfaceMap
-from semalign3d_core.errors import InputError
+from semalign3d_core.category.surface.surface_map import SurfaceMap
+from semalign3d_core.runtime.errors import InputError
 
 STRAY = 0.16  # diameters; surfaces with keypoints on them stay below 0.1, bodies of revolution below their radius
 

@@ -8,8 +8,8 @@ category's pose is not determined.
 
 import torch
 
-from semalign3d_core.alignment.placed import picked
-from semalign3d_core.alignment.poses import poses_of_keypoints
+from semalign3d_core.alignment.gauss_newton.poses import poses_of_keypoints
+from semalign3d_core.alignment.projected_solutions import picked
 
 # What the maps of a category are pulled towards, and what stands in for them where a model carries no calibration of its own: one
 # fit to the calibration trials of six synthetic categories together, with simulated features and with those of the embedded backbone
@@ -47,7 +47,7 @@ def statistics(category, observation, candidates, selection, winner, evidence):
     depth: the depth-order correlation; evidence: mean of that of the keypoints; deformation: of the shape, in standard
     deviations; cover: share of the mask that its cloud covers; inside: share of its cloud inside the mask; masked: 1 with a mask;
     with_depth: 1 with a depth map, without one ``depth`` is 0 and says nothing.
-    winner: :class:`~semalign3d_core.alignment.placed.Placed` of it alone; evidence: (K,) :func:`keypoint_evidence` of it.
+    winner: :class:`~semalign3d_core.alignment.projected_solutions.Placed` of it alone; evidence: (K,) :func:`keypoint_evidence` of it.
     """
     cloud, layout = winner.projected[: category.dense], observation.image.layout
     if not layout.masked:

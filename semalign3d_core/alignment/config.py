@@ -6,7 +6,7 @@ filling 60 % of the image a unit is the longer image side L, in which the publis
 
 from dataclasses import dataclass, field
 
-from semalign3d_core.errors import InputError
+from semalign3d_core.runtime.errors import InputError
 
 SIZE_OF_UNIT = 0.6
 

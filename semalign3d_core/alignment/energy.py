@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from semalign3d_core.category.geometric_features import geometric_loss
+from semalign3d_core.category.statistics.geometric_features import geometric_loss
 
 
 @dataclass(frozen=True)

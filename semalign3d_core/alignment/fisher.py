@@ -2,9 +2,9 @@
 
 import torch
 
-from semalign3d_core.category import beta
-from semalign3d_core.category.geometric_features import edge_pair_features, triangle_vertex_features
-from semalign3d_core.geometry import similarity_directions
+from semalign3d_core.category.statistics import beta
+from semalign3d_core.category.statistics.geometric_features import edge_pair_features, triangle_vertex_features
+from semalign3d_core.geometry.rotations import similarity_directions
 
 # The marginals of Eq. 10 count every deformation many times over; measured, modes of this Fisher form want a prior about
 # forty times as strong as modes with honest variances.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from semalign3d_core.evidence import DepthMap
-from semalign3d_core.mask_field import mask_box, mask_shape
+from semalign3d_core.geometry.mask_field import mask_box, mask_shape
+from semalign3d_core.perception.evidence import DepthMap
 
 MOST_BOXES = 9  # the mask's own, and two on each side
 FAR_AWAY = 10.0  # in L, outside of every picture
@@ -38,7 +38,7 @@ class ImageTensors:
     features: (C, cells, cells); first_cell: (2,) position of the rectangle's first cell; spacing: () distance between cells
     near: (rows, columns) 1 for cells of the rectangle within a margin of the mask's box, which alone are looked at
     coverage: (rows, columns) share of each inside the mask (1 without one)
-    distance (H, H), offset (H, H, 2), field_origin (2,), boxes (Nb, 4): see :func:`~semalign3d_core.mask_field.mask_shape`
+    distance (H, H), offset (H, H, 2), field_origin (2,), boxes (Nb, 4): see :func:`~semalign3d_core.geometry.mask_field.mask_shape`
     (empty without a mask);  focal, principal: (2,) of the given camera;  depth: (h, w) (empty without one)
     box: the mask's own box on the host, 4 numbers, or None
     """

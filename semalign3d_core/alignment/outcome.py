@@ -4,11 +4,11 @@ import math
 
 import torch
 
-from semalign3d_core.alignment.offsets import with_offsets
-from semalign3d_core.alignment.placed import picked
-from semalign3d_core.alignment.poses import Poses, poses_of_keypoints, project_points
+from semalign3d_core.alignment.gauss_newton.poses import Poses, poses_of_keypoints, project_points
+from semalign3d_core.alignment.keypoint_bias import with_offsets
+from semalign3d_core.alignment.projected_solutions import picked
 from semalign3d_core.alignment.visibility import behind_depth_map, front_most, metric_scale
-from semalign3d_core.geometry import shape_diameter
+from semalign3d_core.geometry.rotations import shape_diameter
 
 KEPT_ON_DEVICE = ("state",)  # what only the next frame asks for
 PACKED = "packed"  # on a GPU: the rest in one tensor, in the order of the outcome

@@ -5,7 +5,7 @@ import torch
 from semalign3d_core.alignment.confidence import MAPS, STATISTICS
 from semalign3d_core.alignment.outcome import KEPT_ON_DEVICE, PACKED
 from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.geometry import similarity_alignment
+from semalign3d_core.geometry.rotations import similarity_alignment
 
 TERMS = ("dense", "sparse", "geometry", "background", "depth")  # in the order of ``solvers.evaluate``
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from semalign3d_core.camera import PinholeCamera
+from semalign3d_core.geometry.camera import PinholeCamera
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Solvers of Eq. 13 behind one interface.
 
 A solver has ``solve(observation) -> Candidates`` for an image of which nothing is known,
-``refine(observation, poses) -> Candidates`` from given :class:`~semalign3d_core.alignment.poses.Poses`, ``capturable``, whether
+``refine(observation, poses) -> Candidates`` from given :class:`Poses`, ``capturable``, whether
 its work can be captured in a CUDA graph, and ``phases`` of a warm and of a cold solution, ((first step, number of starts), ...) each.
 What a solution is worth is not the solver's business: :func:`evaluate` is the same for all.
 """
@@ -9,8 +9,8 @@ What a solution is worth is not the solver's business: :func:`evaluate` is the s
 import torch
 
 from semalign3d_core.alignment import energy
-from semalign3d_core.alignment.adamw import AdamWSolver
-from semalign3d_core.alignment.gauss_newton import GaussNewtonSolver
+from semalign3d_core.alignment.gauss_newton.solver import GaussNewtonSolver
+from semalign3d_core.alignment.published import AdamWSolver
 
 # name -> factory(category, pose_rotations, config) -> solver
 SOLVERS = {"gauss_newton": GaussNewtonSolver, "adamw": AdamWSolver}
@@ -19,7 +19,7 @@ SOLVERS = {"gauss_newton": GaussNewtonSolver, "adamw": AdamWSolver}
 def evaluate(category, betas, observation, placed, config):
     """The terms {name: (B,)} of Eq. 13 of B solutions and their weighted sum (B,).
 
-    betas: the table that Eq. 10 is evaluated on; placed: the solutions, :class:`~semalign3d_core.alignment.placed.Placed`; config: an
+    betas: the table that Eq. 10 is evaluated on; placed: the solutions, :class:`Placed`; config: an
     :class:`AlignConfig`. Image lengths are in units, so that energies of large and small objects compare.
     """
     keypoints = placed.points[:, category.dense :]

@@ -2,8 +2,8 @@
 
 import torch
 
+from semalign3d_core.alignment.gauss_newton.poses import FOCAL, Poses
 from semalign3d_core.alignment.outcome import state_parts
-from semalign3d_core.alignment.poses import FOCAL, Poses
 
 REFRESH = 15  # frames after which the bank is asked again, so that no wrong pose survives
 ENERGY_JUMP = 0.12  # rise of the energy between frames that means a cut

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from semalign3d_core.alignment.outcome import state_in_picture
-from semalign3d_core.evidence import DepthMap, ImageInput, gather
-from semalign3d_core.image_grid import cut_square
+from semalign3d_core.geometry.image_grid import cut_square
+from semalign3d_core.perception.evidence import DepthMap, ImageInput, gather
 
 SMALL = 0.35  # objects whose longer side is below this share of the image are looked at again
 MARGIN = 0.25  # of the crop around the object's box, on each side, in object sizes

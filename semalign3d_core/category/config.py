@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from semalign3d_core.category.dense_cloud import DenseOptions
-from semalign3d_core.category.disparity_start import DisparityOptions
-from semalign3d_core.category.factor_model import EmOptions
-from semalign3d_core.category.multiview import MultiviewOptions
-from semalign3d_core.category.reference import ReferenceOptions
-from semalign3d_core.category.views import ViewOptions
-from semalign3d_core.errors import InputError
+from semalign3d_core.category.annotations.views import ViewOptions
+from semalign3d_core.category.published.shape import ReferenceOptions
+from semalign3d_core.category.shape.disparity_start import DisparityOptions
+from semalign3d_core.category.shape.factor_model import EmOptions
+from semalign3d_core.category.shape.multiview import MultiviewOptions
+from semalign3d_core.category.surface.dense_cloud import DenseOptions
+from semalign3d_core.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

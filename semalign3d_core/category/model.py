@@ -5,8 +5,8 @@ from functools import cached_property
 
 import torch
 
-from semalign3d_core.category.beta import log_normaliser
-from semalign3d_core.category.surface_map import SurfaceMap
+from semalign3d_core.category.statistics.beta import log_normaliser
+from semalign3d_core.category.surface.surface_map import SurfaceMap
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class BetaTable:
 
     @cached_property
     def log_normalisers(self):
-        """(E, 2) and (T, 3): :func:`~semalign3d_core.category.beta.log_normaliser` of the Betas."""
+        """(E, 2) and (T, 3): :func:`~semalign3d_core.category.statistics.beta.log_normaliser` of the Betas."""
         return tuple(log_normaliser(*table.unflatten(1, (-1, 2)).unbind(-1)) for table in (self.edge_beta, self.tet_beta))
 
 

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from semalign3d_core.category.model import BetaTable, CategoryModel
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.files import atomic_path, sha256_of_arrays
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.files import atomic_path, sha256_of_arrays
 
 FORMAT_VERSION = 2
 OLDEST_READ = 1

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from semalign3d_core.category.annotations import trust_ratio
-from semalign3d_core.category.factor_model import expectation, image_costs
-from semalign3d_core.category.surface_map import normal
+from semalign3d_core.category.annotations.checks import trust_ratio
+from semalign3d_core.category.shape.factor_model import expectation, image_costs
+from semalign3d_core.category.surface.surface_map import normal
 
 LOOK = "look at the model with semalign3d inspect, annotate more images"
 

@@ -9,8 +9,8 @@ import tyro
 
 from semalign3d_core.cli.inputs import MethodOptions, input_images, make_pipeline, parse_camera, read_input, result_names
 from semalign3d_core.cli.results import alignment_to_dict, keypoint_table
-from semalign3d_core.errors import SemAlign3DError
-from semalign3d_core.files import atomic_path, write_json, write_text
+from semalign3d_core.runtime.errors import SemAlign3DError
+from semalign3d_core.runtime.files import atomic_path, write_json, write_text
 
 
 @dataclass

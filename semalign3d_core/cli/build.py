@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from semalign3d_core.errors import InputError, SemAlign3DError
+from semalign3d_core.runtime.errors import InputError, SemAlign3DError
 
 
 @dataclass
@@ -60,7 +60,7 @@ def configuration(options):
     from dataclasses import replace
 
     from semalign3d_core.category.config import BuildConfig
-    from semalign3d_core.config import load_preset
+    from semalign3d_core.runtime.config import load_preset
 
     config = load_preset(BuildConfig, "build", options.preset)
     if options.on_bad_image:
@@ -84,12 +84,13 @@ def training_records(dataset, category, split, limit):
 def _build(options, category):
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from semalign3d_core import backbones, config, depth, masks
-    from semalign3d_core.category.builder import build_category
+    from semalign3d_core.category.annotations.views import Providers
+    from semalign3d_core.category.build import build_category
     from semalign3d_core.category.storage import save_model
-    from semalign3d_core.category.views import Providers
     from semalign3d_core.datasets import open_dataset
-    from semalign3d_core.files import write_json
+    from semalign3d_core.perception import backbones, depth, masks
+    from semalign3d_core.runtime import config
+    from semalign3d_core.runtime.files import write_json
 
     settings = configuration(options)
     dataset = open_dataset(options.dataset)

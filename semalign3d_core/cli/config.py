@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from semalign3d_core.config import preset_folder
-from semalign3d_core.errors import InputError
-from semalign3d_core.files import write_text
+from semalign3d_core.runtime.config import preset_folder
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import write_text
 
 
 @dataclass

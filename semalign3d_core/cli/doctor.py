@@ -5,9 +5,8 @@ import importlib.util
 import platform
 from dataclasses import dataclass
 
-from semalign3d_core.errors import InputError, MissingDependencyError, MissingWeightsError
-from semalign3d_core.known_weights import KNOWN, Weights
-from semalign3d_core.weights import (
+from semalign3d_core.perception.weights.known import KNOWN, Weights
+from semalign3d_core.perception.weights.store import (
     download,
     download_command,
     known_weights,
@@ -16,6 +15,7 @@ from semalign3d_core.weights import (
     recorded_revisions,
     revisions_file,
 )
+from semalign3d_core.runtime.errors import InputError, MissingDependencyError, MissingWeightsError
 
 # optional package -> (extra that brings it, what it is for)
 OPTIONAL = {

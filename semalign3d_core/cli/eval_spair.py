@@ -2,19 +2,19 @@
 
 import sys
 
-from semalign3d_core.evaluation.config import EvaluationConfig
+from semalign3d_core.evaluation.run.config import EvaluationConfig
 
 Options = EvaluationConfig
 
 
 def run(options):
     """Runs the evaluation, prints the table and returns the exit code."""
-    from semalign3d_core.evaluation.runner import evaluate
+    from semalign3d_core.evaluation.run.runner import evaluate
 
     evaluation = evaluate(options)
     task, sections = evaluation.task, []
     if options.studies:
-        from semalign3d_core.evaluation.ablation import run_ablation
+        from semalign3d_core.evaluation.studies.ablation import run_ablation
 
         task.write_report(evaluation)  # what is known so far: the rest may take hours
         sections = run_ablation(evaluation)

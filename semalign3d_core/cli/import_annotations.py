@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from semalign3d_core.errors import InputError
+from semalign3d_core.runtime.errors import InputError
 
 SHOWN = 8  # reasons printed; all are in import_report.json
 
@@ -40,7 +40,7 @@ class Options:
 def run(options):
     """Imports, prints what was taken and left out, and writes import_report.json into the data set folder."""
     from semalign3d_core.datasets.left_right import parse_pairs
-    from semalign3d_core.files import write_json
+    from semalign3d_core.runtime.files import write_json
 
     images, pairs = options.images or options.annotations.parent, parse_pairs(options.pairs)
     report = _import_coco(options, images, pairs) if _is_coco(options.annotations) else _import_table(options, images, pairs)
@@ -64,7 +64,7 @@ def summary(output, report):
 
 
 def _is_coco(path):
-    from semalign3d_core.files import read_json
+    from semalign3d_core.runtime.files import read_json
 
     if path.suffix.lower() != ".json":
         return False

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from semalign3d_core.camera import PinholeCamera
-from semalign3d_core.errors import InputError, MissingFileError
-from semalign3d_core.images import list_images, read_image
+from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.perception.images import list_images, read_image
+from semalign3d_core.runtime.errors import InputError, MissingFileError
 
 
 @dataclass

@@ -21,7 +21,7 @@ class Options:
 def run(options):
     """Writes the page and names the images that look wrong."""
     from semalign3d_core.category.storage import find_model, load_model
-    from semalign3d_core.files import write_text
+    from semalign3d_core.runtime.files import write_text
     from semalign3d_core.visualization.inspect_report import default_dataset, image_cards, inspect_page
 
     path = find_model(options.model)

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from semalign3d_core.errors import SemAlign3DError
+from semalign3d_core.runtime.errors import SemAlign3DError
 
 # command -> (module of semalign3d_core.cli, one line for the overview)
 COMMANDS = {

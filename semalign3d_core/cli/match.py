@@ -10,7 +10,7 @@ import tyro
 from semalign3d_core.cli.align import write_picture
 from semalign3d_core.cli.inputs import MethodOptions, make_pipeline, parse_camera, parse_points, read_input
 from semalign3d_core.cli.results import match_table, matches_to_list
-from semalign3d_core.files import write_json
+from semalign3d_core.runtime.files import write_json
 
 
 @dataclass
@@ -31,8 +31,8 @@ class Options(MethodOptions):
 
 def run(options):
     """Aligns both images, transfers the points, prints a table and writes JSON and a picture."""
-    from semalign3d_core.aligned_image import aligned_image
-    from semalign3d_core.transfer import cycle_distance, transfer
+    from semalign3d_core.transfer.aligned_image import aligned_image
+    from semalign3d_core.transfer.transfer import cycle_distance, transfer
     from semalign3d_core.visualization.overlay import draw_matches
 
     images = [read_input(path, options.dataset) for path in (options.source, options.target)]

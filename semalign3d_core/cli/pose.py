@@ -7,8 +7,8 @@ from pathlib import Path
 import tyro
 
 from semalign3d_core.cli.inputs import input_images, read_input, result_names
-from semalign3d_core.errors import SemAlign3DError
-from semalign3d_core.files import write_json
+from semalign3d_core.runtime.errors import SemAlign3DError
+from semalign3d_core.runtime.files import write_json
 
 
 @dataclass
@@ -36,9 +36,9 @@ def run(options):
     """Predicts the pose of all images; a bad one is reported and does not stop the others. Returns 1 if there was one, else 0."""
     from tqdm import tqdm
 
-    from semalign3d_core import backbones, masks
-    from semalign3d_core.backbones.pair_features import pair_features
     from semalign3d_core.matchers.pose_prediction import PosePredictor, read_templates
+    from semalign3d_core.perception import backbones, masks
+    from semalign3d_core.perception.backbones.pair_features import pair_features
 
     files, templates = input_images(options.images), read_templates(options.templates)
     backbone = backbones.create(options.backbone, options.dataset)

@@ -2,7 +2,7 @@
 
 import math
 
-from semalign3d_core.geometry import rotation_to_quaternion
+from semalign3d_core.geometry.rotations import rotation_to_quaternion
 
 
 def alignment_to_dict(alignment, image, seconds):

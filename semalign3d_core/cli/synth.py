@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from semalign3d_core.errors import InputError
+from semalign3d_core.runtime.errors import InputError
 
 
 @dataclass

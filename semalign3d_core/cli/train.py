@@ -4,7 +4,7 @@ import sys
 
 # system -> (module, one line for the overview)
 SYSTEMS = {
-    "compact": ("semalign3d_core.training.command", "the embedded backbone, on the synthetic categories"),
+    "compact": ("semalign3d_core.learned.compact.command", "the embedded backbone, on the synthetic categories"),
 }
 
 

@@ -8,7 +8,7 @@ from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.pf_pascal import PfPascalDataset
 from semalign3d_core.datasets.pf_willow import PfWillowDataset
 from semalign3d_core.datasets.spair import SpairDataset, SpairUDataset, is_spair
-from semalign3d_core.errors import InputError, MissingFileError, choice
+from semalign3d_core.runtime.errors import InputError, MissingFileError, choice
 
 DATASETS = {
     "folder": FolderDataset,

@@ -13,8 +13,8 @@ from semalign3d_core.datasets.ap10k_pairs import PARTS, build_pairs, merge_annot
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
 from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
 from semalign3d_core.datasets.tables import AP10K_KEYPOINTS, GEOMETRY_GROUPS, flip_permutation
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.files import read_json
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.files import read_json
 
 CROWD_FILE = "ap-10k_is_crowd.txt"
 _DOWNLOAD = "get ap-10k.zip from the page https://github.com/AlexTheBad/AP-10K and extract it completely"

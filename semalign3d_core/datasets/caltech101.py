@@ -5,7 +5,7 @@ import numpy as np
 from semalign3d_core.datasets import tabular
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
 from semalign3d_core.datasets.selection import category_of
-from semalign3d_core.errors import FileFormatError, MissingFileError
+from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 
 PAIR_LIST = "test_pairs_caltech_with_category.csv"
 # folders of Annotations that are called otherwise than their images

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from semalign3d_core.image_grid import CANVAS_SIDE, canvas_placement, keypoints_to_canvas
+from semalign3d_core.geometry.image_grid import CANVAS_SIDE, canvas_placement, keypoints_to_canvas
 
 
 def canvas_keypoints(record, visibility=None, side=CANVAS_SIDE):

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from semalign3d_core.errors import FileFormatError
+from semalign3d_core.runtime.errors import FileFormatError
 
 SHIFT = 4  # fractional bits of polygon corners
 

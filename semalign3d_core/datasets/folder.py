@@ -8,8 +8,8 @@ import numpy as np
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
 from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
 from semalign3d_core.datasets.tables import GEOMETRY_GROUPS, SPAIR_CATEGORIES, SPAIR_LABELS, flip_permutation
-from semalign3d_core.errors import FileFormatError, MissingFileError
-from semalign3d_core.files import read_json
+from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
+from semalign3d_core.runtime.files import read_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 

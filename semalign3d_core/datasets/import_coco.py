@@ -12,9 +12,9 @@ from semalign3d_core.datasets.coco_masks import decode_mask
 from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, read_mask, safe_name
 from semalign3d_core.datasets.left_right import flip_permutation
 from semalign3d_core.datasets.records import KeypointSpec
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError, choice
-from semalign3d_core.files import read_json
-from semalign3d_core.images import IMAGE_SUFFIXES
+from semalign3d_core.perception.images import IMAGE_SUFFIXES
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, choice
+from semalign3d_core.runtime.files import read_json
 
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts one before the names of uploaded files
 

@@ -11,8 +11,8 @@ from semalign3d_core.datasets.import_coco import FileFinder
 from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, read_mask, safe_name
 from semalign3d_core.datasets.left_right import flip_permutation
 from semalign3d_core.datasets.records import KeypointSpec
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.files import read_json
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.files import read_json
 
 
 def import_table(table, images, output, category, pairs=(), masks=None, on_bad_input="skip"):

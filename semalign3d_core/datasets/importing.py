@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from semalign3d_core.datasets.left_right import unpaired
-from semalign3d_core.errors import InputError, MissingFileError
-from semalign3d_core.files import atomic_path, read_json, write_json
-from semalign3d_core.images import read_image, read_labels
+from semalign3d_core.perception.images import read_image, read_labels
+from semalign3d_core.runtime.errors import InputError, MissingFileError
+from semalign3d_core.runtime.files import atomic_path, read_json, write_json
 
 ORIENTATION = 0x0112  # EXIF tag; quarter turns that its values ask for:
 QUARTER_TURNS = {6: -1, 8: 1}  # counterclockwise, as np.rot90 counts

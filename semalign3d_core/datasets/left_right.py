@@ -2,7 +2,7 @@
 
 import re
 
-from semalign3d_core.errors import InputError
+from semalign3d_core.runtime.errors import InputError
 
 SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^A-Za-z\d]+")  # words of snake_case, camelCase and plain names

@@ -7,7 +7,7 @@ import numpy as np
 from semalign3d_core.datasets import tabular
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
 from semalign3d_core.datasets.selection import category_of
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 CATEGORIES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable"),

@@ -5,7 +5,7 @@ import numpy as np
 from semalign3d_core.datasets import tabular
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
 from semalign3d_core.datasets.selection import category_of
-from semalign3d_core.errors import MissingFileError
+from semalign3d_core.runtime.errors import MissingFileError
 
 LABELS = 10
 _REMEDY = (

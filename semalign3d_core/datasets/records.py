@@ -78,7 +78,7 @@ class Dataset(Protocol):
         """Names of all categories."""
 
     def keypoint_spec(self, category):
-        """The :class:`KeypointSpec` of a category; :class:`~semalign3d_core.errors.InputError` if there is no such category."""
+        """The :class:`KeypointSpec` of a category; :class:`~semalign3d_core.runtime.errors.InputError` if there is no such category."""
 
     def geometry_groups(self, category):
         """Groups of keypoint labels that look alike, for ``metrics.geometry_subset``; empty where none are known."""

@@ -1,6 +1,6 @@
 """Choosing pairs of a split by category."""
 
-from semalign3d_core.errors import InputError
+from semalign3d_core.runtime.errors import InputError
 
 
 def category_of(pair_name):

@@ -4,7 +4,7 @@ from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.records import KeypointSpec
 from semalign3d_core.datasets.selection import category_of
 from semalign3d_core.datasets.tables import SPAIR_CATEGORIES, SPAIR_LABELS
-from semalign3d_core.errors import MissingFileError
+from semalign3d_core.runtime.errors import MissingFileError
 
 
 class SpairDataset(FolderDataset):

@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from semalign3d_core.datasets.records import PairRecord
 from semalign3d_core.datasets.selection import check_categories, selected_pairs
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 
 def read_rows(path, columns, remedy):

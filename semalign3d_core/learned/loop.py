@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from semalign3d_core.errors import FileFormatError, InputError
-from semalign3d_core.files import atomic_path, write_text
+from semalign3d_core.runtime.errors import FileFormatError, InputError
+from semalign3d_core.runtime.files import atomic_path, write_text
 
 SHOW_EVERY = 10  # steps; reading a loss waits for the device
 CURVE_POINTS = 400  # of a loss curve; more steps are averaged
@@ -193,8 +193,8 @@ def _write_page(folder, journal, training, title, writes):
         return
     from html import escape
 
-    from semalign3d_core.evaluation.charts import line_chart
-    from semalign3d_core.evaluation.page import note, page, section
+    from semalign3d_core.evaluation.report.charts import line_chart
+    from semalign3d_core.evaluation.report.page import note, page, section
     from semalign3d_core.visualization.page import picture_url
 
     title, losses, scores = title or folder.name, journal.losses(), journal.scores()

@@ -1,6 +1,6 @@
 """Matchers: ``name``, and ``match(source, target, points) -> Matches`` for whatever finds corresponding points.
 
-``source`` and ``target`` are :class:`~semalign3d_core.evidence.ImageEvidence`; ``points`` is (Q, 2) float32 pixels of the
+``source`` and ``target`` are :class:`~semalign3d_core.perception.evidence.ImageEvidence`; ``points`` is (Q, 2) float32 pixels of the
 source. A matcher that first does work per image (an alignment) also has ``prepare(evidence) -> object``, whose result
 it accepts in place of the evidence, so that one image is prepared once whatever the number of its pairs. That object may
 refer to the evidence or its parts, but not to copies of the features' values, which would be stored once more.
@@ -19,8 +19,8 @@ A matcher that looks at the mirror image of the source, too, has the attribute `
 caches them like the others.
 """
 
-from semalign3d_core.errors import InputError
-from semalign3d_core.matches import Matches
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.transfer.matches import Matches
 
 __all__ = ["MATCHERS", "Matches"]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from semalign3d_core.errors import InputError
-from semalign3d_core.image_grid import CANVAS_SIDE, mirror_points
+from semalign3d_core.geometry.image_grid import CANVAS_SIDE, mirror_points
 from semalign3d_core.matchers.imd import masked_imd, mutual_nearest_distance
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher, transfer_on_canvas
-from semalign3d_core.matches import Matches
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.transfer.matches import Matches
 
 
 def conditional_permutation(permutation, visible):

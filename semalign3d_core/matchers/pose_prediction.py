@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from semalign3d_core.backbones.pair_features import OwnPairFeatures
-from semalign3d_core.errors import InputError, MissingFileError
-from semalign3d_core.evidence import ImageEvidence
-from semalign3d_core.image_grid import pad_square
-from semalign3d_core.images import IMAGE_SUFFIXES, read_image
+from semalign3d_core.geometry.image_grid import pad_square
 from semalign3d_core.matchers.adaptive_pose import through_mirror
 from semalign3d_core.matchers.imd import masked_imd
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher
+from semalign3d_core.perception.backbones.pair_features import OwnPairFeatures
+from semalign3d_core.perception.evidence import ImageEvidence
+from semalign3d_core.perception.images import IMAGE_SUFFIXES, read_image
+from semalign3d_core.runtime.errors import InputError, MissingFileError
 
 VIEWS = ("back", "front", "left", "right")
 CELLS = 128  # side of the grid on which features are compared
@@ -69,7 +69,7 @@ class PosePrediction:
 class PosePredictor:
     """Compares images with template sets.
 
-    features: see :mod:`semalign3d_core.backbones.pair_features`;  templates: as :func:`read_templates` returns them;
+    features: see :mod:`semalign3d_core.perception.backbones.pair_features`;  templates: as :func:`read_templates` returns them;
     cells: side of the grid of comparison.
     """
 

@@ -1,8 +1,8 @@
 """The method of this package as a matcher: one alignment per image, Eq. 14 per pair."""
 
-from semalign3d_core.aligned_image import AlignedImage, aligned_image, category_surface
-from semalign3d_core.config import load_preset, to_dict
-from semalign3d_core.transfer import Lifting, Transfer, likelihood_maps, place_points
+from semalign3d_core.runtime.config import load_preset, to_dict
+from semalign3d_core.transfer.aligned_image import AlignedImage, aligned_image, category_surface
+from semalign3d_core.transfer.transfer import Lifting, Transfer, likelihood_maps, place_points
 
 
 def transfer_preset(preset):

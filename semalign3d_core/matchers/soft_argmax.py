@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from semalign3d_core.errors import InputError, choice
-from semalign3d_core.image_grid import CANVAS_CELLS, CANVAS_SIDE, patch_index
-from semalign3d_core.matches import Matches
+from semalign3d_core.geometry.image_grid import CANVAS_CELLS, CANVAS_SIDE, patch_index
+from semalign3d_core.runtime.errors import InputError, choice
+from semalign3d_core.transfer.matches import Matches
 
 TEMPERATURE = 0.02
 

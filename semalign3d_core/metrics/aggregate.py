@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from semalign3d_core.errors import InputError
+from semalign3d_core.runtime.errors import InputError
 
 
 def alpha_key(alpha):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from semalign3d_core.errors import InputError
+from semalign3d_core.runtime.errors import InputError
 
 
 def average_precision(scores, labels):

@@ -17,9 +17,9 @@ from functools import cached_property
 
 import numpy as np
 
-from semalign3d_core.errors import InputError, choice
 from semalign3d_core.metrics.aggregate import alpha_key
 from semalign3d_core.metrics.average_precision import average_precision
+from semalign3d_core.runtime.errors import InputError, choice
 
 
 @dataclass(frozen=True)

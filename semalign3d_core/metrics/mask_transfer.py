@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from semalign3d_core.errors import InputError
+from semalign3d_core.runtime.errors import InputError
 
 
 def warp_mask(mask, grid, align_corners=True):

@@ -9,8 +9,8 @@ import torch
 
 from semalign3d_core.category.storage import model_hash
 from semalign3d_core.datasets.folder import FolderDataset
-from semalign3d_core.errors import InputError, MissingFileError
-from semalign3d_core.images import read_image
+from semalign3d_core.perception.images import read_image
+from semalign3d_core.runtime.errors import InputError, MissingFileError
 from semalign3d_core.visualization.page import page, picture_url, rounded
 
 THUMBNAIL = 320  # pixels

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from semalign3d_core.errors import InputError
+from semalign3d_core.runtime.errors import InputError
 
 FOLDER = Path(__file__).parent.parent / "assets" / "pages"
 

@@ -9,9 +9,9 @@ from simulated_category import empty_betas
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.config import AlignConfig, ReferenceConfig
-from semalign3d_core.camera import PinholeCamera
-from semalign3d_core.errors import InputError
-from semalign3d_core.evidence import FeatureMap
+from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.perception.evidence import FeatureMap
+from semalign3d_core.runtime.errors import InputError
 
 
 def test_unseen_instances_are_aligned(chair):

@@ -7,7 +7,7 @@ from simulated_category import empty_betas, moment_betas
 
 from semalign3d_core.alignment import energy
 from semalign3d_core.alignment.likelihood import combined_log_likelihood
-from semalign3d_core.mask_field import distance_field
+from semalign3d_core.geometry.mask_field import distance_field
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from dataclasses import replace
 import torch
 from alignment_scores import keypoint_pck, mean, rotation_error
 
-from semalign3d_core.alignment.poses import project_points
-from semalign3d_core.alignment.variants import nothing_at_all, removed, scrambled, with_cut_mask
+from semalign3d_core.alignment.gauss_newton.poses import project_points
 from semalign3d_core.alignment.zoom import align_with_wider_look, align_with_zoom
-from semalign3d_core.evidence import DepthMap, FeatureMap
-from semalign3d_core.mask_field import mask_box, square_around
+from semalign3d_core.calibration.perturbed_views import nothing_at_all, removed, scrambled, with_cut_mask
+from semalign3d_core.geometry.mask_field import mask_box, square_around
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap
 
 SEEDS = range(60, 66)
 

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.outcome import packed
 from semalign3d_core.alignment.report import read_back
-from semalign3d_core.evidence import DepthMap
+from semalign3d_core.perception.evidence import DepthMap
 
 
 class NothingIsUploaded(TorchFunctionMode):

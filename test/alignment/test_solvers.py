@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from semalign3d_core.alignment import energy
-from semalign3d_core.alignment.bank import bank_rotations, best_starts
 from semalign3d_core.alignment.config import BankConfig, GaussNewtonConfig
-from semalign3d_core.alignment.gauss_newton import GaussNewtonSolver
-from semalign3d_core.alignment.poses import FOCAL, Poses, poses_in_boxes, project_points
-from semalign3d_core.alignment.pulls import BACKGROUND_KNEE, Pulls
+from semalign3d_core.alignment.gauss_newton.poses import FOCAL, Poses, poses_in_boxes, project_points
+from semalign3d_core.alignment.gauss_newton.residuals import BACKGROUND_KNEE, Pulls
+from semalign3d_core.alignment.gauss_newton.solver import GaussNewtonSolver
+from semalign3d_core.alignment.gauss_newton.viewpoints import bank_rotations, best_starts
 from semalign3d_core.alignment.tracking import warm_start
-from semalign3d_core.errors import InputError
-from semalign3d_core.geometry import rotation_angle, rotation_from_vector, turned, uniform_rotations
+from semalign3d_core.geometry.rotations import rotation_angle, rotation_from_vector, turned, uniform_rotations
+from semalign3d_core.runtime.errors import InputError
 
 
 @pytest.fixture(scope="module")

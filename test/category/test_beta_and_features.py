@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from semalign3d_core.category import beta, combinations, statistics
-from semalign3d_core.category.geometric_features import (
+from semalign3d_core.category.statistics import beta, combinations
+from semalign3d_core.category.statistics import tables as statistics
+from semalign3d_core.category.statistics.geometric_features import (
     edge_pair_features,
     geometric_loss,
     masked_mean_variance,

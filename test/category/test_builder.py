@@ -11,14 +11,15 @@ import torch
 from category_folder import FAST, IMAGES, KEYPOINTS, NAMES, SIDE, build, write_data_set
 from PIL import Image
 
-from semalign3d_core import backbones, depth, masks, threads
-from semalign3d_core.category.builder import build_category
+from semalign3d_core.category.annotations.views import Providers
+from semalign3d_core.category.build import build_category
 from semalign3d_core.category.config import DataPolicy
 from semalign3d_core.category.storage import load_model
-from semalign3d_core.category.views import Providers
 from semalign3d_core.cli import build as build_command
 from semalign3d_core.datasets.folder import FolderDataset
-from semalign3d_core.errors import InputError
+from semalign3d_core.perception import backbones, depth, masks
+from semalign3d_core.runtime import threads
+from semalign3d_core.runtime.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from semalign3d_core.category import barycentric, combinations, topology
-from semalign3d_core.category.affine_weights import affine_weights
-from semalign3d_core.category.annotations import checked_keypoints, images_per_label, trust_ratio
-from semalign3d_core.category.dense_cloud import DenseOptions, Samples, k_means, supported_clusters, within_hull
-from semalign3d_core.category.keypoint_correction import correct_keypoints, depth_pixels, erode, nearest_mask_pixels
-from semalign3d_core.category.semantics import feature_statistics
-from semalign3d_core.category.surface_map import best_plane, is_flat, surface_map
+from semalign3d_core.category.annotations.checks import checked_keypoints, images_per_label, trust_ratio
+from semalign3d_core.category.annotations.correction import correct_keypoints, depth_pixels, erode, nearest_mask_pixels
+from semalign3d_core.category.published import barycentric, topology
+from semalign3d_core.category.statistics import combinations
+from semalign3d_core.category.surface.affine_weights import affine_weights
+from semalign3d_core.category.surface.dense_cloud import DenseOptions, Samples, k_means, supported_clusters, within_hull
+from semalign3d_core.category.surface.semantics import feature_statistics
+from semalign3d_core.category.surface.surface_map import best_plane, is_flat, surface_map
 from semalign3d_core.datasets.records import ImageRecord
 
 

@@ -2,11 +2,11 @@
 
 from category_folder import FAST
 
-from semalign3d_core import backbones, depth, masks
-from semalign3d_core.category.builder import build_category
-from semalign3d_core.category.views import Providers
+from semalign3d_core.category.annotations.views import Providers
+from semalign3d_core.category.build import build_category
 from semalign3d_core.cli import synth
 from semalign3d_core.datasets import open_dataset
+from semalign3d_core.perception import backbones, depth, masks
 
 
 def test_bottles_are_built_with_a_surface_before_their_outline(tmp_path):

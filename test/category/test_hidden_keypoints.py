@@ -6,11 +6,11 @@ import pytest
 import torch
 from random_category import box_category
 
-from semalign3d_core.category import factor_model
-from semalign3d_core.category.constellations import symmetrised
-from semalign3d_core.category.factor_model import EmOptions, fit_factor_model, image_costs
-from semalign3d_core.category.hidden_keypoints import MaskFields, hidden_probability, places_around
-from semalign3d_core.geometry import similarity_alignment
+from semalign3d_core.category.annotations.constellations import symmetrised
+from semalign3d_core.category.shape import factor_model
+from semalign3d_core.category.shape.factor_model import EmOptions, fit_factor_model, image_costs
+from semalign3d_core.category.shape.hidden_keypoints import MaskFields, hidden_probability, places_around
+from semalign3d_core.geometry.rotations import similarity_alignment
 
 SHORT = EmOptions(rounds=20, hidden_rounds=15)
 FRONT, REAR, STAND = slice(0, 4), slice(4, 8), slice(8, 10)

@@ -6,16 +6,16 @@ import pytest
 import torch
 from random_category import outline_category
 
-from semalign3d_core.category.builder import find_shape
+from semalign3d_core.category.annotations.constellations import symmetrised
+from semalign3d_core.category.build import find_shape
 from semalign3d_core.category.config import BuildConfig
-from semalign3d_core.category.constellations import symmetrised
-from semalign3d_core.category.disparity_start import DisparityOptions
-from semalign3d_core.category.factor_model import EmOptions, depth_readings, expectation, fit_factor_model
-from semalign3d_core.category.outline_model import fit_outline_model, reversed_poses, without_reversals
-from semalign3d_core.category.silhouette import inner_pairs, outline_readings
-from semalign3d_core.category.sparse import SparseOptions
-from semalign3d_core.category.surface_map import is_flat
-from semalign3d_core.geometry import rotation_angle, rotation_from_vector, similarity_alignment
+from semalign3d_core.category.published.sparse import SparseOptions
+from semalign3d_core.category.shape.disparity_start import DisparityOptions
+from semalign3d_core.category.shape.factor_model import EmOptions, depth_readings, expectation, fit_factor_model
+from semalign3d_core.category.shape.outline_model import fit_outline_model, reversed_poses, without_reversals
+from semalign3d_core.category.shape.silhouette import inner_pairs, outline_readings
+from semalign3d_core.category.surface.surface_map import is_flat
+from semalign3d_core.geometry.rotations import rotation_angle, rotation_from_vector, similarity_alignment
 
 QUICK = DisparityOptions(steps=80, features=800, sparse=SparseOptions(4, 60, 120, 0.03, 128))
 SHORT = EmOptions(rounds=10)

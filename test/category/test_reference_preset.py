@@ -7,19 +7,19 @@ import torch
 from category_folder import IMAGES, NAMES, build, write_data_set
 from random_category import outline_category, random_category
 
-from semalign3d_core.camera import back_project
-from semalign3d_core.category import focal
-from semalign3d_core.category.builder import find_shape
+from semalign3d_core.category.annotations.constellations import MIRROR
+from semalign3d_core.category.annotations.views import View
+from semalign3d_core.category.build import find_shape
 from semalign3d_core.category.config import BuildConfig
-from semalign3d_core.category.constellations import MIRROR
-from semalign3d_core.category.focal import focal_loss, optimise_focal
-from semalign3d_core.category.geometric_features import edge_pair_features, geometric_loss
-from semalign3d_core.category.reference import ReferenceOptions, camera_points, reference_shape
-from semalign3d_core.category.reference_cloud import _canonical_pixels, reference_cloud
-from semalign3d_core.category.sparse import SparseOptions
-from semalign3d_core.category.views import View
-from semalign3d_core.config import load_preset
-from semalign3d_core.geometry import rotation_angle, similarity_alignment
+from semalign3d_core.category.published import focal
+from semalign3d_core.category.published.dense_cloud import _canonical_pixels, reference_cloud
+from semalign3d_core.category.published.focal import focal_loss, optimise_focal
+from semalign3d_core.category.published.shape import ReferenceOptions, camera_points, reference_shape
+from semalign3d_core.category.published.sparse import SparseOptions
+from semalign3d_core.category.statistics.geometric_features import edge_pair_features, geometric_loss
+from semalign3d_core.geometry.camera import back_project
+from semalign3d_core.geometry.rotations import rotation_angle, similarity_alignment
+from semalign3d_core.runtime.config import load_preset
 
 QUICK = ReferenceOptions(focal_steps=60, clusters=60, neighbours=40, sparse=SparseOptions(6, 120, 200))
 CONFIG = BuildConfig(method="reference", calibrate=False, reference=QUICK)
@@ -174,7 +174,7 @@ def test_pixels_are_carried_into_the_object_frame_and_those_outside_dropped(flat
 
 
 def find_model(shape, data):
-    from semalign3d_core.category.reference import _posed
+    from semalign3d_core.category.published.shape import _posed
 
     return _posed(shape, torch.eye(shape.numel(), dtype=torch.float64), data)
 

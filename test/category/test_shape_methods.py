@@ -4,16 +4,16 @@ import pytest
 import torch
 from random_category import random_category
 
-from semalign3d_core.category.builder import find_shape
+from semalign3d_core.category.annotations.constellations import MIRROR, to_mirror_plane
+from semalign3d_core.category.build import find_shape
 from semalign3d_core.category.config import BuildConfig
-from semalign3d_core.category.constellations import MIRROR, to_mirror_plane
-from semalign3d_core.category.disparity_start import DisparityOptions, disparity_start
-from semalign3d_core.category.factor_model import EmOptions, deformation_modes, fit_factor_model
-from semalign3d_core.category.multiview import MultiviewOptions, multiview_start, view_diversity
-from semalign3d_core.category.sparse import SparseOptions, reconstruct
-from semalign3d_core.category.statistics import beta_table
-from semalign3d_core.errors import InputError
-from semalign3d_core.geometry import rotation_angle, shape_diameter, similarity_alignment, uniform_rotations
+from semalign3d_core.category.published.sparse import SparseOptions, reconstruct
+from semalign3d_core.category.shape.disparity_start import DisparityOptions, disparity_start
+from semalign3d_core.category.shape.factor_model import EmOptions, deformation_modes, fit_factor_model
+from semalign3d_core.category.shape.multiview import MultiviewOptions, multiview_start, view_diversity
+from semalign3d_core.category.statistics.tables import beta_table
+from semalign3d_core.geometry.rotations import rotation_angle, shape_diameter, similarity_alignment, uniform_rotations
+from semalign3d_core.runtime.errors import InputError
 
 QUICK = DisparityOptions(steps=150, features=1500, sparse=SparseOptions(4, 100, 200, 0.03, 256))
 

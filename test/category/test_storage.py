@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from semalign3d_core.category import storage
 from semalign3d_core.category.model import BetaTable, CategoryModel
 from semalign3d_core.category.storage import find_model, load_model, model_hash, save_model
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 
 def make_model(keypoints=6, points=40, channels=32, modes=3, poses=5, pairs=10, seed=0):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from random_category import outline_category, random_category
 
-from semalign3d_core.category.builder import find_shape
+from semalign3d_core.category.annotations.constellations import symmetrised
+from semalign3d_core.category.build import find_shape
 from semalign3d_core.category.config import BuildConfig, DataPolicy
-from semalign3d_core.category.constellations import symmetrised
-from semalign3d_core.category.factor_model import EmOptions, expectation, fit_factor_model
-from semalign3d_core.category.surface_map import normal, surface_map
+from semalign3d_core.category.shape.factor_model import EmOptions, expectation, fit_factor_model
+from semalign3d_core.category.surface.surface_map import normal, surface_map
 from semalign3d_core.category.trust import depth_reversed, handedness_evidence, shape_warnings, surface_warnings
 
 SHORT = EmOptions(rounds=10)

@@ -10,11 +10,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from simulated_category import SIZE, SimulatedCategory
 
-from semalign3d_core.category import builder
+from semalign3d_core.category import build as builder
 from semalign3d_core.category.storage import save_model
 from semalign3d_core.cli.main import main
-from semalign3d_core.errors import InputError
-from semalign3d_core.images import read_image
+from semalign3d_core.perception.images import read_image
+from semalign3d_core.runtime.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation"))
 from tiny_dataset import make_dataset  # noqa: E402
 
 from semalign3d_core.cli import eval_spair  # noqa: E402

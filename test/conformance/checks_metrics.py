@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from compare import difference, exact
 
-from semalign3d_core.image_grid import canvas_placement, keypoints_to_canvas, patch_index
+from semalign3d_core.geometry.image_grid import canvas_placement, keypoints_to_canvas, patch_index
 from semalign3d_core.metrics.aggregate import PckAccumulator, weighted_mean
 from semalign3d_core.metrics.average_precision import average_precision
 from semalign3d_core.metrics.kap import KAP_VARIANTS, KapAccumulator, KapPair, kap_samples

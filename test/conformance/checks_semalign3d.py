@@ -4,24 +4,16 @@ import numpy as np
 import torch
 from compare import difference, exact
 
-from semalign3d_core import image_grid
-from semalign3d_core.camera import PinholeCamera, project
-from semalign3d_core.category import (
-    barycentric,
-    beta,
-    combinations,
-    focal,
-    geometric_features,
-    image_cloud,
-    keypoint_correction,
-    semantics,
-    sparse,
-    statistics,
-    topology,
-)
+from semalign3d_core.category.annotations import correction as keypoint_correction
 from semalign3d_core.category.model import BetaTable
-from semalign3d_core.evidence import DepthMap
-from semalign3d_core.geometry import similarity_alignment
+from semalign3d_core.category.published import barycentric, focal, image_cloud, sparse, topology
+from semalign3d_core.category.statistics import beta, combinations, geometric_features
+from semalign3d_core.category.statistics import tables as statistics
+from semalign3d_core.category.surface import semantics
+from semalign3d_core.geometry import image_grid
+from semalign3d_core.geometry.camera import PinholeCamera, project
+from semalign3d_core.geometry.rotations import similarity_alignment
+from semalign3d_core.perception.evidence import DepthMap
 
 DOUBLE = {"atol": 1e-9, "rtol": 1e-7}
 EDGE_KINDS = ("edge_pair_ratios", "edge_pair_cos_angles")

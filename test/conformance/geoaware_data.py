@@ -18,7 +18,7 @@ from semalign3d_core.datasets.tables import (
     flip_permutation,
     used_labels,
 )
-from semalign3d_core.image_grid import canvas_placement, keypoints_to_canvas, patch_index, resize_pad
+from semalign3d_core.geometry.image_grid import canvas_placement, keypoints_to_canvas, patch_index, resize_pad
 from semalign3d_core.metrics.aggregate import PckAccumulator, weighted_mean
 from semalign3d_core.metrics.geometry_subset import geometry_aware, mirror_aware, renumbered_groups
 from semalign3d_core.metrics.pck import pck_correct

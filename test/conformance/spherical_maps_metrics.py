@@ -5,7 +5,7 @@ import torch
 from checks_metrics import average_precision_rows, scores
 from compare import difference, exact
 
-from semalign3d_core.image_grid import canvas_placement, keypoints_to_canvas, patch_index
+from semalign3d_core.geometry.image_grid import canvas_placement, keypoints_to_canvas, patch_index
 from semalign3d_core.metrics.kap import KapAccumulator, KapPair, kap_samples, samples_as_released
 from semalign3d_core.metrics.pck import (
     error_kinds,

@@ -8,7 +8,7 @@ from published_format import write_ap10k_download, write_ap10k_prepared
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.datasets.ap10k import Ap10kDataset
 from semalign3d_core.datasets.ap10k_pairs import split_images
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from published_format import write_caltech
 
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.datasets.caltech101 import Caltech101Dataset, fill_outline
-from semalign3d_core.errors import InputError, MissingFileError
 from semalign3d_core.metrics.mask_transfer import intersection_over_union
+from semalign3d_core.runtime.errors import InputError, MissingFileError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from published_format import write_ap10k_prepared, write_pf_pascal, write_spair
 from semalign3d_core.datasets import DATASETS, open_dataset
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.records import ImageRecord, PairRecord
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 
 @pytest.fixture

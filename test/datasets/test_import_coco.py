@@ -11,8 +11,8 @@ from semalign3d_core.datasets.coco_masks import decode_mask
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.import_coco import CocoOptions, FileFinder, import_coco
 from semalign3d_core.datasets.left_right import flip_permutation, parse_pairs, partner_name, unpaired
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.masks.precomputed import PrecomputedMasks
+from semalign3d_core.perception.masks.precomputed import PrecomputedMasks
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 NAMES = ["nose", "left_ear", "right_ear", "tail"]
 
@@ -68,7 +68,7 @@ def test_objects_arrive_in_the_layout(coco):
 
 
 def test_polygons_become_masks_that_the_mask_source_reads(coco):
-    from semalign3d_core.images import read_image
+    from semalign3d_core.perception.images import read_image
 
     folder, content = coco
     _, dataset = _import(folder, content)

@@ -9,7 +9,7 @@ from PIL import Image
 from semalign3d_core.cli.main import main
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.import_table import import_table, read_table
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 BROKEN = "image,keypoint,x,y\na.png,cap,10,20\na.png,left_foot,5.5,38\nb.png,cap,12,\nb.png,cap2,,\nb.png,right_foot,30,37\n"
 LONG = "image,keypoint,x,y\na.png,cap,10,20\na.png,left_foot,5.5,38\nb.png,cap,,\nb.png,right_foot,30,37\n"

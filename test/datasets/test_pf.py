@@ -8,7 +8,7 @@ from scipy.io import savemat
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.datasets.pf_pascal import PfPascalDataset
 from semalign3d_core.datasets.pf_willow import PfWillowDataset
-from semalign3d_core.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from semalign3d_core.datasets.synthetic import KEYPOINTS, RenderConfig, sample_r
 from semalign3d_core.datasets.synthetic.scene import SceneConfig
 from semalign3d_core.datasets.synthetic.simulated_features import SimulatedFeatureConfig, simulated_evidence, simulated_features
 from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig
-from semalign3d_core.errors import InputError
-from semalign3d_core.evidence import FeatureMap
-from semalign3d_core.image_grid import SquareGrid, mirror_points
+from semalign3d_core.geometry.image_grid import SquareGrid, mirror_points
+from semalign3d_core.perception.evidence import FeatureMap
+from semalign3d_core.runtime.errors import InputError
 
 CLEAN = SimulatedFeatureConfig(noise=0.0, blur=0.0, instance_change=0.0, blobs=(0, 0), offset=0.0)
 PLAIN = RenderConfig(ViewConfig(small_rate=0.0, truncation_rate=0.0), SceneConfig(occluder_rate=0.0), samples=1)

@@ -6,7 +6,7 @@ import pytest
 from semalign3d_core.datasets.synthetic import CATEGORIES, KEYPOINTS, make_instance, mean_shape, shows_its_turn
 from semalign3d_core.datasets.synthetic.instances import template
 from semalign3d_core.datasets.synthetic.writer import SPLITS, instance_range
-from semalign3d_core.errors import InputError
+from semalign3d_core.runtime.errors import InputError
 
 MIRROR = np.array([-1.0, 1.0, 1.0])
 

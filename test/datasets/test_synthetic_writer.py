@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semalign3d_core.backbones import create as create_backbone
 from semalign3d_core.cli.main import main
 from semalign3d_core.datasets.folder import FolderDataset
-from semalign3d_core.depth import create as create_depth
-from semalign3d_core.evidence import ImageInput
-from semalign3d_core.files import read_json
-from semalign3d_core.masks import create as create_masks
+from semalign3d_core.perception.backbones import create as create_backbone
+from semalign3d_core.perception.depth import create as create_depth
+from semalign3d_core.perception.evidence import ImageInput
+from semalign3d_core.perception.masks import create as create_masks
+from semalign3d_core.runtime.files import read_json
 
 COUNTS = ["--train", "4", "--test", "3", "--pairs", "5", "--size", "96", "--workers", "1"]
 FEATURES = ["--features", "sim", "--channels", "12"]

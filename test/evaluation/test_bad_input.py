@@ -4,10 +4,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny_dataset import edit_json, make_dataset
 
-from semalign3d_core import backbones
-from semalign3d_core.errors import SemAlign3DError
-from semalign3d_core.evaluation.config import EvaluationConfig
-from semalign3d_core.evaluation.runner import evaluate
+from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.runner import evaluate
+from semalign3d_core.perception import backbones
+from semalign3d_core.runtime.errors import SemAlign3DError
 
 
 @pytest.fixture

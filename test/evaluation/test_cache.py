@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from semalign3d_core.errors import InputError
-from semalign3d_core.evaluation.cache import Cache
-from semalign3d_core.processes import in_processes
+from semalign3d_core.evaluation.run.cache import Cache
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.processes import in_processes
 
 
 def entry(value=1.0):

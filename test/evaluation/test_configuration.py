@@ -6,13 +6,13 @@ import pytest
 from test_semalign3d_runs import tiny_model
 from tiny_dataset import make_dataset
 
-from semalign3d_core.backbones.precision import choose_device
 from semalign3d_core.category.storage import save_model
-from semalign3d_core.errors import InputError, MissingFileError, OutputError, SemAlign3DError
-from semalign3d_core.evaluation import images
-from semalign3d_core.evaluation.config import EvaluationConfig
-from semalign3d_core.evaluation.runner import evaluate
-from semalign3d_core.evaluation.worker import Worker
+from semalign3d_core.evaluation.run import images
+from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.runner import evaluate
+from semalign3d_core.evaluation.run.worker import Worker
+from semalign3d_core.perception.backbones.precision import choose_device
+from semalign3d_core.runtime.errors import InputError, MissingFileError, OutputError, SemAlign3DError
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_cache_that_cannot_be_written_ends_the_run(folder, models, method):
 
 
 def test_a_full_disk_is_named(folder, monkeypatch):
-    from semalign3d_core.evaluation import cache
+    from semalign3d_core.evaluation.run import cache
 
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from semalign3d_core.errors import InputError, SemAlign3DError
-from semalign3d_core.evaluation.engine import run_local
+from semalign3d_core.evaluation.run.engine import run_local
+from semalign3d_core.runtime.errors import InputError, SemAlign3DError
 
 
 def square(item):
@@ -79,7 +79,7 @@ def wait_until(condition):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through /proc, which this system lacks")
 def test_workers_do_not_outlive_a_killed_run(tmp_path):
-    program = "import time; from semalign3d_core.evaluation.engine import run_local; list(run_local(time.sleep, [300] * 4, 2))"
+    program = "import time; from semalign3d_core.evaluation.run.engine import run_local; list(run_local(time.sleep, [300] * 4, 2))"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     parent = subprocess.Popen([sys.executable, "-c", program], env=environment)
     wait_until(lambda: len(descendants(parent.pid)) >= 4)  # the server of forks, its resource tracker, two workers

@@ -12,10 +12,10 @@ from PIL import Image
 from semalign3d_core import matchers
 from semalign3d_core.cli import eval_spair
 from semalign3d_core.datasets import open_dataset
-from semalign3d_core.errors import InputError, SemAlign3DError
-from semalign3d_core.evaluation.config import EvaluationConfig
-from semalign3d_core.evaluation.runner import evaluate
+from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.metrics.mask_transfer import intersection_over_union, label_transfer_accuracy, lattice, sampling_grid, warp_mask
+from semalign3d_core.runtime.errors import InputError, SemAlign3DError
 
 SIZES = {"image_0001": (70, 90), "image_0002": (80, 60), "image_0003": (50, 50)}  # height, width
 SHIFT = np.array([6.0, -4.0])

@@ -6,17 +6,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_dataset import edit_json, make_dataset
 
-from semalign3d_core import backbones, matchers
+from semalign3d_core import matchers
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.spair import SpairUDataset
-from semalign3d_core.errors import InputError
-from semalign3d_core.evaluation.config import EvaluationConfig
-from semalign3d_core.evaluation.runner import evaluate
-from semalign3d_core.evidence import FeatureMap, gather
-from semalign3d_core.image_grid import SquareGrid
-from semalign3d_core.images import read_image
-from semalign3d_core.masks.precomputed import PrecomputedMasks
+from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.runner import evaluate
+from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.matchers.adaptive_pose import AdaptivePoseMatcher
+from semalign3d_core.perception import backbones
+from semalign3d_core.perception.evidence import FeatureMap, gather
+from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.masks.precomputed import PrecomputedMasks
+from semalign3d_core.runtime.errors import InputError
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from semalign3d_core.camera import PinholeCamera
-from semalign3d_core.errors import FileFormatError, InputError
-from semalign3d_core.evaluation.packing import pack, unpack
-from semalign3d_core.evidence import DepthMap, FeatureMap
-from semalign3d_core.image_grid import SquareGrid
+from semalign3d_core.evaluation.run.packing import pack, unpack
+from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap
+from semalign3d_core.runtime.errors import FileFormatError, InputError
 
 
 def test_round_trip_of_nested_values():
@@ -33,4 +33,4 @@ def test_what_is_not_ours_is_refused():
     with pytest.raises(FileFormatError, match="subprocess"):
         unpack({"class": "subprocess:Popen", "fields": {"args": "true"}}, {})
     with pytest.raises(FileFormatError, match="not a dataclass"):
-        unpack({"class": "semalign3d_core.files:write_text", "fields": {"path": "x", "text": "y"}}, {})
+        unpack({"class": "semalign3d_core.runtime.files:write_text", "fields": {"path": "x", "text": "y"}}, {})

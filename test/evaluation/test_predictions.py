@@ -7,10 +7,10 @@ import pytest
 from tiny_dataset import make_dataset
 
 from semalign3d_core.datasets.folder import FolderDataset
-from semalign3d_core.errors import FileFormatError, SemAlign3DError
-from semalign3d_core.evaluation.config import EvaluationConfig
-from semalign3d_core.evaluation.predictions import read_predictions, write_predictions
-from semalign3d_core.evaluation.runner import evaluate
+from semalign3d_core.evaluation.keypoints.predictions import read_predictions, write_predictions
+from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.runner import evaluate
+from semalign3d_core.runtime.errors import FileFormatError, SemAlign3DError
 
 
 @pytest.fixture

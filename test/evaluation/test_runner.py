@@ -14,17 +14,18 @@ import pytest
 import torch
 from tiny_dataset import make_dataset
 
-from semalign3d_core import backbones, matchers
+from semalign3d_core import matchers
 from semalign3d_core.datasets.folder import FolderDataset
-from semalign3d_core.evaluation.config import EvaluationConfig
-from semalign3d_core.evaluation.runner import evaluate
+from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.metrics.pck import pck_correct
+from semalign3d_core.perception import backbones
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW_PROGRAM = """
 import sys, time
 from pathlib import Path
-from semalign3d_core import backbones
+from semalign3d_core.perception import backbones
 from semalign3d_core.cli.eval_spair import main
 
 def slow(argument, dataset_root=None):

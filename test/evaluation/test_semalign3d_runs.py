@@ -12,13 +12,13 @@ from tiny_dataset import CATEGORIES, CELLS, CHANNELS, KEYPOINTS, make_dataset
 from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.category.model import BetaTable, CategoryModel
 from semalign3d_core.category.storage import save_model
-from semalign3d_core.evaluation import ablation
-from semalign3d_core.evaluation.ablation import TERMS, Row, ablated, run_ablation, sections
-from semalign3d_core.evaluation.config import EvaluationConfig
-from semalign3d_core.evaluation.report import write_report
-from semalign3d_core.evaluation.runner import evaluate
-from semalign3d_core.evaluation.worker import Worker
-from semalign3d_core.geometry import shape_diameter, uniform_rotations
+from semalign3d_core.evaluation.report.report import write_report
+from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.runner import evaluate
+from semalign3d_core.evaluation.run.worker import Worker
+from semalign3d_core.evaluation.studies import ablation
+from semalign3d_core.evaluation.studies.ablation import TERMS, Row, ablated, run_ablation, sections
+from semalign3d_core.geometry.rotations import shape_diameter, uniform_rotations
 from semalign3d_core.matchers.semalign3d import SemAlign3DMatcher, transfer_preset
 from semalign3d_core.metrics.kap import KapAccumulator, KapPair
 

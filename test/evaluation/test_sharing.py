@@ -14,12 +14,12 @@ from tiny_dataset import make_dataset
 
 from semalign3d_core.category.storage import save_model
 from semalign3d_core.datasets.folder import FolderDataset
-from semalign3d_core.evaluation.cache import Cache
-from semalign3d_core.evaluation.packing import pack
-from semalign3d_core.evaluation.providers import CachedBackbone, CachedDepth, CachedMasks
-from semalign3d_core.evidence import DepthMap, FeatureMap
-from semalign3d_core.image_grid import SquareGrid
-from semalign3d_core.images import read_image
+from semalign3d_core.evaluation.run.cache import Cache
+from semalign3d_core.evaluation.run.cached_providers import CachedBackbone, CachedDepth, CachedMasks
+from semalign3d_core.evaluation.run.packing import pack
+from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap
+from semalign3d_core.perception.images import read_image
 
 ROOT = Path(__file__).resolve().parents[2]
 SPAIR_IMAGES, LIMIT = 1800, 12e9

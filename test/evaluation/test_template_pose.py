@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny_dataset import make_dataset
 
-from semalign3d_core.errors import InputError, MissingFileError
-from semalign3d_core.evaluation.config import EvaluationConfig
-from semalign3d_core.evaluation.runner import evaluate
+from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.matchers import pose_prediction
 from semalign3d_core.matchers.pose_prediction import VIEWS
+from semalign3d_core.runtime.errors import InputError, MissingFileError
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from semalign3d_core.errors import FileFormatError, InputError
 from semalign3d_core.learned.loop import Training, load_module, train
+from semalign3d_core.runtime.errors import FileFormatError, InputError
 
 
 def toy(scores=None, settings=None, seed=0, pause=0.0):

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from semalign3d_core.camera import PinholeCamera
-from semalign3d_core.errors import InputError
-from semalign3d_core.evidence import FeatureMap, ImageEvidence
-from semalign3d_core.image_grid import SquareGrid
+from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.adaptive_pose import AdaptivePoseMatcher, PosePair, conditional_permutation, mirror_canvas_keypoints
 from semalign3d_core.matchers.imd import masked_imd, mutual_nearest_distance
+from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence
+from semalign3d_core.runtime.errors import InputError
 
 
 def tokens(seed, count=100, channels=8):

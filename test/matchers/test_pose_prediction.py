@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from semalign3d_core.backbones.compact import CompactBackbone
-from semalign3d_core.backbones.pair_features import OwnPairFeatures
-from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.cli.main import main
-from semalign3d_core.errors import InputError, MissingFileError
-from semalign3d_core.evidence import FeatureMap, ImageEvidence, ImageInput, gather
-from semalign3d_core.image_grid import SquareGrid, mirror_points
+from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.geometry.image_grid import SquareGrid, mirror_points
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.pose_prediction import VIEWS, PosePredictor, read_templates, vote_pose
+from semalign3d_core.perception.backbones.compact import CompactBackbone
+from semalign3d_core.perception.backbones.pair_features import OwnPairFeatures
+from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence, ImageInput, gather
+from semalign3d_core.runtime.errors import InputError, MissingFileError
 
 
 def test_votes_need_two_of_three_sets_and_ties_go_to_the_earlier_view():

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from semalign3d_core.camera import PinholeCamera
-from semalign3d_core.errors import InputError
-from semalign3d_core.evidence import FeatureMap, ImageEvidence
-from semalign3d_core.image_grid import SquareGrid
+from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.soft_argmax import (
     SimilarityMatcher,
@@ -17,6 +15,8 @@ from semalign3d_core.matchers.soft_argmax import (
     transfer_on_canvas,
     window_soft_arg_max,
 )
+from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence
+from semalign3d_core.runtime.errors import InputError
 
 READOUTS = ("nearest_neighbour", "soft_argmax", "window_soft_argmax", "kernel_soft_argmax")
 

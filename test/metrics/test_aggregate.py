@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from semalign3d_core.errors import InputError
 from semalign3d_core.metrics.aggregate import PckAccumulator, alpha_key, weighted_mean
+from semalign3d_core.runtime.errors import InputError
 
 
 def column(*values):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from semalign3d_core.errors import InputError
 from semalign3d_core.metrics.average_precision import average_precision
 from semalign3d_core.metrics.kap import KAP_VARIANTS, KapAccumulator, KapPair, kap_samples
+from semalign3d_core.runtime.errors import InputError
 
 CELLS, SIDE = 10, 100
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from semalign3d_core.errors import InputError
 from semalign3d_core.metrics.grid_transfer import inner_grid, pair_pck, transfer_points
 from semalign3d_core.metrics.mask_transfer import (
     MaskTransferAccumulator,
@@ -10,6 +9,7 @@ from semalign3d_core.metrics.mask_transfer import (
     label_transfer_accuracy,
     warp_mask,
 )
+from semalign3d_core.runtime.errors import InputError
 
 
 def identity_grid(height, width):

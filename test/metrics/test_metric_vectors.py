@@ -1,12 +1,10 @@
 """The parity vectors of metrics and data sets, as `test/conformance/run.py` checks them."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "conformance"))
 import geoaware_data  # noqa: E402
 import run  # noqa: E402
 import sfnet_metrics  # noqa: E402

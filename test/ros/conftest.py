@@ -1,14 +1,8 @@
 """Fixtures of the node tests: a simulated category on disk, and the running node."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from safetensors.torch import save_file
-
-TEST = Path(__file__).parents[1]
-sys.path[:0] = [str(folder) for folder in (TEST / "ros", TEST / "alignment", TEST.parent / "bench")]
 
 
 class World:

@@ -22,8 +22,8 @@ from std_msgs.msg import Header  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
-from semalign3d_core.camera import PinholeCamera  # noqa: E402
-from semalign3d_core.evidence import DepthMap, ImageInput  # noqa: E402
+from semalign3d_core.geometry.camera import PinholeCamera  # noqa: E402
+from semalign3d_core.perception.evidence import DepthMap, ImageInput  # noqa: E402
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline  # noqa: E402
 from semalign3d_core.visualization.overlay import draw_alignment  # noqa: E402
 from semalign3d_ros.conversions import array_to_image, camera_to_info, image_to_array  # noqa: E402

@@ -9,7 +9,7 @@ import numpy as np  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from semalign3d_core.camera import PinholeCamera  # noqa: E402
+from semalign3d_core.geometry.camera import PinholeCamera  # noqa: E402
 from semalign3d_ros import conversions  # noqa: E402
 from semalign3d_ros.conversions import BadMessage  # noqa: E402
 

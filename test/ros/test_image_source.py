@@ -15,7 +15,7 @@ from ros_graph import DEADLINE, executable  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from semalign3d_core.camera import PinholeCamera  # noqa: E402
+from semalign3d_core.geometry.camera import PinholeCamera  # noqa: E402
 from semalign3d_ros.conversions import array_to_image, camera_from_info, camera_to_info, compressed_to_rgb, image_to_rgb  # noqa: E402
 from semalign3d_ros.msg import SemanticKeypoints  # noqa: E402
 

@@ -11,9 +11,10 @@ INSTALLED = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.p
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="needs the built package: make setup, . scripts/env.sh")
 
 SCRIPT = """
-import semalign3d_core, semalign3d_core.config, semalign3d_ros.msg, semalign3d_ros.srv, semalign3d_ros.align_node
+import semalign3d_core, semalign3d_ros.msg, semalign3d_ros.srv, semalign3d_ros.align_node
 from semalign3d_core.category.storage import shipped_models
-print(semalign3d_core.__file__, semalign3d_ros.align_node.__file__, semalign3d_core.config.preset_folder(), shipped_models(), sep="\\n")
+from semalign3d_core.runtime.config import preset_folder
+print(semalign3d_core.__file__, semalign3d_ros.align_node.__file__, preset_folder(), shipped_models(), sep="\\n")
 """
 
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from simulated_category import SHAPES, SIZE, SimulatedCategory
 
-from semalign3d_core.aligned_image import aligned_image, category_surface
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.category.storage import model_hash
-from semalign3d_core.config import load_preset
-from semalign3d_core.errors import InputError
-from semalign3d_core.evidence import DepthMap, FeatureMap
-from semalign3d_core.geometry import rotation_from_vector, similarity_alignment
-from semalign3d_core.transfer import (
+from semalign3d_core.geometry.rotations import rotation_from_vector, similarity_alignment
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap
+from semalign3d_core.runtime.config import load_preset
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.transfer.aligned_image import aligned_image, category_surface
+from semalign3d_core.transfer.transfer import (
     Lifting,
     Transfer,
     cycle_distance,

@@ -8,7 +8,7 @@ import torch
 from simulated_category import SIZE, SimulatedCategory
 
 from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.geometry import similarity_alignment
+from semalign3d_core.geometry.rotations import similarity_alignment
 from semalign3d_core.matchers import Matches
 from semalign3d_core.visualization.overlay import (
     OverlayStyle,

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from semalign3d_core.datasets.synthetic.instances import CATEGORIES, generator, template
-from semalign3d_core.files import atomic_path, write_json
+from semalign3d_core.runtime.files import atomic_path, write_json
 
 POSES = ("Frontal", "Left", "Rear", "Right")  # by azimuth; the side of the object that one sees
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from semalign3d_core.datasets.records import KeypointSpec
 from semalign3d_core.datasets.synthetic import furniture, vehicles, vessels
-from semalign3d_core.errors import choice
+from semalign3d_core.runtime.errors import choice
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from semalign3d_core.datasets.synthetic.instances import generator
-from semalign3d_core.files import read_json, write_json, write_text
+from semalign3d_core.runtime.files import read_json, write_json, write_text
 
 COMMON_KEYPOINTS = 3  # a pair shares at least that many
 SMALL_SHARE = 5  # the small layout holds every fifth pair

@@ -10,7 +10,7 @@ from semalign3d_core.datasets.synthetic.disparity import DisparityConfig, monocu
 from semalign3d_core.datasets.synthetic.instances import CATEGORIES, generator, make_instance
 from semalign3d_core.datasets.synthetic.scene import OBJECT, OCCLUDER, SceneConfig, corner_normals, random_surroundings
 from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig, orbit_views, random_view
-from semalign3d_core.errors import MissingDependencyError
+from semalign3d_core.runtime.errors import MissingDependencyError
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ import torch
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 
-from semalign3d_core.camera import PinholeCamera
 from semalign3d_core.datasets.synthetic.instances import generator
-from semalign3d_core.errors import InputError
-from semalign3d_core.evidence import DepthMap, FeatureMap, ImageEvidence
-from semalign3d_core.files import atomic_path, read_json, write_json
-from semalign3d_core.image_grid import SquareGrid
+from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap, ImageEvidence
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import atomic_path, read_json, write_json
 
 SUB_SAMPLES = 3  # per cell side
 OBJECT_WEIGHT = np.float32(8)  # of a sub-sample on the object: a patch that touches the object speaks of the object

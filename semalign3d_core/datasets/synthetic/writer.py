@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from semalign3d_core.config import to_dict
 from semalign3d_core.datasets.synthetic.image_files import is_written, write_image_files
 from semalign3d_core.datasets.synthetic.instances import CATEGORIES, KEYPOINTS, generator
 from semalign3d_core.datasets.synthetic.pairs import write_pairs
 from semalign3d_core.datasets.synthetic.rendering import RenderConfig, sample_rendering
-from semalign3d_core.errors import InputError, choice
-from semalign3d_core.evidence import DEPTH_KINDS
-from semalign3d_core.files import read_json, write_json
-from semalign3d_core.processes import in_processes
+from semalign3d_core.perception.evidence import DEPTH_KINDS
+from semalign3d_core.runtime.config import to_dict
+from semalign3d_core.runtime.errors import InputError, choice
+from semalign3d_core.runtime.files import read_json, write_json
+from semalign3d_core.runtime.processes import in_processes
 
 SPLITS = ("trn", "val", "test")
 INSTANCES_PER_SPLIT = 1_000_000

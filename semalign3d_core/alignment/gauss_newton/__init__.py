@@ -1,0 +1,1 @@
+"""The fast solver: Gauss-Newton on pose and deformation modes."""

@@ -1,0 +1,217 @@
+"""What a category's training images teach: where keypoints are annotated, and how far an alignment is to be trusted.
+
+Run once, when the category is built; the result is stored in ``CategoryModel.calibration`` (see ``confidence.py`` and ``offsets.py`` for
+its keys).
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from semalign3d_core.alignment.aligner import Aligner
+from semalign3d_core.alignment.choice import rotation_distance
+from semalign3d_core.alignment.confidence import DEFAULTS, STATISTICS
+from semalign3d_core.alignment.keypoint_bias import candidates_with_offsets, estimated_offsets, stored_offsets
+from semalign3d_core.calibration.logistic import area_under_roc, fit_logistic
+from semalign3d_core.calibration.perturbed_views import HARDER, IMPOSSIBLE, without_depth
+from semalign3d_core.calibration.symmetry import principal_axes, turning_losses, undetermined_axis_of
+from semalign3d_core.geometry.mask_field import mask_box
+from semalign3d_core.perception.evidence import FeatureMap
+from semalign3d_core.runtime.threads import in_parallel
+
+RIGHT_DEGREES = 30.0  # largest error of a right pose
+RIGHT_SHARE = 0.8  # of the visible keypoints within ALPHA of the longer box side
+ALPHA = 0.1
+AXIS_IMAGES = 12  # are asked for an axis about which the pose is not determined
+HARDER_VERSIONS = 2  # of every training image
+IMPOSSIBLE_VERSIONS = 2
+FEW_PAIRS = 10  # candidates the prior belief in the depth check is worth
+USUAL_SEPARATION = 0.85  # of the depth check
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One calibration alignment: its statistics, whether pose and keypoints are right, and per candidate (B,) the
+    depth-order correlation and whether its keypoints are right."""
+
+    statistics: dict
+    pose: bool
+    keypoints: bool
+    depth_order: torch.Tensor
+    candidates: torch.Tensor
+
+
+def calibrate(model, evidences, truth_keypoints, config="fast", truth_rotations=None, held_out_models=None, negatives=(), progress=None):
+    """{name: float} for ``CategoryModel.calibration`` from the training images of a category.
+
+    evidences: N :class:`ImageEvidence`; truth_keypoints: (N, K, 2) pixels, NaN where not annotated; truth_rotations:
+    (N, 3, 3) object to camera, or None (then a pose is right when the keypoints are); held_out_models: N models
+    built without the respective image (several may be the same object), or None: then the model itself has seen what it is tried on;
+    negatives: evidence of images without the object, besides those made here; progress: called as (done, total).
+
+    On a CPU several images are worked on at a time; what comes out does not depend on how many.
+    """
+    workers = 1 if model.shape.is_cuda else None  # the graphs of a GPU serve one caller at a time
+    models, numbers = held_out_models or [model] * len(evidences), range(len(evidences))
+    plain = Aligner(replace(model, calibration={}), config)
+    rotations = [None] * len(evidences) if truth_rotations is None else truth_rotations
+    told = _Told(progress or (lambda *_: None), 2 * len(evidences) + len(negatives))
+    tellers = set(range(0, len(evidences), max(len(evidences) // AXIS_IMAGES, 1)))
+    axes, aligners = principal_axes(plain.category), _aligners(models, {}, config)
+
+    def as_it_is(n):
+        evidence = _with_or_without_depth(evidences[n], n, 0)
+        alignment = aligners[n].align(evidence)
+        return alignment, turning_losses(aligners[n], evidence, alignment, axes) if n in tellers else None
+
+    first = told(in_parallel(as_it_is, numbers, workers))
+    axis = undetermined_axis_of(axes, [losses for _, losses in first if losses is not None], model.pose_rotations)
+    entries = {} if axis is None else {f"axis_{name}": float(value) for name, value in zip("xyz", axis, strict=True)}
+    if axis is not None:  # solutions that are turned about it are no rivals any more, which changes what is said of the winner
+        aligners = _aligners(models, entries, config)
+        first = list(in_parallel(as_it_is, numbers, workers))
+    offsets = estimated_offsets(model.to("cpu"), [alignment for alignment, _ in first], truth_keypoints)
+    entries |= stored_offsets(offsets)
+    aligners, host = _aligners(models, entries, config), plain.reporter
+
+    def tried(n):
+        alignment, truth = first[n][0], _Truth(truth_keypoints[n], rotations[n], object_size(evidences[n]))
+        seen = _trial(aligners[n], alignment, candidates_with_offsets(alignment, host.shape, offsets[host.labels]), truth)
+        harder, impossible = _tried(aligners[n], evidences[n], n, truth)
+        return [seen, *harder], impossible
+
+    done = told(in_parallel(tried, numbers, workers))
+    aligner = Aligner(replace(plain.model, calibration=entries), config)
+    absent = told(in_parallel(partial(_statistics, aligner), negatives, workers))
+    trials, absent = [t for some, _ in done for t in some], [v for _, some in done for v in some] + absent
+    return {**entries, **_depth_entry(trials, aligner.config), **_maps(samples_of(trials, absent))}
+
+
+class _Told:
+    """Lists results as they come and says how many of all came so far."""
+
+    def __init__(self, progress, total):
+        self.progress, self.done, self.total = progress, 0, total
+
+    def __call__(self, results):
+        listed = []
+        for result in results:
+            listed.append(result)
+            self.done += 1
+            self.progress(self.done, self.total)
+        return listed
+
+
+def _aligners(models, calibration, config):
+    """The :class:`Aligner` of every model, with the given calibration; the same model has the same one."""
+    made = {id(model): Aligner(replace(model, calibration=dict(calibration)), config) for model in {id(m): m for m in models}.values()}
+    return [made[id(model)] for model in models]
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """What is known of a training image: keypoints (K, 2), rotation (3, 3) or None, longer side of the mask's box in pixels or None."""
+
+    keypoints: torch.Tensor
+    rotation: torch.Tensor | None
+    size: float | None
+
+
+def _tried(aligner, evidence, n, truth):
+    """The trials of harder versions of the ``n``-th image, and the statistics of its impossible ones."""
+    generator = torch.Generator().manual_seed(n)  # every image has chance of its own: any may come first
+    evidence = replace(evidence, features=FeatureMap(evidence.features.values, evidence.features.grid))  # widened once for all versions
+    harder = (HARDER[(n + version) % len(HARDER)](evidence, generator) for version in range(HARDER_VERSIONS))
+    impossible = [IMPOSSIBLE[(IMPOSSIBLE_VERSIONS * n + version) % len(IMPOSSIBLE)] for version in range(IMPOSSIBLE_VERSIONS)]
+    changed = [*harder, *(change(evidence, generator) for change in impossible)]
+    versions = [_with_or_without_depth(version, n, place + 1) for place, version in enumerate(changed)]
+    alignments = [aligner.align(version) for version in versions[:HARDER_VERSIONS]]
+    trials = [_trial(aligner, alignment, alignment.diagnostics["candidates_2d"], truth) for alignment in alignments]
+    return trials, [_statistics(aligner, version) for version in versions[HARDER_VERSIONS:]]
+
+
+def _with_or_without_depth(evidence, n, version):
+    """Every other version of an image lacks the depth map, for many users have none; shifted, so that every kind is tried in both ways."""
+    return without_depth(evidence) if (version + n + n // len(HARDER)) % 2 else evidence
+
+
+def _statistics(aligner, evidence):
+    return aligner.align(evidence).diagnostics["statistics"]
+
+
+def object_size(evidence):
+    """Longer side of the mask's box in pixels; None without a mask."""
+    if evidence.mask is None or not evidence.mask.any():
+        return None
+    box = mask_box(evidence.mask.cpu().numpy())
+    return float((box[2:] - box[:2]).max())
+
+
+def _trial(aligner, alignment, candidates, truth):
+    scores, host = alignment.diagnostics, aligner.reporter
+    right = keypoints_right(candidates, truth.keypoints, host.labels, truth.size)
+    winner = int(scores["scores"].argmin())
+    pose = bool(right[winner]) if truth.rotation is None else rotation_right(alignment.rotation, truth.rotation, host.axis)
+    return Trial(scores["statistics"], pose, bool(right[winner]), scores["depth_order"], right)
+
+
+def rotation_right(rotation, truth, axis=None):
+    """Whether a rotation (3, 3) is within 30 degrees of the truth, as far as the pose is determined."""
+    return math.degrees(float(rotation_distance(rotation[None], truth.to(rotation), axis))) < RIGHT_DEGREES
+
+
+def keypoints_right(placed, truth, labels, size=None):
+    """(B,) bool: at least 80 % of the annotated keypoints of candidates (B, K', 2) lie within 0.1 of the object's longer side.
+
+    truth: (K, 2) with NaN; labels: (K',) the keypoints that ``placed`` holds; size: the longer side, None: of the annotation's box.
+    """
+    truth = torch.as_tensor(truth).to(placed)[labels]
+    known = torch.isfinite(truth).all(-1)
+    if not known.any():
+        return torch.zeros(len(placed), dtype=torch.bool)
+    longer = size or (truth[known].amax(0) - truth[known].amin(0)).amax().clamp(min=1e-6)
+    return ((placed[:, known] - truth[known]).norm(dim=-1) < ALPHA * longer).float().mean(-1) >= RIGHT_SHARE
+
+
+def _depth_entry(trials, config):
+    """Weight of the depth-order check, by how often it prefers a right candidate of an image to a wrong one."""
+    wins, pairs = USUAL_SEPARATION * FEW_PAIRS, FEW_PAIRS
+    for trial in trials:
+        right, wrong = trial.depth_order[trial.candidates], trial.depth_order[~trial.candidates]
+        wins += float((right[:, None] > wrong).sum())
+        pairs += len(right) * len(wrong)
+    separation = wins / pairs
+    return {"depth_weight": config.selection.depth_weight * min(max((separation - 0.5) / 0.35, 0.0), 1.0), "depth_separation": separation}
+
+
+def samples_of(trials, absent):
+    """{map: (table (N, S) float64, labels (N,) bool)}: what every map of a confidence is learned from.
+
+    trials: list of :class:`Trial`; absent: statistics {name: float} of images without the object.
+    """
+    samples = {
+        "pose": [(t.statistics, t.pose) for t in trials],
+        "keypoints": [(t.statistics, t.keypoints) for t in trials],
+        "present": [(t.statistics, True) for t in trials if t.keypoints] + [(values, False) for values in absent],
+        # Not the product of pose and present: what makes a pose doubtful makes the object doubtful, and would count twice.
+        "found": [(t.statistics, t.pose) for t in trials] + [(values, False) for values in absent],
+    }
+    tables = {}
+    for name, rows in samples.items():
+        table = torch.tensor([[values[s] for s in STATISTICS] for values, _ in rows], dtype=torch.float64)
+        tables[name] = table, torch.tensor([label for _, label in rows])
+    return tables
+
+
+def _maps(samples):
+    """The logistic maps and how well each separates the images it was learned from; samples as of :func:`samples_of`."""
+    entries = {}
+    for name, (table, labels) in samples.items():
+        prior = [DEFAULTS[f"{name}.bias"], *(DEFAULTS.get(f"{name}.{s}", 0.0) for s in STATISTICS)]
+        bias, *weights = fit_logistic(table, labels, torch.tensor(prior, dtype=torch.float64))
+        entries[f"{name}.bias"] = bias
+        entries.update({f"{name}.{s}": weight for s, weight in zip(STATISTICS, weights, strict=True)})
+        entries[f"{name}.auroc"] = area_under_roc(table @ torch.tensor(weights, dtype=torch.float64), labels)
+    return entries

@@ -1,0 +1,1 @@
+"""Annotated keypoints of the training images: checks, correction, views and their cache."""

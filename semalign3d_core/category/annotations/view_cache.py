@@ -1,0 +1,78 @@
+"""Extracted views on disk, so that an interrupted build goes on where it was."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from semalign3d_core.category.annotations.views import View
+from semalign3d_core.runtime.files import atomic_path
+
+TEXTS = ("name", "kind")
+NUMBERS = ("height", "width")
+KEY = "key"
+
+
+class ViewCache:
+    """Views of one category in a folder; ``folder`` None keeps nothing.
+
+    A stored view is used only when everything it came from is unchanged: annotation, options, providers, and size and
+    time of the image file and of the providers' files for that image.
+    """
+
+    def __init__(self, folder, settings, providers):
+        self.folder = None if folder is None else Path(folder)
+        self.settings = settings
+        self.providers = providers
+
+    def stored(self, record):
+        """The stored view of ``record``; None if there is none or it is out of date."""
+        return None if self.folder is None else _read(self._path(record), self._key(record))
+
+    def store(self, record, view):
+        """Keeps the view of ``record``."""
+        if self.folder is None:
+            return
+        tensors = {name: value.contiguous() for name, value in vars(view).items() if isinstance(value, torch.Tensor)}
+        header = {name: str(getattr(view, name)) for name in TEXTS + NUMBERS} | {KEY: self._key(record)}
+        with atomic_path(self._path(record)) as temporary:
+            save_file(tensors, temporary, metadata=header)
+
+    def _path(self, record):
+        return self.folder / f"{record.name}.safetensors"
+
+    def clear(self):
+        """Removes the stored views (after a finished build)."""
+        if self.folder is not None and self.folder.is_dir():
+            for path in self.folder.glob("*.safetensors"):
+                path.unlink()
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def _key(self, record):
+        files = [Path(record.path)]
+        for provider in vars(self.providers).values():
+            folder = getattr(provider, "folder", None)
+            if folder is not None:
+                files += sorted((Path(folder) / record.category).glob(f"{record.name}.*"))
+        state = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+        names = [str(getattr(p, "name", p)) for p in vars(self.providers).values()]
+        camera = repr(record.attributes.get("camera_matrix"))
+        content = [record.category, record.name, record.height, record.width, record.keypoints.tolist(), camera, *View.__dataclass_fields__]
+        return hashlib.sha256(json.dumps([content, state, names, self.settings]).encode()).hexdigest()
+
+
+def _read(path, key):
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get(KEY) != key:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (FileNotFoundError, SafetensorError):
+        return None
+    texts = {name: header[name] for name in TEXTS} | {name: int(header[name]) for name in NUMBERS}
+    return View(**texts, **tensors)

@@ -1,0 +1,1 @@
+"""The published construction: what only the preset ``reference`` takes."""

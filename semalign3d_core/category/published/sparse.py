@@ -1,0 +1,93 @@
+"""The sparse canonical cloud: the likeliest constellation under the category's Betas (method, section 1.3)."""
+
+from dataclasses import dataclass
+
+import torch
+
+from semalign3d_core.category.model import BetaTable
+from semalign3d_core.category.statistics.geometric_features import geometric_loss
+from semalign3d_core.geometry.rotations import shape_diameter
+from semalign3d_core.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class SparseOptions:
+    """How the geometric loss is minimised.
+
+    starts: random constellations that start together; coarse_steps: Adam steps of all of them;
+    steps: Adam steps of the best two; rate: first learning rate (in diameters, falls to a hundredth);
+    features: random edge pairs and triangle rows per step (0: all)
+    """
+
+    starts: int = 8
+    coarse_steps: int = 300
+    steps: int = 700
+    rate: float = 0.03
+    features: int = 1024
+
+
+def placeable(table, count):
+    """(count,) bool: keypoints that some edge pair of the table mentions; the others cannot be placed."""
+    touched = torch.zeros(count, dtype=torch.bool)
+    touched[table.edge1.flatten()] = True
+    touched[table.edge2.flatten()] = True
+    touched[table.triangle.flatten()] = True
+    touched[table.vertex] = True
+    return touched
+
+
+def reconstruct(table, count, options=None, generator=None):
+    """The constellation (count, 3) of least geometric loss, diameter 1, centred; NaN rows for keypoints that nothing places.
+
+    Random starts are refined together; mirror images of all of them compete, because the signed tetrahedron cosines
+    decide chirality and a gradient cannot turn a shape inside out. Returns (points, loss).
+    """
+    options = options or SparseOptions()
+    placed = placeable(table, count)
+    if int(placed.sum()) < 4 or len(table.triangle) == 0:
+        raise InputError(
+            f"only {int(placed.sum())} of {count} keypoints have valid statistics and {len(table.triangle)} triangle rows are valid; "
+            "a shape needs four keypoints that are often seen together: annotate more images"
+        )
+    # A generator of this call keeps the result independent of what was drawn elsewhere.
+    generator = generator or torch.Generator().manual_seed(0)
+    starts = 0.3 * torch.randn(options.starts, count, 3, generator=generator)
+    coarse = _descend(starts, table, placed, options.coarse_steps, options, generator)
+    mirror = torch.tensor([-1.0, 1.0, 1.0])
+    rivals = torch.cat([coarse, coarse * mirror])
+    best = _losses(rivals, table).argsort()[:2]
+    refined = _descend(rivals[best], table, placed, options.steps, options, generator)
+    loss = _losses(refined, table)
+    points = refined[loss.argmin()]
+    points = points - points[placed].mean(0)
+    points = points / shape_diameter(points[placed])
+    return torch.where(placed[:, None], points, torch.nan), float(loss.min())
+
+
+def _losses(points, table):
+    with torch.no_grad():
+        return torch.stack([geometric_loss(p, table) for p in points])
+
+
+def _descend(points, table, placed, steps, options, generator):
+    points = points.clone().requires_grad_()
+    optimiser = torch.optim.Adam([points], lr=options.rate, betas=(0.9, 0.99))
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = options.rate * 0.01 ** (step / max(steps - 1, 1))
+        part = _subset(table, options.features, generator)
+        loss = geometric_loss(points, part).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():  # the loss does not fix position and scale; the learning rate means something only at scale 1
+            centred = points - points[:, placed].mean(1, keepdim=True)
+            points.copy_(centred / shape_diameter(centred[:, placed])[:, None, None])
+    return points.detach()
+
+
+def _subset(table, limit, generator):
+    if not limit or len(table.edge1) <= limit and len(table.triangle) <= limit:
+        return table
+    e = torch.randint(len(table.edge1), (limit,), generator=generator)
+    t = torch.randint(len(table.triangle), (limit,), generator=generator)
+    return BetaTable(table.edge1[e], table.edge2[e], table.edge_beta[e], table.triangle[t], table.vertex[t], table.tet_beta[t])

@@ -1,0 +1,1 @@
+"""The shape of a category: starts, factor model, constraints from masks."""

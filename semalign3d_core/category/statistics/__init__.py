@@ -1,0 +1,1 @@
+"""Beta statistics of scale-free geometric features (paper section 3.1)."""

@@ -1,0 +1,113 @@
+"""Scale-free features of keypoint constellations (paper section 3.1)."""
+
+import torch
+
+from semalign3d_core.category.statistics.beta import log_density
+
+EPSILON = 1e-6
+
+
+def triple_features(points, epsilon=EPSILON):
+    """Features of every ordered triple (i; j, k) (Eq. 1, 2).
+
+    points: (..., K, 3). Returns ``cos angle(x_j - x_i, x_k - x_i)`` and
+    ``|x_j - x_i| / (|x_j - x_i| + |x_k - x_i|)``, each (..., K, K, K) in the order i, j, k.
+    """
+    edge = points[..., None, :, :] - points[..., :, None, :]
+    size = length(edge)
+    dot = edge @ edge.transpose(-1, -2)
+    first, second = size[..., :, None], size[..., None, :]
+    return dot / (first * second + epsilon), first / (first + second + epsilon)
+
+
+def triple_mask(visible):
+    """(..., K) bool to (..., K, K, K): all three keypoints are visible."""
+    return visible[..., :, None, None] & visible[..., None, :, None] & visible[..., None, None, :]
+
+
+def masked_mean_variance(values, mask):
+    """Mean and unbiased variance over the first axis where ``mask``; 0 where nothing (for the variance: one) is seen."""
+    mask = mask.to(values.dtype)
+    count = mask.sum(0)
+    mean = (values * mask).sum(0) / count.clamp(min=1)
+    variance = (((values - mean) * mask) ** 2).sum(0) / (count - 1).clamp(min=1)
+    return mean, variance
+
+
+def edge_pair_features(points, edge1, edge2, epsilon=EPSILON):
+    """Length ratio in (0, 1) and cosine in (-1, 1) of edge pairs.
+
+    points: (..., K, 3); edge1, edge2: (E, 2). Returns ratio (..., E), cosine (..., E).
+    """
+    first = points[..., edge1[:, 0], :] - points[..., edge1[:, 1], :]
+    second = points[..., edge2[:, 0], :] - points[..., edge2[:, 1], :]
+    length1, length2 = length(first), length(second)
+    cosine = (unit(first, epsilon) * unit(second, epsilon)).sum(-1)
+    return length_ratio(length1, length2, epsilon), cosine
+
+
+def length_ratio(length1, length2, epsilon=EPSILON):
+    """Share of the first in the sum of two lengths."""
+    return length1 / (length1 + length2 + epsilon)
+
+
+def triangle_vertex_features(points, triangle, vertex, epsilon=EPSILON):
+    """Signed cosines of the direction to a fourth vertex in the frame of a triangle; the only features that know chirality.
+
+    points: (..., K, 3); triangle: (T, 3); vertex: (T,). Returns (..., T, 3): along the first edge, in the plane, along the normal.
+    """
+    origin = points[..., triangle[:, 0], :]
+    edge = points[..., triangle[:, 1], :] - origin
+    other = points[..., triangle[:, 2], :] - origin
+    direction = unit(points[..., vertex, :] - origin, epsilon)
+    return (torch.stack(triangle_axes(edge, other, epsilon), dim=-2) @ direction[..., None])[..., 0]
+
+
+def triangle_axes(edge, other, epsilon=EPSILON, dim=-1):
+    """The frame of a triangle of which two edges leave one corner: along the first, in the plane, along the normal.
+
+    edge, other and each of the three axes: (...) with the coordinates along ``dim``.
+    """
+    z = unit(torch.linalg.cross(edge, other, dim=dim), epsilon, dim)
+    x = unit(edge, epsilon, dim)
+    y = torch.linalg.cross(z, x, dim=dim)
+    return tuple(unit(axis, epsilon, dim) for axis in (x, y, z))
+
+
+def geometric_loss(points, table):
+    """Mean negative log-likelihood of a constellation under the category's Betas (Eq. 10), (...).
+
+    points: (..., K, 3); table: :class:`~semalign3d_core.category.model.BetaTable`. Five feature kinds count the same
+    whatever their number; without tetrahedra the edge-pair part is still divided by five.
+    """
+    edge_part, tet_part = geometric_loss_terms(points, table)
+    return (edge_part + tet_part) / 5
+
+
+def geometric_loss_terms(points, table):
+    """The edge-pair and the tetrahedron part of :func:`geometric_loss`, before the division by five; an empty part is 0."""
+    edge_part = tet_part = points.new_zeros(points.shape[:-2])
+    if len(table.edge1):
+        ratio, cosine = edge_pair_features(points, table.edge1, table.edge2)
+        beta, constant = table.edge_beta, table.log_normalisers[0]
+        of_ratio = log_density(ratio, beta[:, 0], beta[:, 1], 0.0, constant[:, 0])
+        of_cosine = log_density(cosine, beta[:, 2], beta[:, 3], -1.0, constant[:, 1])
+        edge_part = -(of_ratio + of_cosine).mean(-1)
+    if len(table.triangle):
+        cosines = triangle_vertex_features(points, table.triangle, table.vertex)
+        parameters = table.tet_beta.reshape(-1, 3, 2)
+        density = log_density(cosines, parameters[..., 0], parameters[..., 1], -1.0, table.log_normalisers[1])
+        tet_part = -density.mean(-2).sum(-1)
+    return edge_part, tet_part
+
+
+def length(vector, dim=-1):
+    """Lengths (...) of vectors whose coordinates lie along ``dim``."""
+    # Not vector_norm, which takes forty times as long along another dimension than the last. The tiny floor keeps the gradient of
+    # coincident points finite (0) without changing any value that float32 can see.
+    return (vector * vector).sum(dim).clamp(min=1e-30).sqrt()
+
+
+def unit(vector, epsilon=EPSILON, dim=-1):
+    """Vectors whose coordinates lie along ``dim``, of length 1 where they are long beside ``epsilon``."""
+    return vector / (length(vector, dim).unsqueeze(dim) + epsilon)

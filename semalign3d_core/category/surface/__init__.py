@@ -1,0 +1,1 @@
+"""The dense surface of a category as a function of its keypoints."""

@@ -1,0 +1,1 @@
+"""Evaluation by keypoints: pairs, predictions, PCK and KAP."""

@@ -1,0 +1,82 @@
+"""Keypoint average precision (KAP) of an evaluation: how well a keypoint's place is told from all others, and its absence noticed.
+
+It judges what rates the cells of the target: the method's own likelihood where it has one, else the similarity of the backbone's
+features; see :mod:`semalign3d_core.metrics.kap`. Unlike PCK it looks at every keypoint of the source: those that the target does
+not show count too.
+"""
+
+import numpy as np
+import torch
+
+from semalign3d_core.geometry.image_grid import CANVAS_SIDE
+from semalign3d_core.matchers.soft_argmax import cell_features
+from semalign3d_core.metrics.kap import KapAccumulator, KapPair, kap_samples
+
+SCORES = {
+    "features": "similarity of the source keypoint's cell to all cells of the target, the backbone's features, whatever the method",
+    "method": "the method's own likelihood of the keypoint at all cells of the target",
+}
+KAP_PROTOCOL = {
+    "per_image": "mean over pairs of the average precision of a pair",
+    "pooled": "average precision of all samples of a category together",
+    "point_weighted": "weighted by keypoints of the source",
+    "skipped_pairs": "count with their keypoints never found and negatives of the largest score, 1",
+    "pairs_without_common_keypoints": "count with their negatives",
+}
+
+
+def source_count(pair):
+    """Number of source keypoints of an evaluation pair; of one that could not be read, the most there can be."""
+    return pair.lost_points if pair.record is None else int(_visible(pair.record.source).sum())
+
+
+def source_keypoints(record):
+    """(K, 2) float32 tensor of the annotated keypoints of a record."""
+    return torch.from_numpy(record.keypoints[_visible(record)])
+
+
+def feature_similarity(source, target, points):
+    """(K, cells * cells) similarity of the cells in which ``points`` lie to all cells of the target; two feature maps."""
+    queries = cell_features(source, points)
+    queries, which = queries.unique(dim=0, return_inverse=True)  # keypoints of one cell must tie; equal rows of a product may not
+    return target.similarity(queries)[which]
+
+
+def pair_samples(config, similarity, grid, records, unit):
+    """[(scores, labels)] at each alpha of one pair.
+
+    similarity: (K, cells * cells) of the source's annotated keypoints to the target's cells, which ``grid`` places on its image
+    records: the two :class:`ImageRecord`;  unit: reference length in pixels of the target
+    Raises :class:`InputError` for similarities that are not finite.
+    """
+    seen, scale = _visible(records[0]), CANVAS_SIDE / grid.side
+    on_canvas = (records[1].keypoints[seen] + np.array(grid.offset)) * scale
+    visible = np.ones(len(on_canvas), bool), _visible(records[1])[seen]
+    pair = KapPair(similarity.cpu().numpy(), on_canvas, *visible, unit * scale, CANVAS_SIDE)
+    return [kap_samples(pair, alpha, config.kap) for alpha in config.alpha]
+
+
+def add_kap(summary, pairs, samples, config):
+    """Adds ``kap`` and ``kap_counts`` to every category of a summary of PCK and to ``all``.
+
+    samples: {pair: result of :func:`pair_samples`}; pairs without one, for whatever reason, count with the worst there are.
+    """
+    accumulator = KapAccumulator(config.alpha, config.kap)
+    for pair in pairs:
+        found = samples.get(pair.name) or [_worst(pair, config.kap)] * len(config.alpha)
+        accumulator.add_samples(pair.category, source_count(pair), found)
+    kap = accumulator.summary()
+    for entry, place in [(summary["all"], kap["all"]), *((e, kap["per_category"][c]) for c, e in summary["per_category"].items())]:
+        entry["kap"] = place["kap"]
+        entry["kap_counts"] = {"pairs": place["pairs"], "points": place["points"], "without_keypoints": place["skipped"]}
+
+
+def _worst(pair, variant):
+    """(scores, labels) that give the lowest average precision: nothing is found, and nothing scores higher than the negatives."""
+    negatives = source_count(pair)
+    positives = negatives if variant == "as_released" else pair.lost_points
+    return np.repeat([-np.inf, 1.0], [positives, negatives]), np.repeat([1, 0], [positives, negatives])
+
+
+def _visible(record):
+    return np.isfinite(record.keypoints).all(1)

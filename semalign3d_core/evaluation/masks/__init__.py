@@ -1,0 +1,1 @@
+"""Evaluation by masks: label transfer accuracy and IoU."""

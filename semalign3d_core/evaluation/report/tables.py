@@ -1,0 +1,158 @@
+"""The tables of the report, all from the dictionary of ``results.json``."""
+
+from html import escape
+
+from semalign3d_core.evaluation.report.page import note, table
+from semalign3d_core.evaluation.report.published import AVERAGING, published_results
+from semalign3d_core.evaluation.run.results import kap_places
+
+METRICS = {"pck": "PCK", "pck_dagger": "PCK-dagger", "pck_dagger_inclusive": "PCK-dagger, inclusive", "geometry_aware": "PCK", "kap": "KAP"}
+# how we average: (name, key of a category, key over all)
+OURS = (
+    ("per image, mean of categories", "per_image", "mean_of_categories"),
+    ("per image, weighted by pairs", "per_image", "pair_weighted"),
+    ("per point, mean of categories", "per_point", "mean_of_categories_per_point"),
+    ("per point", "per_point", "per_point"),
+)
+MEAN, WEIGHTED = "all: mean of categories", "all: weighted by pairs / pooled points"
+
+
+def main_alpha(alphas):
+    """The largest threshold up to 0.1, else the smallest: what pictures and rankings show. ``alphas``: as numbers or as their names."""
+    small = [alpha for alpha in alphas if float(alpha) <= 0.1]
+    return max(small, key=float) if small else min(alphas, key=float)
+
+
+def category_table(results, metric="pck"):
+    """A metric per category and over all, per image and per point."""
+    alphas = list(results["all"]["pck"])
+    header = ["", "pairs", "skipped", *_columns(metric, alphas, ("per image", "per point"))]
+    rows = []
+    for name, entry, image, point in _places(results):
+        rows.append([name, entry["pairs"], entry["skipped"], *(entry[metric][a][kind] for a in alphas for kind in (image, point))])
+    return table(header, rows, ours={len(rows) - 2, len(rows) - 1})
+
+
+def dagger_tables(results):
+    """Both variants of PCK-dagger."""
+    text = "Right, and no other common keypoint of the target is nearer. The inclusive variant compares with &le; in place of &lt;."
+    return note(text) + category_table(results, "pck_dagger") + "<br>" + category_table(results, "pck_dagger_inclusive")
+
+
+def geometry_table(results):
+    """PCK on the geometry-aware subset, per category and over all."""
+    if not results["all"]["geometry_aware"]["pairs"]:
+        return ""
+    alphas, rows = list(results["all"]["pck"]), []
+    for name, entry, image, point in _places(results):
+        subset = entry["geometry_aware"]
+        scores = (subset["pck"][a][kind] for a in alphas for kind in (image, point))
+        rows.append([name, subset["pairs"], subset["points"], *scores])
+    header = ["", "pairs", "keypoints", *_columns("geometry_aware", alphas, ("per image", "per point"))]
+    text = note("Keypoints that a look-alike visible in the target can be taken for: left and right, the four wheels.")
+    return text + table(header, rows, ours={len(rows) - 2, len(rows) - 1})
+
+
+def breakdown_tables(results):
+    """PCK by difficulty of viewpoint and scale, truncation and occlusion."""
+    alphas, parts = list(results["all"]["pck"]), []
+    kinds = {"mean_of_categories": "mean of cat.", "pair_weighted": "by pairs", "per_point": "per point"}
+    for attribute, levels in results["breakdowns"].items():
+        rows = [
+            [level, values["pairs"], *(values["pck"][a][kind] for a in alphas for kind in kinds)]
+            for level, values in levels.items()
+            if level != "unlabelled" and values["pairs"]
+        ]
+        if rows:
+            header = [attribute.replace("_", " "), "pairs", *_columns("pck", alphas, kinds.values())]
+            parts.append(table(header, rows))
+    if not parts:
+        return note("The pairs carry no attributes.")
+    text = "Over all categories: per image as mean of categories and weighted by pairs; per point. Truncation, occlusion: of which image."
+    return note(text) + "<br>".join(parts)
+
+
+def kap_table(results):
+    """Keypoint average precision per category and over all."""
+    rows = []
+    for label, entry, image, pooled in kap_places(results):
+        scores = (values[kind] for values in entry["kap"].values() for kind in (image, pooled))
+        rows.append([label, entry["kap_counts"]["pairs"], entry["kap_counts"]["points"], *scores])
+    if not rows:
+        return ""
+    header = ["", "pairs", "source keypoints", *_columns("kap", list(results["all"]["kap"]), ("per image", "pooled"))]
+    text = (
+        f"Variant {escape(results['protocol']['kap']['variant'])}: is a keypoint found, and is its absence noticed? Of "
+        f"{escape(results['protocol']['kap']['scores'])}. Weighted: per image by pairs, pooled by source keypoints."
+    )
+    return note(text) + table(header, rows, ours={len(rows) - 2, len(rows) - 1})
+
+
+def published_tables(results):
+    """Ours beside what papers report for this data set and split; for a data set of one's own, beside SPair-71k."""
+    kind, split = results["config"]["kind"], results["config"]["split"]
+    own = kind == "folder"
+    place = ("spair", "test") if own else (kind, split)
+    published = {metric: published_results(*place, metric) for metric in ("pck", "pck_dagger", "geometry_aware", "kap")}
+    parts = [_published_categories(results, published["pck"])]
+    parts += [_published_totals(results, metric, rows) for metric, rows in published.items()]
+    parts = [part for part in parts if part]
+    if not parts:
+        return note(f"No results for split {escape(split)} of {escape(kind)} at these thresholds are known to this program.")
+    text = "Papers average over categories in different ways; each row says how. Compare only rows of one averaging."
+    if own:
+        text = f"<b>Published numbers are of SPair-71k&rsquo;s test split, ours of other images: not comparable.</b> {text}"
+    return note(text) + "\n".join(parts)
+
+
+def _published_categories(results, published):
+    """One table per threshold at which papers report the categories."""
+    own, parts = results["per_category"], []
+    for alpha in results["all"]["pck"]:
+        rows = [row for row in published if row.alpha == float(alpha) and row.per_category]
+        known = {category for row in rows for category in row.per_category}
+        categories = [*own, *sorted(known if not known & set(own) else ())]
+        lines = [[row.method, row.supervision, _averaging(row), row.all, *map(row.per_category.get, categories)] for row in rows]
+        for name, kind, total in OURS:
+            scores = [own[c]["pck"][alpha][kind] if c in own else None for c in categories]
+            lines.append([f"this: {results['method']}", "", name, results["all"]["pck"][alpha][total], *scores])
+        if rows:
+            header, ours = ["method", "supervision", "average", "all", *categories], range(len(rows), len(lines))
+            upright = categories if len(categories) > 6 else ()
+            parts.append(f"<h3>PCK@{alpha} per category</h3>{table(header, lines, ours, upright)}")
+    return "\n".join(parts)
+
+
+def _published_totals(results, metric, published):
+    """A table over thresholds of what papers report in total."""
+    entry = results["all"]
+    ours = entry["geometry_aware"]["pck"] if metric == "geometry_aware" else entry.get(metric)
+    alphas = [a for a in ours or () if any(row.alpha == float(a) for row in published)]
+    if not alphas or (metric == "geometry_aware" and not entry["geometry_aware"]["pairs"]):
+        return ""
+    lines = {(row.method, row.supervision, _averaging(row)): dict.fromkeys(alphas) for row in published}
+    for row in published:
+        lines[row.method, row.supervision, _averaging(row)][f"{row.alpha:g}"] = row.all
+    names = {total: total.replace("_", " ") for total in ours[alphas[0]]} | {total: name for name, _, total in OURS if metric != "kap"}
+    rows = [[*line, *(values[a] for a in alphas)] for line, values in lines.items()]
+    rows += [[f"this: {results['method']}", "", name, *(ours[a][total] for a in alphas)] for total, name in names.items()]
+    title = {"geometry_aware": "Geometry-aware subset"}.get(metric, METRICS[metric])
+    header = ["method", "supervision", "average", *(f"@{a}" for a in alphas)]
+    return f"<h3>{title} over all categories</h3>" + table(header, rows, ours=range(len(lines), len(rows)))
+
+
+def _averaging(row):
+    """How a published row averages: within a category, then over all."""
+    parts = dict.fromkeys((AVERAGING[row.averaging], AVERAGING[row.all_averaging]))
+    return ", ".join(parts)
+
+
+def _places(results):
+    """(label, entry, key per image, key per point) of all categories and of both ways to average over them."""
+    places = [(name, entry, "per_image", "per_point") for name, entry in results["per_category"].items()]
+    places.append((MEAN, results["all"], "mean_of_categories", "mean_of_categories_per_point"))
+    return [*places, (WEIGHTED, results["all"], "pair_weighted", "per_point")]
+
+
+def _columns(metric, alphas, kinds):
+    return [(f"{METRICS[metric]}@{alpha}", kind) for alpha in alphas for kind in kinds]

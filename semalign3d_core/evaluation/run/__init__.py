@@ -1,0 +1,1 @@
+"""Running an evaluation: items, engines, cache, results."""

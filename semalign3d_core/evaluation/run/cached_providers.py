@@ -1,0 +1,159 @@
+"""Providers whose results are kept on disk in half precision.
+
+What comes out is always what the file holds, also when it was computed just now, so that a first run and a second one see
+the same numbers. Precomputed providers are files already and are not copied.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.perception.evidence import DepthMap
+from semalign3d_core.perception.stored_features import StoredFeatureMap
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import sha256_of_arrays, sha256_of_file
+
+
+class _Cached:
+    """What the cached providers share: the wrapped provider, its spelling on the command line and the cache."""
+
+    def __init__(self, provider, spec, cache, **knows):
+        self.provider, self.spec, self.cache, self.knows = provider, spec, cache, knows
+        self.name = getattr(provider, "name", spec)
+
+    @classmethod
+    def wrap(cls, provider, spec, cache, **knows):
+        """The provider behind the cache; None and precomputed providers as they are.
+
+        knows: what else than the image its results depend on, by name (JSON).
+        """
+        return provider if provider is None or spec.startswith("precomputed") else cls(provider, spec, cache, **knows)
+
+    def _depends_on(self, image, **more):
+        known = {"provider": self.name, "spec": self.spec, "image": image_hash(image), "mirrored": image.mirrored, "window": image.window}
+        return {**known, **self.knows, **more}
+
+
+class PrecomputedFeatures:
+    """Precomputed features in the precision of their files."""
+
+    def __init__(self, provider):
+        self.provider, self.name = provider, provider.name
+
+    @property
+    def channels(self):
+        return self.provider.channels
+
+    def extract(self, image):
+        """The :class:`StoredFeatureMap` of an image."""
+        return self.provider.stored(image)
+
+
+class CachedBackbone(_Cached):
+    """A backbone behind the cache."""
+
+    @property
+    def close_up(self):
+        return getattr(self.provider, "close_up", None)
+
+    @classmethod
+    def wrap(cls, provider, spec, cache, **knows):
+        """The backbone behind the cache; a precomputed one reads its own files."""
+        return PrecomputedFeatures(provider) if spec.startswith("precomputed") else cls(provider, spec, cache, **knows)
+
+    @property
+    def channels(self):
+        return self.provider.channels
+
+    def extract(self, image):
+        """The :class:`StoredFeatureMap` of an image; raises :class:`InputError` for features that are not finite."""
+
+        def compute():
+            found = self.provider.extract(image)
+            if not torch.isfinite(found.values).all():
+                raise InputError(f"{image.name}: the backbone {self.name} gave NaN or infinite features; check its weights and the image")
+            return {"padding": found.grid.padding}, {"features": found.values.half().cpu().contiguous()}
+
+        structure, tensors = self.cache.fetch("features", self._depends_on(image), compute)
+        stored = tensors["features"]
+        return StoredFeatureMap(stored, SquareGrid(image.height, image.width, stored.shape[-1], structure["padding"], image.window))
+
+
+class CachedDepth(_Cached):
+    """A depth source behind the cache."""
+
+    def estimate(self, image):
+        """The :class:`DepthMap` of an image, or None."""
+
+        def compute():
+            found = self.provider.estimate(image)
+            return ({"kind": None}, {}) if found is None else ({"kind": found.kind}, {"depth": found.values.half().cpu().contiguous()})
+
+        structure, tensors = self.cache.fetch("depth", self._depends_on(image), compute)
+        return None if structure["kind"] is None else DepthMap(tensors["depth"].float(), structure["kind"])
+
+
+class CachedMasks(_Cached):
+    """A mask source behind the cache."""
+
+    @property
+    def glance(self):
+        """The provider's first look, or None where it has none."""
+        return self._glance if hasattr(self.provider, "glance") else None
+
+    def segment(self, image, box=None, points=None):
+        """The object's mask (h, w) bool, or None."""
+        return self._segmented(image, box, points, lambda: self.provider.segment(image, box=box, points=points))
+
+    def segment_features(self, features, image, box=None, points=None):
+        """As :meth:`segment`, for providers that look at features which are there already."""
+        if not hasattr(self.provider, "segment_features"):
+            return self.segment(image, box, points)
+        return self._segmented(image, box, points, lambda: self.provider.segment_features(features, image, box=box, points=points))
+
+    def _glance(self, image, box=None):
+        return self._segmented(image, box, None, lambda: self.provider.glance(image, box=box), look="glance")
+
+    def _segmented(self, image, box, points, segment, **how):
+        def compute():
+            found = segment()
+            return ({"found": False}, {}) if found is None else ({"found": True}, {"mask": _bits(found)})
+
+        prompts = {"box": _plain(box), "points": _plain(points), **how}
+        structure, tensors = self.cache.fetch("masks", self._depends_on(image, **prompts), compute)
+        if not structure["found"]:
+            return None
+        bits = np.unpackbits(tensors["mask"].numpy(), count=image.height * image.width)
+        return torch.from_numpy(bits.reshape(image.height, image.width).astype(bool))
+
+
+def image_hash(image):
+    """What an image's content is known by: the hash of its file, or of its pixels where there is no file."""
+    if image.record is None:
+        return sha256_of_arrays({"rgb": image.rgb})
+    return sha256_of_file(image.record.path)
+
+
+def evidence_digest(evidence):
+    """Hash of everything a matcher sees of an image (its features are a :class:`StoredFeatureMap`)."""
+    arrays = {
+        "features": evidence.features.stored.cpu().contiguous().view(torch.uint8).numpy(),
+        "grid": np.frombuffer(repr(dataclasses.astuple(evidence.features.grid)).encode(), np.uint8),
+        "camera": np.concatenate([evidence.camera.focal.numpy(), evidence.camera.principal.numpy(), [evidence.camera.known]]),
+    }
+    if evidence.mask is not None:
+        arrays["mask"] = evidence.mask.cpu().numpy()
+    if evidence.depth is not None:
+        arrays["depth"] = evidence.depth.values.cpu().numpy()
+        arrays["kind"] = np.frombuffer(evidence.depth.kind.encode(), np.uint8)
+    return sha256_of_arrays(arrays)
+
+
+def _bits(mask):
+    return torch.from_numpy(np.packbits(mask.cpu().numpy().astype(bool)))
+
+
+def _plain(values):
+    return None if values is None else np.asarray(values, dtype=np.float64).tolist()

@@ -1,0 +1,94 @@
+"""What an evaluation is asked to do; the options of ``eval_spair`` are exactly these fields."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from semalign3d_core.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Everything that decides the numbers of an evaluation, and where it runs."""
+
+    dataset: Path
+    """Data set folder."""
+    output: Path = Path("out/evaluation")
+    """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.json and report.html."""
+    kind: str | None = None
+    """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow, caltech101); nothing means what it looks like."""
+    split: str = "test"
+    """trn, val or test, or whatever the data set calls its lists of pairs."""
+    categories: tuple[str, ...] = ()
+    """Categories; nothing means all."""
+    layout: str = "large"
+    """Which list of pairs of SPair-71k: large or small."""
+    limit: int | None = None
+    """Only the first so many pairs of each category."""
+    method: str = "nearest_neighbour"
+    """semalign3d, nearest_neighbour, window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose, template_pose."""
+    backbone: str = "compact"
+    """family[:argument], for example compact, dinov2:base or precomputed:NAME."""
+    depth: str = "none"
+    """Depth source: none, precomputed ..."""
+    masks: str = "none"
+    """Mask source: none, precomputed, compact, similarity, sam, sam2 ...; the last three ask the category model where the object is."""
+    models: Path | None = None
+    """Folder of category models, for methods that need them; nothing means the shipped ones."""
+    templates: Path | None = None
+    """Template pictures for the method template_pose: TEMPLATES/<category>/<set>/back.jpg, front.jpg, left.jpg, right.jpg."""
+    preset: str = ""
+    """Preset of the method, or a YAML file; nothing means the method's default."""
+    transfer: str = ""
+    """Preset of semalign3d's transfer of points, or a YAML file; nothing means the one that goes with its preset."""
+    alpha: tuple[float, ...] = (0.01, 0.05, 0.1)
+    """PCK thresholds, as shares of the reference length."""
+    threshold: Literal["dataset", "bbox", "image"] = "dataset"
+    """Reference length: the target's object box, its image (longer side each), or what the data set is published with."""
+    kap: Literal["none", "visible_only", "as_released", "spherical"] = "none"
+    """Variant of the keypoint average precision, of the method's own likelihood maps or else of the features; none: leave it out."""
+    predictions: Path | None = None
+    """Score this file (JSON lines, {"pair", "points"}) instead of running a method."""
+    on_bad_input: Literal["error", "skip"] = "error"
+    """error: stop at the first unusable image, pair or prediction; skip: count it as wrong, list it and go on."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the work runs: processes of this machine, or a Ray cluster (extra "ray")."""
+    workers: int = 1
+    """Processes; each uses one CPU thread, so that results do not depend on their number."""
+    retries: int = 2
+    """How often a work item is tried again after a crash."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1 ..., or auto."""
+    cache: Path | None = None
+    """Folder of the cache; nothing means <output>/cache. Runs may share one."""
+    gallery: int = 6
+    """Pairs per gallery of the report; 0 for none."""
+    ablation: bool = False
+    """Also evaluate semalign3d without each term of its energy (paper, Table 4); table and plot go into the report."""
+    other_backbone: str = ""
+    """Also build models with this backbone, from the split trn, and evaluate those."""
+    training_images: tuple[int, ...] = ()
+    """Also build models from so many images of the split trn each, for example 10 15 25 50, and evaluate those."""
+    seed: int = 0
+    """Seed of whatever a method draws."""
+
+    def __post_init__(self):
+        if not self.alpha or not all(0 < a <= 10 for a in self.alpha):
+            raise InputError(f"alpha must be positive numbers like 0.1, found {list(self.alpha)}")
+        if self.workers < 1 or self.retries < 0 or self.gallery < 0:
+            raise InputError("workers must be at least 1, retries and gallery at least 0")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit must be at least 1, found {self.limit}")
+        if self.studies and (self.method != "semalign3d" or self.predictions is not None):
+            raise InputError("--ablation, --other-backbone and --training-images study semalign3d: they need --method semalign3d")
+        if self.kap != "none" and self.predictions is not None:
+            raise InputError(f"--kap {self.kap} needs features, and {self.predictions} holds only points; leave out --kap or --predictions")
+
+    @property
+    def studies(self):
+        """Whether anything beyond the one evaluation is asked for."""
+        return self.ablation or bool(self.other_backbone) or bool(self.training_images)
+
+    @property
+    def cache_folder(self):
+        return self.output / "cache" if self.cache is None else self.cache

@@ -1,0 +1,125 @@
+"""The images of one process: what providers and the matcher make of each, through the cache, the last ones in memory."""
+
+import dataclasses
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from semalign3d_core.category.storage import check_backbone, model_hash
+from semalign3d_core.evaluation.run.cached_providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest
+from semalign3d_core.evaluation.run.methods import model_of, provider_hash, uses_mirror
+from semalign3d_core.evaluation.run.packing import pack, unpack
+from semalign3d_core.geometry.image_grid import mirror_image
+from semalign3d_core.perception import backbones, depth, masks
+from semalign3d_core.perception.evidence import gather
+from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.providers import on_device, takes
+from semalign3d_core.perception.stored_features import StoredFeatureMap
+from semalign3d_core.runtime.errors import FileFormatError
+
+IMAGES_IN_MEMORY = 30  # of 5.5 MB each with 60 x 60 cells of 768 channels; SPair-71k has at most 30 test images of a category
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """One image, ready for the pairs that it is part of.
+
+    features: :class:`StoredFeatureMap`;  seen: what the matcher is given, its own preparation of the image or the evidence
+    mirrored: :class:`ImageEvidence` of the mirror image for matchers that use it, else None
+    digest:   hash of everything that was seen
+    """
+
+    features: StoredFeatureMap
+    seen: object
+    mirrored: object
+    digest: str
+
+
+class ImageStore:
+    """Looks at images, each once: whatever is computed goes through the cache, and the last images stay in memory."""
+
+    def __init__(self, config, cache, device, matcher):
+        """matcher: function(category) -> (matcher, description of all that its preparation of an image depends on)."""
+        self.config, self.cache, self.device, self.matcher = config, cache, device, matcher
+        spec = on_device(config.backbone, backbones.BACKBONES, device)
+        self.backbone = CachedBackbone.wrap(backbones.create(spec, config.dataset), config.backbone, cache, code=provider_hash("backbones"))
+        spec = on_device(config.depth, depth.DEPTHS, device)
+        self.depth = CachedDepth.wrap(depth.create(spec, config.dataset), config.depth, cache, code=provider_hash("depth"))
+        self._masks, self._images = {}, OrderedDict()
+
+    def image(self, category, record):
+        """The :class:`SeenImage` of a record, for the pairs of a category."""
+        key = category, record.category, record.name
+        if key not in self._images:
+            while len(self._images) >= IMAGES_IN_MEMORY:
+                self._images.popitem(last=False)
+            self._images[key] = self._look(category, record)
+        self._images.move_to_end(key)
+        return self._images[key]
+
+    def masks(self, category):
+        """The mask source; one that knows the object looks for that of a category."""
+        if category not in self._masks:
+            spec, model = on_device(self.config.masks, masks.MASKS, self.device), None
+            if takes(spec, masks.MASKS, "model"):
+                model = model_of(self.config, category)
+            provider = masks.create(spec, self.config.dataset, model, self.backbone)
+            compared = getattr(getattr(provider, "prompter", provider), "model", None)
+            if compared is not None:
+                check_backbone(compared, self.backbone.name)
+            knows = {"features": self.backbone.name, "code": provider_hash("masks")}
+            knows["own features"] = getattr(getattr(provider, "backbone", None), "name", "")
+            knows["model"] = "" if model is None else model_hash(model)
+            self._masks = {category: CachedMasks.wrap(provider, spec, self.cache, **knows)}
+        return self._masks[category]
+
+    def _look(self, category, record):
+        image = read_image(record.path, record)
+        if (image.height, image.width) != (record.height, record.width):
+            raise FileFormatError(
+                f"{record.path} has {image.width} x {image.height} pixels, its annotation says {record.width} x {record.height}; "
+                "restore the file or the annotation"
+            )
+        image = dataclasses.replace(image, name=f"{record.category}/{record.name}")
+        matcher, description = self.matcher(category)
+        evidence = gather(image, self.backbone, self.depth, self.masks(category))  # no annotation of the image: it may be a target
+        evidence = self._on_device(evidence, evidence.features)
+        digest = evidence_digest(evidence)
+        seen = self._prepared(matcher, evidence, {"evidence": digest, **description}) if hasattr(matcher, "prepare") else evidence
+        if not uses_mirror(matcher):
+            return SeenImage(evidence.features, seen, None, digest)
+        looked_at = dataclasses.replace(image, window=evidence.features.grid.window)
+        mirrored = self._on_device(mirror(evidence), self.backbone.extract(looked_at.mirror()))
+        both = hashlib.sha256((digest + evidence_digest(mirrored)).encode()).hexdigest()
+        return SeenImage(evidence.features, seen, mirrored, both)
+
+    def _prepared(self, matcher, evidence, depends_on):
+        known = _known(evidence)
+        structure, tensors = self.cache.fetch("prepared", depends_on, lambda: pack(matcher.prepare(evidence), known))
+        return unpack(structure, tensors, known, self.device)
+
+    def _on_device(self, evidence, features):
+        """The evidence without its picture, with ``features``, on the device."""
+        mask = None if evidence.mask is None else evidence.mask.to(self.device)
+        found = evidence.depth
+        if found is not None:
+            found = dataclasses.replace(found, values=found.values.to(self.device))
+        return dataclasses.replace(evidence, image=None, features=features.to(self.device), mask=mask, depth=found)
+
+
+def mirror(evidence):
+    """Mask and depth of the mirror image, as published for masks: those of the image, mirrored; its features have to be extracted."""
+    mask = None if evidence.mask is None else mirror_image(evidence.mask)
+    return dataclasses.replace(evidence, mask=mask, depth=None if evidence.depth is None else evidence.depth.mirror())
+
+
+def _known(evidence):
+    """The parts of the evidence that prepared values may refer to."""
+    return {
+        "evidence": evidence,
+        "features": evidence.features,
+        "camera": evidence.camera,
+        "mask": evidence.mask,
+        "depth": evidence.depth,
+        "depth.values": None if evidence.depth is None else evidence.depth.values,
+    }

@@ -1,0 +1,136 @@
+"""Methods of an evaluation: a matcher for a category, and a description of everything its results depend on."""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from semalign3d_core.category.storage import find_model, load_model, model_hash
+from semalign3d_core.matchers import MATCHERS
+from semalign3d_core.matchers.pose_prediction import VIEWS, read_templates
+from semalign3d_core.runtime.config import preset_folder, to_dict
+from semalign3d_core.runtime.errors import InputError, choice
+from semalign3d_core.runtime.files import sha256_of_arrays
+
+PACKAGE = Path(__file__).parents[2]
+NEEDS_MODEL = ("semalign3d",)
+NEEDS_TEMPLATES = ("template_pose",)
+HAS_PRESETS = ("semalign3d",)
+NOT_NUMERICAL = ("cli", "evaluation", "datasets", "metrics", "learned", "assets")
+
+
+def make_matcher(config, category, device, backbone=None):
+    """(matcher, description) of ``config.method`` for a category; the description is JSON and part of the cache's keys.
+
+    backbone: extracts the features of template images, for methods that have some
+    """
+    factory = choice("method", config.method, MATCHERS)
+    description = {"method": config.method, "seed": config.seed, "code": code_hash()}
+    for name in ("preset", "transfer"):
+        description[name] = _preset_text(getattr(config, name))
+        if getattr(config, name) and config.method not in HAS_PRESETS:
+            raise InputError(f"method {config.method} has no presets, found --{name}; these have: {', '.join(HAS_PRESETS)}")
+    options = {name: value for name in ("preset", "transfer") if (value := getattr(config, name))}
+    if config.method in NEEDS_MODEL:
+        model = model_of(config, category)
+        description["model"] = model_hash(model)
+        options["model"] = model.to(device)
+    if config.method in NEEDS_TEMPLATES:
+        options |= {"templates": templates_of(config, category), "backbone": backbone}
+        description |= {"templates": templates_hash(options["templates"]), "features": config.backbone}
+    return factory(**options), description
+
+
+def model_of(config, category):
+    """The :class:`CategoryModel` of a category: from the configured folder, and from there only, or a shipped one."""
+    name = category if config.models is None else str(Path(config.models).absolute() / f"{category}.safetensors")
+    return load_model(find_model(name))
+
+
+def templates_of(config, category):
+    """The template pictures of a category: {set: {view: :class:`ImageInput`}}."""
+    if config.templates is None:
+        views = ", ".join(f"{view}.jpg" for view in VIEWS)
+        raise InputError(f"method {config.method} needs template pictures: --templates DIR with DIR/{category}/<set>/{views}")
+    return read_templates(config.templates / category)
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """What is known of a method before it runs.
+
+    settings: everything it was told or resolved from presets (JSON);  models: {category: content hash}
+    kap_scores: what KAP judges, ``features`` or the ``method``
+    """
+
+    settings: dict = field(default_factory=dict)
+    models: dict = field(default_factory=dict)
+    kap_scores: str = "features"
+
+
+def templates_hash(templates):
+    """Hash of all template pictures."""
+    return sha256_of_arrays({f"{name}/{view}": image.rgb for name, views in templates.items() for view, image in views.items()})
+
+
+def check_method(config, dataset, categories):
+    """The :class:`MethodFacts`; raises before any work for what cannot be run.
+
+    That is an unknown method or preset, a missing model, or mirror images where it is not known how keypoints change places.
+    """
+    if dataset.annotation == "masks" and (config.kap != "none" or config.studies):
+        raise InputError(f"{config.dataset} is published with masks: there are no keypoints for --kap, --ablation and the other studies")
+    if config.predictions is not None or not categories:
+        return MethodFacts()
+    hashes = {}
+    if config.method in NEEDS_MODEL:
+        hashes = {category: model_hash(model_of(config, category)) for category in categories}
+    if config.method in NEEDS_TEMPLATES:  # made by the processes that have the backbone
+        matcher = None
+        settings = {"template_sets": {category: list(templates_of(config, category)) for category in categories}}
+    else:
+        matcher, _ = make_matcher(config, categories[0], "cpu")
+        settings = getattr(matcher, "settings", None) or (to_dict(matcher) if dataclasses.is_dataclass(matcher) else {})
+    if (matcher is None or uses_mirror(matcher)) and not dataset.has_mirror_table:
+        raise InputError(
+            f"method {config.method} needs to know which keypoints change places in the mirror image, and {config.dataset} is published "
+            "without that; choose another method"
+        )
+    return MethodFacts(settings, hashes, "method" if rates_cells(matcher) else "features")
+
+
+def uses_mirror(matcher):
+    """Whether a matcher is also given the mirror image of the source; see :mod:`semalign3d_core.matchers`."""
+    return getattr(matcher, "uses_mirror", False)
+
+
+def rates_cells(matcher):
+    """Whether a matcher says itself how likely a point is at each cell; KAP judges the features of the others."""
+    return hasattr(matcher, "score_maps")
+
+
+@lru_cache(maxsize=1)
+def code_hash():
+    """Hash of the sources and presets that matching depends on: results of edited code are not taken from the cache."""
+    sources = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] not in NOT_NUMERICAL]
+    return _files_hash([*sources, *sorted(preset_folder().glob("*.yaml"))])
+
+
+@lru_cache(maxsize=8)
+def provider_hash(kind):
+    """As :func:`code_hash`, of the sources that providers of a kind (``backbones``, ``depth``, ``masks``) depend on."""
+    shared = (PACKAGE / "geometry" / "image_grid.py", PACKAGE / "perception" / "images.py")
+    return _files_hash([*sorted((PACKAGE / "perception" / kind).glob("*.py")), *shared])
+
+
+def _files_hash(paths):
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _preset_text(preset):
+    """The name of a shipped preset (whose content is part of the code's hash), the content of a preset of the user's own."""
+    return Path(preset).read_text() if preset and Path(preset).is_file() else preset

@@ -1,0 +1,175 @@
+"""An evaluation from the configuration to the files of its results."""
+
+import functools
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from semalign3d_core.datasets import DATASETS, open_dataset
+from semalign3d_core.evaluation.keypoints.kap import source_count
+from semalign3d_core.evaluation.keypoints.pairs import image_items, image_key, match_items, read_pairs, threshold_kind
+from semalign3d_core.evaluation.keypoints.predictions import problem_of, read_predictions, write_predictions
+from semalign3d_core.evaluation.run.engine import ENGINES
+from semalign3d_core.evaluation.run.methods import MethodFacts, check_method
+from semalign3d_core.evaluation.run.results import plain_config
+from semalign3d_core.evaluation.run.tasks import TASKS
+from semalign3d_core.evaluation.run.worker import run_item
+from semalign3d_core.perception.backbones.precision import choose_device
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import sha256_of_file, write_json
+
+
+@dataclass
+class Evaluation:
+    """What an evaluation gathers on its way to the result files.
+
+    scores: one per pair in the data set's order, see :class:`Task`;  results: the dictionary of ``results.json``
+    digests: {:func:`image_key`: hash of what was seen of an image};  cache: counts;  seconds: {stage: wall time}
+    extra_predictions: pairs of a prediction file that nobody asked for;  kap: {pair: its samples for KAP}, if asked for
+    resolved: the configuration as JSON with everything filled in that it left open;  categories: of the pairs, sorted
+    method: :class:`MethodFacts`
+    """
+
+    config: object
+    dataset: object = None
+    threshold: str = "bbox"
+    method: MethodFacts = MethodFacts()
+    resolved: dict = field(default_factory=dict)
+    categories: list = field(default_factory=list)
+    scores: list = field(default_factory=list)
+    results: dict = field(default_factory=dict)
+    hashes: dict = field(default_factory=dict)
+    digests: dict = field(default_factory=dict)
+    cache: Counter = field(default_factory=Counter)
+    seconds: dict = field(default_factory=dict)
+    extra_predictions: int = 0
+    kap: dict = field(default_factory=dict)
+
+    @property
+    def task(self):
+        """The :class:`Task` that the data set's annotation asks for."""
+        return TASKS[self.dataset.annotation]
+
+
+def evaluate(config):
+    """Runs an evaluation, writes its files into ``config.output`` and returns the :class:`Evaluation`."""
+    write_json(config.output / "config.json", plain_config(config))  # first of all, so that an unwritable folder costs no work
+    evaluation = Evaluation(config)
+    started = time.monotonic()
+    evaluation.dataset = dataset = open_dataset(config.dataset, config.kind)
+    task = evaluation.task
+    with _clock(evaluation, "read"):
+        pairs = read_pairs(dataset, config, task.make_pair)
+        _resolve(evaluation, dataset, pairs)
+    write_json(config.output / "config.json", evaluation.resolved)
+    usable = [pair for pair in pairs if not pair.problem]
+    points, problems = _predicted(evaluation, usable) if config.predictions else _computed(evaluation, usable)
+    problems |= {pair.name: pair.problem for pair in pairs if pair.problem}
+    with _clock(evaluation, "score"):
+        evaluation.scores = [_score(evaluation, pair, points, problems) for pair in pairs]
+    evaluation.seconds["total"] = time.monotonic() - started
+    evaluation.results = task.result_dictionary(evaluation)
+    write_predictions(config.output / "predictions.jsonl", {s.pair.name: s.points for s in evaluation.scores if s.points is not None})
+    task.write_tables(evaluation)
+    return evaluation
+
+
+def _resolve(evaluation, dataset, pairs):
+    """Fills in what the configuration left open."""
+    config = evaluation.config
+    evaluation.threshold = threshold_kind(dataset, config)
+    evaluation.categories = sorted({pair.category for pair in pairs})
+    evaluation.method = check_method(config, dataset, evaluation.categories)
+    if evaluation.method.models:
+        evaluation.hashes["models"] = evaluation.method.models
+    evaluation.resolved = {
+        **plain_config(config),
+        "kind": next(kind for kind, dataset_class in DATASETS.items() if type(dataset) is dataset_class),
+        "categories": evaluation.categories,
+        "threshold": evaluation.threshold,
+        "device": str(choose_device(config.device)),
+        "cache": str(config.cache_folder),
+        "method_settings": evaluation.method.settings,
+    }
+
+
+def _score(evaluation, pair, points, problems):
+    if pair.name in problems:
+        return evaluation.task.skipped(evaluation, pair, problems[pair.name])
+    return evaluation.task.score(evaluation, pair, points.get(pair.name, np.zeros((0, 2))))
+
+
+def _predicted(evaluation, pairs):
+    """({pair: points}, {pair: problem}) of a prediction file."""
+    config = evaluation.config
+    points, problems = read_predictions(config.predictions)
+    found = {pair.name: problem_of(pair, points, problems) for pair in pairs if pair.labels}
+    found = {name: problem for name, problem in found.items() if problem}
+    if found and config.on_bad_input == "error":
+        name, problem = next(iter(found.items()))
+        raise InputError(
+            f"{config.predictions}: {len(found)} of {len(pairs)} pairs cannot be scored, first {name}: {problem} "
+            "(--on-bad-input skip counts them as wrong)"
+        )
+    evaluation.extra_predictions = len(set(points) - {pair.name for pair in pairs})
+    evaluation.hashes["predictions"] = sha256_of_file(config.predictions)
+    return points, found
+
+
+def _computed(evaluation, pairs):
+    """({pair: points}, {pair: problem}) of the configured method."""
+    config = evaluation.config
+    scorable = {pair.name for pair in pairs if pair.labels}
+    pairs = [pair for pair in pairs if pair.labels or config.kap != "none" and source_count(pair)]
+    bad = {}
+    with _clock(evaluation, "images"):
+        for item, result in _run(evaluation, image_items(pairs), "images", lambda item: 1):
+            key = image_key(item.category, item.record)
+            if result.failure:
+                bad[key] = result.failure
+            evaluation.digests[key] = result.digest
+    problems = {pair.name: reason for pair in pairs if (reason := _bad_image(pair, bad))}
+    points = {}
+    with _clock(evaluation, "pairs"):
+        good = [pair for pair in pairs if pair.name not in problems]
+        for item, result in _run(evaluation, match_items(good, evaluation.digests), "pairs", lambda item: len(item.queries)):
+            problems |= {query.name: result.failure for query in item.queries if result.failure}
+            points |= result.points
+            evaluation.kap |= result.kap
+    return points, {name: reason for name, reason in problems.items() if name in scorable}  # what only KAP needs is not PCK's problem
+
+
+def _bad_image(pair, bad):
+    keys = (image_key(pair.category, side) for side in (pair.record.source, pair.record.target))
+    return next((bad[key] for key in keys if key in bad), None)
+
+
+def _run(evaluation, items, what, size):
+    """Yields (item, result) as the engine delivers them, with a progress bar; bad input is an error where configured."""
+    config = evaluation.config
+    run = ENGINES[config.engine]
+    work = functools.partial(run_item, config, uuid.uuid4().hex)
+    with tqdm(total=sum(map(size, items)), desc=what, unit=what.removesuffix("s"), mininterval=0.5) as bar:
+        for index, result in run(work, items, config.workers, config.retries, str(choose_device(config.device))):
+            evaluation.cache.update(result.counts)
+            if result.failure and config.on_bad_input == "error":
+                raise InputError(f"{items[index]}: {result.failure} (--on-bad-input skip counts its pairs as wrong and goes on)")
+            yield items[index], result
+            bar.update(size(items[index]))
+
+
+class _clock:
+    """Adds the wall time of a block to ``evaluation.seconds``."""
+
+    def __init__(self, evaluation, stage):
+        self.seconds, self.stage = evaluation.seconds, stage
+
+    def __enter__(self):
+        self.started = time.monotonic()
+
+    def __exit__(self, *error):
+        self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + time.monotonic() - self.started

@@ -1,0 +1,254 @@
+"""Image geometry: square padding, resizing, pixel <-> feature cell, flips and bilinear sampling.
+
+This module is the only owner of these facts. Pixels have their centres at integers. An image is padded to a
+square of side ``L = max(h, w)``; cell ``c`` of ``W`` has its centre at pixel ``(c + 0.5) L / W - 0.5`` of that square.
+The published protocol (GeoAware-SC: Telling Left from Right, CVPR 2024) resizes first and pads then: the image stands in
+the middle of a square canvas, 840 pixels for the vision transformer and the annotations, 960 for Stable Diffusion, seen as 60 x 60 cells.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from semalign3d_core.runtime.errors import InputError
+
+PADDINGS = ("bottom_right", "centre", "canvas")
+CANVAS_SIDE = 840  # annotations and vision transformer; 14 pixels per cell
+DIFFUSION_CANVAS_SIDE = 960  # Stable Diffusion; 16 pixels per cell
+CANVAS_CELLS = 60
+
+
+@dataclass(frozen=True)
+class SquareGrid:
+    """How a square feature grid sits on an image.
+
+    height, width: image size in pixels;  cells: cells per side;
+    padding: ``bottom_right`` (image in the upper left corner of the square),
+    ``centre`` (floor of half the difference before, the rest behind) or
+    ``canvas`` (as :func:`resize_pad` places it; the offset need not be a whole number of image pixels).
+    window: (left, top, side) in whole pixels, a square of the image (which may reach beyond it) that the cells cover instead of the
+    padded image; ``padding`` has no meaning then.
+    """
+
+    height: int
+    width: int
+    cells: int
+    padding: str = "bottom_right"
+    window: tuple | None = None
+
+    def __post_init__(self):
+        if self.padding not in PADDINGS:
+            raise InputError(f"unknown padding {self.padding!r}: choose one of {', '.join(PADDINGS)}")
+        if min(self.height, self.width, self.cells) < 1:
+            raise InputError(f"image of {self.width} x {self.height} pixels on {self.cells} cells: all must be at least 1")
+        if self.window is not None and self.window[2] < 1:
+            raise InputError(f"a window of {self.window[2]} pixels: its side must be at least 1")
+
+    @property
+    def side(self):
+        """Side of the square that the cells cover, in pixels: ``L`` without a window."""
+        return max(self.height, self.width) if self.window is None else self.window[2]
+
+    @property
+    def offset(self):
+        """(x, y) of the image's upper left pixel in the square that the cells cover."""
+        if self.window is not None:
+            return -self.window[0], -self.window[1]
+        if self.padding == "bottom_right":
+            return 0, 0
+        if self.padding == "canvas":
+            scale, (left, top) = canvas_placement(self.width, self.height)
+            return left / scale, top / scale
+        return (self.side - self.width) // 2, (self.side - self.height) // 2
+
+    @property
+    def cell_size(self):
+        """Side of one cell in pixels (float)."""
+        return self.side / self.cells
+
+    def pixel_to_cell(self, pixels):
+        """Pixels (..., 2) to continuous cell coordinates (column, row); cell centres are integers."""
+        x, y = self.offset
+        return _moved(pixels, x + 0.5, y + 0.5) / self.cell_size - 0.5
+
+    def cell_to_pixel(self, cells):
+        """Continuous cell coordinates (..., 2) to pixels of the (unpadded) image."""
+        x, y = self.offset
+        return _moved((cells + 0.5) * self.cell_size, -0.5 - x, -0.5 - y)
+
+    def cell_centres(self, device=None):
+        """Pixels (cells * cells, 2) of all cell centres, row-major."""
+        index = torch.arange(self.cells, dtype=torch.float32, device=device)
+        rows, columns = torch.meshgrid(index, index, indexing="ij")
+        return self.cell_to_pixel(torch.stack([columns, rows], dim=-1).reshape(-1, 2))
+
+    def mirrored(self):
+        """The grid of the mirror image.
+
+        With centred padding and an odd difference the image moves by one pixel inside the square; that is how
+        the mirror image itself would be padded, so the same object describes it.
+        """
+        return self if self.window is None else replace(self, window=mirror_square(self.window, self.width))
+
+    def square(self, image, value=0):
+        """The square that the cells cover of ``image`` (C, h, w), at the image's own resolution, padded with ``value``."""
+        return pad_square(image, self.padding, value) if self.window is None else cut_square(image, self.window, value)
+
+    def sample(self, features, pixels):
+        """Bilinear sample of ``features`` (C, cells, cells) at ``pixels`` (..., 2): returns (..., C); edges are clamped."""
+        return bilinear(features, self.pixel_to_cell(pixels))
+
+    def covered(self, device=None):
+        """(h, w) bool: the pixels of the image that lie in the square."""
+        seen = torch.ones(self.height, self.width, dtype=torch.bool, device=device)
+        if self.window is None:
+            return seen
+        left, top, side = self.window
+        rows, columns = (torch.arange(length, device=device) for length in (self.height, self.width))
+        return ((rows >= top) & (rows < top + side))[:, None] & ((columns >= left) & (columns < left + side))
+
+    def cells_inside(self, mask):
+        """(cells, cells) float: share of each cell's area that lies inside ``mask`` (h, w)."""
+        square = self.square(mask.float()[None])[None]
+        return torch.nn.functional.interpolate(square, size=(self.cells, self.cells), mode="area")[0, 0]
+
+
+def _moved(points, x, y):
+    """Points (..., 2) moved by numbers. No tensor is made of these: that would be a transfer, which no captured graph may contain."""
+    return points + x if x == y else torch.stack([points[..., 0] + x, points[..., 1] + y], -1)
+
+
+def bilinear(values, positions):
+    """Bilinear sample of ``values`` (C, H, W) at continuous (column, row) ``positions`` (..., 2), clamped at the edges.
+
+    Returns (..., C). Differentiable in values and, between cell centres, in positions.
+    """
+    channels, _, columns = values.shape
+    flat = values.reshape(channels, -1)
+
+    def at(row, column):  # several times faster than an index of several dimensions
+        return flat.index_select(1, (row * columns + column).flatten()).view(channels, *row.shape)
+
+    return interpolated(at, values.shape[1:], positions)
+
+
+def interpolated(at, size, positions):
+    """As :func:`bilinear`, of a grid of ``size`` (rows, columns) known by ``at(rows, columns) -> (C, ...)`` at whole cells."""
+    rows, columns = size
+    x = positions[..., 0].clamp(0, columns - 1)
+    y = positions[..., 1].clamp(0, rows - 1)
+    x0 = x.detach().floor().clamp(max=max(columns - 2, 0)).long()
+    y0 = y.detach().floor().clamp(max=max(rows - 2, 0)).long()
+    x1, y1 = (x0 + 1).clamp(max=columns - 1), (y0 + 1).clamp(max=rows - 1)
+    wx, wy = x - x0, y - y0
+    mixed = (at(y0, x0) * (1 - wx) + at(y0, x1) * wx) * (1 - wy) + (at(y1, x0) * (1 - wx) + at(y1, x1) * wx) * wy
+    return mixed.movedim(0, -1)
+
+
+def canvas_placement(width, height, side=CANVAS_SIDE):
+    """(scale, (x, y)): canvas position = image position * scale + whole-pixel offset of the published canvas."""
+    scale = side / max(width, height)
+    # numpy rounds half to even, as the published protocol does
+    return scale, tuple(int((side - np.around(side * length / max(width, height))) / 2) for length in (width, height))
+
+
+def resize_pad(rgb, side, fill="zero"):
+    """The published square canvas (side, side, 3) uint8 of ``rgb`` (h, w, 3): LANCZOS resize, then centred padding.
+
+    fill: ``zero`` (black) or ``edge`` (border pixels repeated).
+    """
+    from PIL import Image
+
+    height, width = rgb.shape[:2]
+    _, (left, top) = canvas_placement(width, height, side)
+    columns, rows = (max(1, int(np.around(side * length / max(width, height)))) for length in (width, height))
+    small = np.asarray(Image.fromarray(rgb).resize((columns, rows), Image.Resampling.LANCZOS))
+    sides = ((top, side - rows - top), (left, side - columns - left), (0, 0))
+    return np.pad(small, sides, mode="constant" if fill == "zero" else "edge")
+
+
+def keypoints_to_canvas(keypoints, width, height, side=CANVAS_SIDE):
+    """Keypoints (..., K, 3) of x, y, visibility in image pixels to the published canvas, float32.
+
+    The published loaders multiply the whole row by the visibility, so that unseen keypoints become zeros; to leave half
+    visible ones (0.5, in AP-10K) where they are, pass them with visibility 1.
+    """
+    scale, offset = canvas_placement(width, height, side)
+    keypoints = torch.as_tensor(keypoints, dtype=torch.float32)
+    moved = torch.cat([keypoints[..., :2] * scale + torch.tensor(offset, dtype=torch.float32), keypoints[..., 2:]], dim=-1)
+    return moved * keypoints[..., 2:]
+
+
+def patch_index(points, side=CANVAS_SIDE, cells=CANVAS_CELLS):
+    """Row-major cell index (...,) int64 of canvas positions ``points`` (..., 2 or more), truncated as published.
+
+    Positions on the far border belong to the last cell (the published code lets them wrap into the next row).
+    """
+    # float32 times float32, then truncation: a position on a cell border must fall to the same side as published
+    position = (torch.as_tensor(points, dtype=torch.float32)[..., :2] * np.float32(cells / side)).long().clamp(0, cells - 1)
+    return position[..., 1] * cells + position[..., 0]
+
+
+def pad_square(image, padding="bottom_right", value=0):
+    """Pads ``image`` (C, h, w) to a square of side ``max(h, w)``; see :class:`SquareGrid` for ``padding``."""
+    height, width = image.shape[-2:]
+    grid = SquareGrid(height, width, 1, padding)
+    left, top = (round(value) for value in grid.offset)
+    sides = (left, grid.side - width - left, top, grid.side - height - top)
+    return torch.nn.functional.pad(image, sides, value=value)
+
+
+def cut_square(image, square, value=0):
+    """The square (left, top, side) of ``image`` (C, h, w), filled up with ``value`` beyond it: (C, side, side)."""
+    left, top, side = square
+    height, width = image.shape[-2:]
+    (x0, x1), (y0, y1) = ((min(max(low, 0), end), max(min(low + side, end), 0)) for low, end in ((left, width), (top, height)))
+    part = image[..., y0:y1, x0:x1]
+    before = [min(max(-low, 0), side) for low in (left, top)]
+    after = [side - ahead - length for ahead, length in zip(before, (part.shape[-1], part.shape[-2]), strict=True)]
+    return torch.nn.functional.pad(part, (before[0], after[0], before[1], after[1]), value=value)
+
+
+def mirror_square(square, width):
+    """The square (left, top, side) of an image ``width`` pixels wide in the mirror image."""
+    left, top, side = square
+    return width - left - side, top, side
+
+
+def mirror_image(image):
+    """Mirrors an array or tensor (..., h, w) left-right; use ``image.transpose`` first for channel-last pictures."""
+    return image.flip(-1) if isinstance(image, torch.Tensor) else image[..., ::-1].copy()
+
+
+def mirror_points(points, width):
+    """Mirrors pixels (..., 2) of an image ``width`` pixels wide: ``u -> w - 1 - u``."""
+    mirrored = points.clone() if isinstance(points, torch.Tensor) else points.copy()
+    mirrored[..., 0] = width - 1 - points[..., 0]
+    return mirrored
+
+
+def published_dense_cells(pixels, height, width, cells=60):
+    """Cells (..., 2) that the published pipeline reads for pixels (..., 2) of dense points; integers, clamped to the grid.
+
+    Kept for parity only: it pads in the middle and floors, where :class:`SquareGrid` samples between cell centres.
+    """
+    side, offset = _published_square(height, width)
+    return ((pixels + offset).double() / side * cells).floor().long().clamp(0, cells - 1)
+
+
+def published_keypoint_cells(pixels, height, width, cells=CANVAS_CELLS, resized=DIFFUSION_CANVAS_SIDE):
+    """As :func:`published_dense_cells`, for keypoints: through the integer pixel of the image resized to ``resized``."""
+    side, offset = _published_square(height, width)
+    return ((pixels + offset).double() / side * resized).floor().long() * cells // resized
+
+
+def published_cell_pixels(cell, height, width, cells=60):
+    """Pixels (..., 2), truncated and perhaps outside the image, of the centres of integer cells; the published inverse."""
+    side, offset = _published_square(height, width)
+    return ((cell.double() + 0.5) / cells * side - offset).trunc().long()
+
+
+def _published_square(height, width):
+    side = max(height, width)
+    return side, torch.tensor([(side - width) // 2, (side - height) // 2])

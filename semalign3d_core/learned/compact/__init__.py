@@ -1,0 +1,1 @@
+"""Training of the embedded backbone on the synthetic categories."""

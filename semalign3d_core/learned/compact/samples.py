@@ -1,0 +1,101 @@
+"""Rendered training samples: pictures with the template coordinates of every second pixel, kept on disk."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import atomic_path, read_arrays
+from semalign3d_core.runtime.processes import in_processes
+
+SIDE = 288  # of the rendered pictures; the network sees crops of them
+STEP = 2  # pixels between places that are kept
+SEEDS = 100_000  # instances of one training seed; those of the seeds 0 to 9 are all in the range of the training split
+CHUNK = 50  # pictures per file: an interrupted rendering loses at most one file per process
+
+
+class SampleSet:
+    """N pictures with their truth, as tensors on the device that trains.
+
+    pictures: (N, 3, 288, 288) uint8;  labels: (N,) int64 category index
+    canonical: (N, 3, 144, 144) float16, place on the category's template of every second pixel's surface point; NaN off the object
+    boxes:    (N, 3) middle (x, y) and half of the longer side of the object's box, where the picture goes from -1 to 1
+    """
+
+    def __init__(self, pictures, canonical, labels):
+        self.pictures, self.canonical, self.labels = pictures, canonical, labels
+        self.categories = int(labels.max()) + 1
+        self.boxes = torch.cat([_boxes(part) for part in canonical.split(CHUNK)])
+
+    @classmethod
+    def render(cls, folder, categories, counts, seed, workers, quiet=False, device="cpu"):
+        """Renders the samples that are missing in ``folder``, ``counts`` of the categories, and loads all.
+
+        Instances come from the training range.
+        """
+        jobs = chunk_jobs(Path(folder), categories, counts, seed)
+        missing = [job for job in jobs if not job[0].is_file()]
+        rendered = in_processes(render_chunk, missing, workers)
+        for _ in tqdm(rendered, total=len(missing), desc="render training samples", disable=quiet or not missing):
+            pass
+        return cls.load(jobs, categories, device)
+
+    @classmethod
+    def load(cls, jobs, categories, device="cpu"):
+        """The samples of finished ``jobs``."""
+        pictures, canonical, labels = [], [], []
+        for path, category, *_ in jobs:
+            stored = read_arrays(path)
+            pictures.append(torch.from_numpy(stored["pictures"]).to(device).movedim(3, 1).contiguous())
+            canonical.append(torch.from_numpy(stored["canonical"]).to(device).movedim(3, 1).contiguous())
+            labels.append(torch.full((len(pictures[-1]),), categories.index(category), device=device))
+        return cls(torch.cat(pictures), torch.cat(canonical), torch.cat(labels))
+
+    def draw(self, counts, generator):
+        """Indices (B,) of as many random samples of every category as ``counts`` says, one category after the other."""
+        score = torch.rand(self.labels.shape, generator=generator, device=self.labels.device)
+        chosen = [torch.where(self.labels == c, score, -1.0).topk(count).indices for c, count in enumerate(counts)]
+        return torch.cat(chosen)
+
+
+def _boxes(canonical):
+    """Boxes (N, 3) of the objects of :class:`SampleSet`."""
+    on_object = ~torch.isnan(canonical[:, 0])
+    spans = []
+    for axis in (1, 2):  # seen along the rows, then along the columns
+        seen = on_object.any(axis).float()
+        first, last = seen.argmax(1), seen.shape[1] - seen.flip(1).argmax(1)
+        spans.append(torch.stack([first, last], 1) * (2 / seen.shape[1]) - 1)
+    low, high = torch.stack(spans, 1).unbind(2)
+    return torch.cat([(low + high) / 2, (high - low).amax(1, keepdim=True) / 2], 1)
+
+
+def chunk_jobs(folder, categories, counts, seed):
+    """[(file, category, seed, first, end)] of ``counts`` pictures of the categories, which take turns."""
+    if not 0 <= seed < 10 or max(counts) > 2 * SEEDS:
+        raise InputError(f"training uses seeds 0 to 9 and up to {2 * SEEDS} pictures per category, not seed {seed} and {max(counts)}")
+    return [
+        (folder / f"{category}_{seed}_{first}_{min(first + CHUNK, count)}.npz", category, seed, first, min(first + CHUNK, count))
+        for first in range(0, max(counts), CHUNK)
+        for category, count in zip(categories, counts, strict=True)
+        if first < count
+    ]
+
+
+def render_chunk(job):
+    """Renders and writes the pictures of one job of :func:`chunk_jobs`."""
+    from semalign3d_core.datasets.synthetic import sample_rendering
+    from semalign3d_core.datasets.synthetic.rendering import RenderConfig
+
+    path, category, seed, start, stop = job
+    config = RenderConfig(samples=1)  # crops are shrunk, which averages rays
+    pictures, canonical = [], []
+    for index in range(start, stop):
+        # Every instance is seen twice, so that there are pairs of views as well as pairs of instances.
+        rendering = sample_rendering(category, seed * SEEDS + index // 2, seed * SEEDS + index, SIDE, config)
+        pictures.append(rendering.image)
+        canonical.append(rendering.canonical[STEP // 2 :: STEP, STEP // 2 :: STEP].astype(np.float16))
+    with atomic_path(path) as temporary:
+        np.savez(temporary, pictures=np.stack(pictures), canonical=np.stack(canonical))

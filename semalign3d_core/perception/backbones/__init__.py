@@ -1,0 +1,92 @@
+"""Feature backbones: objects that turn an image into a :class:`~semalign3d_core.perception.evidence.FeatureMap`.
+
+A backbone has ``name`` (identifies the features: family, size, version; two backbones with one name give
+interchangeable features), ``channels`` (int), and ``extract(image: ImageInput) -> FeatureMap`` with unit-norm
+features on the square-padded image. One with a ``close_up`` (float) gets images with a window where the object's mask is known, and gives
+the features of that (:func:`~semalign3d_core.perception.evidence.close_up`). One that only knows the images of a data set says
+``any_picture = False``, one that several threads may ask at a time ``concurrent = True``.
+``create(spec, dataset_root=None)`` makes one from the command line's spelling ``family[:argument][,option=value]``,
+for example ``compact``, ``dinov2:base``, ``precomputed:sim`` or ``dinov2:large,device=cpu``.
+"""
+
+from typing import Protocol
+
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
+from semalign3d_core.perception.providers import create_provider
+
+
+class FeatureBackbone(Protocol):
+    """Anything that extracts features; see the module's docstring for the contract."""
+
+    name: str
+    channels: int
+
+    def extract(self, image: ImageInput) -> FeatureMap: ...
+
+
+def _precomputed(argument, **options):
+    from semalign3d_core.perception.backbones.precomputed import PrecomputedBackbone
+
+    return PrecomputedBackbone(argument, **options)
+
+
+def _compact(argument, dataset_root=None, device="cpu"):
+    from semalign3d_core.perception.backbones.compact import CompactBackbone
+    from semalign3d_core.perception.backbones.precision import choose_device
+
+    return CompactBackbone(argument or None, choose_device(device))
+
+
+def _efficientnet_lite(argument, side=448, device="cpu"):
+    from semalign3d_core.backbones.efficientnet_lite import EfficientNetLiteBackbone
+    from semalign3d_core.backbones.precision import choose_device
+
+    return EfficientNetLiteBackbone(argument or "2", int(side), choose_device(device))
+
+
+def _transformer(family):
+    def factory(argument, revision=None, device=None, dtype=None, cells=60):
+        from semalign3d_core.perception.backbones.transformers_vit import load_transformer
+
+        return load_transformer(family, argument, revision, device, dtype, cells)
+
+    return factory
+
+
+def _diffusion(argument, revision=None, device=None, dtype=None, captioner="", step=50, record="hidden"):
+    from semalign3d_core.perception.backbones.stable_diffusion import load_diffusion
+
+    return load_diffusion(argument, revision, device, dtype, captioner, step, record)
+
+
+def _diffusion_and_transformer(argument, revision=None, device=None, dtype=None, captioner="", step=50, record="hidden"):
+    from semalign3d_core.perception.backbones.fused import FusedBackbone
+
+    diffusion = _diffusion("", revision, device, dtype, captioner, step, record)
+    return FusedBackbone(diffusion, _transformer("dinov2")(argument or "base", None, device, dtype))
+
+
+def _geoaware(argument, captioner="", revision=None, device=None, dtype=None):
+    from semalign3d_core.perception.backbones.geoaware import load_geoaware
+
+    return load_geoaware(argument, captioner, revision, device, dtype)
+
+
+# family -> factory(argument: str, *, dataset_root) -> FeatureBackbone; heavy imports happen inside the factories.
+# A factory that needs no data set folder has no such parameter; its other parameters are options of the spelling.
+BACKBONES = {
+    "compact": _compact,
+    "precomputed": _precomputed,
+    "efficientnet_lite": _efficientnet_lite,
+    "dinov2": _transformer("dinov2"),
+    "dinov3": _transformer("dinov3"),
+    "vit": _transformer("vit"),
+    "sd": _diffusion,
+    "sd_dinov2": _diffusion_and_transformer,
+    "geoaware": _geoaware,
+}
+
+
+def create(spec, dataset_root=None):
+    """Makes the backbone that ``spec`` names; unknown families and options raise with the legal ones."""
+    return create_provider("backbone", BACKBONES, spec, dataset_root=dataset_root)

@@ -1,0 +1,189 @@
+"""The embedded backbone: a small convolutional network trained on the synthetic categories.
+
+It lets everything run without a download. It knows the synthetic categories and not photographs.
+"""
+
+import json
+import math
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from semalign3d_core.geometry.image_grid import SquareGrid, mirror_image
+from semalign3d_core.perception.evidence import FeatureMap
+from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
+
+INPUT_SIDE = 192
+CELL = 4  # pixels of the network's input
+CELLS = INPUT_SIDE // CELL
+PADDING = "bottom_right"
+WEIGHTS_FILE = "compact.safetensors"
+SHARPNESS = 8.0  # features are unit vectors; logits need a larger range
+
+
+def _convolution(inputs, outputs, kernel=3, stride=1):
+    # An even kernel with stride 2 keeps output cell centres at the centre of the input cells they cover.
+    padding = (kernel - 1) // 2 if stride == 1 else 1
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside the identity."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.body = nn.Sequential(
+            _convolution(channels, channels), nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+
+    def forward(self, x):
+        return torch.relu(x + self.body(x))
+
+
+class Attention(nn.Module):
+    """Every cell looks at every other: which side of an object is seen is often decided far away. (B, C, h, w) to the same."""
+
+    def __init__(self, channels, heads=6):
+        super().__init__()
+        self.heads = heads
+        self.before, self.between = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.inputs, self.output = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.mixing = nn.Sequential(nn.Linear(channels, 3 * channels), nn.GELU(), nn.Linear(3 * channels, channels))
+
+    def forward(self, x):
+        batch, channels, rows, columns = x.shape
+        tokens = x.flatten(2).transpose(1, 2)
+        query, key, value = self.inputs(self.before(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        tokens = tokens + self.output(mixed)
+        tokens = tokens + self.mixing(self.between(tokens))
+        return tokens.transpose(1, 2).reshape(batch, channels, rows, columns)
+
+
+class CompactNet(nn.Module):
+    """Encoder at strides 4, 8 and 16, attention at stride 16, and a top-down path back to stride 4.
+
+    forward: (B, 3, 192, 192) in [0, 1] -> (B, channels, 48, 48), unit norm along the channels.
+    """
+
+    def __init__(self, channels=64, classes=7, widths=(32, 64, 128, 192), depths=(2, 2, 1), attention=3):
+        super().__init__()
+        stem, *levels = widths
+        self.stem = nn.Sequential(_convolution(3, stem, 4, 2), _convolution(stem, levels[0], 4, 2))
+        self.down = nn.ModuleList(_convolution(a, b, 4, 2) for a, b in zip(levels[:-1], levels[1:], strict=True))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*(Residual(width) for _ in range(depth))) for width, depth in zip(levels, depths, strict=True)
+        )
+        side = INPUT_SIDE // (CELL * 2 ** (len(levels) - 1))
+        self.position = nn.Parameter(torch.zeros(1, levels[-1], side, side))
+        self.attention = nn.Sequential(*(Attention(levels[-1]) for _ in range(attention)))
+        self.lateral = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(levels[:-1], levels[1:], strict=True))
+        self.refine = nn.ModuleList(Residual(width) for width in levels[:-1])
+        self.head = nn.Conv2d(levels[0], channels, 1)
+        self.classes = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, image):
+        return nn.functional.normalize(self.head(self.trunk(image)), dim=1)
+
+    def trunk(self, image):
+        """What the head reads, (B, widths[1], 48, 48)."""
+        x = self.stem((image - 0.5) / 0.25)
+        levels = []
+        for index, block in enumerate(self.blocks):
+            x = block(x if index == 0 else self.down[index - 1](x))
+            levels.append(x)
+        x = self.attention(x + self.position)
+        for index in reversed(range(len(self.lateral))):
+            x = nn.functional.interpolate(self.lateral[index](x), size=levels[index].shape[-2:], mode="bilinear", align_corners=False)
+            x = self.refine[index](x + levels[index])
+        return x
+
+    def classify(self, features):
+        """Logits (B, classes, h, w) of the background (first) and of every category it was trained on, from unit features."""
+        return self.classes(SHARPNESS * features)
+
+
+class CompactBackbone:
+    """The shipped (or a given) compact network behind the backbone protocol.
+
+    It sees every picture twice, as it is and mirrored, and what it says of a cell stands side by side: similarities are means over both
+    views. Where the object's mask is known, it looks at the object's surroundings only (``close_up``, see
+    :func:`~semalign3d_core.perception.evidence.close_up`): then all objects have one size, and as many cells as there are.
+
+    weights: path of a file that ``semalign3d train compact`` wrote; None takes the shipped one.
+    categories: names of the categories it was trained on, in the order of its logits after the background's.
+    """
+
+    close_up = 0.1
+
+    def __init__(self, weights=None, device="cpu"):
+        path = Path(weights) if weights else Path(str(resources.files("semalign3d_core"))) / "assets" / WEIGHTS_FILE
+        self.network, name, self.categories = load_network(path)
+        self.name = f"{name}-close-mirrored"  # other features than those of the network alone
+        self.device = torch.device(device)
+        self.network.to(self.device)
+        self.channels = 2 * self.network.head.out_channels
+
+    @torch.inference_mode()
+    def extract(self, image):
+        """Features (channels, 48, 48) of the image's window, or of the image padded at the bottom or right; see the backbone protocol."""
+        grid, square = self._square(image)
+        # The padded square is mirrored as a whole, so that cells fall on cells.
+        seen, mirrored = self.network(torch.stack([square, mirror_image(square)]))
+        values = torch.cat([seen, mirror_image(mirrored)]) / math.sqrt(2)  # unit vectors side by side: of unit length again
+        return FeatureMap(values.cpu(), grid)
+
+    def _square(self, image):
+        grid = SquareGrid(image.height, image.width, CELLS, PADDING, image.window)
+        return grid, prepare(image.rgb, grid).to(self.device)
+
+    @torch.inference_mode()
+    def class_probabilities(self, features):
+        """(1 + categories, cells, cells) of a :class:`FeatureMap` that :meth:`extract` gave; the background comes first."""
+        views = features.values.to(self.device).unflatten(0, (2, -1)) * math.sqrt(2)
+        return self.network.classify(views).softmax(1).mean(0).cpu()
+
+    @torch.inference_mode()
+    def glance(self, image):
+        """The image's :class:`SquareGrid` and :meth:`class_probabilities` from one view, in half the time and not as sure."""
+        grid, square = self._square(image)
+        return grid, self.network.classify(self.network(square[None])).softmax(1)[0].cpu()
+
+
+def prepare(rgb, grid, side=INPUT_SIDE):
+    """(h, w, 3) uint8 to a network's input (3, side, side) float32 in [0, 1]: the square that the :class:`SquareGrid` covers."""
+    square = grid.square(torch.from_numpy(rgb.transpose(2, 0, 1).copy()), value=128)
+    # Area averaging when shrinking, as a camera with larger pixels would see it; pixel areas keep their place.
+    mode = cv2.INTER_AREA if square.shape[-1] > side else cv2.INTER_LINEAR
+    small = cv2.resize(square.permute(1, 2, 0).numpy(), (side, side), interpolation=mode)
+    return torch.from_numpy(small).permute(2, 0, 1).float() / 255
+
+
+def is_network(path):
+    """Whether a file is one that :func:`load_network` reads, rather than a checkpoint of a training."""
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return "classes.weight" in stored.keys()  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError):
+        return False
+
+
+def load_network(path):
+    """(:class:`CompactNet` in evaluation mode, its name, its categories) from a safetensors file; wrong files raise with the reason."""
+    if not path.is_file():
+        raise MissingFileError(
+            f"{path} does not exist; install the package again or train one: semalign3d train compact --output {path.name}"
+        )
+    try:
+        with safe_open(path, framework="pt") as stored:
+            header = stored.metadata() or {}
+            state = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118 (not a dict)
+        network = CompactNet(channels=state["head.weight"].shape[0], classes=state["classes.weight"].shape[0])
+        network.load_state_dict({k: v.long() if k.endswith("num_batches_tracked") else v for k, v in state.items()})
+        return network.eval(), header["name"], tuple(json.loads(header["categories"]))
+    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        raise FileFormatError(f"{path} does not hold a compact network ({error}); install the package again or train one") from error

@@ -1,0 +1,70 @@
+"""Features that some tool wrote beside the images (data set folder, ``Features/<backbone>/``)."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from semalign3d_core.geometry.image_grid import PADDINGS, SquareGrid
+from semalign3d_core.perception.stored_features import StoredFeatureMap
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.files import read_json
+
+
+class PrecomputedBackbone:
+    """Reads ``Features/<name>/<category>/<image>[.flip].safetensors`` of a data set folder.
+
+    Each file holds ``features`` float16 (C, H, H) of the square-padded (mirrored) image;
+    ``Features/<name>/grid.json`` says how the grid sits on the image (``{"padding": ...}``).
+    """
+
+    any_picture = False
+    concurrent = True
+
+    def __init__(self, name, dataset_root=None):
+        if not name or dataset_root is None:
+            raise InputError("precomputed features need a name and a data set folder: --backbone precomputed:NAME --dataset DIR")
+        self.name = name
+        self.folder = Path(dataset_root) / "Features" / name
+        if not self.folder.is_dir():
+            raise MissingFileError(f"{self.folder} does not exist: write the features there or choose another backbone")
+        grid_file = self.folder / "grid.json"
+        self.padding = read_json(grid_file).get("padding")
+        if self.padding not in PADDINGS:
+            raise FileFormatError(f"{grid_file}: padding is {self.padding!r}, expected one of {', '.join(PADDINGS)}")
+
+    @property
+    def channels(self):
+        """Channel count, read from the first file in name order."""
+        first = min(self.folder.rglob("*.safetensors"), default=None)
+        if first is None:
+            raise MissingFileError(f"{self.folder} holds no .safetensors file")
+        return self._read(first).shape[0]
+
+    def extract(self, image):
+        """The stored features of ``image`` (unit norm); ``image.record`` says which file."""
+        return self.stored(image).widened()
+
+    def stored(self, image):
+        """As :meth:`extract`, in the precision of the file: a :class:`StoredFeatureMap`."""
+        if image.record is None:
+            raise InputError(f"{image.name}: precomputed features exist only for images of a data set folder; use a real backbone")
+        suffix = ".flip.safetensors" if image.mirrored else ".safetensors"
+        path = self.folder / image.record.category / (image.record.name + suffix)
+        values = self._read(path)
+        features = StoredFeatureMap(values, SquareGrid(image.height, image.width, values.shape[-1], self.padding))
+        if not features.finite:
+            raise FileFormatError(f"{path}: features contain NaN or infinity; extract them again")
+        return features
+
+    @staticmethod
+    def _read(path):
+        try:
+            values = load_file(path)["features"]
+        except FileNotFoundError:
+            raise MissingFileError(f"{path} does not exist: extract the features of this image") from None
+        except (SafetensorError, KeyError) as error:
+            raise FileFormatError(f"{path} is truncated or holds no tensor 'features' ({error}); extract it again") from error
+        if values.ndim != 3 or values.shape[1] != values.shape[2]:
+            raise FileFormatError(f"{path}: features have shape {tuple(values.shape)}, expected (C, H, H); extract them again")
+        return values if values.is_floating_point() else values.float()

@@ -1,0 +1,50 @@
+"""Depth providers: ``name``, and ``estimate(image: ImageInput) -> DepthMap``; ``create(spec, dataset_root)`` makes one."""
+
+from typing import Protocol
+
+from semalign3d_core.perception.evidence import DepthMap, ImageInput
+from semalign3d_core.perception.providers import create_provider
+
+
+class DepthEstimator(Protocol):
+    """Anything that tells depth; unknown pixels are NaN."""
+
+    name: str
+
+    def estimate(self, image: ImageInput) -> DepthMap: ...
+
+
+def _precomputed(argument, **options):
+    from semalign3d_core.perception.depth.precomputed import PrecomputedDepth
+
+    return PrecomputedDepth(**options)
+
+
+def _sensor(argument, dataset_root=None):
+    from semalign3d_core.perception.depth.sensor import SensorDepth
+
+    return SensorDepth(argument, dataset_root)
+
+
+def _transformers(family):
+    def factory(argument, revision=None, device=None, dtype=None, kind=None):
+        from semalign3d_core.perception.depth.transformers_depth import load_depth
+
+        return load_depth(family, argument, revision, device, dtype, kind)
+
+    return factory
+
+
+# family -> factory(argument: str, *, dataset_root) -> DepthEstimator or None; other parameters are options of the spelling
+DEPTHS = {
+    "none": lambda argument, **options: None,
+    "precomputed": _precomputed,
+    "sensor": _sensor,
+    "depth_anything_v2": _transformers("depth_anything_v2"),
+    "hf": _transformers("hf"),
+}
+
+
+def create(spec, dataset_root=None):
+    """Makes the depth provider that ``spec`` (``family[:argument][,option=value]``) names; ``none`` gives None."""
+    return create_provider("depth source", DEPTHS, spec, dataset_root=dataset_root)

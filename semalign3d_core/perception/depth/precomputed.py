@@ -1,0 +1,40 @@
+"""Depth maps that some tool wrote beside the images (``Depth/<category>/<name>.npz``)."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from semalign3d_core.perception.evidence import DepthMap
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.files import read_arrays
+
+
+class PrecomputedDepth:
+    """Reads ``Depth/<category>/<name>.npz`` (``depth`` float32 (h, w), ``kind``) of a data set folder."""
+
+    name = "precomputed"
+    concurrent = True
+
+    def __init__(self, dataset_root=None):
+        if dataset_root is None:
+            raise InputError("precomputed depth needs a data set folder: --dataset DIR")
+        self.folder = Path(dataset_root) / "Depth"
+
+    def estimate(self, image):
+        """The stored depth of ``image``, mirrored with it; non-finite values become NaN."""
+        if image.record is None:
+            raise InputError(f"{image.name}: precomputed depth exists only for images of a data set folder")
+        path = self.folder / image.record.category / f"{image.record.name}.npz"
+        try:
+            stored = read_arrays(path)
+            values, kind = torch.from_numpy(stored["depth"].astype(np.float32)), str(stored["kind"])
+        except FileNotFoundError:
+            raise MissingFileError(f"{path} does not exist: estimate the depth of this image") from None
+        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            raise FileFormatError(f"{path} is not a depth file with 'depth' and 'kind' ({error}); write it again") from error
+        if tuple(values.shape) != (image.height, image.width):
+            raise FileFormatError(f"{path}: depth is {tuple(values.shape)}, the image {(image.height, image.width)}; write it again")
+        depth = DepthMap(torch.where(torch.isfinite(values), values, torch.nan), kind)
+        return depth.mirror() if image.mirrored else depth

@@ -1,0 +1,61 @@
+"""The object's mask from the embedded backbone, which was trained to tell the synthetic categories from their surroundings."""
+
+import cv2
+import numpy as np
+import torch
+
+from semalign3d_core.perception.masks.regions import inside_box, on_image
+
+LEAST_PART = 0.1  # parts of the object (seen behind an occluder) count from this share of the largest part's evidence on
+SMALLEST = 0.0005  # share of the image below which nothing counts as found
+
+
+class CompactMasks:
+    """Pixels that the embedded backbone takes for the category.
+
+    backbone: :class:`~semalign3d_core.perception.backbones.compact.CompactBackbone`; category: name of the category to find; of one that
+    the backbone was not trained on, everything counts that it does not take for background; shared: whether the features of an
+    image that callers have are those of ``backbone``.
+    """
+
+    name = "compact"
+
+    def __init__(self, backbone, category="", shared=False):
+        self.backbone, self.shared = backbone, shared
+        known = backbone.categories
+        self.wanted = [1 + known.index(category)] if category in known else list(range(1, 1 + len(known)))
+
+    def segment(self, image, box=None, points=None):
+        """(h, w) bool mask of the object in ``image``; None if there is none. ``box`` limits where it is looked for."""
+        return self._segment(self.backbone.extract(image), box)
+
+    def segment_features(self, features, image, box=None, points=None):
+        """As :meth:`segment`, for an image whose :class:`FeatureMap` is there already; ``points`` are not used."""
+        return self._segment(features if self.shared else self.backbone.extract(image), box)
+
+    def glance(self, image, box=None):
+        """As :meth:`segment`, in half the time and coarser: enough to know where to look closely."""
+        return self._mask(*self.backbone.glance(image), box)
+
+    def _segment(self, features, box):
+        return self._mask(features.grid, self.backbone.class_probabilities(features), box)
+
+    def _mask(self, grid, probabilities, box):
+        probability = probabilities[self.wanted].sum(0).clamp(1e-4, 1 - 1e-4)
+        evidence = on_image(torch.logit(probability).cpu(), grid)
+        evidence[~grid.covered().numpy()] = -1
+        if box is not None:
+            evidence[~inside_box(evidence.shape, box)] = -1
+        mask = strongest_parts(evidence)
+        return None if mask is None else torch.from_numpy(mask)
+
+
+def strongest_parts(evidence):
+    """(h, w) bool array: the connected regions of positive ``evidence`` (h, w) that hold most of it; None if there are none."""
+    regions, labels = cv2.connectedComponents((evidence > 0).astype(np.uint8))
+    if regions < 2:
+        return None
+    weight = np.bincount(labels.ravel(), np.clip(evidence, 0, None).ravel(), regions)
+    weight[0] = 0
+    mask = (weight >= LEAST_PART * weight.max())[labels] & (labels > 0)
+    return mask if mask.mean() >= SMALLEST else None

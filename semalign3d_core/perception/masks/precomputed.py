@@ -1,0 +1,40 @@
+"""Masks that some tool wrote beside the images (``Segmentation/<category>/<name>.png``, as in SPair-71k)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from semalign3d_core.perception.images import read_labels
+from semalign3d_core.runtime.errors import FileFormatError, InputError
+
+
+class PrecomputedMasks:
+    """Reads ``Segmentation/<category>/<name>.png``: palette index or grey value above 0 is object, 255 (void) is not."""
+
+    name = "precomputed"
+    any_picture = False
+    concurrent = True
+
+    def __init__(self, dataset_root=None):
+        if dataset_root is None:
+            raise InputError("precomputed masks need a data set folder: --dataset DIR")
+        self.folder = Path(dataset_root) / "Segmentation"
+
+    def segment(self, image, box=None, points=None):
+        """The stored mask of ``image``, mirrored with it, (h, w) bool; None if it is empty."""
+        if image.record is None:
+            raise InputError(f"{image.name}: precomputed masks exist only for images of a data set folder")
+        path = self.folder / image.record.category / f"{image.record.name}.png"
+        values = read_labels(path)
+        if values.shape != (image.height, image.width):
+            raise FileFormatError(f"{path}: mask is {values.shape}, the image {(image.height, image.width)}; write it again")
+        mask = torch.from_numpy(self._object_pixels(values))
+        if not mask.any():
+            return None
+        return mask.flip(1) if image.mirrored else mask
+
+    @staticmethod
+    def _object_pixels(values):
+        binary = set(np.unique(values)) <= {0, 255}  # 255 is "void" only where other labels exist
+        return values > 0 if binary else (values > 0) & (values != 255)

@@ -1,0 +1,144 @@
+"""The object's mask from nothing but the features' similarity to a category model."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from semalign3d_core.perception.masks.regions import inside_box, on_image
+from semalign3d_core.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class SimilarityConfig:
+    """Settings of :class:`SimilarityMasks`.
+
+    level:    threshold between background and object, from Otsu's threshold (0) to the object's median similarity (1)
+    band:     width of the zone around the coarse outline that the picture's colours decide, in cells; 0 leaves it coarse
+    side:     longer side in pixels of the picture in which the outline is refined
+    keep:     a refined mask that holds less than this share of the coarse one is not taken
+    smallest: masks of a smaller share of the image count as "nothing found"
+    """
+
+    level: float = 0.55
+    band: float = 2.0
+    side: int = 160
+    keep: float = 0.4
+    smallest: float = 0.0005
+
+
+class SimilarityMasks:
+    """Finds the object by how well each cell is explained by the dense features of a :class:`CategoryModel`.
+
+    model: :class:`CategoryModel`;  backbone: extracts features where :meth:`segment` gets a bare image, or None
+    """
+
+    def __init__(self, model, backbone=None, config=None):
+        self.model, self.backbone, self.config = model, backbone, config or SimilarityConfig()
+        self.name = "similarity"
+
+    def segment(self, image, box=None, points=None):
+        """(h, w) bool mask of the object in ``image``; None if nothing resembles it. ``box`` limits where it is looked for."""
+        return self.segment_features(self.features(image), image, box, points)
+
+    def segment_features(self, features, image, box=None, points=None):
+        """As :meth:`segment`, for an image whose :class:`FeatureMap` is there already; ``points`` are not used."""
+        mask = coarse_mask(similarity_map(self.model, features), features.grid, self.config, box)
+        if mask is not None and self.config.band > 0:
+            mask = refine_by_colour(image.rgb, mask, self.config, features.grid.cells)
+        return None if mask is None else torch.from_numpy(mask)
+
+    def prompts(self, features, image):
+        """(box, points) that show a promptable segmenter the object; (None, None) if nothing resembles it."""
+        similarity = similarity_map(self.model, features)
+        mask = coarse_mask(similarity, features.grid, self.config)
+        if mask is None:
+            return None, None
+        mask = torch.from_numpy(mask)
+        rows, columns = torch.nonzero(mask, as_tuple=True)
+        box = (columns.min().item(), rows.min().item(), columns.max().item() + 1, rows.max().item() + 1)
+        inside = features.grid.cells_inside(mask) > 0.5
+        best = torch.where(inside, similarity, -torch.inf).flatten().topk(min(3, max(1, int(inside.sum())))).indices
+        return box, features.grid.cell_centres()[best].numpy()
+
+    def features(self, image):
+        """The :class:`FeatureMap` of ``image``; raises :class:`InputError` without a backbone."""
+        if self.backbone is None:
+            raise InputError(f"{image.name}: similarity masks need the features of the image; give them, or a backbone")
+        return self.backbone.extract(image)
+
+
+def similarity_map(model, features, chunk=1024):
+    """(cells, cells) float on the CPU: cosine of each cell with the dense point it resembles most."""
+    cells = features.values.flatten(1).T
+    dense = model.dense_features.to(cells)
+    return torch.cat([(part @ dense.T).amax(1) for part in cells.split(chunk)]).reshape(features.values.shape[1:]).cpu()
+
+
+def coarse_mask(similarity, grid, config=SimilarityConfig(), box=None):  # noqa: B008 (frozen)
+    """(h, w) bool array: the connected region of ``similarity`` (cells, cells) with most evidence above the threshold, or None.
+
+    The threshold comes from this image alone, so that backbones with high and with low cosines are treated alike: Otsu's,
+    raised towards the median of what lies above it, because the background is wider spread than the object.
+    """
+    inside = grid.cells_inside(torch.ones(grid.height, grid.width)) > 0.5
+    values = similarity[inside].double().numpy() if inside.any() else similarity.flatten().double().numpy()
+    threshold = _otsu(values)
+    above = values[values > threshold]
+    if not len(above):
+        return None
+    threshold += config.level * (np.median(above) - threshold)
+    evidence = on_image(similarity, grid) - threshold
+    if box is not None:
+        evidence[~inside_box(evidence.shape, box)] = -1
+    regions, labels = cv2.connectedComponents((evidence > 0).astype(np.uint8))
+    if regions < 2:
+        return None
+    weight = np.bincount(labels.ravel(), np.clip(evidence, 0, None).ravel(), regions)
+    mask = _without_holes(labels == weight[1:].argmax() + 1)
+    return mask if mask.mean() >= config.smallest else None
+
+
+def refine_by_colour(rgb, mask, config, cells):
+    """The outline of ``mask`` (h, w) moved to where the colours of ``rgb`` change, inside a band around it (GrabCut).
+
+    What lies further inside or outside than the band stays. A result that loses most of the mask is not taken.
+    """
+    height, width = mask.shape
+    scale = min(1.0, config.side / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    radius = max(2, round(config.band * max(size) / cells))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    labels = np.where(small > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[cv2.erode(small, disc, borderValue=1) > 0] = cv2.GC_FGD
+    labels[cv2.dilate(small, disc) == 0] = cv2.GC_BGD
+    if small.all() or small.sum() < 30 or not (labels == cv2.GC_BGD).any():  # too few pixels for colour models
+        return mask
+    picture = cv2.resize(np.ascontiguousarray(rgb), size, interpolation=cv2.INTER_AREA)
+    if picture[(labels == cv2.GC_PR_FGD) | (labels == cv2.GC_PR_BGD)].std(axis=0).max() < 4:  # grey levels: no edge to find
+        return mask
+    cv2.setRNGSeed(0)  # the colour clusters start at random: the same image must give the same mask
+    cv2.grabCut(picture, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
+    found = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
+    if (found * small).sum() < config.keep * small.sum():
+        return mask
+    return cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+
+
+def _otsu(values, bins=128):
+    """The threshold that divides ``values`` (N,) into the two most distinct classes."""
+    if np.ptp(values) < 1e-9:
+        return values.max()
+    count, edges = np.histogram(values, bins)
+    centres, share = (edges[:-1] + edges[1:]) / 2, count / count.sum()
+    below, mean = np.cumsum(share), np.cumsum(share * centres)
+    between = (mean[-1] * below - mean) ** 2 / np.maximum(below * (1 - below), 1e-12)
+    return edges[1:][between.argmax()]
+
+
+def _without_holes(mask):
+    outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
+    cv2.floodFill(outside, None, (0, 0), 2)
+    return outside[1:-1, 1:-1] != 2

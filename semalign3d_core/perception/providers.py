@@ -1,0 +1,68 @@
+"""How providers are spelled on the command line and made: ``family[:argument][,option=value ...]``.
+
+``dinov2:base``, ``vit:google/vit-base-patch16-224,revision=main``, ``depth_anything_v2:small,device=cpu``.
+"""
+
+import inspect
+import re
+
+from semalign3d_core.runtime.errors import InputError, MissingDependencyError, choice
+
+_OPTION = re.compile(r",(?=[a-z_]+=)")  # a comma inside a path is not followed by name=
+
+
+def parse_spec(spec):
+    """(family, argument, {option: text}) of a spelling."""
+    head, *rest = _OPTION.split(spec)
+    family, _, argument = head.partition(":")
+    return family, argument, dict(part.split("=", 1) for part in rest)
+
+
+def create_provider(kind, registry, spec, **context):
+    """Makes the provider that ``spec`` names with its factory in ``registry``.
+
+    context: what the caller knows (data set folder, category model); a factory gets the parts it has parameters for.
+    Options of the spelling are texts and must be parameters of the factory; an unknown one raises, naming the legal ones.
+    """
+    family, argument, options = parse_spec(spec)
+    factory = choice(kind, family, registry)
+    parameters = inspect.signature(factory).parameters
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    legal = [name for name in list(parameters)[1:] if name not in context and parameters[name].kind is not inspect.Parameter.VAR_KEYWORD]
+    for name in options:
+        if name not in legal:
+            known = f"it has {', '.join(legal)}" if legal else "it has none"
+            raise InputError(f"{kind} {family!r} has no option {name!r}: {known}")
+    known = {name: value for name, value in context.items() if name in parameters or (open_ended and name == "dataset_root")}
+    return factory(argument, **known, **options)
+
+
+def sees_any_picture(provider):
+    """Whether a provider can be asked about a part of an image; one that reads files says ``any_picture = False``."""
+    return getattr(provider, "any_picture", True)
+
+
+def on_device(spec, registry, device):
+    """The spelling of a provider with ``device=...`` added, where its factory has that option and the user gave none."""
+    return f"{spec},device={device}" if takes(spec, registry, "device") and "device" not in parse_spec(spec)[2] else spec
+
+
+def takes(spec, registry, parameter):
+    """Whether the factory of a provider has a parameter."""
+    factory = registry.get(parse_spec(spec)[0])
+    return factory is not None and parameter in inspect.signature(factory).parameters
+
+
+def first_line(error):
+    """What an exception says, in one line; its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def require(module, extra):
+    """Imports an optional package; :class:`MissingDependencyError` names the extra to install."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(f"{module} is needed here ({error}); install it with: pip install 'semalign3d[{extra}]'") from error

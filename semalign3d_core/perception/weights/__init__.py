@@ -1,0 +1,1 @@
+"""Pretrained weights: which are known, where they are, how they are read."""

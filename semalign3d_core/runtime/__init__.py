@@ -1,0 +1,1 @@
+"""What everybody needs of the machine: configuration, errors, files, threads and processes."""

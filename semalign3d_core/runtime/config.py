@@ -1,0 +1,86 @@
+"""Configuration: frozen dataclasses, presets as YAML, unknown keys are errors."""
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+
+import yaml
+
+from semalign3d_core.runtime.errors import FileFormatError, InputError
+from semalign3d_core.runtime.files import write_text
+
+
+def preset_folder():
+    """Where the shipped presets are: ``config/presets`` of the sources, ``semalign3d_core/presets`` once installed."""
+    package = Path(__file__).parents[1]
+    for folder in (package.parent / "config" / "presets", package / "presets"):
+        if folder.is_dir():
+            return folder
+    raise InputError(f"the presets are missing beside {package}; install the package again")
+
+
+def load_preset(config_class, kind, name):
+    """Reads the preset ``<kind>_<name>.yaml``, or the YAML file that ``name`` is a path of, into ``config_class``."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = preset_folder() / f"{kind}_{name}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem.removeprefix(f"{kind}_") for p in preset_folder().glob(f"{kind}_*.yaml"))
+        raise InputError(f"unknown {kind} preset {name!r}: choose one of {', '.join(known)}, or give the path of a YAML file")
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise FileFormatError(f"{path} is not valid YAML: {error}") from error
+    return from_dict(config_class, values, str(path))
+
+
+def from_dict(config_class, values, where):
+    """Builds a (nested) dataclass from a dictionary; ``where`` names its origin in errors."""
+    if not isinstance(values, dict):
+        raise FileFormatError(f"{where}: expected a mapping for {config_class.__name__}, found {type(values).__name__}")
+    hints = typing.get_type_hints(config_class)
+    unknown = sorted(set(values) - {f.name for f in dataclasses.fields(config_class)})
+    if unknown:
+        legal = ", ".join(f.name for f in dataclasses.fields(config_class))
+        raise InputError(f"{where}: unknown key {unknown[0]!r} in {config_class.__name__}; it has {legal}")
+    return config_class(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+
+
+def _convert(hint, value, where):
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple or hint is tuple:
+        return _tuple(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and not isinstance(value, hint):
+        raise InputError(f"{where} must be {hint.__name__}, found {value!r}")
+    return value
+
+
+def _tuple(value):
+    return tuple(_tuple(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def to_dict(config):
+    """The resolved configuration as plain dictionaries, lists and numbers."""
+    return dataclasses.asdict(config)
+
+
+def save(config, path):
+    """Writes the resolved configuration as YAML, for example beside a result."""
+    write_text(path, yaml.safe_dump(_plain(to_dict(config)), sort_keys=False))
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

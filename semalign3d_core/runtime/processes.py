@@ -1,0 +1,71 @@
+"""Work on several processes of this machine; the one place that starts them."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from semalign3d_core.runtime.errors import SemAlign3DError
+
+_on_interrupt = signal.SIG_IGN  # in a worker: what Ctrl-C did before it was told to leave it to its parent
+PRELOADED = ["semalign3d_core.evaluation.run.worker", "semalign3d_core.datasets.synthetic.writer"]
+
+
+def executor(workers):
+    """A ``ProcessPoolExecutor`` whose workers have one CPU thread each and end with this process, however it ends.
+
+    Workers are forked from a server that imported the package once and has touched neither threads nor a GPU: a process forked
+    from one with threads can wait for ever for a lock that a thread held. A worker that dies breaks the pool, which is an error
+    (``multiprocessing.Pool`` would wait for its result for ever).
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return ProcessPoolExecutor(workers, context, _start_worker)
+
+
+def in_processes(function, items, workers):
+    """Yields ``function(item)`` of all items in their order, computed by ``workers`` processes; with one worker in this process.
+
+    ``function``, items and results must be picklable. On an error or an interrupt items not yet begun are dropped.
+    SemAlign3DError: a worker was killed.
+    """
+    if workers <= 1 or len(items) < 2:
+        yield from map(function, items)
+        return
+    pool = executor(min(workers, len(items)))
+    try:
+        yield from pool.map(functools.partial(interruptible, function), items)
+    except BrokenProcessPool as error:
+        raise SemAlign3DError(
+            "a process that worked on this was killed (what is finished is kept); mostly memory ran out: use fewer workers. "
+            "A script of your own must start this below: if __name__ == '__main__'"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def interruptible(function, item):
+    """``function(item)`` in a worker, which Ctrl-C interrupts there too: nobody waits for the end of a long item."""
+    signal.signal(signal.SIGINT, _on_interrupt)
+    try:
+        return function(item)
+    except KeyboardInterrupt:
+        os._exit(130)  # the pool would hand this worker the next item
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _start_worker():
+    import cv2
+    import torch
+
+    global _on_interrupt
+    # Ctrl-C reaches all processes of a terminal; idle workers leave it to their parent.
+    _on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

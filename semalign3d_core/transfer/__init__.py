@@ -1,0 +1,1 @@
+"""Carrying points from one image to another through the category (Eq. 14)."""

@@ -1,0 +1,169 @@
+"""What the transfer needs of a category and of one aligned image, computed once whatever the number of pairs."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.alignment.visibility import behind_depth_map, front_most
+from semalign3d_core.category.surface.surface_map import SurfaceMap
+from semalign3d_core.geometry.rotations import shape_diameter
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap
+from semalign3d_core.runtime.errors import InputError
+
+NEIGHBOURS = 12  # points around a point, from which the local map between two images is fitted
+LEAST_SD = 1e-4  # of the cosine, against points seen once
+HOPELESS = 0.05  # what is this much worse in score than the best solution of an image is no solution of it
+DIFFERENT = 0.02  # object sizes by which the keypoints of a further solution lie beside those of better ones, on average
+
+
+@dataclass(frozen=True)
+class CategorySurface:
+    """All points of a category, dense then sparse: J = P + K. Made once per model by ``category_surface``.
+
+    features (J, C), mu (J,), sd (J,): what each point looks like;  surface: :class:`SurfaceMap`, its place is ``surface @ X``
+    neighbours (J, N) int64: the usable points nearest to it on the mean shape
+    is_keypoint (J,) bool;  usable (J,) bool, False for absent keypoints
+    """
+
+    features: torch.Tensor
+    mu: torch.Tensor
+    sd: torch.Tensor
+    surface: SurfaceMap
+    neighbours: torch.Tensor
+    is_keypoint: torch.Tensor
+    usable: torch.Tensor
+
+    def keypoints(self):
+        """(K,) int64: the index of every keypoint among the J points."""
+        return self.is_keypoint.nonzero()[:, 0]
+
+
+@dataclass(frozen=True)
+class AlignedImage:
+    """One image as the transfer sees it; made by ``aligned_image``.
+
+    alignment: :class:`Alignment`;  features: :class:`FeatureMap`
+    keypoints:  (K, 3) camera frame, 0 where absent
+    places:     (J, 2) projected points, units of L;  usable: (J,) bool, in front of the camera and not absent
+    hidden:     (J,) bool, behind the object itself (no keypoint, if the object's turn is undetermined)
+    occluded:   (J,) bool, behind something that the depth map shows
+    size:       longer side of the projected cloud's box, units of L
+    penalty:    by how much the score of this solution is worse than that of the image's best one
+    others:     the image's further solutions, best first, as :class:`AlignedImage` without others
+    """
+
+    alignment: Alignment
+    features: FeatureMap
+    keypoints: torch.Tensor
+    places: torch.Tensor
+    usable: torch.Tensor
+    hidden: torch.Tensor
+    occluded: torch.Tensor
+    size: float
+    penalty: float = 0.0
+    others: tuple = ()
+
+    @property
+    def solutions(self):
+        """This one and the others."""
+        return (self, *self.others)
+
+
+def category_surface(model):
+    """The :class:`CategorySurface` of a :class:`CategoryModel`."""
+    count, device = len(model.dense_mu), model.weights.device
+    dense = torch.ones(count, dtype=torch.bool, device=device)
+    surface, usable = model.surface.with_keypoints(), torch.cat([dense, model.present])
+    points = surface @ model.shape
+    distance = torch.cdist(points, points).masked_fill(~usable, torch.inf)
+    return CategorySurface(
+        features=torch.cat([model.dense_features, model.keypoint_features]),
+        mu=torch.cat([model.dense_mu, model.keypoint_mu]),
+        sd=torch.cat([model.dense_sd, model.keypoint_sd]).clamp(min=LEAST_SD),
+        surface=surface,
+        neighbours=distance.topk(min(NEIGHBOURS + 1, int(usable.sum())), largest=False).indices,
+        is_keypoint=torch.cat([~dense, torch.ones_like(model.present)]),
+        usable=usable,
+    )
+
+
+def aligned_image(surface, evidence, alignment):
+    """Prepares one image: ``evidence`` (:class:`ImageEvidence`) and its ``alignment``, with the further solutions that it kept."""
+    best = _aligned(surface, evidence, alignment, 0.0)
+    if best is None:
+        raise InputError(f"{evidence.name}: its alignment has no point in front of the camera; align it again")
+    others = [_aligned(surface, evidence, solution, penalty) for solution, penalty in _other_solutions(alignment)]
+    return replace(best, others=tuple(image for image in others if image is not None))
+
+
+def _other_solutions(alignment):
+    """[(alignment, penalty)], best first, of what an alignment found besides the winner, as far as the transfer reads an alignment."""
+    kept = alignment.diagnostics
+    if "candidates_3d" not in kept:
+        return []
+    points, pixels, penalties = kept["candidates_3d"], kept["candidates_2d"], kept["scores"] - kept["scores"].min()
+    best, *further = penalties.argsort().tolist()
+    present, known = torch.isfinite(alignment.keypoints_3d[:, 0]), alignment.camera.known
+    # Candidates have mean depth 1 whatever the unit of the alignment is; the object is as far away in all of them.
+    unit, diameters = alignment.keypoints_3d[present, 2].mean() / points[best, :, 2].mean(), shape_diameter(points)
+    size, chosen = (pixels[best].amax(0) - pixels[best].amin(0)).max(), [best]
+    for n in further:
+        beside = (pixels[chosen] - pixels[n]).norm(dim=-1).mean(1).min()
+        if penalties[n] < HOPELESS and beside > DIFFERENT * size:
+            chosen.append(n)
+    solutions = []
+    for n in chosen[1:]:
+        keypoints = torch.full_like(alignment.keypoints_3d, torch.nan)
+        keypoints[present] = points[n] * unit
+        camera = alignment.camera if known else alignment.camera.with_focal(kept["candidates_focal"][n])
+        scale = alignment.scale * float(diameters[n] / diameters[best])
+        solution = replace(alignment, keypoints_3d=keypoints, camera=camera, scale=scale, diagnostics={})
+        solutions.append((solution, float(penalties[n])))
+    return solutions
+
+
+def _aligned(surface, evidence, alignment, penalty):
+    """The :class:`AlignedImage` of one solution; None if no point of it is in front of the camera."""
+    keypoints = alignment.keypoints_3d.to(surface.features).nan_to_num(nan=0.0)
+    points = surface.surface @ keypoints
+    usable = surface.usable & (points[:, 2] > 1e-6)
+    if not usable.any():
+        return None
+    places = alignment.camera.project(torch.where(usable[:, None], points, torch.ones_like(points)))
+    extent = places[usable].amax(0) - places[usable].amin(0)
+    hidden, occluded = _unseen(surface, evidence, alignment, points, places)
+    return AlignedImage(
+        alignment=alignment,
+        features=evidence.features,
+        keypoints=keypoints,
+        places=places,
+        usable=usable,
+        hidden=hidden,
+        occluded=occluded,
+        size=max(extent.max().item(), 1e-3),
+        penalty=penalty,
+    )
+
+
+def _unseen(surface, evidence, alignment, points, places):
+    """(hidden, occluded), both (J,) bool: behind the object itself, and behind something that the depth map shows."""
+    dense = ~surface.is_keypoint
+    diameter = alignment.scale  # the mean shape has diameter 1
+    seen = front_most(places[None, dense], points[None, dense, 2], places[None], points[None, :, 2], diameter)[0]
+    occluded = torch.zeros_like(seen)
+    if evidence.depth is not None:
+        pixels = alignment.camera.to_pixels(places)
+        usable = seen[dense] if evidence.mask is None else seen[dense] & _on_mask(evidence.mask.to(seen.device), pixels[dense])
+        seen_depth = DepthMap(evidence.depth.values.to(points), evidence.depth.kind).inverse_at(pixels)
+        occluded = behind_depth_map(seen_depth[dense], points[dense, 2], usable, seen_depth, points[:, 2], diameter)
+    hidden = ~seen
+    if alignment.undetermined_axis is not None:
+        hidden &= dense  # as in the alignment: the turn about the axis is arbitrary, and with it which keypoints it hides
+    return hidden, occluded
+
+
+def _on_mask(mask, pixels):
+    nearest = pixels.round().long()
+    rows = nearest[:, 1].clamp(0, mask.shape[0] - 1)
+    return mask[rows, nearest[:, 0].clamp(0, mask.shape[1] - 1)]
