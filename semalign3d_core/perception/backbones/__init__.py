@@ -38,8 +38,8 @@ def _compact(argument, dataset_root=None, device="cpu"):
 
 
 def _efficientnet_lite(argument, side=448, device="cpu"):
-    from semalign3d_core.backbones.efficientnet_lite import EfficientNetLiteBackbone
-    from semalign3d_core.backbones.precision import choose_device
+    from semalign3d_core.perception.backbones.efficientnet_lite import EfficientNetLiteBackbone
+    from semalign3d_core.perception.backbones.precision import choose_device
 
     return EfficientNetLiteBackbone(argument or "2", int(side), choose_device(device))
 
