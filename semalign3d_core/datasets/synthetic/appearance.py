@@ -26,6 +26,10 @@ class Materials:
     gloss: np.ndarray
     power: np.ndarray
 
+    def colours(self, index, points):
+        """Colours (N, 3) of surface ``points`` (N, 3) made of the materials ``index`` (N,)."""
+        return texture_colours(self, index, points)
+
 
 def random_materials(rng, count, unit=1.0):
     """``count`` random textures for surfaces whose coordinates are measured in ``unit`` (a number or (count, 1, 1))."""
@@ -114,7 +118,8 @@ def shade(colours, normals, rays, lit, light, gloss, power):
 
 @dataclass(frozen=True)
 class CameraEffects:
-    """Exposure of a picture: gain, contrast (gamma), colour cast (3,), blur in pixels, noise (of 1), and the noise's seed."""
+    """Exposure of a picture: gain, contrast (gamma), colour cast (3,), blur in pixels, noise (of 1), the noise's seed, and the quality
+    of the JPEG that it is stored as (0: none)."""
 
     gain: float
     gamma: float
@@ -122,6 +127,7 @@ class CameraEffects:
     blur: float
     noise: float
     seed: int
+    quality: int = 0
 
     def next_frame(self, number):
         """The same camera, other noise."""
@@ -142,4 +148,8 @@ def develop(radiance, effects):
     picture = np.clip(exposed * effects.cast, 0, 1) ** (effects.gamma / 2.2)
     picture = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), effects.blur)
     noise = np.random.default_rng(effects.seed).standard_normal(picture.shape, dtype=np.float32)
-    return np.clip(255 * (picture + effects.noise * noise) + 0.5, 0, 255).astype(np.uint8)
+    shown = np.clip(255 * (picture + effects.noise * noise) + 0.5, 0, 255).astype(np.uint8)
+    if not effects.quality:
+        return shown
+    stored = cv2.imencode(".jpg", shown[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, effects.quality])[1]
+    return np.ascontiguousarray(cv2.imdecode(stored, cv2.IMREAD_COLOR)[..., ::-1])

@@ -22,6 +22,7 @@ CHAIR_RANGES = {
     "arm_width": (0.03, 0.08),
 }
 CHAIR_FLAGS = {"arms": 0.45, "pedestal": 0.15, "slats": 0.4, "crossbar": 0.4, "middle_slat": 0.6}
+CHAIR_EXTRAS = {"ladder": False, "spindles": False, "stretchers": False, "side_panels": False}
 CHAIR_NAMES = (
     "back_top_left", "back_top_right", "seat_back_left", "seat_back_right", "seat_front_left", "seat_front_right",
     "leg_front_left", "leg_front_right", "leg_back_left", "leg_back_right", "arm_front_left", "arm_front_right",
@@ -49,6 +50,13 @@ def build_chair(p):
     parts += both_sides(panel("back_post_left", "frame", (0.84, 1, 0, 1), thick))
     parts += both_sides(panel("slat_outer_left", "frame", (0.38, 0.52, 0, 0.82), 0.6 * thick))
     parts.append(panel("slat_middle", "frame", (-0.07, 0.07, 0, 0.82), 0.6 * thick))
+    if p.ladder:
+        parts += [panel(f"rung_{n}", "frame", (-0.9, 0.9, low, low + 0.11), 0.6 * thick) for n, low in enumerate((0.18, 0.38, 0.60))]
+    if p.spindles:
+        middle, shift = 0.3 * thick, np.array([0, 0, 0.5 * thick])
+        for n, side in enumerate((0.14, 0.42, 0.70)):
+            rod = [back_point(side, share) - shift for share in (0, 0.45, 0.9)]
+            parts += both_sides(tube(f"spindle_{n}_left", "frame", rod, min(middle, 0.012)))
     inset = p.leg_inset * p.width + p.leg_radius
     parts += _legs(p, {"front": (front - inset, zf - inset), "back": (back - inset, zb + inset)}, low)
     arm = h + p.arm_height
@@ -56,6 +64,9 @@ def build_chair(p):
     parts += both_sides(box("arm_left", "arm", (back - 0.5 * p.arm_width, arm - 0.03, zb - 0.5 * thick), (outer, arm, arm_end)))
     post = [(back, arm - 0.02, arm_end - 0.05), (back, h - 0.5 * p.seat_thickness, arm_end - 0.05)]
     parts += both_sides(tube("arm_post_left", "frame", post, 0.015))
+    if p.side_panels:
+        wall = box("side_panel_left", "back", (back - 0.4 * p.arm_width, low, zb), (back + 0.4 * p.arm_width, arm - 0.02, arm_end - 0.01))
+        parts += both_sides(wall)
     half = {
         "back_top": back_point(1, 1) - (0, 0, 0.5 * thick),
         "seat_back": (back, h, zb),
@@ -79,6 +90,11 @@ def _legs(p, feet, top):
     share = 0.5 * p.splay
     bar = [(xf + share, 0.5 * top, zf + share), (xb + share, 0.5 * top, zb - share)]
     parts += both_sides(tube("crossbar_left", "leg", bar, 0.6 * p.leg_radius, up=(0.0, 1.0, 0.0)))
+    if p.stretchers:
+        for name, x, z in (("front", xf, zf + share), ("back", xb, zb - share)):
+            height = (0.45 if name == "front" else 0.6) * top
+            rail = [(x + share, height, z), (0, height, z), (-x - share, height, z)]
+            parts.append(tube(f"stretcher_{name}", "leg", rail, 0.6 * p.leg_radius))
     parts.append(revolve("column", "leg", [(0.03, 0.06), (0.03, top + 0.01)], around=16))
     for arm in range(5):
         angle = 2 * np.pi * arm / 5
@@ -90,10 +106,12 @@ def _legs(p, feet, top):
 def _absent_chair_parts(p):
     absent = {f"leg_{end}_{side}": p.pedestal for end in ("front", "back") for side in ("left", "right")}
     absent |= {f"star_{arm}": not p.pedestal for arm in range(5)} | {"column": not p.pedestal}
-    absent |= {"back_panel": p.slats, "back_rail": not p.slats, "slat_middle": not (p.slats and p.middle_slat)}
+    other_back = p.ladder or p.spindles
+    absent |= {"back_panel": p.slats, "back_rail": not p.slats, "slat_middle": not (p.slats and p.middle_slat) or other_back}
+    absent |= {"stretcher_front": p.pedestal, "stretcher_back": p.pedestal}
     for side in ("left", "right"):
         absent |= {f"arm_{side}": not p.arms, f"arm_post_{side}": not p.arms, f"crossbar_{side}": p.pedestal or not p.crossbar}
-        absent |= {f"back_post_{side}": not p.slats, f"slat_outer_{side}": not p.slats}
+        absent |= {f"back_post_{side}": not p.slats, f"slat_outer_{side}": not p.slats or other_back}
     return absent
 
 

@@ -15,7 +15,10 @@ import numpy as np
 
 from semalign3d_core.datasets.records import KeypointSpec
 from semalign3d_core.datasets.synthetic import furniture, vehicles, vessels
+from semalign3d_core.datasets.synthetic.varieties import KINDS, pick
 from semalign3d_core.runtime.errors import choice
+
+WORLDS = {"simple": {}, "varied": KINDS}
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Category:
 
     names:   K keypoint names;  build: shape numbers -> (parts, keypoints, absent parts, missing keypoints)
     ranges:  {shape number: (lowest, highest)};  flags: {optional feature: probability}
+    extras:  {number or feature of the varied world: what it is in the simple one}
     symmetric: rotationally symmetric around y: every view has azimuth 0
     frontal: None for all azimuths alike, else the half width in degrees within which most views lie
     roll:    standard deviation of the camera's roll in degrees
@@ -42,6 +46,7 @@ class Category:
     surface_tolerance: float = 0.04
     turn_shown_by: tuple = ()
     facing: dict = field(default_factory=dict)
+    extras: dict = field(default_factory=dict)
 
 
 CATEGORIES = {
@@ -53,6 +58,7 @@ CATEGORIES = {
         symmetric=True,
         roll=15.0,
         surface_tolerance=0.12,
+        extras=vessels.BOTTLE_EXTRAS,
     ),
     "mug": Category(
         vessels.MUG_NAMES,
@@ -64,9 +70,10 @@ CATEGORIES = {
         turn_shown_by=("handle_top", "handle_outer", "handle_bottom"),
         # Where the handle is attached is near the inner wall as well, which a camera that looks into the mug from the far side sees.
         facing=dict.fromkeys(("handle_top", "handle_bottom"), ((0.0, 0.0, 1.0), 110.0)),
+        extras=vessels.MUG_EXTRAS,
     ),
-    "chair": Category(furniture.CHAIR_NAMES, furniture.build_chair, furniture.CHAIR_RANGES, furniture.CHAIR_FLAGS),
-    "car": Category(vehicles.CAR_NAMES, vehicles.build_car, vehicles.CAR_RANGES, vehicles.CAR_FLAGS),
+    "chair": Category(furniture.CHAIR_NAMES, furniture.build_chair, furniture.CHAIR_RANGES, furniture.CHAIR_FLAGS, extras=furniture.CHAIR_EXTRAS),
+    "car": Category(vehicles.CAR_NAMES, vehicles.build_car, vehicles.CAR_RANGES, vehicles.CAR_FLAGS, extras=vehicles.CAR_EXTRAS),
     "aeroplane": Category(vehicles.PLANE_NAMES, vehicles.build_aeroplane, vehicles.PLANE_RANGES, vehicles.PLANE_FLAGS, roll=8.0),
     "tvmonitor": Category(
         furniture.TV_NAMES,
@@ -96,6 +103,7 @@ class Instance:
     group:     (F,) material number of every triangle, 0 .. groups - 1;  smooth: (F,) bool, shade with interpolated normals
     keypoints: (K, 3) object frame, NaN where the part is absent;  complete_keypoints: (K, 3) without gaps
     canonical_keypoints: (K, 3) on the template;  diameter: metres per unit of the object frame
+    groups:    names of the material numbers
     """
 
     category: str
@@ -109,6 +117,7 @@ class Instance:
     complete_keypoints: np.ndarray
     canonical_keypoints: np.ndarray
     diameter: float
+    groups: tuple = ()
 
 
 def generator(*keys):
@@ -116,10 +125,11 @@ def generator(*keys):
     return np.random.default_rng([zlib.crc32(k.encode()) if isinstance(k, str) else int(k) for k in keys])
 
 
-def make_instance(category, seed):
-    """The :class:`Instance` number ``seed`` of a category; unknown categories raise, naming the known ones."""
+def make_instance(category, seed, world="simple"):
+    """The :class:`Instance` number ``seed`` of a category in a world of :data:`WORLDS`; unknown names raise, naming the known ones."""
     definition = choice("synthetic category", category, CATEGORIES)
-    return _assemble(category, seed, _sample_shape(definition, generator("instance", category, seed)))
+    kinds = choice("synthetic world", world, WORLDS).get(category)
+    return _assemble(category, seed, _sample_shape(definition, generator("instance", category, seed), kinds))
 
 
 def shows_its_turn(category, visible):
@@ -168,18 +178,21 @@ def _diameter(points):
     return float(np.linalg.norm(points[:, None] - points[None], axis=-1).max())
 
 
-def _sample_shape(definition, rng):
-    numbers = {name: rng.uniform(low, high) for name, (low, high) in definition.ranges.items()}
-    flags = {name: bool(rng.random() < share) for name, share in definition.flags.items()}
-    return SimpleNamespace(**numbers, **flags)
+def _sample_shape(definition, rng, kinds=None):
+    """Shape numbers and features within the category's ranges, or of one of the ``kinds`` of the varied world."""
+    _, ranges, flags = pick(rng, list(kinds.values())) if kinds else (1.0, {}, {})
+    numbers = {name: rng.uniform(low, high) for name, (low, high) in (definition.ranges | ranges).items()}
+    features = {name: bool(rng.random() < share) for name, share in (definition.flags | flags).items()}
+    return SimpleNamespace(**(definition.extras | numbers | features))
 
 
 @cache
 def _template(category):
     definition = choice("synthetic category", category, CATEGORIES)
     middle = {name: 0.5 * (low + high) for name, (low, high) in definition.ranges.items()}
-    shape = SimpleNamespace(**middle, **dict.fromkeys(definition.flags, True))
-    parts, keypoints, _, _ = definition.build(shape)
+    shape = SimpleNamespace(**(definition.extras | middle | dict.fromkeys(definition.flags, True)))
+    everything = {name: True for name, default in definition.extras.items() if isinstance(default, bool)}
+    parts, keypoints, _, _ = definition.build(SimpleNamespace(**(vars(shape) | everything)))
     points = np.array([keypoints[name] for name in definition.names], dtype=float)
     origin, diameter = points.mean(0), _diameter(points)
     surface = {part.name: (part.vertices - origin) / diameter for part in parts}
@@ -213,4 +226,5 @@ def _merge(category, seed, definition, shape, surface):
         complete_keypoints=points,
         canonical_keypoints=points,
         diameter=diameter,
+        groups=tuple(groups),
     )

@@ -1,22 +1,32 @@
 """Ray casting (embree, no display): picture and full ground truth of an object in a scene."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import cv2
 import numpy as np
 
-from semalign3d_core.datasets.synthetic.appearance import develop, dot, random_effects, shade, texture_colours
+from semalign3d_core.datasets.synthetic.appearance import develop, dot, random_effects, shade
 from semalign3d_core.datasets.synthetic.disparity import DisparityConfig, monocular_disparity
 from semalign3d_core.datasets.synthetic.instances import CATEGORIES, generator, make_instance
+from semalign3d_core.datasets.synthetic.pictures import picture_bank
 from semalign3d_core.datasets.synthetic.scene import OBJECT, OCCLUDER, SceneConfig, corner_normals, random_surroundings
-from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig, orbit_views, random_view
+from semalign3d_core.datasets.synthetic.varied_scene import varied_effects, varied_surroundings
+from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig, orbit_views, random_view, varied
 from semalign3d_core.runtime.errors import MissingDependencyError
 
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """All that a rendering depends on besides its seeds."""
+    """All that a rendering depends on besides its seeds.
 
+    world: simple (the benchmarks' one: floating clutter, random textures) or varied (kinds of objects, views, materials and scenes
+        as photographs show them, which training uses)
+    pictures: folder of photographs for the varied world's backgrounds and surfaces; "" takes those of scikit-image, if installed
+    """
+
+    world: str = "simple"
+    pictures: str = ""
     view: ViewConfig = field(default_factory=ViewConfig)
     scene: SceneConfig = field(default_factory=SceneConfig)
     disparity: DisparityConfig = field(default_factory=DisparityConfig)
@@ -68,16 +78,24 @@ def sample_rendering(category, instance_seed, view_seed, size=256, config=Render
 
     ``size``: side of a square picture, or (height, width), in pixels.
     """
-    instance = make_instance(category, instance_seed)
-    view = random_view(instance, generator("view", category, instance_seed, view_seed), size, config.view)
+    instance = make_instance(category, instance_seed, config.world)
+    rng = generator("view", category, instance_seed, view_seed)
+    kind = varied(config.view, category, rng) if config.world == "varied" else config.view
+    view = random_view(instance, rng, size, kind)
     return render(instance, view, view_seed, config)
 
 
 def render(instance, view, seed, config=RenderConfig()):  # noqa: B008 (frozen)
     """Renders an instance in a given view; ``seed`` decides everything else (surroundings, textures, light, camera, disparity)."""
     rng = generator("scene", instance.category, instance.seed, seed)
-    surroundings = random_surroundings(instance, view, rng, config.scene)
-    return _render(instance, view, surroundings, random_effects(rng), seed, config)
+    return _render(instance, view, *_scene(instance, view, rng, config), seed, config)
+
+
+def _scene(instance, view, rng, config):
+    """(surroundings, camera effects) of the world that ``config`` asks for."""
+    if config.world == "varied":
+        return varied_surroundings(instance, view, rng, config.scene, picture_bank(config.pictures)), varied_effects(rng)
+    return random_surroundings(instance, view, rng, config.scene), random_effects(rng)
 
 
 def orbit(instance, count, size=256, seed=0, config=RenderConfig(), **motion):  # noqa: B008 (frozen)
@@ -87,8 +105,7 @@ def orbit(instance, count, size=256, seed=0, config=RenderConfig(), **motion):  
     """
     views = orbit_views(instance, count, size, **motion)
     rng = generator("scene", instance.category, instance.seed, seed)
-    surroundings = random_surroundings(instance, views[0], rng, config.scene)
-    effects = random_effects(rng)
+    surroundings, effects = _scene(instance, views[0], rng, config)
     for number, view in enumerate(views):
         yield _render(instance, view, surroundings, effects.next_frame(number), seed, config)
 
@@ -129,6 +146,19 @@ class _Soup:
     material: np.ndarray
     texture: np.ndarray  # (T, 3, 3) texture coordinates of the corners
     tracer: _Tracer
+    surrounding: int  # number of the first triangle that is not the object's
+    place: tuple  # (rotation, translation, diameter) of the object
+
+    def to_object(self, points):
+        """Camera-frame points (N, 3) in the object's frame."""
+        rotation, translation, diameter = self.place
+        return (points - translation) @ rotation / diameter
+
+    @cached_property
+    def behind(self):
+        """The same without the object."""
+        kept = {name: getattr(self, name)[self.surrounding :] for name in ("triangles", "normals", "owner", "material", "texture")}
+        return _Soup(**kept, tracer=_Tracer(kept["triangles"]), surrounding=0, place=self.place)
 
 
 def _render(instance, view, surroundings, effects, seed, config):
@@ -184,6 +214,8 @@ def _soup(instance, view, surroundings):
         material=np.concatenate([instance.group + first, surroundings.material]),
         texture=np.concatenate([instance.vertices[instance.faces], surroundings.triangles]).astype(np.float32),
         tracer=_Tracer(triangles),
+        surrounding=len(corners),
+        place=(view.rotation, view.translation, instance.diameter),
     )
 
 
@@ -227,7 +259,7 @@ def _shaded(soup, surroundings, rays, hits):
     triangle, depth, weights = hits
     hit = triangle >= 0
     triangle, weights, depth = triangle[hit], weights[hit], depth[hit]
-    rays = rays[hit]
+    beyond, rays = rays[~hit], rays[hit]
     unit = rays / np.sqrt(dot(rays, rays))
     normals = _interpolate(soup.normals[triangle], weights)
     normals /= np.sqrt(dot(normals, normals)) + np.float32(1e-12)
@@ -236,9 +268,42 @@ def _shaded(soup, surroundings, rays, hits):
     clear = 2e-3 * depth[:, None]
     lit = ~soup.tracer.blocked(points + clear * normals - 0.5 * clear * unit, surroundings.light.direction)
     colours, gloss, power = _surface(soup, surroundings, triangle, weights)
+    shaded = shade(colours, normals, unit, lit, surroundings.light, gloss, power)
     radiance = np.zeros((len(hit), 3), dtype=np.float32)
-    radiance[hit] = shade(colours, normals, unit, lit, surroundings.light, gloss, power)
+    if surroundings.environment is not None:
+        radiance[~hit] = surroundings.environment.behind(beyond)
+        _finish(shaded, colours, soup, surroundings, triangle, rays, normals, points)
+    radiance[hit] = shaded
     return radiance
+
+
+def _finish(shaded, colours, soup, surroundings, triangle, rays, normals, points):
+    """Adds to ``shaded`` (N, 3), in place, what only the varied world has: contact shadows, light of its own, glass and reflections."""
+    environment, material, first = surroundings.environment, soup.material[triangle], len(surroundings.materials.gloss)
+    ground = np.isin(material, surroundings.grounds)
+    if ground.any():
+        shaded[ground] *= environment.contact(soup.to_object(points[ground]))[:, None]
+    unit = rays / np.sqrt(dot(rays, rays))
+    facing = np.clip(-dot(normals, unit), 0.02, 1)
+    for rows, table, start in ((material < first, surroundings.materials, 0), (material >= first, surroundings.object_materials, first)):
+        if not hasattr(table, "mirror"):
+            continue
+        rows = np.flatnonzero(rows)
+        index = material[rows] - start
+        for m in np.unique(index):
+            here = rows[index == m]
+            if table.glow[m]:
+                shaded[here] = table.glow[m] * colours[here]
+            if table.glass[m]:
+                bent = rays[here] + np.float32(0.25) * normals[here] * (1, 1, 0)
+                seen = _shaded(soup.behind, surroundings, bent, soup.behind.tracer.hits(bent))
+                seen = seen * colours[here] ** (0.35 / (facing[here] + 0.15))
+                shaded[here] = table.glass[m] * seen + (1 - table.glass[m]) * shaded[here]
+            if table.mirror[m]:
+                share = table.mirror[m] + (1 - table.mirror[m]) * (1 - facing[here]) ** 5
+                shine = environment.mirrored(unit[here] + 2 * facing[here] * normals[here])
+                shine = shine * colours[here] if table.metal[m] else shine
+                shaded[here] = (1 - share) * shaded[here] + share * shine
 
 
 def _surface(soup, surroundings, triangle, weights):
@@ -249,7 +314,7 @@ def _surface(soup, surroundings, triangle, weights):
     gloss, power = (np.empty(len(triangle), dtype=np.float32) for _ in range(2))
     for rows, table, start in ((material < first, surroundings.materials, 0), (material >= first, surroundings.object_materials, first)):
         index = material[rows] - start
-        colours[rows] = texture_colours(table, index, points[rows])
+        colours[rows] = table.colours(index, points[rows])
         gloss[rows], power[rows] = table.gloss[index], table.power[index]
     return colours, gloss, power
 

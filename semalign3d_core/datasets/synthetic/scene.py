@@ -1,6 +1,6 @@
 """What surrounds an object: a wall, a floor, clutter that looks like objects, and occluders. Everything in the camera frame, metres."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Surroundings:
 
     triangles: (T, 3, 3) camera frame;  normals: (T, 3, 3) unit, per corner;  owner: (T,) BACKGROUND or OCCLUDER
     material:  (T,) index into ``materials``;  materials of the object's groups follow from ``object_materials`` on
+    environment: of the varied world, else None;  grounds: materials on which the object's contact shadow lies
     """
 
     triangles: np.ndarray
@@ -36,6 +37,12 @@ class Surroundings:
     materials: Materials
     object_materials: Materials
     light: Light
+    environment: object = None
+    grounds: tuple = ()
+
+    def with_environment(self, environment, object_materials, grounds=()):
+        """The same with an environment, other materials of the object, and the numbers of the materials it casts contact shadows on."""
+        return replace(self, environment=environment, object_materials=object_materials, grounds=grounds)
 
 
 def corner_normals(vertices, faces, smooth):
@@ -70,7 +77,15 @@ def random_surroundings(instance, view, rng, config=SceneConfig()):  # noqa: B00
     return _assemble(pieces, owners, diameter, rng, int(instance.group.max()) + 1, config)
 
 
-def _assemble(pieces, owners, diameter, rng, groups, config):
+def occluder(instance, view, sizes, rng):
+    """Parts of a thing in front of an object."""
+    points = view.to_camera(instance.vertices, instance.diameter)
+    pixels = view.project(points)
+    return _occluder(view, np.array([*pixels.min(0), *pixels.max(0)]), points[:, 2].min(), sizes, rng)
+
+
+def gathered(pieces, owners):
+    """(triangles, corner normals, owners, material numbers) of ``pieces``, lists of parts, every part with a material of its own."""
     triangles, normals, owner, material = [], [], [], []
     count = 0
     for parts, who in zip(pieces, owners, strict=True):
@@ -80,11 +95,19 @@ def _assemble(pieces, owners, diameter, rng, groups, config):
             owner.append(np.full(len(part.faces), who))
             material.append(np.full(len(part.faces), count))
             count += 1
+    if not triangles:
+        return np.empty((0, 3, 3)), np.empty((0, 3, 3)), np.empty(0, dtype=int), np.empty(0, dtype=int)
+    return np.concatenate(triangles), np.concatenate(normals), np.concatenate(owner), np.concatenate(material)
+
+
+def _assemble(pieces, owners, diameter, rng, groups, config):
+    triangles, normals, owner, material = gathered(pieces, owners)
+    count = int(material.max()) + 1
     return Surroundings(
-        np.concatenate(triangles),
-        np.concatenate(normals),
-        np.concatenate(owner),
-        np.concatenate(material),
+        triangles,
+        normals,
+        owner,
+        material,
         random_materials(rng, count, config.unit_texture * diameter * np.exp(rng.uniform(0, 1.5, (count, 1, 1)))),
         random_materials(rng, groups, config.unit_texture),
         random_light(rng),

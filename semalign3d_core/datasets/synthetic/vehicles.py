@@ -22,6 +22,7 @@ CAR_RANGES = {
     "nose_taper": (0.82, 0.98),
 }
 CAR_FLAGS = {"mirrors": 0.8, "spoiler": 0.25, "roof_rack": 0.25, "bumpers": 0.6}
+CAR_EXTRAS = {"pillars": False, "arches": False}
 CAR_NAMES = tuple(
     f"{label}_{side}"
     for label in ("headlight", "taillight", "wheel_front", "wheel_rear", "roof_front", "roof_rear", "mirror")
@@ -50,6 +51,8 @@ def build_car(p):
     cover = [(-top_w, roof, roof_front), (top_w, roof, roof_front), (top_w, roof, roof_rear), (-top_w, roof, roof_rear)]
     parts = [loft("body", "paint", rings, smooth=False), hexahedron("cabin", "paint", base, cover)]
     parts += _windows(np.array(base), np.array(cover)) + _car_details(p, w, belt, (front, rear), (roof, top_w, roof_front, roof_rear))
+    if p.pillars:
+        parts += _pillars(np.array(base), np.array(cover))
     radius, rim = unit["wheel"], w + 0.01 * length
     axles = {"front": front - unit["wheel_front"], "rear": rear + unit["wheel_rear"]}
     for end, z in axles.items():
@@ -64,6 +67,9 @@ def build_car(p):
         ]
         hub = [(0.62 * radius, rim - 0.02), (0.60 * radius, rim + 0.005), (0.15 * radius, rim + 0.015)]
         parts += both_sides(revolve(f"tyre_{end}_left", "tyre", tyre, 20, "x", centre))
+        if p.arches:
+            arch = [(1.16 * radius, w - 0.02 * length), (1.16 * radius, w + 0.002 * length)]
+            parts += both_sides(revolve(f"arch_{end}_left", "tyre", arch, 20, "x", centre))
         parts += both_sides(revolve(f"hub_{end}_left", "hub", hub, 20, "x", centre))
     half = {f"wheel_{end}": (rim + 0.015, radius, z) for end, z in axles.items()}
     half |= {"roof_front": (top_w, roof, roof_front), "roof_rear": (top_w, roof, roof_rear)}
@@ -98,6 +104,18 @@ def _windows(base, cover):
     left = pane("window_left", (base[1], base[2], cover[1], cover[2]), (1, 0.3, 0))
     windscreen = pane("windscreen", (base[0], base[1], cover[0], cover[1]), (0, 0.5, 1))
     return [windscreen, pane("rear_window", (base[3], base[2], cover[3], cover[2]), (0, 0.5, -1)), *both_sides(left)]
+
+
+def _pillars(base, cover):
+    """Posts between the side windows, in the colour of the body."""
+    parts = []
+    for name, share in (("front", 0.36), ("rear", 0.72)):
+        quad = [
+            (1 - v) * ((1 - u) * base[1] + u * base[2]) + v * ((1 - u) * cover[1] + u * cover[2])
+            for u, v in ((share - 0.025, 0.05), (share + 0.025, 0.05), (share + 0.025, 0.95), (share - 0.025, 0.95))
+        ]
+        parts += both_sides(hexahedron(f"pillar_{name}_left", "paint", quad, np.array(quad) + (0.018, 0.005, 0)))
+    return parts
 
 
 def _car_details(p, w, belt, ends, roof_frame):

@@ -18,6 +18,7 @@ BOTTLE_RANGES = {
     "label_high": (0.30, 0.40),
 }
 BOTTLE_FLAGS = {"cap": 0.6, "label": 0.6}
+BOTTLE_EXTRAS = {"roundness": 0.0, "foil_low": 0.8, "foil": False, "lip": False}  # of the varied world: see `varieties`
 BOTTLE_LABELS = ("top", "collar", "neck", "shoulder", "waist", "base")
 BOTTLE_NAMES = tuple(f"{label}_{side}" for label in BOTTLE_LABELS for side in ("left", "right"))
 
@@ -33,7 +34,8 @@ def build_bottle(p):
     bevel = 0.06 * radius
     lower = np.stack([waist, bevel + step * (shoulder - bevel)], -1)
     lower[0, 0] = 0.5 * (base + radius)
-    curve = neck + (radius - neck) * 0.5 * (1 + np.cos(np.pi * step))
+    soft, round_ = 0.5 * (1 + np.cos(np.pi * step)), np.sqrt(1 - step**2)
+    curve = neck + (radius - neck) * (soft + p.roundness * (round_ - soft))
     upper = np.stack([curve, shoulder + step * (neck_low - shoulder)], -1)[1:]
     end = [(neck, neck_low), (neck, height - 0.002), (0.8 * neck, height - 0.002), (0.8 * neck, height - 0.03 * height)]
     profile = np.concatenate([[(base, 0)], lower, upper, end])
@@ -44,6 +46,12 @@ def build_bottle(p):
     low, high = p.label_low * height, p.label_high * height
     band = [(1.012 * np.interp(y, lower[:, 1], lower[:, 0]), y) for y in np.linspace(low, high, 5)]
     parts.append(hoop("label", "label", band, around=40))
+    if p.foil:
+        foil = np.linspace(max(p.foil_low * height, neck_low), height + 0.001, 5)
+        parts.append(hoop("foil", "cap", np.stack([np.full(5, 1.04 * neck), foil], -1), around=40))
+    if p.lip:
+        ring = [(neck, 0.955), (1.12 * neck, 0.96), (1.14 * neck, 0.975), (1.12 * neck, 0.99), (neck, 0.995)]
+        parts.append(hoop("lip", "cap" if p.foil else "body", np.array(ring) * (1, height), around=40))
     top = 0.93 * cap if p.cap else neck
     middle = 0.5 * shoulder
     radii = (top, cap, neck, radius, np.interp(middle, lower[:, 1], lower[:, 0]), base)
@@ -70,6 +78,7 @@ MUG_RANGES = {
     "foot": (0.02, 0.06),
 }
 MUG_FLAGS = {"foot_ring": 0.5, "lip": 0.5}
+MUG_EXTRAS = {"liquid": False}
 MUG_NAMES = (
     "rim_handle", "rim_far", "rim_left", "rim_right", "base_handle", "base_far", "base_left", "base_right",
     "handle_top", "handle_outer", "handle_bottom",
@@ -97,6 +106,9 @@ def build_mug(p):
         (inner[-1], 0.95 * height),
     ]
     parts.append(hoop("lip", "handle", lip, around=40))
+    if p.liquid:
+        level = 0.85 * height
+        parts.append(revolve("liquid", "liquid", [(0.3 * base, level - 0.002), (np.interp(level, side[:, 1], inner), level)], around=40))
     low, high = (p.handle_centre - p.handle_half) * height, (p.handle_centre + p.handle_half) * height
     thickness = p.thickness * height
 

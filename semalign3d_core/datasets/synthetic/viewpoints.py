@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from semalign3d_core.datasets.synthetic.instances import CATEGORIES
+from semalign3d_core.datasets.synthetic.varieties import VIEWS, pick
 
 FRONTAL_SHARE = 0.75  # of the views of categories with a preferred side
 
@@ -21,6 +22,7 @@ class ViewConfig:
     truncation_rate: float = 0.12
     truncated_fill: tuple = (1.0, 1.4)
     upside_down_rate: float = 0.02
+    roll: float | None = None  # standard deviation in degrees; None: the category's own
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ def rotation_matrix(azimuth, elevation, roll):
     return np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]]) @ upright
 
 
+def varied(config, category, rng):
+    """The settings with the elevations, sizes and rolls of one of the varied world's kinds of views of a category."""
+    return replace(config, **pick(rng, VIEWS[category])[1])
+
+
 def random_view(instance, rng, size, config=ViewConfig()):  # noqa: B008 (frozen)
     """A random :class:`View` of an instance; ``size`` is the side of a square image or (height, width) in pixels."""
     height, width = (size, size) if np.isscalar(size) else size
@@ -87,7 +94,7 @@ def random_view(instance, rng, size, config=ViewConfig()):  # noqa: B008 (frozen
     azimuth = rng.uniform(0, 360)
     if category.frontal is not None and rng.random() < FRONTAL_SHARE:
         azimuth = rng.uniform(-category.frontal, category.frontal) % 360
-    elevation, roll = rng.uniform(*config.elevation), rng.normal(0, category.roll)
+    elevation, roll = rng.uniform(*config.elevation), rng.normal(0, category.roll if config.roll is None else config.roll)
     if rng.random() < config.upside_down_rate:
         roll += 180
     focal = np.exp(rng.uniform(*np.log(config.focal)))
