@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from semalign3d_core.runtime.errors import InputError
 
@@ -24,6 +25,10 @@ class Options:
     """Pairs per category and split."""
     seed: int = 0
     """Seed of the whole data set."""
+    world: Literal["simple", "varied"] = "simple"
+    """simple (what the benchmarks use) or varied (kinds of objects, views, materials and scenes as photographs show them)."""
+    pictures: str = ""
+    """Folder of photographs that the varied world shows behind and on things; nothing takes scikit-image's, if installed."""
     size: int = 256
     """Longer image side in pixels."""
     aspect: tuple[float, float] = (1.0, 1.0)
@@ -105,5 +110,7 @@ def writer_config(options):
         ViewConfig(small_rate=options.small_rate, truncation_rate=options.truncation_rate),
         SceneConfig(occluder_rate=options.occluder_rate),
         DisparityConfig(noise=options.disparity_noise, bend=options.disparity_bend),
+        world=options.world,
+        pictures=options.pictures,
     )
     return WriterConfig(options.size, tuple(options.aspect), options.seed, options.depth_kind, options.keypoint_noise, render)

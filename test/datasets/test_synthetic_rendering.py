@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from semalign3d_core.datasets.synthetic import CATEGORIES, KEYPOINTS, RenderConfig, make_instance, orbit, render, sample_rendering
+from semalign3d_core.datasets.synthetic import CATEGORIES, KEYPOINTS, WORLDS, RenderConfig, make_instance, orbit, render, sample_rendering
 from semalign3d_core.datasets.synthetic.disparity import DisparityConfig
 from semalign3d_core.datasets.synthetic.instances import template
 from semalign3d_core.datasets.synthetic.scene import SceneConfig
@@ -15,14 +15,26 @@ SIZE = 128
 PLAIN = RenderConfig(
     ViewConfig(small_rate=0.0, truncation_rate=0.0, upside_down_rate=0.0),
     SceneConfig(occluder_rate=0.0),
-    DisparityConfig(noise=0.0),
+    DisparityConfig(noise=0.0, blur=0.0),
     samples=1,
 )
 
 
-@pytest.fixture(scope="module")
-def renderings():
-    return {category: [sample_rendering(category, 50 + n, n, SIZE, PLAIN) for n in range(6)] for category in CATEGORIES}
+@pytest.fixture(scope="module", params=sorted(WORLDS))
+def renderings(request):
+    config = replace(PLAIN, world=request.param)
+    return {category: _large(category, config) for category in CATEGORIES}
+
+
+def _large(category, config, count=6):
+    """Renderings that show the object large enough for distances in pixels to mean something."""
+    found = []
+    for n in range(100):
+        rendering = sample_rendering(category, 50 + n, n, SIZE, config)
+        if (rendering.box[2:] - rendering.box[:2]).max() > 0.45 * SIZE:
+            found.append(rendering)
+        if len(found) == count:
+            return found
 
 
 def everything(renderings):
@@ -65,7 +77,7 @@ def test_metric_depth_back_projects_into_the_object(renderings):
         z = r.depth[v, u].astype(float)
         camera = np.stack([(u - r.matrix[0, 2]) / r.matrix[0, 0] * z, (v - r.matrix[1, 2]) / r.matrix[1, 1] * z, z], -1)
         points = (camera - r.translation) @ r.rotation / r.scale
-        vertices = make_instance(r.category, r.instance_seed).vertices
+        vertices = make_instance(r.category, r.instance_seed, r.world).vertices
         assert (points > vertices.min(0) - 1e-3).all() and (points < vertices.max(0) + 1e-3).all()
 
 

@@ -72,7 +72,9 @@ CATEGORIES = {
         facing=dict.fromkeys(("handle_top", "handle_bottom"), ((0.0, 0.0, 1.0), 110.0)),
         extras=vessels.MUG_EXTRAS,
     ),
-    "chair": Category(furniture.CHAIR_NAMES, furniture.build_chair, furniture.CHAIR_RANGES, furniture.CHAIR_FLAGS, extras=furniture.CHAIR_EXTRAS),
+    "chair": Category(
+        furniture.CHAIR_NAMES, furniture.build_chair, furniture.CHAIR_RANGES, furniture.CHAIR_FLAGS, extras=furniture.CHAIR_EXTRAS
+    ),
     "car": Category(vehicles.CAR_NAMES, vehicles.build_car, vehicles.CAR_RANGES, vehicles.CAR_FLAGS, extras=vehicles.CAR_EXTRAS),
     "aeroplane": Category(vehicles.PLANE_NAMES, vehicles.build_aeroplane, vehicles.PLANE_RANGES, vehicles.PLANE_FLAGS, roll=8.0),
     "tvmonitor": Category(

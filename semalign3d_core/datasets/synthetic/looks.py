@@ -136,7 +136,9 @@ def _picture(rng, bank):
 def _bottle(instance, bank, rng):
     kind = rng.random()
     if kind < 0.42:  # glass
-        colours = np.array([(0.05, 0.22, 0.04), (0.12, 0.25, 0.06), (0.25, 0.09, 0.02), (0.75, 0.8, 0.78), (0.8, 0.85, 0.85), (0.6, 0.55, 0.25)])
+        colours = np.array(
+            [(0.05, 0.22, 0.04), (0.12, 0.25, 0.06), (0.25, 0.09, 0.02), (0.75, 0.8, 0.78), (0.8, 0.85, 0.85), (0.6, 0.55, 0.25)]
+        )
         colour = np.clip(colours[rng.integers(len(colours))] * rng.uniform(0.6, 1.3), 0, 0.95)
         body = Look(colour, 0.3, 60, rng.uniform(0.04, 0.1), glass=rng.uniform(0.75, 1.0))
     elif kind < 0.70:  # dark, full of something dark
@@ -212,11 +214,10 @@ def _car(instance, bank, rng):
         paint = Look(colour, picture=_picture(rng, bank), project=lay, **surface)
     trim = [paint, Look(dark(rng)), Look(dark(rng)), Look(np.full(3, 0.4), mirror=0.4, metal=1.0)][rng.integers(4)]
     hub = Look(dark(rng)) if rng.random() < 0.2 else Look(np.full(3, rng.uniform(0.25, 0.6)), 0.3, mirror=0.2, metal=1.0)
-    return {
-        "paint": paint, "glass": Look(rng.uniform(0.003, 0.06) * np.ones(3), 0.4, 60, rng.uniform(0.06, 0.3)), "tyre": Look(dark(rng)), "hub": hub,
-        "light": Look(np.array([0.8, 0.8, 0.75]) * rng.uniform(0.5, 1.1), 0.5, 60, 0.1), "tail": Look(np.array([0.4, 0.02, 0.02]), 0.3, 40, 0.05),
-        "trim": trim,
-    }  # fmt: skip
+    glass = Look(rng.uniform(0.003, 0.06) * np.ones(3), 0.4, 60, rng.uniform(0.06, 0.3))
+    light = Look(np.array([0.8, 0.8, 0.75]) * rng.uniform(0.5, 1.1), 0.5, 60, 0.1)
+    tail = Look(np.array([0.4, 0.02, 0.02]), 0.3, 40, 0.05)
+    return {"paint": paint, "glass": glass, "tyre": Look(dark(rng)), "hub": hub, "light": light, "tail": tail, "trim": trim}
 
 
 def _aeroplane(instance, bank, rng):
@@ -248,7 +249,9 @@ def _livery(colour, rng):
 
 
 def _screen(instance, bank, rng):
-    frame = Look([dark(rng), dark(rng), dark(rng), np.full(3, rng.uniform(0.1, 0.5)), white(rng), tint(rng)][rng.integers(6)], 0.2, 40, 0.03)
+    frame = Look(
+        [dark(rng), dark(rng), dark(rng), np.full(3, rng.uniform(0.1, 0.5)), white(rng), tint(rng)][rng.integers(6)], 0.2, 40, 0.03
+    )
     looks = dict.fromkeys(("frame", "housing", "stand", "button"), frame)
     if rng.random() < 0.25:
         looks["stand"] = Look(np.full(3, rng.uniform(0.05, 0.6)), 0.3, 40, rng.choice([0.0, 0.2]))

@@ -83,7 +83,10 @@ def _small(path):
 
 def fractal(rng, side=SIDE, octaves=(4, 8, 16, 32, 64), fall=0.6):
     """(side, side) noise with values from 0 to 1."""
-    total = sum(fall**n * cv2.resize(rng.normal(size=(cells, cells)), (side, side), interpolation=cv2.INTER_CUBIC) for n, cells in enumerate(octaves))
+    total = sum(
+        fall**n * cv2.resize(rng.normal(size=(cells, cells)), (side, side), interpolation=cv2.INTER_CUBIC)
+        for n, cells in enumerate(octaves)
+    )
     return (total - total.min()) / np.ptp(total)
 
 

@@ -25,13 +25,13 @@ class RenderConfig:
     pictures: folder of photographs for the varied world's backgrounds and surfaces; "" takes those of scikit-image, if installed
     """
 
-    world: str = "simple"
-    pictures: str = ""
     view: ViewConfig = field(default_factory=ViewConfig)
     scene: SceneConfig = field(default_factory=SceneConfig)
     disparity: DisparityConfig = field(default_factory=DisparityConfig)
     samples: int = 2  # colour samples per side of a pixel whose neighbours look different (anti-aliasing); 1: no more than one anywhere
     contrast: float = 0.05  # difference between neighbours, of the displayed range, from which on they look different
+    world: str = "simple"
+    pictures: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Rendering:
     visible:     (K,) bool, in the picture and neither hidden by the object itself nor by an occluder
     shape:       (K, 3) keypoints in the object frame;  azimuth, elevation, roll: degrees
     truncated, occluded: bool;  box: (4,) x1, y1, x2, y2 of ``mask``, pixels (NaN if nothing is visible)
+    world: where the instance comes from
     """
 
     category: str
@@ -71,6 +72,7 @@ class Rendering:
     truncated: bool
     occluded: bool
     box: np.ndarray
+    world: str = "simple"
 
 
 def sample_rendering(category, instance_seed, view_seed, size=256, config=RenderConfig()):  # noqa: B008 (frozen)
@@ -199,6 +201,7 @@ def _render(instance, view, surroundings, effects, seed, config):
         truncated=_leaves_picture(instance, view),
         occluded=bool((amodal & ~mask).sum() > 0.01 * max(amodal.sum(), 1)),
         box=_box(mask),
+        world=config.world,
     )
 
 

@@ -23,12 +23,13 @@ def varied_surroundings(instance, view, rng, config, bank):
         return plain.with_environment(random_environment(instance, view, anything(view, bank, rng), rng), object_materials)
     stage = _Stage(instance, view, rng, bank)
     backdrop = {"studio": studio, "sky": lambda rng: sky(view, rng)}.get(kind, lambda rng: anything(view, bank, rng))(rng)
-    if kind == "outdoors" and rng.random() < 0.4:
+    open_air = kind == "outdoors" and rng.random() < 0.4
+    if open_air:
         backdrop = sky(view, rng)
     if kind == "studio" and rng.random() < 0.5 and stage.from_above:
         stage.ground(Look(np.clip(backdrop[-1, 0], 0.01, 0.95)))
-    if kind == "outdoors" and stage.from_above:
-        stage.ground(stage.look(rng.uniform(0.1, 0.8)))
+    if kind == "outdoors" and stage.from_above and (open_air or rng.random() < 0.6):
+        stage.ground(stage.flat_look(rng.uniform(0.1, 0.8)))
         stage.clutter(rng.integers(0, 4), (0.15, 0.8))
     if kind == "table":
         stage.table(rng.uniform(1.5, 6.0))
@@ -42,7 +43,9 @@ def varied_surroundings(instance, view, rng, config, bank):
         pieces = [*pieces, (occluder(instance, view, config.occluder_size, rng), stage.look(0.5), OCCLUDER)]
     triangles, normals, owner, material = gathered([parts for parts, _, _ in pieces], [who for *_, who in pieces])
     counts = [len(parts) for parts, _, _ in pieces]
-    materials = stack([look for (_, look, _), count in zip(pieces, counts, strict=True) for _ in range(count)], rng, 0.5 * instance.diameter)
+    materials = stack(
+        [look for (_, look, _), count in zip(pieces, counts, strict=True) for _ in range(count)], rng, 0.5 * instance.diameter
+    )
     light = _light(view, rng) if rng.random() < 0.8 else random_light(rng)
     surroundings = Surroundings(triangles, normals, owner, material, materials, object_materials, light)
     return surroundings.with_environment(random_environment(instance, view, backdrop, rng), object_materials, grounds=stage.grounds(counts))
@@ -63,7 +66,9 @@ def _light(view, rng):
     warm = np.array([1 + rng.normal(0, 0.10), 1.0, 1 + rng.normal(0, 0.12)])
     direction = view.rotation @ (direction / np.linalg.norm(direction))
     ambient = rng.uniform(0.25, 0.8) * (2 - warm)
-    return Light(direction.astype(np.float32), (rng.uniform(0.2, 1.1) * warm).astype(np.float32), ambient.astype(np.float32), rng.uniform(0, 0.3))
+    return Light(
+        direction.astype(np.float32), (rng.uniform(0.2, 1.1) * warm).astype(np.float32), ambient.astype(np.float32), rng.uniform(0, 0.3)
+    )
 
 
 class _Stage:
@@ -138,7 +143,14 @@ class _Stage:
         near = self.distance - 0.6 * size.max()
         if not self.from_above and near < 0.2:
             return
-        self.slab(0.3 * rng.uniform(-1, 1, 2) * (size - 2 * self.radius - 0.2), along, size, (self.level - thick, self.level), self.flat_look(rng.uniform(0.3, 2.5)), True)
+        self.slab(
+            0.3 * rng.uniform(-1, 1, 2) * (size - 2 * self.radius - 0.2),
+            along,
+            size,
+            (self.level - thick, self.level),
+            self.flat_look(rng.uniform(0.3, 2.5)),
+            True,
+        )
         camera_height = self.view.camera_position(self.instance.diameter)[1]
         if rng.random() < 0.6 and camera_height > self.level - height + 0.2:
             self.ground(self.flat_look(rng.uniform(0.5, 3.0)), self.level - height)
@@ -148,7 +160,8 @@ class _Stage:
         rng = self.rng
         turn = np.deg2rad(rng.normal(0, 22)) if rng.random() < 0.8 else 0.0
         turn = np.clip(turn, -0.7, 0.7)
-        out = np.array([np.cos(turn) * self.away[0] - np.sin(turn) * self.away[1], np.sin(turn) * self.away[0] + np.cos(turn) * self.away[1]])
+        cosine, sine = np.cos(turn), np.sin(turn)
+        out = np.array([[cosine, -sine], [sine, cosine]]) @ self.away
         along = np.array([-out[1], out[0]])
         bottom, top = self.level - 8, self.high[1] + rng.uniform(0.8, 8)
         repeat, reach = rng.uniform(0.5, 3), self.radius + distance
@@ -158,7 +171,13 @@ class _Stage:
         aside = side * (-self.distance * self.away) @ along  # of the camera
         corner = self.radius + rng.uniform(0.6, 6.0)
         if rng.random() < 0.4 and corner > aside + 0.3:
-            self.slab(side * along * (corner + 0.05), out, (60, 0.1), (bottom, top), wall if rng.random() < 0.6 else self.look(repeat, (out[0], 0, out[1])))
+            self.slab(
+                side * along * (corner + 0.05),
+                out,
+                (60, 0.1),
+                (bottom, top),
+                wall if rng.random() < 0.6 else self.look(repeat, (out[0], 0, out[1])),
+            )
         for _ in range(rng.integers(0, 5)):
             place = out * (reach - 0.01) + along * rng.uniform(-3, 3)
             wide, low = rng.uniform(0.2, 1.4), self.level + rng.uniform(-0.3, 2.0)
@@ -207,7 +226,11 @@ class _Stage:
                 wide = size * rng.uniform(0.2, 0.9, 2)
                 self.slab(place, (np.cos(turn), np.sin(turn)), wide, (self.level, self.level + size), label)
                 continue
-            profile = _GLASS if kind < 0.62 else np.column_stack([np.clip(0.3 + 0.1 * np.cumsum(rng.normal(size=8)), 0.06, 0.5), np.linspace(0, 1, 8)])
+            profile = (
+                _GLASS
+                if kind < 0.62
+                else np.column_stack([np.clip(0.3 + 0.1 * np.cumsum(rng.normal(size=8)), 0.06, 0.5), np.linspace(0, 1, 8)])
+            )
             part = revolve("vase", "", profile * size + (0, self.level), around=20)
             self.add([type(part)("vase", part.vertices + (place[0], 0, place[1]), part.faces, "", True)], label)
         if self.instance.category == "mug" and rng.random() < 0.2:

@@ -158,7 +158,7 @@ KINDS = {
 }  # fmt: skip
 
 # {category: ((share, settings of ViewConfig), ...)}; what is left out is as in the simple world.
-_SMALL = {"fill": (0.12, 0.40), "truncation_rate": 0.03, "small_rate": 0.0}
+_SMALL = {"fill": (0.15, 0.40), "small_rate": 0.0}
 _STANDING = {"roll": 3.0, "upside_down_rate": 0.0}
 VIEWS = {
     "bottle": (

@@ -13,6 +13,7 @@ from semalign3d_core.runtime.processes import in_processes
 SIDE = 288  # of the rendered pictures; the network sees crops of them
 STEP = 2  # pixels between places that are kept
 SEEDS = 100_000  # instances of one training seed; those of the seeds 0 to 9 are all in the range of the training split
+SIMPLE = 5  # every fifth instance is of the simple world
 CHUNK = 50  # pictures per file: an interrupted rendering loses at most one file per process
 
 
@@ -30,12 +31,12 @@ class SampleSet:
         self.boxes = torch.cat([_boxes(part) for part in canonical.split(CHUNK)])
 
     @classmethod
-    def render(cls, folder, categories, counts, seed, workers, quiet=False, device="cpu"):
+    def render(cls, folder, categories, counts, seed, workers, quiet=False, device="cpu", pictures=""):
         """Renders the samples that are missing in ``folder``, ``counts`` of the categories, and loads all.
 
-        Instances come from the training range.
+        Instances come from the training range. ``pictures``: folder of photographs that the varied world shows.
         """
-        jobs = chunk_jobs(Path(folder), categories, counts, seed)
+        jobs = chunk_jobs(Path(folder), categories, counts, seed, pictures)
         missing = [job for job in jobs if not job[0].is_file()]
         rendered = in_processes(render_chunk, missing, workers)
         for _ in tqdm(rendered, total=len(missing), desc="render training samples", disable=quiet or not missing):
@@ -72,12 +73,12 @@ def _boxes(canonical):
     return torch.cat([(low + high) / 2, (high - low).amax(1, keepdim=True) / 2], 1)
 
 
-def chunk_jobs(folder, categories, counts, seed):
-    """[(file, category, seed, first, end)] of ``counts`` pictures of the categories, which take turns."""
+def chunk_jobs(folder, categories, counts, seed, pictures=""):
+    """[(file, category, seed, first, end, pictures)] of ``counts`` pictures of the categories, which take turns."""
     if not 0 <= seed < 10 or max(counts) > 2 * SEEDS:
         raise InputError(f"training uses seeds 0 to 9 and up to {2 * SEEDS} pictures per category, not seed {seed} and {max(counts)}")
     return [
-        (folder / f"{category}_{seed}_{first}_{min(first + CHUNK, count)}.npz", category, seed, first, min(first + CHUNK, count))
+        (folder / f"varied_{category}_{seed}_{first}_{(end := min(first + CHUNK, count))}.npz", category, seed, first, end, pictures)
         for first in range(0, max(counts), CHUNK)
         for category, count in zip(categories, counts, strict=True)
         if first < count
@@ -86,14 +87,15 @@ def chunk_jobs(folder, categories, counts, seed):
 
 def render_chunk(job):
     """Renders and writes the pictures of one job of :func:`chunk_jobs`."""
-    from semalign3d_core.datasets.synthetic import sample_rendering
+    from semalign3d_core.datasets.synthetic import WORLDS, sample_rendering
     from semalign3d_core.datasets.synthetic.rendering import RenderConfig
 
-    path, category, seed, start, stop = job
-    config = RenderConfig(samples=1)  # crops are shrunk, which averages rays
+    path, category, seed, start, stop, folder = job
+    simple, varied = (RenderConfig(world=world, pictures=folder, samples=1) for world in WORLDS)  # crops are shrunk, which averages rays
     pictures, canonical = [], []
     for index in range(start, stop):
         # Every instance is seen twice, so that there are pairs of views as well as pairs of instances.
+        config = simple if index // 2 % SIMPLE == 0 else varied
         rendering = sample_rendering(category, seed * SEEDS + index // 2, seed * SEEDS + index, SIDE, config)
         pictures.append(rendering.image)
         canonical.append(rendering.canonical[STEP // 2 :: STEP, STEP // 2 :: STEP].astype(np.float16))

@@ -48,6 +48,7 @@ class CompactTraining:
     channels: int = 64
     checkpoint_every: int = 100
     fixed_statistics: bool = False  # batch normalisation stays as it is, for a finished network that is trained on with few views
+    pictures: str = ""  # folder of photographs that the renderings show behind and on things; "": scikit-image's, if installed
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -87,7 +88,7 @@ def train_compact(config, samples_folder, checkpoint, workers=2, initial=None, d
     interrupted or not.
     """
     pictures = config.of_categories(math.ceil(config.images / len(config.categories)))
-    samples = SampleSet.render(samples_folder, config.categories, pictures, config.seed, workers, quiet, device)
+    samples = SampleSet.render(samples_folder, config.categories, pictures, config.seed, workers, quiet, device, config.pictures)
     torch.manual_seed(config.seed)
     model = TrainedModel(config).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)

@@ -190,8 +190,8 @@ def test_emphasis_gives_a_category_more_pictures_and_views(tmp_path):
     config = CompactTraining(categories=("a", "b", "c"), emphasis=(0.1, 1.0, 1.9))
     assert config.of_categories(4) == [1, 4, 8] and CompactTraining(categories=("a", "b")).of_categories(3) == [3, 3]
     jobs, rendered = chunk_jobs(tmp_path, config.categories, config.of_categories(60), 2), {}
-    for path, category, seed, first, end in jobs:
-        assert seed == 2 and path.name == f"{category}_2_{first}_{end}.npz" and first == rendered.get(category, 0)
+    for path, category, seed, first, end, _ in jobs:
+        assert seed == 2 and path.name == f"varied_{category}_2_{first}_{end}.npz" and first == rendered.get(category, 0)
         rendered[category] = end
     assert rendered == {"a": 6, "b": 60, "c": 114}
     for wrong in ((1.0, 2.0), (1.0, 1.0, 0.0)):
