@@ -76,7 +76,14 @@ CATEGORIES = {
         furniture.CHAIR_NAMES, furniture.build_chair, furniture.CHAIR_RANGES, furniture.CHAIR_FLAGS, extras=furniture.CHAIR_EXTRAS
     ),
     "car": Category(vehicles.CAR_NAMES, vehicles.build_car, vehicles.CAR_RANGES, vehicles.CAR_FLAGS, extras=vehicles.CAR_EXTRAS),
-    "aeroplane": Category(vehicles.PLANE_NAMES, vehicles.build_aeroplane, vehicles.PLANE_RANGES, vehicles.PLANE_FLAGS, roll=8.0),
+    "aeroplane": Category(
+        vehicles.PLANE_NAMES,
+        vehicles.build_aeroplane,
+        vehicles.PLANE_RANGES,
+        vehicles.PLANE_FLAGS,
+        roll=8.0,
+        extras=vehicles.PLANE_EXTRAS,
+    ),
     "tvmonitor": Category(
         furniture.TV_NAMES,
         furniture.build_tvmonitor,
@@ -193,8 +200,9 @@ def _template(category):
     definition = choice("synthetic category", category, CATEGORIES)
     middle = {name: 0.5 * (low + high) for name, (low, high) in definition.ranges.items()}
     shape = SimpleNamespace(**(definition.extras | middle | dict.fromkeys(definition.flags, True)))
+    _, keypoints, _, _ = definition.build(shape)
     everything = {name: True for name, default in definition.extras.items() if isinstance(default, bool)}
-    parts, keypoints, _, _ = definition.build(SimpleNamespace(**(vars(shape) | everything)))
+    parts, *_ = definition.build(SimpleNamespace(**(vars(shape) | everything)))
     points = np.array([keypoints[name] for name in definition.names], dtype=float)
     origin, diameter = points.mean(0), _diameter(points)
     surface = {part.name: (part.vertices - origin) / diameter for part in parts}

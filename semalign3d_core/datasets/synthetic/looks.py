@@ -83,7 +83,16 @@ def object_looks(instance, bank, rng):
 
 def tint(rng, low=0.05, high=0.9, saturation=1.0):
     """A linear colour; ``saturation`` bounds its purity."""
-    value, purity, hue = rng.uniform(low, high), saturation * rng.beta(1.0, 1.3), rng.random()
+    return _hue(rng, rng.uniform(low, high), saturation * rng.beta(1.0, 1.3))
+
+
+def vivid(rng):
+    """A linear colour of paint that shall be seen."""
+    return _hue(rng, rng.uniform(0.45, 0.95), rng.uniform(0.6, 1.0))
+
+
+def _hue(rng, value, purity):
+    hue = rng.random()
     channel = np.clip(np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     return (value * (1 - purity * (1 - channel))) ** 2.2
 
@@ -141,6 +150,11 @@ def _bottle(instance, bank, rng):
         )
         colour = np.clip(colours[rng.integers(len(colours))] * rng.uniform(0.6, 1.3), 0, 0.95)
         body = Look(colour, 0.3, 60, rng.uniform(0.04, 0.1), glass=rng.uniform(0.75, 1.0))
+        if rng.random() < 0.4:  # filled up to some height
+            liquid = np.array([(0.02, 0.002, 0.004), (0.5, 0.42, 0.12), (0.4, 0.18, 0.04), (0.6, 0.65, 0.65)])[rng.integers(4)]
+            body.picture = np.tile(colour.astype(np.float32), (64, 1, 1))
+            body.picture[rng.integers(8, 40) :] = np.minimum(colour, 1) * liquid
+            body.project = spread(instance, "body")
     elif kind < 0.70:  # dark, full of something dark
         colour = np.array([(0.006, 0.005, 0.006), (0.012, 0.018, 0.006), (0.03, 0.01, 0.004)])[rng.integers(3)] * rng.uniform(0.5, 2)
         body = Look(colour, 0.25, 60, rng.uniform(0.04, 0.1))
@@ -206,7 +220,7 @@ def _chair(instance, bank, rng):
 
 
 def _car(instance, bank, rng):
-    colour = [white(rng), dark(rng), np.full(3, rng.uniform(0.15, 0.5)), tint(rng, 0.3, 0.95), tint(rng, 0.3, 0.95)][rng.integers(5)]
+    colour = [white(rng), dark(rng), np.full(3, rng.uniform(0.15, 0.5)), vivid(rng), vivid(rng), tint(rng)][rng.integers(6)]
     surface = {"gloss": rng.uniform(0.1, 0.5), "power": 60.0, "mirror": rng.uniform(0.02, 0.12)}
     paint = Look(colour, **surface)
     if rng.random() < 0.12:
@@ -221,7 +235,7 @@ def _car(instance, bank, rng):
 
 
 def _aeroplane(instance, bank, rng):
-    colour = [white(rng), white(rng), np.full(3, rng.uniform(0.1, 0.5)), tint(rng, 0.2, 0.95), tint(rng, 0.05, 0.4, 0.5)][rng.integers(5)]
+    colour = [white(rng), white(rng), np.full(3, rng.uniform(0.1, 0.5)), vivid(rng), tint(rng, 0.05, 0.4, 0.5)][rng.integers(5)]
     surface = {"gloss": rng.uniform(0, 0.3), "power": 40.0, "mirror": rng.choice([0.0, 0.03, 0.08])}
     paint = Look(colour, **surface)
     if rng.random() < 0.7:

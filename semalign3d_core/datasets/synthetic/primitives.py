@@ -40,6 +40,14 @@ def shell(name, group, rings):
     return Part(name, body, sides, group, smooth=True)
 
 
+def sheet(name, group, points):
+    """An open smooth surface through a grid of ``points`` (n, m, 3)."""
+    rows, columns = points.shape[:2]
+    corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).reshape(-1, 1)
+    faces = np.concatenate([corner + (0, 1, columns), corner + (1, columns + 1, columns)])
+    return Part(name, points.reshape(-1, 3), faces, group, smooth=True)
+
+
 def loft(name, group, rings, smooth=True):
     """A closed surface through ``rings`` (n, m, 3) with flat ends (creased: the end rings are doubled)."""
     rings = np.asarray(rings, dtype=float)

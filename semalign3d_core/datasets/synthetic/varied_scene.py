@@ -107,6 +107,7 @@ class _Stage:
         photograph = self.bank.photograph(rng) if kind > 0.75 else None
         found = patterned(rng, self.bank, first, second, 1.0, **gloss)
         if photograph is not None:
+            repeat *= 4
             found = Look(first, picture=linear(photograph), **gloss)
         angle = rng.uniform(0, 2 * np.pi)
         along = np.array([np.cos(angle), 0, np.sin(angle)]) if along is None else np.asarray(along)
@@ -178,11 +179,28 @@ class _Stage:
                 (bottom, top),
                 wall if rng.random() < 0.6 else self.look(repeat, (out[0], 0, out[1])),
             )
+        if rng.random() < 0.3:
+            self._shelf(out * (reach - 0.1) + along * rng.uniform(-2, 2), along, self.level + rng.uniform(-0.3, 1.2))
         for _ in range(rng.integers(0, 5)):
             place = out * (reach - 0.01) + along * rng.uniform(-3, 3)
             wide, low = rng.uniform(0.2, 1.4), self.level + rng.uniform(-0.3, 2.0)
             high = low + wide * rng.uniform(0.5, 1.6)
             self.slab(place, along, (wide, 0.05), (low, high), self._hung((along[0], 0, along[1]), place, wide, (low, high)))
+
+    def _shelf(self, middle, along, level):
+        """Boards with things in a row on them, like books."""
+        rng = self.rng
+        wide = rng.uniform(0.6, 2.0)
+        size, board = wide * rng.uniform(0.15, 0.3), self.look(1.0)
+        for row in range(rng.integers(1, 4)):
+            low = level + 1.2 * size * row
+            self.slab(middle, along, (wide, 0.18), (low - 0.03, low), board)
+            at = -0.48 * wide
+            while at < 0.4 * wide and rng.random() < 0.97:
+                thick = size * rng.uniform(0.08, 0.3)
+                look = Look(tint(rng)) if rng.random() < 0.7 else None
+                self.slab(middle + along * (at + 0.5 * thick), along, (thick, 0.14), (low, low + size * rng.uniform(0.5, 1.0)), look)
+                at += thick + (rng.random() < 0.15) * size * rng.uniform(0.2, 1.0)
 
     def _hung(self, along, place, wide, heights):
         """What a thing on a wall looks like: a print or photograph that fills it, a bright window, or any surface."""

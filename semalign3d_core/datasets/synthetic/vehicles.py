@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from semalign3d_core.datasets.synthetic.primitives import both_sides, box, hexahedron, loft, revolve
+from semalign3d_core.datasets.synthetic.primitives import both_sides, box, hexahedron, loft, revolve, tube
+from semalign3d_core.datasets.synthetic.round_car import Cabin, body, lamp, open_top
 
 CAR_RANGES = {
     "length": (3.5, 5.0),
@@ -22,7 +23,7 @@ CAR_RANGES = {
     "nose_taper": (0.82, 0.98),
 }
 CAR_FLAGS = {"mirrors": 0.8, "spoiler": 0.25, "roof_rack": 0.25, "bumpers": 0.6}
-CAR_EXTRAS = {"pillars": False, "arches": False}
+CAR_EXTRAS = {"pillars": False, "arches": False, "rounded": False, "open_top": False}
 CAR_NAMES = tuple(
     f"{label}_{side}"
     for label in ("headlight", "taillight", "wheel_front", "wheel_rear", "roof_front", "roof_rear", "mirror")
@@ -78,11 +79,29 @@ def build_car(p):
         "taillight": (0.80 * w, tops[-1] - 0.04 * length, rear - 0.012),
     }
     half |= {"mirror": (1.10 * w, belt + 0.02 * length, hood_end - 0.04 * length)}
+    if p.rounded:
+        cabin = Cabin(belt - 0.01, roof, (0.92 * w, hood_end, trunk_end), (top_w, roof_front, roof_rear))
+        nose = np.array([0.70 * w, tops[0] - 0.02 * length, front - 0.022 * length])
+        parts += [body(length, w, low, belt, tops[1], hood_end, trunk_end, p.nose_taper), cabin.shell(), cabin.windscreen(), *cabin.panes()]
+        parts += both_sides(lamp("round_headlight_left", "light", nose, np.array([0.15 * w, 0.019 * length, 0.035 * length])))
+        half |= {"roof_front": cabin.corner(1), "roof_rear": cabin.corner(-1), "headlight": nose + (0, 0, 0.03 * length)}
+    if p.open_top:
+        parts += open_top(belt, w, hood_end, trunk_end)
     keypoints = {f"{k}_{s}": np.asarray(v) * (x, 1, 1) for k, v in half.items() for s, x in (("left", 1), ("right", -1))}
     absent = {"spoiler": not p.spoiler, "bumper_front": not p.bumpers, "bumper_rear": not p.bumpers}
     for side in ("left", "right"):
-        absent |= {f"mirror_{side}": not p.mirrors, f"rack_{side}": not p.roof_rack}
-    return parts, keypoints, absent, () if p.mirrors else ("mirror_left", "mirror_right")
+        absent |= {f"mirror_{side}": not p.mirrors, f"rack_{side}": not p.roof_rack or p.open_top}
+    if p.rounded:
+        absent |= dict.fromkeys(_ANGULAR, True)
+    if p.open_top:
+        absent |= dict.fromkeys([part.name for part in parts if part.name.startswith(_ROOF)], True)
+    missing = [k for k in keypoints if (k.startswith("mirror") and not p.mirrors) or (k.startswith("roof_rear") and p.open_top)]
+    return parts, keypoints, absent, tuple(missing)
+
+
+_ANGULAR = ("body", "cabin", "windscreen", "rear_window", "window_left", "window_right", "headlight_left", "headlight_right")
+_ANGULAR += ("pillar_front_left", "pillar_front_right", "pillar_rear_left", "pillar_rear_right", "bumper_front", "bumper_rear")
+_ROOF = ("round_cabin", "round_rear_window", "round_window")
 
 
 def _body_ring(w, low, top, z):
@@ -164,6 +183,7 @@ PLANE_RANGES = {
     "engine_radius": (0.018, 0.032),
 }
 PLANE_FLAGS = {"engines": 0.6, "four_engines": 0.25, "t_tail": 0.25, "propeller": 0.3, "cockpit": 0.9, "wheels": 0.4}
+PLANE_EXTRAS = {"gear_legs": False}
 PLANE_NAMES = (
     "nose", "tail_end", "fin_top", "wing_tip_left", "wing_tip_right", "wing_root_front_left", "wing_root_front_right",
     "wing_root_rear_left", "wing_root_rear_right", "stabiliser_tip_left", "stabiliser_tip_right", "engine_left", "engine_right",
@@ -203,10 +223,16 @@ def build_aeroplane(p):
     half["engine"] = engine + _ENGINE_SHIFT * p.engine_radius * u
     keypoints = {f"{k}_{s}": np.asarray(v) * (x, 1, 1) for k, v in half.items() for s, x in (("left", 1), ("right", -1))}
     keypoints |= {"nose": (0, -0.1 * r, front), "tail_end": (0, lift, rear), "fin_top": fin_high}
-    absent = {"propeller": not p.propeller, "spinner": not p.propeller, "wheel_nose": not p.wheels, "cockpit": not p.cockpit}
+    absent = {
+        "propeller": not p.propeller,
+        "spinner": not p.propeller,
+        "wheel_nose": not p.wheels,
+        "leg_nose": not p.wheels,
+        "cockpit": not p.cockpit,
+    }
     for side in ("left", "right"):
         absent |= {f"engine_{side}": not p.engines, f"outer_engine_{side}": not (p.engines and p.four_engines)}
-        absent |= {f"blade_{side}": not p.propeller, f"wheel_{side}": not p.wheels}
+        absent |= {f"blade_{side}": not p.propeller, f"wheel_{side}": not p.wheels, f"gear_leg_{side}": not p.wheels}
     return parts, keypoints, absent, () if p.engines else ("engine_left", "engine_right")
 
 
@@ -275,7 +301,19 @@ def _plane_details(p, front, r):
     tip = np.array([(0.13 * u, -0.1 * r, front + 0.008 * u), (0.13 * u, -0.1 * r, front)])
     wheel = [(0.010 * u, -0.004 * u), (0.018 * u, -0.004 * u), (0.018 * u, 0.004 * u), (0.010 * u, 0.004 * u)]
     depth = -1.45 * r
+    legs = [
+        tube("leg_nose", "trim", [(0, depth, 0.34 * u), (0, -0.6 * r, 0.34 * u)], 0.004 * u),
+        *both_sides(
+            tube(
+                "gear_leg_left",
+                "trim",
+                [(0.9 * r, depth, p.wing_place * u - 0.08 * u), (0.7 * r, -0.4 * r, p.wing_place * u - 0.08 * u)],
+                0.004 * u,
+            )
+        ),
+    ]
     return [
+        *(legs if p.gear_legs else []),
         revolve("propeller", "engine", [(0.012 * u, front - 0.01 * u), (0.010 * u, front + 0.02 * u)], 12, "z", (0, -0.1 * r, 0)),
         revolve("spinner", "engine", [(0.010 * u, front + 0.02 * u), (0.002 * u, front + 0.035 * u)], 12, "z", (0, -0.1 * r, 0)),
         *both_sides(_blade("blade_left", "trim", blade, tip, (0, 0.02 * u, 0))),
