@@ -1,0 +1,59 @@
+"""A trained mapper at work: the place on the sphere of every feature cell of an image."""
+
+import math
+from pathlib import Path
+
+import torch
+
+from semalign3d_core.backbones.precomputed import PrecomputedBackbone
+from semalign3d_core.backbones.transformers_vit import TransformerBackbone
+from semalign3d_core.errors import InputError
+from semalign3d_core.files import sha256_of_file
+from semalign3d_core.learned.spherical_maps.network import sphere_points
+from semalign3d_core.learned.spherical_maps.storage import load_mapper, read_facts
+
+
+def raw_features(backbone, image):
+    """(values (C, cells, cells), grid) of an :class:`ImageInput` as the backbone gives them, before any normalisation."""
+    if isinstance(backbone, TransformerBackbone):
+        return backbone.raw([image])[0], backbone.grid(image)
+    if isinstance(backbone, PrecomputedBackbone):
+        stored = backbone.stored(image)
+        return stored.stored.float(), stored.grid
+    raise InputError(f"{backbone.name} has no features before normalisation, which this mapper reads; use dinov2:base or precomputed ones")
+
+
+def scaled(values):
+    """Unit features (C, ...) times the root of C: numbers of about 1, as the first layer likes them."""
+    return values * math.sqrt(len(values))
+
+
+def mapper_input(backbone, image, raw):
+    """(values (C, cells, cells), grid) that a mapper reads of an image, see :class:`.storage.MapperFacts`."""
+    if raw:
+        return raw_features(backbone, image)
+    found = backbone.extract(image)
+    return scaled(found.values), found.grid
+
+
+class TrainedMapper:
+    """The mapper of a checkpoint file, ours or an official one, on a device."""
+
+    def __init__(self, path, device="cpu"):
+        self.path, self.facts, self.device = Path(path), read_facts(path), torch.device(device)
+        self.network = load_mapper(path).to(self.device)
+        self.channels = self.network[0].in_features
+        self.label = sha256_of_file(path)[:8]
+
+    def check(self, backbone):
+        """Raises :class:`InputError` if the mapper was trained on other features than those of ``backbone``."""
+        if self.facts.features and self.facts.features != backbone.name:
+            raise InputError(f"{self.path} was trained on features of {self.facts.features}, not of {backbone.name}; use that backbone")
+        if backbone.channels != self.channels:
+            raise InputError(f"{self.path} reads {self.channels} channels, {backbone.name} gives {backbone.channels}; use its own backbone")
+
+    @torch.no_grad()
+    def points(self, values):
+        """Unit vectors (3, cells, cells) for what :func:`mapper_input` gives; no mask is needed."""
+        tokens = values.flatten(1).T[None].to(self.device)
+        return sphere_points(self.network(tokens))[0].T.unflatten(1, values.shape[1:]).cpu().contiguous()
