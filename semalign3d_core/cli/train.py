@@ -5,6 +5,7 @@ import sys
 # system -> (module, one line for the overview)
 SYSTEMS = {
     "compact": ("semalign3d_core.learned.compact.command", "the embedded backbone, on the synthetic categories"),
+    "spherical_maps": ("semalign3d_core.learned.spherical_maps.command", "a mapper of features to a sphere that tells sides apart"),
 }
 
 

@@ -130,7 +130,8 @@ def _save(path, training, step, writes, scores=None):
     header = {"step": step, "scores": scores or {}, "settings": _settings(training)}
     metadata = {"training": json.dumps(header)}  # one entry, because the order of several changes
     with atomic_path(path) as temporary:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata=metadata)
+        # copies, because tied weights share their memory
+        save_file({name: value.contiguous().clone() for name, value in tensors.items()}, temporary, metadata=metadata)
 
 
 def _settings(training):

@@ -54,6 +54,13 @@ def _semalign3d(**options):
     return SemAlign3DMatcher(**options)
 
 
+def _spherical_maps(preset="", **options):
+    from semalign3d_core.matchers.spherical_maps import SphericalMapsMatcher
+    from semalign3d_core.runtime.config import load_preset
+
+    return load_preset(SphericalMapsMatcher, "spherical_maps", preset) if preset else SphericalMapsMatcher(**options)
+
+
 # name -> factory(**options) -> Matcher
 MATCHERS = {
     "nearest_neighbour": _similarity("nearest_neighbour"),
@@ -62,5 +69,6 @@ MATCHERS = {
     "kernel_soft_argmax": _similarity("kernel_soft_argmax"),
     "adaptive_pose": _adaptive_pose,
     "template_pose": _template_pose,
+    "spherical_maps": _spherical_maps,
     "semalign3d": _semalign3d,
 }

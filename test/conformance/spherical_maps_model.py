@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from compare import difference, exact
 
-from semalign3d_core.learned.spherical_maps.fusion import MEASURES, fused_similarity
 from semalign3d_core.learned.spherical_maps.losses import (
     LossWeights,
     distance_loss,
@@ -18,6 +17,7 @@ from semalign3d_core.learned.spherical_maps.losses import (
 from semalign3d_core.learned.spherical_maps.network import PrototypeDecoder, SphericalMaps, sphere_mapper, sphere_points
 from semalign3d_core.learned.spherical_maps.samples import mask_to_cells
 from semalign3d_core.learned.spherical_maps.viewpoint import BINS, azimuth_bins, mean_directions
+from semalign3d_core.matchers.spherical_maps import MEASURES, fused_similarity
 
 MEASURE_NAMES = {"cos": "cosine", "l2": "l2", "l1": "l1", "l2norm": "l2norm"}  # as the vectors call them, as we do
 

@@ -26,7 +26,7 @@ class EvaluationConfig:
     limit: int | None = None
     """Only the first so many pairs of each category."""
     method: str = "nearest_neighbour"
-    """semalign3d, nearest_neighbour, window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose, template_pose."""
+    """semalign3d, nearest_neighbour, window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose, template_pose, spherical_maps."""
     backbone: str = "compact"
     """family[:argument], for example compact, dinov2:base or precomputed:NAME."""
     depth: str = "none"

@@ -16,7 +16,7 @@ from semalign3d_core.runtime.files import sha256_of_arrays
 PACKAGE = Path(__file__).parents[2]
 NEEDS_MODEL = ("semalign3d",)
 NEEDS_TEMPLATES = ("template_pose",)
-HAS_PRESETS = ("semalign3d",)
+HAS_PRESETS = {"preset": ("semalign3d", "spherical_maps"), "transfer": ("semalign3d",)}
 NOT_NUMERICAL = ("cli", "evaluation", "datasets", "metrics", "learned", "assets")
 
 
@@ -29,8 +29,8 @@ def make_matcher(config, category, device, backbone=None):
     description = {"method": config.method, "seed": config.seed, "code": code_hash()}
     for name in ("preset", "transfer"):
         description[name] = _preset_text(getattr(config, name))
-        if getattr(config, name) and config.method not in HAS_PRESETS:
-            raise InputError(f"method {config.method} has no presets, found --{name}; these have: {', '.join(HAS_PRESETS)}")
+        if getattr(config, name) and config.method not in HAS_PRESETS[name]:
+            raise InputError(f"method {config.method} has no presets, found --{name}; these have: {', '.join(HAS_PRESETS[name])}")
     options = {name: value for name in ("preset", "transfer") if (value := getattr(config, name))}
     if config.method in NEEDS_MODEL:
         model = model_of(config, category)

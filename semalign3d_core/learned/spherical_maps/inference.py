@@ -5,12 +5,14 @@ from pathlib import Path
 
 import torch
 
-from semalign3d_core.backbones.precomputed import PrecomputedBackbone
-from semalign3d_core.backbones.transformers_vit import TransformerBackbone
-from semalign3d_core.errors import InputError
-from semalign3d_core.files import sha256_of_file
 from semalign3d_core.learned.spherical_maps.network import sphere_points
 from semalign3d_core.learned.spherical_maps.storage import load_mapper, read_facts
+from semalign3d_core.perception.backbones.precomputed import PrecomputedBackbone
+from semalign3d_core.perception.backbones.transformers_vit import TransformerBackbone
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import sha256_of_file
+
+FEATURE_SHARE = 0.8  # of the fused similarity; the sphere has the rest
 
 
 def raw_features(backbone, image):

@@ -4,7 +4,6 @@ Source: SphericalMaps (CVPR 2024), section 3. The mapper serves all categories a
 point of the sphere and a category back into a feature, serves the training alone.
 """
 
-import torch
 from torch import nn
 from torch.nn.functional import normalize, scaled_dot_product_attention
 

@@ -17,13 +17,13 @@ from safetensors.torch import save_file
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from semalign3d_core.errors import FileFormatError, InputError
-from semalign3d_core.evidence import ImageInput, close_up
-from semalign3d_core.files import atomic_path, read_json, write_json
-from semalign3d_core.images import read_image
 from semalign3d_core.learned.spherical_maps.inference import mapper_input
 from semalign3d_core.learned.spherical_maps.viewpoint import BINS, azimuth_bins
-from semalign3d_core.providers import sees_any_picture
+from semalign3d_core.perception.evidence import ImageInput, close_up
+from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.providers import sees_any_picture
+from semalign3d_core.runtime.errors import FileFormatError, InputError
+from semalign3d_core.runtime.files import atomic_path, read_json, write_json
 
 AREA, ASPECT, ATTEMPTS = (0.5, 1.5), (3 / 4, 4 / 3), 10  # of crops, relative to the image
 

@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from semalign3d_core.errors import FileFormatError
-from semalign3d_core.files import atomic_path
 from semalign3d_core.learned.spherical_maps.network import SphericalMaps, sphere_mapper
-from semalign3d_core.pretrained import read_state
+from semalign3d_core.perception.weights.pretrained import read_state
+from semalign3d_core.runtime.errors import FileFormatError
+from semalign3d_core.runtime.files import atomic_path
 
 MAPPER, DECODER = "sphere_mapper", "prototypes"
 OBSOLETE = "sphere.weight"  # (1024, 3), in every official checkpoint, read by nobody

@@ -72,6 +72,12 @@ def _geoaware(argument, captioner="", revision=None, device=None, dtype=None):
     return load_geoaware(argument, captioner, revision, device, dtype)
 
 
+def _spherical_maps(argument, dataset_root=None, features="", mapped="", share="0.8", device="cpu"):
+    from semalign3d_core.perception.backbones.spherical_maps import load_spherical_maps
+
+    return load_spherical_maps(argument, features, mapped, share, dataset_root, device)
+
+
 # family -> factory(argument: str, *, dataset_root) -> FeatureBackbone; heavy imports happen inside the factories.
 # A factory that needs no data set folder has no such parameter; its other parameters are options of the spelling.
 BACKBONES = {
@@ -84,6 +90,7 @@ BACKBONES = {
     "sd": _diffusion,
     "sd_dinov2": _diffusion_and_transformer,
     "geoaware": _geoaware,
+    "spherical_maps": _spherical_maps,
 }
 
 

@@ -1,0 +1,113 @@
+"""The sphere of SphericalMaps (CVPR 2024, Fig. 1 and 5): as colours over the picture, as a ball with its points, PCA colours beside it.
+
+Pictures are (h, w, 3) uint8 RGB. A place on the sphere has the colour (x, y, z) / 2 + 1 / 2, so opposite sides have opposite colours.
+"""
+
+import cv2
+import numpy as np
+import torch
+
+from semalign3d_core.learned.spherical_maps.network import sphere_points
+from semalign3d_core.visualization.overlay import draw_points, keypoint_colours
+
+SIDE = 320  # pixels of a ball and of a sample
+DULL = 0.35  # of the picture's own brightness that shows behind the colours
+SHOWN = 4  # samples of a kind on the page of a training
+
+
+def sphere_colours(points):
+    """Colours (..., 3) uint8 of unit vectors (..., 3)."""
+    return np.clip(np.rint(127.5 * (np.asarray(points, np.float64) + 1)), 0, 255).astype(np.uint8)
+
+
+def pca_colours(values, inside=None):
+    """Colours (h, w, 3) uint8 of features (C, h, w): their three main directions, those of the cells ``inside`` (h, w) bool if given."""
+    rows = values.flatten(1).T.double()
+    known = rows if inside is None or int(inside.sum()) < 4 else rows[inside.flatten()]
+    _, _, axes = torch.linalg.svd(known - known.mean(0), full_matrices=False)
+    places = (rows - known.mean(0)) @ axes[:3].T
+    reach = (known - known.mean(0)) @ axes[:3].T
+    low, high = reach.quantile(0.02, dim=0), reach.quantile(0.98, dim=0)
+    shade = ((places - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
+    return (255 * shade).round().byte().reshape(*values.shape[1:], -1).numpy()
+
+
+def over_picture(rgb, colours, grid, mask=None):
+    """The picture under the ``colours`` (cells, cells, 3) of its feature cells, bilinear; where ``mask`` (h, w) is, or everywhere."""
+    height, width = rgb.shape[:2]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    pixels = torch.stack([columns, rows], -1).float()
+    shade = grid.sample(torch.from_numpy(colours.copy()).permute(2, 0, 1).float(), pixels).numpy()
+    grey = rgb.mean(2, keepdims=True).repeat(3, 2)
+    shown = grid.covered().numpy() & (np.ones((height, width), bool) if mask is None else np.asarray(mask))
+    return np.where(shown[..., None], DULL * grey + (1 - DULL) * shade, rgb).round().clip(0, 255).astype(np.uint8)
+
+
+def draw_ball(points, colours=None, view=(0.0, 0.0), side=SIDE):
+    """A ball with ``points`` (M, 3) of unit length as dots; those behind it are small and pale.
+
+    colours: RGB of each; nothing means its own;  view: (longitude, latitude) in degrees of the point that faces us
+    """
+    axes, radius, canvas = _seen_from(*view), 0.46 * side, np.full((side, side, 3), 255, np.uint8)
+    grid = (np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1) + 0.5 - side / 2) / radius
+    inside = (grid**2).sum(-1) <= 1
+    near = np.concatenate([grid[inside] * [1, -1], np.sqrt(1 - (grid[inside] ** 2).sum(-1, keepdims=True))], -1)
+    canvas[inside] = (0.55 * sphere_colours(near @ axes) + 0.45 * 255).astype(np.uint8)
+    points = np.asarray(points, np.float64).reshape(-1, 3)
+    colours = sphere_colours(points) if colours is None else np.asarray(colours, np.uint8).reshape(-1, 3)
+    seen = points @ axes.T
+    for i in np.argsort(seen[:, 2]):
+        place = (round(side / 2 + radius * seen[i, 0]), round(side / 2 - radius * seen[i, 1]))
+        front = seen[i, 2] > 0
+        colour = colours[i] if front else 0.3 * colours[i] + 0.7 * 255
+        cv2.circle(canvas, place, 4 if front else 2, [int(c) for c in colour], -1, cv2.LINE_AA)
+        if front:
+            cv2.circle(canvas, place, 4, (40, 40, 40), 1, cv2.LINE_AA)
+    return canvas
+
+
+def sphere_pictures(rgb, features, sphere, grid, mask=None, keypoints=None):
+    """{caption: picture} of an image: sphere colours over it, the ball with its cells, PCA colours of the features.
+
+    features: (C, cells, cells);  sphere: (3, cells, cells);  grid: of both;  mask: (h, w) bool or None;  keypoints: (K, 2) pixels or None
+    """
+    inside = None if mask is None else grid.cells_inside(torch.as_tensor(mask)) >= 0.5
+    own = sphere.flatten(1).T if inside is None or not inside.any() else sphere[:, inside].T
+    own = torch.nn.functional.normalize(own, dim=-1)
+    middle = torch.nn.functional.normalize(own.mean(0), dim=0)
+    view = float(torch.rad2deg(torch.atan2(middle[0], middle[2]))), float(torch.rad2deg(torch.asin(middle[1].clamp(-1, 1))))
+    found = {
+        "place on the sphere": over_picture(rgb, sphere_colours(sphere.permute(1, 2, 0).numpy()), grid, mask),
+        "the object's cells on the sphere, seen from their middle": draw_ball(own[:: max(1, len(own) // 400)].numpy(), view=view),
+        "three main directions of the features": over_picture(rgb, pca_colours(features, inside), grid, mask),
+    }
+    if keypoints is not None:
+        visible = keypoints[torch.isfinite(keypoints).all(1)]
+        places = torch.nn.functional.normalize(grid.sample(sphere, visible), dim=-1)
+        found["keypoints on the sphere"] = draw_ball(places.numpy(), keypoint_colours(len(visible)), view)
+        found["place on the sphere"] = draw_points(found["place on the sphere"], visible)
+    return found
+
+
+@torch.no_grad()
+def sample_pictures(mapper, kinds):
+    """{caption: picture} of a few samples for the page of a training; kinds: {name: SampleSet}. Cells off the object are white."""
+    found = {}
+    for kind, samples in kinds.items():
+        for index in torch.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).long().tolist():
+            features, masks = samples.take(torch.tensor([index]))
+            points = sphere_points(mapper(features))[0]
+            colours = np.where(masks[0].numpy() > 0.5, sphere_colours(points.numpy()), 255).astype(np.uint8)
+            grid = colours.reshape(samples.cells, samples.cells, 3)
+            path, view = samples.files[index]
+            caption = f"{kind}: {path.parent.name}/{path.stem}, view {view}, {float(samples.degrees[index]) % 360:.0f} degrees"
+            found[caption] = cv2.resize(grid, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_NEAREST)
+    return found
+
+
+def _seen_from(longitude, latitude):
+    """(3, 3) rows right, up, towards us, of a look at a point of the sphere; the poles are on y."""
+    a, b = np.deg2rad([longitude, latitude])
+    towards = np.array([np.sin(a) * np.cos(b), np.sin(b), np.cos(a) * np.cos(b)])
+    right = np.array([np.cos(a), 0, -np.sin(a)])
+    return np.stack([right, np.cross(towards, right), towards])
