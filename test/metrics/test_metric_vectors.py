@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+import checks_spherical_maps  # noqa: E402
 import geoaware_data  # noqa: E402
 import run  # noqa: E402
 import sfnet_metrics  # noqa: E402
-import spherical_maps_metrics  # noqa: E402
 
 FILES = {
     "metrics": ["average_precision", "kap", "keypoint_padding", "nn_transfer", "pck", "pck_aggregate"],
     "geoaware": list(geoaware_data.CHECKS),
-    "spherical_maps": list(spherical_maps_metrics.CHECKS),
+    "spherical_maps": list(checks_spherical_maps.CHECKS),
     "sfnet": list(sfnet_metrics.CHECKS),
 }
 

@@ -42,7 +42,7 @@ def load_spherical_maps(path):
     first, second = f"{DECODER}.blocks.0.", f"{DECODER}.blocks.1."
     untied = [name for name in state if name.startswith(first) and not torch.equal(state[name], state[second + name.removeprefix(first)])]
     if untied:
-        raise FileFormatError(f"{path}: the decoder's two layers are one, but {untied[0]} differs between them; give a checkpoint as trained")
+        raise FileFormatError(f"{path}: the decoder's two layers are one, but {untied[0]} differs between them; give it as it was trained")
     return model.eval()
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 CELLS, CHANNELS, SIDE = 12, 64, 48
 
 
-def write_balls(root, images=24, seed=0, category="car", mirror=False):
+def write_balls(root, images=24, seed=0, category="car"):
     """Writes a data set folder: masks, azimuths (``azimuth_id`` and ``azimuth_deg``), features ``ball``, keypoints and all pairs."""
     rng = np.random.default_rng(seed)
     frequency, phase = rng.normal(size=(3, CHANNELS)) * 1.5, rng.uniform(0, 2 * np.pi, CHANNELS)
@@ -43,7 +43,8 @@ def _write_image(root, category, name, azimuth, field, rng):
         (root / folder / category).mkdir(parents=True, exist_ok=True)
     seen = places(azimuth)
     inside = np.isfinite(seen[..., 0])
-    values = np.where(inside[..., None], np.cos(np.nan_to_num(seen) @ field[0] + field[1]), 0) + 0.2 * rng.normal(size=(CELLS, CELLS, CHANNELS))
+    values = np.where(inside[..., None], np.cos(np.nan_to_num(seen) @ field[0] + field[1]), 0)
+    values += 0.2 * rng.normal(size=values.shape)
     features = torch.from_numpy(values.transpose(2, 0, 1)).half().contiguous()
     save_file({"features": features}, root / "Features" / "ball" / category / f"{name}.safetensors")
     mask = np.kron(inside, np.ones((SIDE // CELLS, SIDE // CELLS)))

@@ -15,7 +15,6 @@ from semalign3d_core.learned.spherical_maps.samples import SampleConfig, gather_
 from semalign3d_core.learned.spherical_maps.storage import read_facts
 from semalign3d_core.learned.spherical_maps.train import SphericalTraining, Trainer
 from semalign3d_core.perception import backbones, masks
-from semalign3d_core.perception.backbones import compact  # noqa: F401 (loaded before the tests measure anything)
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 
 
@@ -26,7 +25,8 @@ def balls(tmp_path_factory):
 
 def gather(root, folder, config=SampleConfig(), images=slice(None), backbone="precomputed:ball"):  # noqa: B008 (frozen)
     records = FolderDataset(root).images("car")[images]
-    return gather_samples(records, ("car",), backbones.create(backbone, root), masks.create("precomputed", root), folder, config, quiet=True)
+    providers = backbones.create(backbone, root), masks.create("precomputed", root)
+    return gather_samples(records, ("car",), *providers, folder, config, quiet=True)
 
 
 def test_samples_hold_what_the_files_say(balls, tmp_path):
