@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.config import AlignConfig
-from semalign3d_core.alignment.zoom import align_with_zoom
 from semalign3d_core.calibration.perturbed_views import with_cut_mask, with_noisy_features
 from semalign3d_core.datasets.synthetic.simulated_features import SimulatedFeatureConfig, simulated_features
 from semalign3d_core.perception.evidence import DepthMap
+from semalign3d_core.pipeline import align_with_looks
 from semalign3d_core.runtime.config import load_preset
 
 IMAGES = 12  # per category and case
@@ -145,8 +145,15 @@ def _looked_at(store, aligner, scene):
 
 
 def _zoomed(store, aligner, scene):
+    if store.provider is not None:
+        return store.align(aligner, scene.evidence)
     side = scene.rendering.mask.shape[0]
-    return align_with_zoom(aligner, scene.evidence, lambda square: store.seen(scene_of(cropped(scene.rendering, square, side))).evidence)
+
+    def look_again(evidence, window):
+        features = scene_of(cropped(scene.rendering, window, side)).evidence.features
+        return replace(evidence, features=replace(features, grid=replace(evidence.features.grid, window=window)))
+
+    return align_with_looks(aligner, scene.evidence, look_again)[0]
 
 
 def _print_flat(models, scenes):

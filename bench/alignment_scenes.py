@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from semalign3d_core.alignment.zoom import align_with_wider_look
 from semalign3d_core.datasets.synthetic.instances import make_instance, shows_its_turn
 from semalign3d_core.datasets.synthetic.rendering import RenderConfig, Rendering, sample_rendering
 from semalign3d_core.datasets.synthetic.rendering import orbit as render_orbit
@@ -23,7 +22,9 @@ from semalign3d_core.datasets.synthetic.writer import instance_range
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.perception import backbones
-from semalign3d_core.perception.evidence import DepthMap, FeatureMap, ImageEvidence, ImageInput, close_up
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap, ImageEvidence, ImageInput
+from semalign3d_core.perception.look import close_up, look_at
+from semalign3d_core.pipeline import align_with_looks
 from semalign3d_core.runtime.files import atomic_path
 
 PLAIN = RenderConfig(view=ViewConfig(small_rate=0, truncation_rate=0, upside_down_rate=0), scene=SceneConfig(occluder_rate=0))
@@ -108,7 +109,7 @@ class SceneStore:
     def align(self, aligner, evidence):
         """The alignment as the pipeline makes it: with a wider look where the object reaches beyond what the backbone looked at."""
         picture = ImageInput(evidence.image, name=evidence.name)
-        return align_with_wider_look(aligner, evidence, lambda window: self.provider.extract(replace(picture, window=window)))[0]
+        return align_with_looks(aligner, evidence, lambda seen, window: look_at(window, picture, seen, self.provider, None))[0]
 
     def _features(self, picture, evidence):
         return self.provider.extract(close_up(ImageInput(picture, name=evidence.name), evidence.mask, self.provider))

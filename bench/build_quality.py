@@ -43,6 +43,8 @@ from semalign3d_core.datasets.synthetic.disparity import DisparityConfig, monocu
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.geometry.rotations import rotation_angle, similarity_alignment
 from semalign3d_core.perception import depth, masks
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap, FeatureMap
 from semalign3d_core.runtime.config import load_preset
 from semalign3d_core.runtime.errors import SemAlign3DError
@@ -85,7 +87,7 @@ class Options:
     """Conditions to build under."""
 
 
-class NoFeatures:
+class NoFeatures(FeatureBackbone):
     """A backbone for builds whose features nobody looks at."""
 
     name, channels = "none", 1
@@ -94,7 +96,7 @@ class NoFeatures:
         return FeatureMap(torch.ones(1, 2, 2), SquareGrid(image.height, image.width, 2))
 
 
-class WorseDepth:
+class WorseDepth(DepthSource):
     """A depth source with further errors on top of another's; the image's name seeds them."""
 
     def __init__(self, source, segmenter, config):

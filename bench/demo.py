@@ -33,7 +33,8 @@ from semalign3d_core.datasets.synthetic.writer import instance_range
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.metrics.pck import pck_correct
 from semalign3d_core.perception import backbones
-from semalign3d_core.perception.evidence import ImageInput, gather
+from semalign3d_core.perception.evidence import ImageInput
+from semalign3d_core.perception.look import look
 from semalign3d_ros.conversions import image_to_rgb
 from semalign3d_ros.msg import Correspondences, SemanticKeypoints
 
@@ -150,7 +151,7 @@ def score(options, category, truth, demonstration, received):
     """One row of the table."""
     shown = np.flatnonzero(demonstration.visible)
     backbone, nearest = backbones.create(options.backbone), MATCHERS["nearest_neighbour"]()
-    source = gather(ImageInput(demonstration.image), backbone)
+    source = look(ImageInput(demonstration.image), backbone)
     hits = {"keypoints": [], "keypoints*": [], "correspondences*": [], "nearest*": []}
     # The source waits for each answer, so answers come in the order of the frames.
     frames = zip(truth, read_video(options.output / f"{category}.avi"), received.keypoints, received.correspondences, strict=True)
@@ -158,7 +159,7 @@ def score(options, category, truth, demonstration, received):
         found = np.array([[k.pixel.x, k.pixel.y] for k in keypoints.keypoints])
         carried = np.array([[c.pixel.x, c.pixel.y] for c in correspondences.correspondences])
         guessed = nearest.match(
-            source, gather(ImageInput(picture), backbone), torch.from_numpy(demonstration.keypoints_2d[shown].astype(np.float32))
+            source, look(ImageInput(picture), backbone), torch.from_numpy(demonstration.keypoints_2d[shown].astype(np.float32))
         ).points
         both = rendering.visible[shown]
         threshold = (rendering.box[2:] - rendering.box[:2]).max()

@@ -28,8 +28,8 @@ from semalign3d_core.cli.main import main as semalign3d
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.perception import backbones, depth, masks
-from semalign3d_core.perception.evidence import gather
 from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.look import look
 from semalign3d_core.runtime.config import load_preset
 from semalign3d_core.transfer.transfer import Transfer
 
@@ -105,7 +105,7 @@ def measure(category, data, models, features):
     """Prints the table of one category."""
     records = FolderDataset(data).images(category, "test")
     providers = backbones.create(f"precomputed:{features}", data), depth.create("precomputed", data), masks.create("precomputed", data)
-    evidence = [gather(read_image(record.path, record), *providers) for record in records]
+    evidence = [look(read_image(record.path, record), *providers) for record in records]
     points = [torch.tensor(record.keypoints) for record in records]
     matcher, nearest = MATCHERS["semalign3d"](model=load_model(models / f"{category}.safetensors")), MATCHERS["nearest_neighbour"]()
     prepared = [matcher.prepare(one) for one in evidence]

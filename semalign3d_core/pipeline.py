@@ -1,5 +1,6 @@
 """From one image to named keypoints and correspondences: what the command line and the ROS node both run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,18 @@ import yaml
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.alignment.tracking import last_seen
-from semalign3d_core.alignment.zoom import align_with_wider_look, align_with_zoom, crop_extractor
+from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import check_backbone, find_model, load_model
+from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.perception import backbones, depth, masks
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.precision import choose_device
-from semalign3d_core.perception.evidence import ImageEvidence, ImageInput, gather
+from semalign3d_core.perception.depth import DepthSource
+from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageInput
 from semalign3d_core.perception.images import read_image
-from semalign3d_core.perception.providers import on_device, sees_any_picture
+from semalign3d_core.perception.look import Window, look, look_at, window_after, window_of_small_mask
+from semalign3d_core.perception.masks import MaskSource
+from semalign3d_core.perception.providers import on_device
 from semalign3d_core.runtime.config import load_preset
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 from semalign3d_core.transfer.aligned_image import aligned_image, category_surface
@@ -50,7 +56,7 @@ class Demonstration:
     """An image with named query points: ``labels`` (Q names), ``points`` (Q, 2) float32 pixels."""
 
     image: ImageInput
-    labels: tuple
+    labels: tuple[str, ...]
     points: np.ndarray
 
 
@@ -66,15 +72,26 @@ class FrameResult:
 class Pipeline:
     """Providers, aligner and transfer for one category.
 
-    model: :class:`CategoryModel`; backbone, depth, segmenter: providers, the last two may be None;
-    aligner: :class:`Aligner` of the model; demonstration: :class:`Demonstration` or None; transfer: :class:`Transfer`.
-    The demonstration is aligned once, here; ``demonstration_alignment`` tells how well that went. Its points whose label is the name of a
-    keypoint of the category are that keypoint, whatever the alignment says.
+    model: :class:`CategoryModel`;  backbone: :class:`FeatureBackbone`, the one that the model was built with
+    aligner: :class:`Aligner` of the model;  transfer: :class:`Transfer`
+    depth_source, mask_source: asked where an image comes without depth or mask; may be None
+    demonstration: :class:`Demonstration` or None. It is aligned once, here; ``demonstration_alignment`` tells how well that went. Its
+        points whose label is the name of a keypoint of the category are that keypoint, whatever the alignment says.
     """
 
-    def __init__(self, model, backbone, aligner, depth=None, segmenter=None, demonstration=None, transfer=None):
+    def __init__(
+        self,
+        model: CategoryModel,
+        backbone: FeatureBackbone,
+        aligner: Aligner,
+        depth_source: DepthSource | None = None,
+        mask_source: MaskSource | None = None,
+        demonstration: Demonstration | None = None,
+        transfer: Transfer | None = None,
+    ):
         check_backbone(model, backbone.name)
-        self.model, self.backbone, self.aligner, self.depth, self.segmenter = model, backbone, aligner, depth, segmenter
+        self.model, self.backbone, self.aligner = model, backbone, aligner
+        self.depth_source, self.mask_source = depth_source, mask_source
         self.transfer = transfer or Transfer()
         self.surface = category_surface(model)
         self.demonstration, self.demonstration_alignment, self._lifted = demonstration, None, None
@@ -85,37 +102,63 @@ class Pipeline:
             known = _known_keypoints(model, demonstration.labels)
             self._lifted = lift_points(self.surface, source, demonstration.points, self.transfer, known)
 
-    def process(self, image, camera=None, depth=None, mask=None, previous=None):
-        """The :class:`FrameResult` of an :class:`ImageInput`.
+    def process(
+        self,
+        image: ImageInput,
+        camera: PinholeCamera | None = None,
+        depth: DepthMap | None = None,
+        mask: torch.Tensor | None = None,
+        previous: Alignment | None = None,
+    ) -> FrameResult:
+        """Finds the category's object in an image.
 
-        camera: a measured :class:`PinholeCamera`; depth: :class:`DepthMap`; mask: (h, w) bool tensor of the object.
-        Each replaces what the provider of that name would have said. previous: :class:`Alignment` to start from.
+        camera, depth, mask ((h, w) bool): what is known of the image; each replaces what the source of that name would have said.
+        previous: the alignment of the frame before, to start from.
         """
-        segmenter = self.segmenter if mask is None else None
-        near = last_seen(previous, max(image.height, image.width))
-        evidence = gather(image, self.backbone, self.depth if depth is None else None, segmenter, camera, mask=mask, near=near)
+        mask_source = self.mask_source if mask is None else None
+        depth_source = self.depth_source if depth is None else None
+        last_box = last_seen(previous, max(image.height, image.width))
+        evidence = look(image, self.backbone, depth_source, mask_source, camera, mask=mask, last_box=last_box)
         if depth is not None:
             evidence = replace(evidence, depth=depth)
         with torch.no_grad():
-            alignment, evidence = self._align(image, evidence, segmenter, previous)
+            if self.backbone.any_image:
+                alignment, evidence = align_with_looks(self.aligner, evidence, partial(self._look_at, image, mask_source), previous)
+            else:
+                alignment = self.aligner.align(evidence, previous)
             return FrameResult(evidence, alignment, self._place(evidence, alignment))
 
-    def _align(self, image, evidence, segmenter, previous):
-        """The :class:`Alignment`, and the evidence that it is of."""
-        if not sees_any_picture(self.backbone):
-            return self.aligner.align(evidence, previous), evidence
-        if evidence.features.grid.window is not None:  # close enough, however small the object is
-            return align_with_wider_look(self.aligner, evidence, partial(self._look, image), previous)
-        anew = segmenter if sees_any_picture(segmenter) else None
-        return align_with_zoom(self.aligner, evidence, crop_extractor(image, self.backbone, evidence, segmenter=anew), previous), evidence
-
-    def _look(self, image, window):
-        return self.backbone.extract(replace(image, window=window))
+    def _look_at(self, image, mask_source, evidence, window):
+        return look_at(window, image, evidence, self.backbone, mask_source)
 
     def _place(self, evidence, alignment):
         if self._lifted is None:
             return None
         return place_points(self.surface, self._lifted, aligned_image(self.surface, evidence, alignment), self.transfer)
+
+
+def align_with_looks(
+    aligner: Aligner,
+    evidence: ImageEvidence,
+    look_again: Callable[[ImageEvidence, Window], ImageEvidence],
+    previous: Alignment | None = None,
+) -> tuple[Alignment, ImageEvidence]:
+    """Aligns an image, and looks at a window of it where that shows more of the object, or shows it larger.
+
+    evidence: of a look at the whole image or at the surroundings of the object's mask
+    look_again: gives the evidence of another window; see :func:`~semalign3d_core.perception.look.look_at`
+    Returns the more confident of up to two alignments, and the evidence that it is of.
+    """
+    window = window_of_small_mask(evidence)
+    if window is not None:
+        evidence = look_again(evidence, window)
+    first = aligner.align(evidence, previous)
+    window = window_after(evidence.camera.to_pixels(first.camera.project(first.cloud_3d)), first.found, evidence)
+    if window is None:
+        return first, evidence
+    again = look_again(evidence, window)
+    second = aligner.align(again)
+    return (second, again) if second.confidence >= first.confidence else (first, evidence)
 
 
 def _known_keypoints(model, labels):
@@ -124,7 +167,7 @@ def _known_keypoints(model, labels):
     return [index.get(label, -1) for label in labels]
 
 
-def create_pipeline(config, dataset_root=None):
+def create_pipeline(config: PipelineConfig, dataset_root: Path | None = None) -> Pipeline:
     """The :class:`Pipeline` that a :class:`PipelineConfig` describes; every file it names is read and checked here.
 
     dataset_root: data set folder whose precomputed files the providers may read.
@@ -142,7 +185,7 @@ def create_pipeline(config, dataset_root=None):
     )
 
 
-def load_demonstration(path):
+def load_demonstration(path: str | Path) -> Demonstration:
     """Reads a demonstration: YAML with ``image`` (a path, relative to the file) and ``points`` ({label: [x, y]}, pixels)."""
     path = Path(path)
     if not path.is_file():

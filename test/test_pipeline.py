@@ -7,21 +7,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from simulated_category import SimulatedCategory  # noqa: E402
+from simulated_category import SimulatedCategory
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.tracking import REFRESH
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.mask_field import mask_box, square_around
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap, FeatureMap, ImageInput
+from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.pipeline import Demonstration, Pipeline, PipelineConfig, create_pipeline, load_demonstration
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 PICTURE = np.zeros((240, 240, 3), np.uint8)
 
 
-class OneImage:
-    """A backbone, segmenter and depth source that knows one simulated image; counts how often it is asked for a mask or depth."""
+class OneImage(FeatureBackbone, MaskSource, DepthSource):
+    """A backbone, mask source and depth source that knows one simulated image; counts how often it is asked for a mask or depth."""
 
     name, channels = "simulated", 48
 
@@ -93,10 +96,10 @@ class Closer(OneImage):
 def test_a_backbone_that_wants_to_look_closer_gets_the_surroundings_of_the_mask(category, model, aligner):
     truth = category.image(3)
     backbone, window = Closer(truth), square_around(mask_box(truth.evidence.mask.numpy()), 0.25)
-    pipeline = Pipeline(model, backbone, aligner, segmenter=OneImage(truth))
+    pipeline = Pipeline(model, backbone, aligner, mask_source=OneImage(truth))
     pipeline.process(ImageInput(PICTURE), mask=truth.evidence.mask)
     pipeline.process(ImageInput(PICTURE))
-    assert backbone.windows == [window, window]  # one look each, whether the mask was given or a segmenter found it
+    assert backbone.windows == [window, window]  # one look each, whether the mask was given or a mask_source found it
     Pipeline(model, backbone, aligner).process(ImageInput(PICTURE))
     assert backbone.windows[2] is None
 
@@ -106,23 +109,24 @@ def test_the_next_frame_is_looked_at_where_the_object_was(category, model, align
     truth = category.image(3)
 
     class Glancing(OneImage):
-        glances = 0
+        reads_features = glances = True
+        looks = 0
 
         def glance(self, image, box=None):
-            self.glances += 1
+            self.looks += 1
             return self.evidence.mask
 
         def segment_features(self, features, image, box=None, points=None):
             return self.evidence.mask
 
-    backbone, segmenter, previous = Closer(truth), Glancing(truth), None
-    pipeline = Pipeline(model, backbone, aligner, segmenter=segmenter)
+    backbone, mask_source, previous = Closer(truth), Glancing(truth), None
+    pipeline = Pipeline(model, backbone, aligner, mask_source=mask_source)
     for frame in range(REFRESH + 2):
         previous = pipeline.process(ImageInput(PICTURE), previous=previous).alignment
-        assert previous.found and segmenter.glances == (1 if frame <= REFRESH else 2), frame
+        assert previous.found and mask_source.looks == (1 if frame <= REFRESH else 2), frame
     assert set(backbone.windows) == {square_around(mask_box(truth.evidence.mask.numpy()), 0.25)}
     pipeline.process(ImageInput(PICTURE), previous=replace(previous, found=False))
-    assert segmenter.glances == 3
+    assert mask_source.looks == 3
 
 
 def test_more_is_looked_at_where_the_mask_lacks_a_part(category, model, aligner):
@@ -137,31 +141,31 @@ def test_more_is_looked_at_where_the_mask_lacks_a_part(category, model, aligner)
 
 
 class Recorder(OneImage):
-    """Shows the simulated image small in the middle of a larger one; keeps the pictures that it is asked for."""
+    """Shows the simulated image small in the middle of a larger one; keeps what it is asked to look at."""
 
-    def __init__(self, truth, any_picture=True):
+    def __init__(self, truth, any_image=True):
         super().__init__(truth)
-        self.any_picture, self.pictures = any_picture, []
+        self.any_image, self.seen = any_image, []
 
     def extract(self, image):
-        self.pictures.append(image.rgb)
+        self.seen.append(image.seen())
         values, grid = self.evidence.features.values, self.evidence.features.grid
-        return FeatureMap(values, replace(grid, height=image.height, width=image.width))
+        return FeatureMap(values, replace(grid, height=image.height, width=image.width, window=image.window))
 
 
-@pytest.mark.parametrize("any_picture", [True, False])
-def test_a_small_object_is_looked_at_again(category, model, aligner, any_picture):
+@pytest.mark.parametrize("any_image", [True, False])
+def test_a_small_object_is_looked_at_again(category, model, aligner, any_image):
     picture, mask = np.zeros((800, 900, 3), np.uint8), torch.zeros(800, 900, dtype=torch.bool)
     picture[400:500, 300:420] = 255
     mask[400:500, 300:420] = True
-    backbone = Recorder(category.image(3), any_picture)
+    backbone = Recorder(category.image(3), any_image)
     result = Pipeline(model, backbone, aligner).process(ImageInput(picture), mask=mask)
-    if not any_picture:
-        assert len(backbone.pictures) == 1
+    if not any_image:
+        assert len(backbone.seen) == 1
         return
-    whole, crop = backbone.pictures
-    assert whole.shape == (800, 900, 3) and crop.shape == (900, 900, 3)
-    assert (crop > 128).any(-1).mean() == pytest.approx(100 * 120 / 180**2, abs=0.02)  # a quarter of the object's size around it
+    whole, closer = backbone.seen
+    assert whole.shape == (800, 900, 3) and closer.shape == (178, 178, 3)
+    assert (closer > 128).any(-1).mean() == pytest.approx(100 * 120 / 178**2, abs=0.02)  # a quarter of the object's size around it
     low, high = result.alignment.keypoints_2d.amin(0), result.alignment.keypoints_2d.amax(0)
     assert (low > torch.tensor([240.0, 340.0])).all() and (high < torch.tensor([480.0, 560.0])).all()  # pixels of the whole image
 

@@ -7,8 +7,8 @@ from functools import partial
 import torch
 
 from semalign3d_core.category.annotations.views import record_camera
-from semalign3d_core.perception.evidence import gather
 from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.look import look
 from semalign3d_core.perception.stored_features import StoredFeatureMap
 from semalign3d_core.runtime.errors import SemAlign3DError
 
@@ -20,7 +20,7 @@ def training_evidence(record, providers, assumed_focal):
     """The :class:`ImageEvidence` of a training image, with features in half precision, for many are kept at a time."""
     camera = record_camera(record, assumed_focal)
     p = providers
-    evidence = gather(read_image(record.path, record), p.backbone, p.depth, p.segmenter, camera=camera, box=record.box)
+    evidence = look(read_image(record.path, record), p.backbone, p.depth, p.segmenter, camera=camera, box=record.box)
     return replace(evidence, features=StoredFeatureMap(evidence.features.values.half(), evidence.features.grid), image=None)
 
 

@@ -1,28 +1,10 @@
-"""Matchers: ``name``, and ``match(source, target, points) -> Matches`` for whatever finds corresponding points.
+"""Matchers: one module per method that answers "where is this point in that image?"; the contract is :class:`Matcher`."""
 
-``source`` and ``target`` are :class:`~semalign3d_core.perception.evidence.ImageEvidence`; ``points`` is (Q, 2) float32 pixels of the
-source. A matcher that first does work per image (an alignment) also has ``prepare(evidence) -> object``, whose result
-it accepts in place of the evidence, so that one image is prepared once whatever the number of its pairs. That object may
-refer to the evidence or its parts, but not to copies of the features' values, which would be stored once more.
-
-What a matcher resolved from presets is in its ``settings`` (JSON), unless it is a dataclass of nothing but settings.
-
-A matcher that can separate what depends on the source alone also has ``lift(source, points) -> object`` and
-``place(lifted, rows, target) -> Matches`` for the points ``rows`` (N,) int64 of the lifted ones; ``match`` is one after the other.
-It may have ``score_maps(lifted, target)``, too, (Q, cells * cells): how likely each point is at each cell of the target, which
-KAP then judges in place of the features.
-
-A matcher that looks at the mirror image of the source, too, has the attribute ``uses_mirror = True`` and is called as
-``match(source, target, points, mirrored, permutation, visible)``: ``mirrored`` is the evidence of the source's mirror image,
-``permutation`` (Q,) the point that each point becomes there, ``visible`` (Q,) bool whether that one is among the points
-(where it is not, ``permutation`` is the point itself). An evaluation then extracts mirrored features once per image and
-caches them like the others.
-"""
-
+from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.transfer.matches import Matches
 
-__all__ = ["MATCHERS", "Matches"]
+__all__ = ["MATCHERS", "Matcher", "Matches"]
 
 
 def _similarity(readout):

@@ -10,6 +10,7 @@ import torch
 
 from semalign3d_core.geometry.image_grid import CANVAS_SIDE, mirror_points
 from semalign3d_core.matchers.imd import masked_imd, mutual_nearest_distance
+from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher, transfer_on_canvas
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.transfer.matches import Matches
@@ -81,7 +82,7 @@ def adaptive_transfer(pair, readout="window_soft_argmax", width=5):
 
 
 @dataclass(frozen=True)
-class AdaptivePoseMatcher:
+class AdaptivePoseMatcher(Matcher):
     """Zero-shot pose alignment behind the matcher protocol, on any feature grid and in image pixels.
 
     readout, width: how positions are read off, see :mod:`.soft_argmax`;  use_masks: masked distance where all masks are known

@@ -12,6 +12,7 @@ import torch
 from semalign3d_core.geometry.image_grid import pad_square
 from semalign3d_core.matchers.adaptive_pose import through_mirror
 from semalign3d_core.matchers.imd import masked_imd
+from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher
 from semalign3d_core.perception.backbones.pair_features import OwnPairFeatures
 from semalign3d_core.perception.evidence import ImageEvidence
@@ -101,7 +102,7 @@ class PosedImage:
     right: torch.Tensor
 
 
-class TemplatePoseMatcher:
+class TemplatePoseMatcher(Matcher):
     """Soft arg-max matching that mirrors the source where templates say that source and target show opposite sides.
 
     templates: as :func:`read_templates` returns them, or their folder;  backbone: extracts their features, the one of the images;
@@ -109,13 +110,19 @@ class TemplatePoseMatcher:
     """
 
     name = "template_pose"
+    prepares = True
     uses_mirror = True
 
     def __init__(self, templates, backbone, readout="window_soft_argmax", width=5, cells=CELLS):
         templates = templates if isinstance(templates, dict) else read_templates(templates)
         self.predictor = PosePredictor(OwnPairFeatures(backbone), templates, cells)
         self.matcher = SimilarityMatcher(readout, width)
-        self.settings = {"readout": readout, "width": width, "cells": cells, "template_sets": list(templates)}
+        self._settings = {"readout": readout, "width": width, "cells": cells, "template_sets": list(templates)}
+
+    @property
+    def settings(self):
+        """Readout and template sets."""
+        return self._settings
 
     def prepare(self, evidence):
         """The :class:`PosedImage` of an :class:`ImageEvidence`: which side it shows is looked up once."""

@@ -1,5 +1,6 @@
 """The method of this package as a matcher: one alignment per image, Eq. 14 per pair."""
 
+from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.runtime.config import load_preset, to_dict
 from semalign3d_core.transfer.aligned_image import AlignedImage, aligned_image, category_surface
 from semalign3d_core.transfer.transfer import Lifting, Transfer, likelihood_maps, place_points
@@ -10,7 +11,7 @@ def transfer_preset(preset):
     return "reference" if preset == "reference" else "keypoints"
 
 
-class SemAlign3DMatcher:
+class SemAlign3DMatcher(Matcher):
     """Transfers points between images of one category.
 
     model: :class:`~semalign3d_core.category.model.CategoryModel`; preset: of the alignment (``fast``, ``reference``, a YAML file);
@@ -19,6 +20,8 @@ class SemAlign3DMatcher:
     """
 
     name = "semalign3d"
+    prepares = True
+    rates_cells = True
 
     def __init__(self, model, preset="fast", transfer=None):
         from semalign3d_core.alignment.aligner import Aligner

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from semalign3d_core.geometry.image_grid import CANVAS_CELLS, CANVAS_SIDE, patch_index
+from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.transfer.matches import Matches
 
@@ -78,7 +79,7 @@ def transfer_on_canvas(source, target, keypoints, readout="window_soft_argmax", 
 
 
 @dataclass(frozen=True)
-class SimilarityMatcher:
+class SimilarityMatcher(Matcher):
     """Matches single points by their features alone; the baselines of the seed papers.
 
     readout: one of ``READOUTS``;  width: half width of the window, or sigma of the kernel, in cells
@@ -95,7 +96,8 @@ class SimilarityMatcher:
             raise InputError(f"width {self.width} and chunk {self.chunk} must be positive")
 
     @property
-    def name(self):
+    def name(self):  # type: ignore[override]
+        """The method's name is that of its readout."""
         return self.readout
 
     def match(self, source, target, points):

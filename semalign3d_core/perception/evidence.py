@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from semalign3d_core.geometry.camera import PinholeCamera
-from semalign3d_core.geometry.image_grid import SquareGrid, mirror_image, mirror_square
-from semalign3d_core.geometry.mask_field import mask_box, square_around, well_framed
+from semalign3d_core.geometry.image_grid import SquareGrid, cut_square, mirror_image, mirror_square
 from semalign3d_core.runtime.errors import InputError
 
 DEPTH_KINDS = ("metric", "depth", "disparity")
@@ -21,7 +20,7 @@ class ImageInput:
     name:     what messages call it (a path, a topic)
     record:   the data-set record it belongs to, for providers that read precomputed sidecars; else None
     mirrored: True if ``rgb`` is the mirror image of the record's file
-    window:   (left, top, side) in whole pixels, the square that features are wanted of instead of the whole image: see :func:`close_up`
+    window:   (left, top, side) in whole pixels, the square that features are wanted of instead of the whole image: see :mod:`.look`
     """
 
     rgb: np.ndarray
@@ -41,6 +40,12 @@ class ImageInput:
     @property
     def width(self):
         return self.rgb.shape[1]
+
+    def seen(self):
+        """(h, w, 3) uint8: the part that features are wanted of. A window is filled up with black beyond the image."""
+        if self.window is None:
+            return self.rgb
+        return cut_square(torch.from_numpy(self.rgb.transpose(2, 0, 1).copy()), self.window).permute(1, 2, 0).contiguous().numpy()
 
     def mirror(self):
         """The mirror image of the same record."""
@@ -143,70 +148,3 @@ class ImageEvidence:
         ):
             if shape is not None and shape != size:
                 raise InputError(f"{self.name}: {what} belongs to {shape[1]} x {shape[0]} pixels, the camera to {size[1]} x {size[0]}")
-
-
-def close_up(image, mask, backbone):
-    """The :class:`ImageInput` that a backbone shall extract features of where the object's ``mask`` is known ((h, w) bool, or None).
-
-    For a backbone with a ``close_up`` (the margin around the object, in object sizes) it is the surroundings of the object, which then
-    fills the feature grid whatever its size in the image; for others, and without a mask, the image itself.
-    """
-    margin = getattr(backbone, "close_up", None)
-    if margin is None or mask is None or not mask.any():
-        return image
-    return replace(image, window=square_around(mask_box(mask.cpu().numpy()), margin))
-
-
-def gather(image, backbone, depth=None, segmenter=None, camera=None, box=None, mask=None, near=None):
-    """Asks the providers for everything they know of ``image`` and returns its :class:`ImageEvidence`.
-
-    image: :class:`ImageInput`; backbone, depth, segmenter: providers (see their packages), the last two may be None;
-    camera: a measured :class:`PinholeCamera`, or None; box: (x1, y1, x2, y2) in pixels, a prompt for the segmenter; mask: (h, w) bool, the
-    object's if it is known, which then nobody is asked for; an empty one says as much as none; near: (x0, y0, x1, y1) in pixels, the box
-    of the object's mask in the frame before, where it is looked for first.
-    """
-    if mask is not None:
-        mask = mask if mask.any() else None
-        features = backbone.extract(close_up(image, mask, backbone))
-    else:
-        features, mask = features_and_mask(image, backbone, segmenter, box=box, near=near)
-    return ImageEvidence(
-        features=features,
-        camera=camera or PinholeCamera.centred(1.5, image.height, image.width),
-        mask=mask,
-        depth=None if depth is None else depth.estimate(image),
-        image=image.rgb,
-        name=image.name,
-    )
-
-
-def features_and_mask(image, backbone, segmenter, box=None, points=None, near=None):
-    """The :class:`FeatureMap` of an :class:`ImageInput`, of the object's surroundings where ``backbone`` wants that, and its mask or None.
-
-    segmenter: mask provider or None; box, points: prompts for it; near: see :func:`gather`.
-    """
-    prompts = {"box": box, "points": points}
-    if getattr(segmenter, "glance", None) and getattr(backbone, "close_up", None) is not None:
-        return _from_two_looks(image, backbone, segmenter, prompts, near)
-    if not hasattr(segmenter, "segment_features"):
-        mask = None if segmenter is None else segmenter.segment(image, **prompts)
-        return backbone.extract(close_up(image, mask, backbone)), mask
-    features = backbone.extract(image)  # which such a segmenter looks at: they need not be extracted twice
-    mask = segmenter.segment_features(features, image, **prompts)
-    seen = close_up(image, mask, backbone)
-    return features if seen is image else backbone.extract(seen), mask
-
-
-def _from_two_looks(image, backbone, segmenter, prompts, near):
-    """:func:`features_and_mask` of an object that is looked at closely where a glance shows it, or at once where it was before."""
-    if near is not None:
-        seen = replace(image, window=square_around(near, backbone.close_up))
-        features = backbone.extract(seen)
-        mask = segmenter.segment_features(features, seen, **prompts)
-        if mask is not None and well_framed(mask_box(mask.cpu().numpy()), seen.window, image.height, image.width):
-            return features, mask
-    glimpsed = segmenter.glance(image, box=prompts["box"])
-    seen = close_up(image, glimpsed, backbone)
-    features = backbone.extract(seen)
-    mask = segmenter.segment_features(features, seen, **prompts)
-    return features, glimpsed if mask is None else mask

@@ -37,11 +37,6 @@ def create_provider(kind, registry, spec, **context):
     return factory(argument, **known, **options)
 
 
-def sees_any_picture(provider):
-    """Whether a provider can be asked about a part of an image; one that reads files says ``any_picture = False``."""
-    return getattr(provider, "any_picture", True)
-
-
 def on_device(spec, registry, device):
     """The spelling of a provider with ``device=...`` added, where its factory has that option and the user gave none."""
     return f"{spec},device={device}" if takes(spec, registry, "device") and "device" not in parse_spec(spec)[2] else spec

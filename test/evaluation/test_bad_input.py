@@ -7,6 +7,7 @@ from tiny_dataset import edit_json, make_dataset
 from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.perception import backbones
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.runtime.errors import SemAlign3DError
 
 
@@ -170,7 +171,7 @@ def test_keypoint_a_little_outside_is_scored_and_counted(folder):
 
 
 def test_nan_features_of_a_live_backbone(folder, monkeypatch):
-    class Broken:
+    class Broken(FeatureBackbone):
         name, channels = "broken", 16
 
         def __init__(self, root):

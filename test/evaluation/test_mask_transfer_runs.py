@@ -14,6 +14,7 @@ from semalign3d_core.cli import eval_spair
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.evaluation.run.runner import evaluate
+from semalign3d_core.matchers import Matcher
 from semalign3d_core.metrics.mask_transfer import intersection_over_union, label_transfer_accuracy, lattice, sampling_grid, warp_mask
 from semalign3d_core.runtime.errors import InputError, SemAlign3DError
 
@@ -41,7 +42,7 @@ def folder(tmp_path):
     return root
 
 
-class Shift:
+class Shift(Matcher):
     """A matcher that carries points by what is right between the two images of a pair, or says nowhere."""
 
     name, nowhere = "shift", False

@@ -12,10 +12,13 @@ from semalign3d_core.datasets.spair import SpairUDataset
 from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.matchers import Matcher
 from semalign3d_core.matchers.adaptive_pose import AdaptivePoseMatcher
 from semalign3d_core.perception import backbones
-from semalign3d_core.perception.evidence import FeatureMap, gather
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.look import look
 from semalign3d_core.perception.masks.precomputed import PrecomputedMasks
 from semalign3d_core.runtime.errors import InputError
 
@@ -39,7 +42,7 @@ def configuration(folder, output, **changes):
 
 def evidence(folder, record, mirrored=False):
     image = read_image(record.path, record)
-    return gather(image.mirror() if mirrored else image, backbones.create("precomputed:sim", folder), segmenter=PrecomputedMasks(folder))
+    return look(image.mirror() if mirrored else image, backbones.create("precomputed:sim", folder), mask_source=PrecomputedMasks(folder))
 
 
 @pytest.mark.parametrize("masks", ["precomputed", "none"])
@@ -61,7 +64,7 @@ def test_adaptive_pose_predicts_what_the_matcher_says_of_each_pair(folder, tmp_p
     assert 0 < turned < len(evaluation.scores)  # some sources are mirrored, others not
 
 
-class Recording:
+class Recording(Matcher):
     """A matcher that keeps what it is given."""
 
     name, uses_mirror, calls = "recording", True, []
@@ -93,7 +96,7 @@ def _labels(folder, name):
 def test_mirrored_features_are_computed_once_per_image_and_cached(folder, tmp_path, monkeypatch):
     extracted = []
 
-    class Counting:
+    class Counting(FeatureBackbone):
         name, channels = "counting", 16
 
         def __init__(self, root):
@@ -117,7 +120,7 @@ def test_of_a_mirror_image_the_mirrored_window_is_seen(folder, tmp_path, monkeyp
     """A backbone that looks at the object's surroundings looks at the same ones in the mirror image."""
     asked = {}
 
-    class Close:
+    class Close(FeatureBackbone):
         name, channels, close_up = "close", 8, 0.2
 
         def extract(self, image):

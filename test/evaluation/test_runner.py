@@ -18,8 +18,10 @@ from semalign3d_core import matchers
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.evaluation.run.runner import evaluate
+from semalign3d_core.matchers import Matcher
 from semalign3d_core.metrics.pck import pck_correct
 from semalign3d_core.perception import backbones
+from semalign3d_core.perception.backbones import FeatureBackbone
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW_PROGRAM = """
@@ -29,7 +31,7 @@ from semalign3d_core.perception import backbones
 from semalign3d_core.cli.eval_spair import main
 
 def slow(argument, dataset_root=None):
-    class Slow:
+    class Slow(backbones.FeatureBackbone):
         name, channels = "slow", 16
         inner = backbones.create("precomputed:sim", dataset_root)
         def extract(self, image):
@@ -107,10 +109,11 @@ def test_hashes_name_the_data(folder, tmp_path):
     assert changed["annotation"] != first["annotation"] and changed["images"] == first["images"]
 
 
-class CountingMatcher:
+class CountingMatcher(Matcher):
     """Prepares a small value per image, and counts."""
 
     name, prepared, matched = "counting", 0, 0
+    prepares = True
 
     def prepare(self, evidence):
         type(self).prepared += 1
@@ -124,7 +127,7 @@ class CountingMatcher:
 def test_images_are_prepared_once_and_runs_continue_from_the_cache(folder, tmp_path, monkeypatch):
     extracted = []
 
-    class Counting:
+    class Counting(FeatureBackbone):
         name, channels = "counting", 16
 
         def __init__(self, root):

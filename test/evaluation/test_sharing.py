@@ -18,8 +18,11 @@ from semalign3d_core.evaluation.run.cache import Cache
 from semalign3d_core.evaluation.run.cached_providers import CachedBackbone, CachedDepth, CachedMasks
 from semalign3d_core.evaluation.run.packing import pack
 from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap, FeatureMap
 from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.masks import MaskSource
 
 ROOT = Path(__file__).resolve().parents[2]
 SPAIR_IMAGES, LIMIT = 1800, 12e9
@@ -48,8 +51,8 @@ def test_two_evaluations_at_once_share_a_cache_and_agree(tmp_path):
     assert a["cache"]["prepared_computed"] <= 8 and a["cache"].keys() | b["cache"].keys() >= {"prepared_computed", "matches_computed"}
 
 
-class Provider:
-    """A backbone of 768 channels, a depth source and a segmenter."""
+class Provider(FeatureBackbone, MaskSource, DepthSource):
+    """A backbone of 768 channels, a depth source and a mask source."""
 
     name, channels = "random", 768
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from semalign3d_core.geometry.image_grid import SquareGrid
-from semalign3d_core.perception.backbones import BACKBONES
+from semalign3d_core.perception.backbones import BACKBONES, FeatureBackbone
 from semalign3d_core.perception.evidence import FeatureMap
 
 
-class LookUpBackbone:
+class LookUpBackbone(FeatureBackbone):
+    """Features by the grey value of the upper left corner."""
+
     name = "simulated"
 
     def __init__(self, folder, dataset_root=None):

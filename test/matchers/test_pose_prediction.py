@@ -14,7 +14,8 @@ from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.pose_prediction import VIEWS, PosePredictor, read_templates, vote_pose
 from semalign3d_core.perception.backbones.compact import CompactBackbone
 from semalign3d_core.perception.backbones.pair_features import OwnPairFeatures
-from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence, ImageInput, gather
+from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence, ImageInput
+from semalign3d_core.perception.look import look
 from semalign3d_core.runtime.errors import InputError, MissingFileError
 
 
@@ -75,7 +76,7 @@ def test_incomplete_template_folders_are_named(tmp_path, templates):
 
 def test_the_matcher_mirrors_the_source_where_the_sides_differ(templates):
     backbone = CompactBackbone()
-    right, left = (gather(ImageInput(picture(VIEWS.index(view))), backbone) for view in ("right", "left"))
+    right, left = (look(ImageInput(picture(VIEWS.index(view))), backbone) for view in ("right", "left"))
     matcher = MATCHERS["template_pose"](templates=templates, backbone=backbone, cells=40)
     # one set decides alone here: the other two know neither picture
     matcher.predictor.templates = matcher.predictor.templates[:4]

@@ -10,7 +10,10 @@ import numpy as np
 import torch
 
 from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap
+from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.stored_features import StoredFeatureMap
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import sha256_of_arrays, sha256_of_file
@@ -21,7 +24,7 @@ class _Cached:
 
     def __init__(self, provider, spec, cache, **knows):
         self.provider, self.spec, self.cache, self.knows = provider, spec, cache, knows
-        self.name = getattr(provider, "name", spec)
+        self.name = provider.name
 
     @classmethod
     def wrap(cls, provider, spec, cache, **knows):
@@ -36,14 +39,15 @@ class _Cached:
         return {**known, **self.knows, **more}
 
 
-class PrecomputedFeatures:
+class PrecomputedFeatures(FeatureBackbone):
     """Precomputed features in the precision of their files."""
 
     def __init__(self, provider):
-        self.provider, self.name = provider, provider.name
+        self.provider, self.name, self.any_image = provider, provider.name, False
 
     @property
-    def channels(self):
+    def channels(self):  # type: ignore[override]
+        """Channels of the stored features."""
         return self.provider.channels
 
     def extract(self, image):
@@ -51,12 +55,12 @@ class PrecomputedFeatures:
         return self.provider.stored(image)
 
 
-class CachedBackbone(_Cached):
+class CachedBackbone(_Cached, FeatureBackbone):
     """A backbone behind the cache."""
 
-    @property
-    def close_up(self):
-        return getattr(self.provider, "close_up", None)
+    def __init__(self, provider, spec, cache, **knows):
+        super().__init__(provider, spec, cache, **knows)
+        self.close_up, self.any_image, self.classifies = provider.close_up, provider.any_image, provider.classifies
 
     @classmethod
     def wrap(cls, provider, spec, cache, **knows):
@@ -64,7 +68,8 @@ class CachedBackbone(_Cached):
         return PrecomputedFeatures(provider) if spec.startswith("precomputed") else cls(provider, spec, cache, **knows)
 
     @property
-    def channels(self):
+    def channels(self):  # type: ignore[override]
+        """Channels of the backbone behind the cache."""
         return self.provider.channels
 
     def extract(self, image):
@@ -81,7 +86,7 @@ class CachedBackbone(_Cached):
         return StoredFeatureMap(stored, SquareGrid(image.height, image.width, stored.shape[-1], structure["padding"], image.window))
 
 
-class CachedDepth(_Cached):
+class CachedDepth(_Cached, DepthSource):
     """A depth source behind the cache."""
 
     def estimate(self, image):
@@ -95,13 +100,12 @@ class CachedDepth(_Cached):
         return None if structure["kind"] is None else DepthMap(tensors["depth"].float(), structure["kind"])
 
 
-class CachedMasks(_Cached):
+class CachedMasks(_Cached, MaskSource):
     """A mask source behind the cache."""
 
-    @property
-    def glance(self):
-        """The provider's first look, or None where it has none."""
-        return self._glance if hasattr(self.provider, "glance") else None
+    def __init__(self, provider, spec, cache, **knows):
+        super().__init__(provider, spec, cache, **knows)
+        self.reads_features, self.glances, self.any_image = provider.reads_features, provider.glances, provider.any_image
 
     def segment(self, image, box=None, points=None):
         """The object's mask (h, w) bool, or None."""
@@ -109,11 +113,10 @@ class CachedMasks(_Cached):
 
     def segment_features(self, features, image, box=None, points=None):
         """As :meth:`segment`, for providers that look at features which are there already."""
-        if not hasattr(self.provider, "segment_features"):
-            return self.segment(image, box, points)
         return self._segmented(image, box, points, lambda: self.provider.segment_features(features, image, box=box, points=points))
 
-    def _glance(self, image, box=None):
+    def glance(self, image, box=None):
+        """The quick first mask."""
         return self._segmented(image, box, None, lambda: self.provider.glance(image, box=box), look="glance")
 
     def _segmented(self, image, box, points, segment, **how):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from semalign3d_core.category.storage import check_backbone, model_hash
 from semalign3d_core.evaluation.run.cached_providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest
-from semalign3d_core.evaluation.run.methods import model_of, provider_hash, uses_mirror
+from semalign3d_core.evaluation.run.methods import model_of, provider_hash
 from semalign3d_core.evaluation.run.packing import pack, unpack
 from semalign3d_core.geometry.image_grid import mirror_image
 from semalign3d_core.perception import backbones, depth, masks
-from semalign3d_core.perception.evidence import gather
 from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.look import look
 from semalign3d_core.perception.providers import on_device, takes
 from semalign3d_core.perception.stored_features import StoredFeatureMap
 from semalign3d_core.runtime.errors import FileFormatError
@@ -64,11 +64,10 @@ class ImageStore:
             if takes(spec, masks.MASKS, "model"):
                 model = model_of(self.config, category)
             provider = masks.create(spec, self.config.dataset, model, self.backbone)
-            compared = getattr(getattr(provider, "prompter", provider), "model", None)
-            if compared is not None:
-                check_backbone(compared, self.backbone.name)
+            if provider is not None and provider.compares_with is not None:
+                check_backbone(provider.compares_with, self.backbone.name)
             knows = {"features": self.backbone.name, "code": provider_hash("masks")}
-            knows["own features"] = getattr(getattr(provider, "backbone", None), "name", "")
+            knows["own features"] = "" if provider is None else provider.own_features
             knows["model"] = "" if model is None else model_hash(model)
             self._masks = {category: CachedMasks.wrap(provider, spec, self.cache, **knows)}
         return self._masks[category]
@@ -82,11 +81,11 @@ class ImageStore:
             )
         image = dataclasses.replace(image, name=f"{record.category}/{record.name}")
         matcher, description = self.matcher(category)
-        evidence = gather(image, self.backbone, self.depth, self.masks(category))  # no annotation of the image: it may be a target
+        evidence = look(image, self.backbone, self.depth, self.masks(category))  # no annotation of the image: it may be a target
         evidence = self._on_device(evidence, evidence.features)
         digest = evidence_digest(evidence)
-        seen = self._prepared(matcher, evidence, {"evidence": digest, **description}) if hasattr(matcher, "prepare") else evidence
-        if not uses_mirror(matcher):
+        seen = self._prepared(matcher, evidence, {"evidence": digest, **description}) if matcher.prepares else evidence
+        if not matcher.uses_mirror:
             return SeenImage(evidence.features, seen, None, digest)
         looked_at = dataclasses.replace(image, window=evidence.features.grid.window)
         mirrored = self._on_device(mirror(evidence), self.backbone.extract(looked_at.mirror()))

@@ -1,6 +1,5 @@
 """Methods of an evaluation: a matcher for a category, and a description of everything its results depend on."""
 
-import dataclasses
 import hashlib
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -9,7 +8,7 @@ from pathlib import Path
 from semalign3d_core.category.storage import find_model, load_model, model_hash
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.pose_prediction import VIEWS, read_templates
-from semalign3d_core.runtime.config import preset_folder, to_dict
+from semalign3d_core.runtime.config import preset_folder
 from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.runtime.files import sha256_of_arrays
 
@@ -91,23 +90,13 @@ def check_method(config, dataset, categories):
         settings = {"template_sets": {category: list(templates_of(config, category)) for category in categories}}
     else:
         matcher, _ = make_matcher(config, categories[0], "cpu")
-        settings = getattr(matcher, "settings", None) or (to_dict(matcher) if dataclasses.is_dataclass(matcher) else {})
-    if (matcher is None or uses_mirror(matcher)) and not dataset.has_mirror_table:
+        settings = matcher.settings
+    if (matcher is None or matcher.uses_mirror) and not dataset.has_mirror_table:
         raise InputError(
             f"method {config.method} needs to know which keypoints change places in the mirror image, and {config.dataset} is published "
             "without that; choose another method"
         )
-    return MethodFacts(settings, hashes, "method" if rates_cells(matcher) else "features")
-
-
-def uses_mirror(matcher):
-    """Whether a matcher is also given the mirror image of the source; see :mod:`semalign3d_core.matchers`."""
-    return getattr(matcher, "uses_mirror", False)
-
-
-def rates_cells(matcher):
-    """Whether a matcher says itself how likely a point is at each cell; KAP judges the features of the others."""
-    return hasattr(matcher, "score_maps")
+    return MethodFacts(settings, hashes, "method" if matcher is not None and matcher.rates_cells else "features")
 
 
 @lru_cache(maxsize=1)

@@ -5,14 +5,14 @@ A worker is made from the configuration alone, so that any process of any engine
 
 import functools
 
+import numpy as np
 import torch
 
 from semalign3d_core.category.storage import check_backbone
-from semalign3d_core.evaluation.keypoints.kap import pair_samples, source_keypoints
+from semalign3d_core.evaluation.keypoints.kap import feature_similarity, pair_samples, source_keypoints
 from semalign3d_core.evaluation.run.cache import Cache
-from semalign3d_core.evaluation.run.carrying import carrier, rating
 from semalign3d_core.evaluation.run.images import ImageStore
-from semalign3d_core.evaluation.run.methods import make_matcher, uses_mirror
+from semalign3d_core.evaluation.run.methods import make_matcher
 from semalign3d_core.evaluation.run.work import ItemResult
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.runtime.errors import OutputError, SemAlign3DError
@@ -60,7 +60,7 @@ class Worker:
         """The (matcher, description) of a category; raises :class:`InputError` if its model knows other features."""
         if category not in self._matchers:
             made = make_matcher(self.config, category, self.device, self.images.backbone)
-            if getattr(made[0], "model", None) is not None:
+            if made[0].model is not None:
                 check_backbone(made[0].model, self.images.backbone.name)
             self._matchers = {category: made}  # work comes category by category
         return self._matchers[category]
@@ -72,7 +72,7 @@ class Worker:
             return {}
         matcher, description = self.matcher(item.category)
         arrays = {f"points {i}": query.points for i, query in enumerate(queries)}
-        if uses_mirror(matcher):
+        if matcher.uses_mirror:
             arrays |= {f"partners {i}": query.partners for i, query in enumerate(queries)}
         depends_on = {
             "source": item.digest,
@@ -86,9 +86,9 @@ class Worker:
     def _matched(self, matcher, item, queries):
         source, found = self.images.image(item.category, item.record), {}
         with torch.no_grad():
-            carry = carrier(matcher, source, queries, self.device)
+            match = _match_to_targets(matcher, source, queries, self.device)
             for i, query in enumerate(queries):
-                points = carry(query, self.images.image(item.category, query.target)).points
+                points = match(query, self.images.image(item.category, query.target)).points
                 found[f"p{i}"] = points.detach().float().cpu().contiguous()
         return {}, found
 
@@ -97,10 +97,39 @@ class Worker:
         if self.config.kap == "none":
             return {}
         source, found = self.images.image(item.category, item.record), {}
-        rate = rating(self.matcher(item.category)[0], source, source_keypoints(item.record).to(self.device))
+        rate = _rate_cells(self.matcher(item.category)[0], source, source_keypoints(item.record).to(self.device))
         with torch.no_grad():
             for query in item.queries:
                 target = self.images.image(item.category, query.target)
                 grid, records = target.features.grid, (item.record, query.target)
                 found[query.name] = pair_samples(self.config, rate(target), grid, records, query.unit)
         return found
+
+
+def _match_to_targets(matcher, source, queries, device):
+    """A function (:class:`Query`, :class:`SeenImage` of its target) -> :class:`Matches` for the queries of one source image."""
+    if matcher.uses_mirror:
+        return _with_mirror(matcher, source, device)
+    # The pairs of a source share most of their points: each is lifted once.
+    points, rows = np.unique(np.concatenate([query.points for query in queries]), axis=0, return_inverse=True)
+    lifted = matcher.lift(source.seen, torch.from_numpy(points).to(device))
+    parts = np.split(rows.ravel(), np.cumsum([len(query.points) for query in queries])[:-1])
+    rows_of = {query.name: torch.from_numpy(part).to(device) for query, part in zip(queries, parts, strict=True)}
+    return lambda query, target: matcher.place(lifted, rows_of[query.name], target.seen)
+
+
+def _with_mirror(matcher, source, device):
+    def match(query, target):
+        points, partners = (torch.from_numpy(values).to(device) for values in (query.points, query.partners))
+        permutation = torch.where(partners < 0, torch.arange(len(partners), device=device), partners)
+        return matcher.match(source.seen, target.seen, points, source.mirrored, permutation, partners >= 0)
+
+    return match
+
+
+def _rate_cells(matcher, source, points):
+    """A function (target) -> (K, cells * cells): how likely ``points`` (K, 2) of the source are at each cell of the target."""
+    if not matcher.rates_cells:
+        return lambda target: feature_similarity(source.features, target.features, points)
+    lifted = matcher.lift(source.seen, points)
+    return lambda target: matcher.score_maps(lifted, target.seen)

@@ -1,10 +1,5 @@
 """Feature backbones: objects that turn an image into a :class:`~semalign3d_core.perception.evidence.FeatureMap`.
 
-A backbone has ``name`` (identifies the features: family, size, version; two backbones with one name give
-interchangeable features), ``channels`` (int), and ``extract(image: ImageInput) -> FeatureMap`` with unit-norm
-features on the square-padded image. One with a ``close_up`` (float) gets images with a window where the object's mask is known, and gives
-the features of that (:func:`~semalign3d_core.perception.evidence.close_up`). One that only knows the images of a data set says
-``any_picture = False``, one that several threads may ask at a time ``concurrent = True``.
 ``create(spec, dataset_root=None)`` makes one from the command line's spelling ``family[:argument][,option=value]``,
 for example ``compact``, ``dinov2:base``, ``precomputed:sim`` or ``dinov2:large,device=cpu``.
 """
@@ -16,12 +11,26 @@ from semalign3d_core.perception.providers import create_provider
 
 
 class FeatureBackbone(Protocol):
-    """Anything that extracts features; see the module's docstring for the contract."""
+    """Anything that extracts features. A backbone inherits from this class and overrides what differs.
+
+    name:       identifies the features (family, size, version): two backbones with one name give interchangeable features
+    channels:   C of the features
+    close_up:   margin, in object sizes, of the window around a known object that it always looks at; None: the whole image
+    any_image:  whether it can look at any image and window; False for one that only knows the files of a data set
+    concurrent: whether several threads may ask it at a time
+    classifies: whether its features tell the objects it knows from the background, as those of the embedded backbone do
+    """
 
     name: str
     channels: int
+    close_up: float | None = None
+    any_image: bool = True
+    concurrent: bool = False
+    classifies: bool = False
 
-    def extract(self, image: ImageInput) -> FeatureMap: ...
+    def extract(self, image: ImageInput) -> FeatureMap:
+        """Unit-norm features of the image padded to a square, or of its window."""
+        ...
 
 
 def _precomputed(argument, **options):

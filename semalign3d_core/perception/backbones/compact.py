@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from semalign3d_core.geometry.image_grid import SquareGrid, mirror_image
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 
@@ -107,7 +108,7 @@ class CompactNet(nn.Module):
         return self.classes(SHARPNESS * features)
 
 
-class CompactBackbone:
+class CompactBackbone(FeatureBackbone):
     """The shipped (or a given) compact network behind the backbone protocol.
 
     It sees every picture twice, as it is and mirrored, and what it says of a cell stands side by side: similarities are means over both
@@ -119,6 +120,7 @@ class CompactBackbone:
     """
 
     close_up = 0.1
+    classifies = True
 
     def __init__(self, weights=None, device="cpu"):
         path = Path(weights) if weights else Path(str(resources.files("semalign3d_core"))) / "assets" / WEIGHTS_FILE

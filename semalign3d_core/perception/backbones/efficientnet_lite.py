@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.compact import PADDING, prepare
 from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.perception.providers import require
@@ -180,7 +181,7 @@ def at_cells(values, cells, side):
     return nn.functional.grid_sample(values, grid.expand(len(values), -1, -1, -1), padding_mode="border", align_corners=True)
 
 
-class EfficientNetLiteBackbone:
+class EfficientNetLiteBackbone(FeatureBackbone):
     """Two levels of ImageNet features side by side, each of unit norm, behind the backbone protocol.
 
     It looks at the object's surroundings where the mask is known (``close_up``), as the embedded backbone does.

@@ -5,6 +5,7 @@ Source: GeoAware-SC (CVPR 2024), sections "fusion" and "zero-shot"; order of cha
 
 import torch
 
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.runtime.errors import InputError
 
@@ -39,7 +40,7 @@ def zero_shot_normalize(tokens, diffusion_channels=3200):
     return unit_norm(torch.cat(parts, dim=-1))
 
 
-class FusedBackbone:
+class FusedBackbone(FeatureBackbone):
     """Zero-shot fusion of a :class:`StableDiffusionBackbone` and a :class:`TransformerBackbone` on one grid."""
 
     def __init__(self, diffusion, transformer):

@@ -10,6 +10,7 @@ import re
 import torch
 from torch import nn
 
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.fused import FusedBackbone, to_tokens, unit_norm
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.perception.backbones.stable_diffusion import load_diffusion
@@ -125,7 +126,7 @@ def load_geoaware(checkpoint, captioner="", revision=None, device=None, dtype=No
     return GeoAwareBackbone(fused, network, sha256_of_file(checkpoint)[:8], choose_device(device))
 
 
-class GeoAwareBackbone:
+class GeoAwareBackbone(FeatureBackbone):
     """Fused features through the post-processor.
 
     fused: :class:`FusedBackbone` whose channels are those of ``network``; label: what identifies the checkpoint.

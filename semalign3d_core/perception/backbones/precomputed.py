@@ -6,19 +6,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from semalign3d_core.geometry.image_grid import PADDINGS, SquareGrid
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.stored_features import StoredFeatureMap
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import read_json
 
 
-class PrecomputedBackbone:
+class PrecomputedBackbone(FeatureBackbone):
     """Reads ``Features/<name>/<category>/<image>[.flip].safetensors`` of a data set folder.
 
     Each file holds ``features`` float16 (C, H, H) of the square-padded (mirrored) image;
     ``Features/<name>/grid.json`` says how the grid sits on the image (``{"padding": ...}``).
     """
 
-    any_picture = False
+    any_image = False
     concurrent = True
 
     def __init__(self, name, dataset_root=None):

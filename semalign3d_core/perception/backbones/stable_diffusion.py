@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from semalign3d_core.geometry.image_grid import SquareGrid, resize_pad
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.captioner import load_captioner
 from semalign3d_core.perception.backbones.diffusion_steps import NOISE_STEPS, SlidingCrops, add_noise, merge_crops
 from semalign3d_core.perception.backbones.freeu import apply_freeu
@@ -46,7 +47,7 @@ class DiffusionConfig:
             raise InputError(f"noise step {self.step}: choose one of 0 to {NOISE_STEPS - 1}")
 
 
-class StableDiffusionBackbone:
+class StableDiffusionBackbone(FeatureBackbone):
     """Stable Diffusion 1.x behind the backbone protocol.
 
     vae, unet: diffusers models;  text: (1, 77, C) embedding of the prompt;  label: identifies the weights;
@@ -71,13 +72,13 @@ class StableDiffusionBackbone:
         raised = [torch.nn.functional.interpolate(levels[s], size=size, mode="bilinear", align_corners=False) for s in ("s3", "s4", "s5")]
         fused = torch.cat(raised, dim=1)
         values = unit_norm(to_tokens(fused))[0].T.reshape(fused.shape[1:]).contiguous()
-        return FeatureMap(values, SquareGrid(image.height, image.width, size[0], "canvas"))
+        return FeatureMap(values, SquareGrid(image.height, image.width, size[0], "canvas", image.window))
 
     @torch.no_grad()
     def levels(self, image):
         """{"s3", "s4", "s5"}: (1, C, n, n) float32 maps of the whole canvas, on the CPU."""
         crops = self.config.crops
-        canvas = torch.from_numpy(resize_pad(image.rgb, crops.side)).permute(2, 0, 1).float()[None] / 255
+        canvas = torch.from_numpy(resize_pad(image.seen(), crops.side)).permute(2, 0, 1).float()[None] / 255
         origins = crops.origins()
         parts = [self._crop_levels(canvas[..., y : y + crops.crop, x : x + crops.crop]) for y, x in origins]
         merged = {s: merge_crops([part[s] for part in parts], origins, crops.side, crops.crop) for s in LEVELS}

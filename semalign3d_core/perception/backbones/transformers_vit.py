@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from semalign3d_core.geometry.image_grid import CANVAS_CELLS, SquareGrid, resize_pad
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.precision import choose_device, choose_dtype, finite, place
 from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.perception.providers import require
@@ -22,7 +23,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BLOCK_LISTS = ("layer", "layers", "blocks")  # what the library calls the list of a model's transformer blocks
 
 
-class TransformerBackbone:
+class TransformerBackbone(FeatureBackbone):
     """A vision transformer behind the backbone protocol.
 
     model: a transformers vision model;  label: identifies its weights;  cells: patches per side of the canvas;
@@ -42,7 +43,7 @@ class TransformerBackbone:
 
     def grid(self, image):
         """The :class:`SquareGrid` of an image's features."""
-        return SquareGrid(image.height, image.width, self.cells, "canvas")
+        return SquareGrid(image.height, image.width, self.cells, "canvas", image.window)
 
     def extract(self, image):
         """Features (C, cells, cells) float32, unit norm; see the backbone protocol."""
@@ -56,7 +57,7 @@ class TransformerBackbone:
     @torch.no_grad()
     def raw(self, images):
         """Patch tokens (B, C, cells, cells) float32 on the CPU, as the last block gives them."""
-        pixels = torch.stack([self.prepare(image.rgb) for image in images]).to(self.device, self.dtype)
+        pixels = torch.stack([self.prepare(image.seen()) for image in images]).to(self.device, self.dtype)
         tokens = self._last_block(pixels)
         patches = tokens[:, tokens.shape[1] - self.cells**2 :]  # class and register tokens come first
         maps = patches.float().transpose(1, 2).reshape(len(images), -1, self.cells, self.cells).cpu()

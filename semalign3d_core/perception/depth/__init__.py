@@ -1,4 +1,4 @@
-"""Depth providers: ``name``, and ``estimate(image: ImageInput) -> DepthMap``; ``create(spec, dataset_root)`` makes one."""
+"""Depth sources: objects that estimate or read the depth of an image; ``create(spec, dataset_root)`` makes one."""
 
 from typing import Protocol
 
@@ -6,12 +6,18 @@ from semalign3d_core.perception.evidence import DepthMap, ImageInput
 from semalign3d_core.perception.providers import create_provider
 
 
-class DepthEstimator(Protocol):
-    """Anything that tells depth; unknown pixels are NaN."""
+class DepthSource(Protocol):
+    """Anything that tells depth. A depth source inherits from this class and overrides what differs.
+
+    name:       identifies the depth maps;  concurrent: whether several threads may ask it at a time
+    """
 
     name: str
+    concurrent: bool = False
 
-    def estimate(self, image: ImageInput) -> DepthMap: ...
+    def estimate(self, image: ImageInput) -> DepthMap | None:
+        """The :class:`DepthMap` of the whole image, NaN where unknown; None if nothing is known."""
+        ...
 
 
 def _precomputed(argument, **options):
@@ -35,7 +41,7 @@ def _transformers(family):
     return factory
 
 
-# family -> factory(argument: str, *, dataset_root) -> DepthEstimator or None; other parameters are options of the spelling
+# family -> factory(argument: str, *, dataset_root) -> DepthSource or None; other parameters are options of the spelling
 DEPTHS = {
     "none": lambda argument, **options: None,
     "precomputed": _precomputed,
@@ -46,5 +52,5 @@ DEPTHS = {
 
 
 def create(spec, dataset_root=None):
-    """Makes the depth provider that ``spec`` (``family[:argument][,option=value]``) names; ``none`` gives None."""
+    """Makes the depth source that ``spec`` (``family[:argument][,option=value]``) names; ``none`` gives None."""
     return create_provider("depth source", DEPTHS, spec, dataset_root=dataset_root)

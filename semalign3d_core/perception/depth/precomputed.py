@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import read_arrays
 
 
-class PrecomputedDepth:
+class PrecomputedDepth(DepthSource):
     """Reads ``Depth/<category>/<name>.npz`` (``depth`` float32 (h, w), ``kind``) of a data set folder."""
 
     name = "precomputed"

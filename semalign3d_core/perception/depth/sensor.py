@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
@@ -31,7 +32,7 @@ def sensor_depth(values):
     return DepthMap(torch.from_numpy(np.where(known, metres, np.nan).astype(np.float32)), "metric")
 
 
-class SensorDepth:
+class SensorDepth(DepthSource):
     """Depth images beside the pictures: one 16-bit PNG in millimetres (or TIFF in metres) per picture.
 
     source: a file (for one picture), or a folder that holds ``<name of the picture>.png`` or ``.tiff``;

@@ -12,6 +12,7 @@ import torch
 
 from semalign3d_core.perception.backbones.precision import choose_device, choose_dtype, finite, place
 from semalign3d_core.perception.backbones.transformers_vit import IMAGENET_MEAN, IMAGENET_STD
+from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DEPTH_KINDS, DepthMap
 from semalign3d_core.perception.providers import first_line, require
 from semalign3d_core.perception.weights.pretrained import load_pretrained, quiet
@@ -24,7 +25,7 @@ KINDS = {"dpt": "disparity", "zoedepth": "metric", "glpn": "metric", "depth_pro"
 NARROWEST, SHORTEST = 20, 32  # longer : shorter side, and pixels, beyond which image processors leave nothing of an image
 
 
-class TransformersDepth:
+class TransformersDepth(DepthSource):
     """A depth model behind the depth protocol.
 
     model: transformers model with ``predicted_depth``;  label: identifies its weights;  kind: one of ``DEPTH_KINDS``,

@@ -1,25 +1,52 @@
-"""Mask providers: ``name``, and ``segment(image, box=None, points=None) -> (h, w) bool tensor or None`` (nothing found).
-
-``box`` is (x1, y1, x2, y2), ``points`` (N, 2), both in pixels; a provider may ignore them. A provider that looks at the features
-also has ``segment_features(features, image, box=None, points=None)``, so that they are not extracted twice; one whose masks are finer in
-features of the object's surroundings also has ``glance(image, box=None)``, a quick first mask that shows where these are.
-"""
+"""Mask sources: objects that find the pixels of the object; ``create(spec, ...)`` makes one."""
 
 from typing import Protocol
 
+import numpy as np
 import torch
 
-from semalign3d_core.perception.evidence import ImageInput
+from semalign3d_core.category.model import CategoryModel
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.providers import create_provider
 from semalign3d_core.runtime.errors import InputError
 
+Box = tuple[float, float, float, float]
+Points = torch.Tensor | np.ndarray
 
-class Segmenter(Protocol):
-    """Anything that finds the object's pixels."""
+
+class MaskSource(Protocol):
+    """Anything that finds the object's pixels. A mask source inherits from this class and overrides what differs.
+
+    name:           identifies the masks
+    reads_features: whether it finds the object in the features of an image (:meth:`segment_features`)
+    glances:        whether it has a quick first look (:meth:`glance`) and finds finer masks in features of the object's surroundings
+    any_image:      whether it can look at any image; False for one that only knows the files of a data set
+    concurrent:     whether several threads may ask it at a time
+    compares_with:  the category model that it compares features with, or None
+    own_features:   name of the backbone whose features it looks at where it is given none or others, or ""
+    """
 
     name: str
+    reads_features: bool = False
+    glances: bool = False
+    any_image: bool = True
+    concurrent: bool = False
+    compares_with: CategoryModel | None = None
+    own_features: str = ""
 
-    def segment(self, image: ImageInput, box=None, points=None) -> torch.Tensor | None: ...
+    def segment(self, image: ImageInput, box: Box | None = None, points: Points | None = None) -> torch.Tensor | None:
+        """(h, w) bool mask, None if nothing is found. box (x0, y0, x1, y1), points (N, 2): prompts in pixels, which may be ignored."""
+        ...
+
+    def segment_features(
+        self, features: FeatureMap, image: ImageInput, box: Box | None = None, points: Points | None = None
+    ) -> torch.Tensor | None:
+        """As :meth:`segment`, for an image whose features are there already."""
+        return self.segment(image, box, points)
+
+    def glance(self, image: ImageInput, box: Box | None = None) -> torch.Tensor | None:
+        """A quick first mask that shows where to look closely."""
+        return self.segment(image, box)
 
 
 def _precomputed(argument, **options):
@@ -56,10 +83,7 @@ def _compact(argument, model=None, backbone=None):
 
 
 def _auto(argument, model=None, backbone=None):
-    from semalign3d_core.perception.backbones.compact import CompactBackbone
-
-    embedded = isinstance(getattr(backbone, "provider", backbone), CompactBackbone)  # also behind a cache
-    return (_compact if embedded else _similarity)("", model, backbone)
+    return (_compact if backbone is not None and backbone.classifies else _similarity)("", model, backbone)
 
 
 def _sam(family):
@@ -72,7 +96,7 @@ def _sam(family):
     return factory
 
 
-# family -> factory(argument: str, *, dataset_root, model, backbone) -> Segmenter or None; others are options of the spelling
+# family -> factory(argument: str, *, dataset_root, model, backbone) -> MaskSource or None; others are options of the spelling
 MASKS = {
     "none": lambda argument, **options: None,
     "precomputed": _precomputed,

@@ -4,13 +4,14 @@ import cv2
 import numpy as np
 import torch
 
+from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.masks.regions import inside_box, on_image
 
 LEAST_PART = 0.1  # parts of the object (seen behind an occluder) count from this share of the largest part's evidence on
 SMALLEST = 0.0005  # share of the image below which nothing counts as found
 
 
-class CompactMasks:
+class CompactMasks(MaskSource):
     """Pixels that the embedded backbone takes for the category.
 
     backbone: :class:`~semalign3d_core.perception.backbones.compact.CompactBackbone`; category: name of the category to find; of one that
@@ -19,9 +20,11 @@ class CompactMasks:
     """
 
     name = "compact"
+    reads_features = True
+    glances = True
 
     def __init__(self, backbone, category="", shared=False):
-        self.backbone, self.shared = backbone, shared
+        self.backbone, self.shared, self.own_features = backbone, shared, backbone.name
         known = backbone.categories
         self.wanted = [1 + known.index(category)] if category in known else list(range(1, 1 + len(known)))
 

@@ -6,14 +6,15 @@ import numpy as np
 import torch
 
 from semalign3d_core.perception.images import read_labels
+from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 
 
-class PrecomputedMasks:
+class PrecomputedMasks(MaskSource):
     """Reads ``Segmentation/<category>/<name>.png``: palette index or grey value above 0 is object, 255 (void) is not."""
 
     name = "precomputed"
-    any_picture = False
+    any_image = False
     concurrent = True
 
     def __init__(self, dataset_root=None):

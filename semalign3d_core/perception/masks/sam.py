@@ -6,13 +6,14 @@ from PIL import Image
 
 from semalign3d_core.perception.backbones.precision import choose_device, choose_dtype, finite, place
 from semalign3d_core.perception.backbones.transformers_vit import IMAGENET_MEAN, IMAGENET_STD
+from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.providers import require
 from semalign3d_core.perception.weights.pretrained import load_pretrained
 from semalign3d_core.perception.weights.store import known_weights, locate
 from semalign3d_core.runtime.errors import InputError
 
 
-class SamMasks:
+class SamMasks(MaskSource):
     """A SAM or SAM 2 model behind the mask protocol.
 
     model: transformers ``SamModel`` or ``Sam2Model``;  label: identifies its weights;
@@ -21,8 +22,11 @@ class SamMasks:
     single precision: in half precision a pixel beyond 1024 is no longer a number of its own.
     """
 
+    reads_features = True
+
     def __init__(self, model, label, prompter=None, device="cpu", dtype=torch.float32):
         self.device, self.dtype, self.prompter = torch.device(device), dtype, prompter
+        self.compares_with = None if prompter is None else prompter.compares_with
         self.model = place(model, self.device, torch.float32)
         for part in _encoder(model):
             part.to(dtype)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import torch
 
+from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.masks.regions import inside_box, on_image
 from semalign3d_core.runtime.errors import InputError
 
@@ -28,15 +29,18 @@ class SimilarityConfig:
     smallest: float = 0.0005
 
 
-class SimilarityMasks:
+class SimilarityMasks(MaskSource):
     """Finds the object by how well each cell is explained by the dense features of a :class:`CategoryModel`.
 
     model: :class:`CategoryModel`;  backbone: extracts features where :meth:`segment` gets a bare image, or None
     """
 
+    name = "similarity"
+    reads_features = True
+
     def __init__(self, model, backbone=None, config=None):
-        self.model, self.backbone, self.config = model, backbone, config or SimilarityConfig()
-        self.name = "similarity"
+        self.compares_with, self.backbone, self.config = model, backbone, config or SimilarityConfig()
+        self.own_features = "" if backbone is None else backbone.name
 
     def segment(self, image, box=None, points=None):
         """(h, w) bool mask of the object in ``image``; None if nothing resembles it. ``box`` limits where it is looked for."""
@@ -44,14 +48,14 @@ class SimilarityMasks:
 
     def segment_features(self, features, image, box=None, points=None):
         """As :meth:`segment`, for an image whose :class:`FeatureMap` is there already; ``points`` are not used."""
-        mask = coarse_mask(similarity_map(self.model, features), features.grid, self.config, box)
+        mask = coarse_mask(similarity_map(self.compares_with, features), features.grid, self.config, box)
         if mask is not None and self.config.band > 0:
             mask = refine_by_colour(image.rgb, mask, self.config, features.grid.cells)
         return None if mask is None else torch.from_numpy(mask)
 
     def prompts(self, features, image):
         """(box, points) that show a promptable segmenter the object; (None, None) if nothing resembles it."""
-        similarity = similarity_map(self.model, features)
+        similarity = similarity_map(self.compares_with, features)
         mask = coarse_mask(similarity, features.grid, self.config)
         if mask is None:
             return None, None
@@ -90,6 +94,7 @@ def coarse_mask(similarity, grid, config=SimilarityConfig(), box=None):  # noqa:
         return None
     threshold += config.level * (np.median(above) - threshold)
     evidence = on_image(similarity, grid) - threshold
+    evidence[~grid.covered().numpy()] = -1  # features of a window say nothing about the rest
     if box is not None:
         evidence[~inside_box(evidence.shape, box)] = -1
     regions, labels = cv2.connectedComponents((evidence > 0).astype(np.uint8))

@@ -12,7 +12,8 @@ from semalign3d_core.geometry.image_grid import SquareGrid, mirror_image
 from semalign3d_core.geometry.mask_field import mask_box, square_around
 from semalign3d_core.learned.compact.train import CompactTraining, save_network
 from semalign3d_core.perception.backbones.compact import CELLS, INPUT_SIDE, CompactBackbone, CompactNet, load_network, prepare
-from semalign3d_core.perception.evidence import ImageInput, gather
+from semalign3d_core.perception.evidence import ImageInput
+from semalign3d_core.perception.look import look
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 
 
@@ -69,11 +70,11 @@ def test_of_a_window_it_sees_nothing_else(weights, window):
 def test_it_looks_closer_where_the_mask_is_known(weights):
     backbone, picture, mask = CompactBackbone(weights), image(90, 120), torch.zeros(90, 120, dtype=torch.bool)
     mask[20:50, 30:60] = True
-    assert gather(picture, backbone).features.grid.window is None
-    assert gather(picture, backbone, mask=torch.zeros(90, 120, dtype=torch.bool)).features.grid.window is None
-    evidence = gather(picture, backbone, mask=mask)
+    assert look(picture, backbone).features.grid.window is None
+    assert look(picture, backbone, mask=torch.zeros(90, 120, dtype=torch.bool)).features.grid.window is None
+    evidence = look(picture, backbone, mask=mask)
     assert evidence.features.grid.window == square_around(mask_box(mask.numpy()), backbone.close_up) and evidence.mask is mask
-    mirrored = gather(picture.mirror(), backbone, mask=mirror_image(mask)).features
+    mirrored = look(picture.mirror(), backbone, mask=mirror_image(mask)).features
     assert mirrored.grid == evidence.features.grid.mirrored()
     torch.testing.assert_close(mirrored.values.flip(-1).roll(16, dims=0), evidence.features.values)
 
@@ -84,7 +85,7 @@ def test_every_window_has_an_entry_of_its_own_in_the_cache(weights, tmp_path):
     for _ in range(2):  # computed, and read again
         cached = CachedBackbone.wrap(backbone, "compact", Cache(tmp_path))
         for known in (mask, mask.flip(0), None):
-            found, expected = gather(picture, cached, mask=known).features, gather(picture, backbone, mask=known).features
+            found, expected = look(picture, cached, mask=known).features, look(picture, backbone, mask=known).features
             assert found.grid == expected.grid
             torch.testing.assert_close(found.values, expected.values, atol=2e-3, rtol=0)
 

@@ -9,12 +9,14 @@ from semalign3d_core.evaluation.run.cached_providers import CachedMasks
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.geometry.mask_field import mask_box
 from semalign3d_core.perception import masks
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.compact import CompactBackbone
-from semalign3d_core.perception.evidence import FeatureMap, ImageInput, gather
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
+from semalign3d_core.perception.look import look
 from semalign3d_core.perception.masks.compact import CompactMasks, strongest_parts
 
 
-class Marked:
+class Marked(FeatureBackbone):
     """A stand-in for the backbone: red pixels are of the first category, green ones of the second, all others background."""
 
     name, categories = "marked", ("mug", "car")
@@ -55,9 +57,9 @@ def test_of_an_unknown_category_everything_that_is_no_background_counts():
 
 
 def test_box_limits_the_search_and_nothing_is_none():
-    segmenter = CompactMasks(Marked(), "mug")
-    assert segmenter.segment(picture(), box=(0, 34, 63, 63)) is None
-    assert segmenter.segment(ImageInput(np.zeros((20, 30, 3), np.uint8))) is None
+    source = CompactMasks(Marked(), "mug")
+    assert source.segment(picture(), box=(0, 34, 63, 63)) is None
+    assert source.segment(ImageInput(np.zeros((20, 30, 3), np.uint8))) is None
 
 
 def test_features_are_extracted_again_only_where_they_are_others():
@@ -107,13 +109,13 @@ def overlap(mask, truth):
 def test_a_closer_look_gives_a_finer_mask():
     image, truth = square_object(29, 21)
     backbone = Coarse()
-    segmenter = CompactMasks(backbone, "mug", shared=True)
-    coarse = segmenter.segment(image)
-    evidence = gather(image, backbone, segmenter=segmenter)
+    source = CompactMasks(backbone, "mug", shared=True)
+    coarse = source.segment(image)
+    evidence = look(image, backbone, mask_source=source)
     assert overlap(coarse, truth) < 0.8 and overlap(evidence.mask, truth) > 0.9
     assert (backbone.extracted, backbone.glances) == (2, 1) and evidence.features.grid.window is not None
     assert not (evidence.mask & ~evidence.features.grid.covered()).any()
-    with_given = gather(image, backbone, segmenter=segmenter, mask=coarse)
+    with_given = look(image, backbone, mask_source=source, mask=coarse)
     assert with_given.mask is coarse and (backbone.extracted, backbone.glances) == (3, 1)  # what is given stays
 
 
@@ -128,23 +130,23 @@ def test_a_closer_look_gives_a_finer_mask():
 )
 def test_an_object_is_first_looked_for_where_it_was(row, column, side, looks):
     backbone, (image, truth) = Coarse(), square_object(row, column, side)
-    evidence = gather(image, backbone, segmenter=CompactMasks(backbone, "mug", shared=True), near=(20.5, 28.5, 35.5, 43.5))
+    evidence = look(image, backbone, mask_source=CompactMasks(backbone, "mug", shared=True), last_box=(20.5, 28.5, 35.5, 43.5))
     assert (backbone.extracted, backbone.glances) == looks and overlap(evidence.mask, truth) > 0.75
 
 
 def test_what_the_picture_cuts_is_followed_too():
     backbone, (image, truth) = Coarse(), square_object(20, 54, 15)
-    evidence = gather(image, backbone, segmenter=CompactMasks(backbone, "mug", shared=True), near=mask_box(truth.numpy()))
+    evidence = look(image, backbone, mask_source=CompactMasks(backbone, "mug", shared=True), last_box=mask_box(truth.numpy()))
     assert backbone.glances == 0 and overlap(evidence.mask, truth) > 0.75
 
 
 def test_a_cached_glance_is_not_taken_for_a_look(tmp_path):
     backbone, (image, _) = Coarse(), square_object(29, 21)
     cached = CachedMasks.wrap(CompactMasks(backbone, "mug", shared=True), "compact", Cache(tmp_path))
-    plain = gather(image, Coarse(), segmenter=CompactMasks(Coarse(), "mug", shared=True))
+    plain = look(image, Coarse(), mask_source=CompactMasks(Coarse(), "mug", shared=True))
     for _ in range(2):
-        assert torch.equal(gather(image, backbone, segmenter=cached).mask, plain.mask)
-    assert backbone.glances == 1 and CachedMasks.wrap(object(), "other", Cache(tmp_path)).glance is None
+        assert torch.equal(look(image, backbone, mask_source=cached).mask, plain.mask)
+    assert backbone.glances == 1
 
 
 def test_what_a_closer_look_loses_stays_as_it_was():
@@ -153,7 +155,7 @@ def test_what_a_closer_look_loses_stays_as_it_was():
             return None if image.window is not None else super().segment_features(features, image, box, points)
 
     backbone = Coarse()
-    evidence = gather(picture(), backbone, segmenter=Loses(backbone, "mug", shared=True))
+    evidence = look(picture(), backbone, mask_source=Loses(backbone, "mug", shared=True))
     assert evidence.mask is not None and evidence.features.grid.window is not None
 
 
@@ -168,5 +170,5 @@ def test_parts_behind_an_occluder_stay_and_specks_go():
 def test_created_by_name_with_the_embedded_backbone():
     backbone = CompactBackbone()
     for spec in ("compact", "auto"):
-        segmenter = masks.create(spec, backbone=backbone)
-        assert isinstance(segmenter, CompactMasks) and segmenter.shared and segmenter.backbone is backbone
+        source = masks.create(spec, backbone=backbone)
+        assert isinstance(source, CompactMasks) and source.shared and source.backbone is backbone

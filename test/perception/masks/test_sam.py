@@ -14,6 +14,7 @@ import transformers
 from semalign3d_core.evaluation.run.cache import Cache
 from semalign3d_core.evaluation.run.cached_providers import CachedMasks
 from semalign3d_core.perception.evidence import ImageInput
+from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.masks.sam import SamMasks, load_sam
 from semalign3d_core.perception.weights.tiny_models import tiny_sam, tiny_sam2
 from semalign3d_core.runtime.errors import FileFormatError, InputError
@@ -71,7 +72,7 @@ def test_without_a_prompt_the_error_says_what_is_needed():
         SamMasks(tiny_sam(), "tiny").segment(picture())
 
 
-class Prompter:
+class Prompter(MaskSource):
     name = "stub"
 
     def __init__(self, box, points):

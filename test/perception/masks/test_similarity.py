@@ -11,7 +11,9 @@ from simulated_category import SimulatedCategory
 from semalign3d_core.category.storage import load_model, save_model
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.perception import masks
-from semalign3d_core.perception.evidence import FeatureMap, ImageInput, gather
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
+from semalign3d_core.perception.look import look
 from semalign3d_core.perception.masks.similarity import SimilarityConfig, SimilarityMasks
 from semalign3d_core.runtime.errors import InputError
 
@@ -105,7 +107,7 @@ def test_prompts_lie_on_the_object():
     assert all(truth[int(round(y)), int(round(x))] for x, y in points)
 
 
-class Backbone:
+class Backbone(FeatureBackbone):
     name, channels, calls = "stub", CHANNELS, 0
 
     def __init__(self, features):
@@ -119,7 +121,7 @@ class Backbone:
 def test_gathering_evidence_extracts_features_once():
     model, features, image, truth = scene()
     backbone = Backbone(features)
-    evidence = gather(image, backbone, segmenter=masks.create("similarity", model=model))
+    evidence = look(image, backbone, mask_source=masks.create("similarity", model=model))
     assert backbone.calls == 1 and overlap(evidence.mask, truth) > 0.93
     alone = masks.create("similarity", model=model, backbone=backbone)
     assert torch.equal(alone.segment(image), evidence.mask)
