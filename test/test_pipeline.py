@@ -237,9 +237,9 @@ def test_demonstration_files_with_mistakes_say_which(tmp_path, text, problem):
 
 
 def test_a_demonstration_that_names_no_picture(tmp_path):
-    with pytest.raises(MissingFileError, match="b.png"):
+    with pytest.raises(MissingFileError, match=r"b\.png"):
         load_demonstration(write(tmp_path, "image: b.png\npoints: {cap: [1, 2]}\n"))
-    with pytest.raises(MissingFileError, match="nowhere.yaml"):
+    with pytest.raises(MissingFileError, match=r"nowhere\.yaml"):
         load_demonstration(tmp_path / "nowhere.yaml")
 
 

@@ -97,7 +97,7 @@ def test_an_incomplete_download_names_the_file_and_the_page(download, missing, r
 
 def test_bad_requests_and_files_are_named(download, prepared):
     dataset = open_dataset(download)
-    with pytest.raises(InputError, match="no split 'train'.*test_cross_family"):
+    with pytest.raises(InputError, match=r"no split 'train'.*test_cross_family"):
         dataset.pair_names("train")
     with pytest.raises(InputError, match="unknown category 'wolf'"):
         dataset.images("wolf")

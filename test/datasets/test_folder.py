@@ -82,7 +82,7 @@ def test_a_damaged_keypoint_file_is_named(root, content, problem):
 
 def test_without_keypoint_file_only_published_categories_work(root):
     (root / "keypoints.json").unlink()
-    with pytest.raises(MissingFileError, match="keypoints.json does not give the keypoints of 'garden gnome'"):
+    with pytest.raises(MissingFileError, match=r"keypoints\.json does not give the keypoints of 'garden gnome'"):
         open_dataset(root).images("garden gnome")
 
 

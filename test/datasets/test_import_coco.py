@@ -255,9 +255,9 @@ def test_files_are_found_by_any_tools_name(tmp_path):
     finder = FileFinder(tmp_path)
     assert finder.find("/data/upload/12345678-My%20photo.JPG.png").name == "My photo.JPG.png"
     assert finder.find("one/x.png") == tmp_path / "one" / "x.png"
-    with pytest.raises(InputError, match="x.png is ambiguous"):
+    with pytest.raises(InputError, match=r"x\.png is ambiguous"):
         finder.find("x.png")
-    with pytest.raises(MissingFileError, match="image y.png is not below"):
+    with pytest.raises(MissingFileError, match=r"image y\.png is not below"):
         finder.find("y.png")
 
 

@@ -161,11 +161,11 @@ def test_a_missing_picture_says_where_to_get_it(tmp_path, kind):
 def test_an_empty_annotation_folder_is_a_half_extracted_spair(tmp_path):
     root = write_spair(tmp_path / "SPair-71k")
     shutil.rmtree(root / "ImageAnnotation" / "cat")
-    with pytest.raises(MissingFileError, match="ImageAnnotation/cat.*SPair-71k.tar.gz"):
+    with pytest.raises(MissingFileError, match=r"ImageAnnotation/cat.*SPair-71k\.tar\.gz"):
         open_dataset(root).pair_names("test")
 
 
 def test_a_folder_around_the_data_set_is_seen_through(tmp_path):
     write_spair(tmp_path / "downloads" / "SPair-71k")
-    with pytest.raises(InputError, match="they are in .*downloads/SPair-71k"):
+    with pytest.raises(InputError, match=r"they are in .*downloads/SPair-71k"):
         open_dataset(tmp_path / "downloads")

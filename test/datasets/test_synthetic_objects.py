@@ -130,7 +130,7 @@ def test_only_a_mug_whose_handle_is_hidden_does_not_show_its_turn():
 
 
 def test_an_unknown_category_names_the_known_ones():
-    with pytest.raises(InputError, match="aeroplane.*tvmonitor"):
+    with pytest.raises(InputError, match=r"aeroplane.*tvmonitor"):
         make_instance("teapot", 0)
-    with pytest.raises(InputError, match="simple.*varied"):
+    with pytest.raises(InputError, match=r"simple.*varied"):
         make_instance("mug", 0, "real")

@@ -100,7 +100,7 @@ CASES = [
 @pytest.mark.parametrize("damage", CASES)
 def test_error_names_the_image(folder, damage):
     damage(folder)
-    with pytest.raises(SemAlign3DError, match="img1.*--on-bad-input skip"):
+    with pytest.raises(SemAlign3DError, match=r"img1.*--on-bad-input skip"):
         run(folder, "out")
     assert not (folder.parent / "out" / "results.json").exists()
 
@@ -184,7 +184,7 @@ def test_nan_features_of_a_live_backbone(folder, monkeypatch):
             return found
 
     monkeypatch.setitem(backbones.BACKBONES, "broken", lambda argument, dataset_root=None: Broken(dataset_root))
-    with pytest.raises(SemAlign3DError, match="car/img1.*NaN"):
+    with pytest.raises(SemAlign3DError, match=r"car/img1.*NaN"):
         run(folder, "out", backbone="broken")
     assert run(folder, "skip", backbone="broken", on_bad_input="skip")["all"]["skipped"] == 6
 
@@ -212,5 +212,5 @@ def test_unwritable_output_is_found_out_first(folder):
 
 @pytest.mark.parametrize("changes", [{"alpha": ()}, {"alpha": (-0.1,)}, {"workers": 0}, {"limit": 0}])
 def test_impossible_options(folder, changes):
-    with pytest.raises(SemAlign3DError, match="alpha|workers|limit"):
+    with pytest.raises(SemAlign3DError, match=r"alpha|workers|limit"):
         run(folder, "out", **changes)

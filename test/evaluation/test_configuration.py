@@ -58,7 +58,7 @@ def test_a_model_of_other_features_ends_the_run(folder, models):
 
 def test_models_come_from_the_named_folder_only(folder, models):
     (models / "chair.safetensors").unlink()  # there is a shipped model of chairs
-    with pytest.raises(MissingFileError, match="models/chair.safetensors does not exist"):
+    with pytest.raises(MissingFileError, match=r"models/chair\.safetensors does not exist"):
         evaluate(configuration(folder, method="semalign3d", models=models))
 
 
@@ -76,7 +76,7 @@ def test_a_full_disk_is_named(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache, "save_file", full)
-    with pytest.raises(OutputError, match="No space left on device.*--cache"):
+    with pytest.raises(OutputError, match=r"No space left on device.*--cache"):
         evaluate(configuration(folder))
     assert not list((folder.parent / "out").rglob("*.safetensors"))
 

@@ -138,5 +138,5 @@ def test_of_a_mirror_image_the_mirrored_window_is_seen(folder, tmp_path, monkeyp
 
 def test_data_sets_without_mirror_table_are_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(FolderDataset, "has_mirror_table", SpairUDataset.has_mirror_table)
-    with pytest.raises(InputError, match="adaptive_pose.*mirror"):
+    with pytest.raises(InputError, match=r"adaptive_pose.*mirror"):
         evaluate(configuration(folder, tmp_path / "out"))

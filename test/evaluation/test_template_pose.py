@@ -60,7 +60,7 @@ def test_only_pairs_of_opposite_sides_are_matched_through_the_mirror(folder, tem
 
 
 def test_missing_templates_are_said_before_any_work(folder, templates, tmp_path):
-    with pytest.raises(InputError, match="template_pose needs template pictures: --templates DIR with DIR/chair/<set>/back.jpg"):
+    with pytest.raises(InputError, match=r"template_pose needs template pictures: --templates DIR with DIR/chair/<set>/back\.jpg"):
         run(folder, tmp_path / "out")
     (templates / "chair" / "one" / "left.jpg").unlink()
     with pytest.raises(MissingFileError, match="one has no picture called left"):

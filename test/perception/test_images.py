@@ -52,17 +52,17 @@ def test_floating_point_pictures_must_be_in_range(tmp_path):
     read = _save(tmp_path, Image.fromarray((GREY / 255).astype(np.float32)), "float.tif")
     assert np.array_equal(read[..., 0], GREY)
     Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "big.tif")
-    with pytest.raises(FileFormatError, match="big.tif.*from 0 to 230, expected 0 to 1"):
+    with pytest.raises(FileFormatError, match=r"big\.tif.*from 0 to 230, expected 0 to 1"):
         read_image(tmp_path / "big.tif")
 
 
 def test_errors_name_the_file(tmp_path):
-    with pytest.raises(MissingFileError, match="none.png does not exist"):
+    with pytest.raises(MissingFileError, match=r"none\.png does not exist"):
         read_image(tmp_path / "none.png")
     with pytest.raises(InputError, match="is a folder"):
         read_image(tmp_path)
     (tmp_path / "empty.png").write_bytes(b"")
-    with pytest.raises(FileFormatError, match="empty.png is not an image"):
+    with pytest.raises(FileFormatError, match=r"empty\.png is not an image"):
         read_image(tmp_path / "empty.png")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     for suffix in ("jpg", "png"):
@@ -91,10 +91,10 @@ def test_labels_of_masks_of_any_mode_ignore_transparency(tmp_path, mode):
 
 
 def test_labels_of_missing_and_damaged_masks(tmp_path):
-    with pytest.raises(MissingFileError, match="mask .*none.png does not exist"):
+    with pytest.raises(MissingFileError, match=r"mask .*none\.png does not exist"):
         read_labels(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(FileFormatError, match="text.png is not a readable picture"):
+    with pytest.raises(FileFormatError, match=r"text\.png is not a readable picture"):
         read_labels(tmp_path / "text.png")
 
 

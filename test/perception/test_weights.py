@@ -108,7 +108,7 @@ def test_every_known_weight_is_in_the_table_of_licences():
 
 
 def test_paths_that_do_not_exist_are_not_taken_for_hub_ids(empty_cache):
-    with pytest.raises(MissingWeightsError, match="folder ./nothing/here does not exist"):
+    with pytest.raises(MissingWeightsError, match=r"folder \./nothing/here does not exist"):
         locate(known_weights("vit", "./nothing/here", "base"))
 
 

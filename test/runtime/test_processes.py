@@ -57,7 +57,7 @@ def test_one_worker_is_this_process():
 
 
 def test_a_killed_worker_is_an_error():
-    with pytest.raises(SemAlign3DError, match="killed.*fewer workers"):
+    with pytest.raises(SemAlign3DError, match=r"killed.*fewer workers"):
         list(in_processes(dies, list(range(6)), 2))
 
 

@@ -203,5 +203,5 @@ def test_broken_checkpoint_is_named(tmp_path):
     path = tmp_path / "broken.safetensors"
     path.write_bytes(b"not a checkpoint")
     network = torch.nn.Linear(1, 1)
-    with pytest.raises(FileFormatError, match="broken.safetensors"):
+    with pytest.raises(FileFormatError, match=r"broken\.safetensors"):
         load_checkpoint(path, network, torch.optim.AdamW(network.parameters()))

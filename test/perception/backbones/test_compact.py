@@ -144,7 +144,7 @@ def test_name_comes_from_the_file(weights):
 def test_broken_and_missing_files(tmp_path, weights):
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(weights.read_bytes()[:-500])
-    with pytest.raises(FileFormatError, match="broken.safetensors"):
+    with pytest.raises(FileFormatError, match=r"broken\.safetensors"):
         CompactBackbone(broken)
-    with pytest.raises(MissingFileError, match="absent.safetensors"):
+    with pytest.raises(MissingFileError, match=r"absent\.safetensors"):
         CompactBackbone(tmp_path / "absent.safetensors")

@@ -67,7 +67,7 @@ def test_other_files_raise(tmp_path):
     with pytest.raises(FileFormatError, match="EfficientNet-Lite2"):
         load_efficientnet_lite("2", (10,), tmp_path / "net.pth")
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(FileFormatError, match="text.pth"):
+    with pytest.raises(FileFormatError, match=r"text\.pth"):
         load_efficientnet_lite("0", (1,), tmp_path / "text.pth")
 
 

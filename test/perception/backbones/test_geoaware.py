@@ -86,7 +86,7 @@ class Surprise:
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     path = tmp_path / "evil.PTH"
     torch.save({"logit_scale": Surprise()}, path, pickle_module=pickle)
-    with pytest.raises(FileFormatError, match="evil.PTH"):
+    with pytest.raises(FileFormatError, match=r"evil\.PTH"):
         load_network(path)
 
 
@@ -94,12 +94,12 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 def test_a_damaged_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "damaged.PTH"
     path.write_bytes(content)
-    with pytest.raises(FileFormatError, match="damaged.PTH"):
+    with pytest.raises(FileFormatError, match=r"damaged\.PTH"):
         load_network(path)
 
 
 def test_a_missing_checkpoint_and_wrong_channels_are_named(tmp_path):
-    with pytest.raises(MissingFileError, match="nothing.PTH"):
+    with pytest.raises(MissingFileError, match=r"nothing\.PTH"):
         load_network(tmp_path / "nothing.PTH")
     with pytest.raises(InputError, match="7 channels"):
         small()(torch.zeros(1, 7, 4, 4))

@@ -66,16 +66,16 @@ def test_metres_in_a_tiff(tmp_path):
 
 
 def test_wrong_files_are_named(tmp_path):
-    with pytest.raises(MissingFileError, match="two.png"):
+    with pytest.raises(MissingFileError, match=r"two\.png"):
         SensorDepth(str(tmp_path)).estimate(picture("two.jpg"))
     Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "eight.png")
-    with pytest.raises(FileFormatError, match="eight.png has 8 bits"):
+    with pytest.raises(FileFormatError, match=r"eight\.png has 8 bits"):
         SensorDepth(str(tmp_path)).estimate(picture("eight.jpg"))
     Image.fromarray(millimetres()).save(tmp_path / "small.png")
     with pytest.raises(FileFormatError, match="register it"):
         SensorDepth(str(tmp_path)).estimate(picture("small.jpg", height=8))
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    with pytest.raises(FileFormatError, match="broken.png"):
+    with pytest.raises(FileFormatError, match=r"broken\.png"):
         SensorDepth(str(tmp_path)).estimate(picture("broken.jpg"))
     with pytest.raises(InputError, match="--depth sensor:PATH"):
         depth.create("sensor")

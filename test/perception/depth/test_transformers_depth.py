@@ -130,7 +130,7 @@ def test_models_that_do_not_say_what_they_measure_need_the_option():
     assert depth_kind(SimpleNamespace(model_type="dpt")) == "disparity"
     dinov2 = SimpleNamespace(model_type="dinov2")
     for config in (SimpleNamespace(model_type="new_model"), SimpleNamespace(model_type="dpt", backbone_config=dinov2)):
-        with pytest.raises(InputError, match="kind=metric|depth|disparity"):
+        with pytest.raises(InputError, match=r"kind=metric\|depth\|disparity"):
             depth_kind(config)
     assert TransformersDepth(tiny_depth(), "tiny", kind="depth").kind == "depth"
     with pytest.raises(InputError, match="unknown depth kind 'far'"):
@@ -174,7 +174,7 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_name(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["backbone_config"]["num_hidden_layers"] = 5
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(FileFormatError, match="is no complete depth model: missing backbone.encoder.layer.4"):
+    with pytest.raises(FileFormatError, match=r"is no complete depth model: missing backbone\.encoder\.layer\.4"):
         load_depth("hf", str(tmp_path), device="cpu")
 
 

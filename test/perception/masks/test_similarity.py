@@ -145,7 +145,7 @@ def test_a_model_can_be_given_as_a_file(model_file):
     assert overlap(found, image.mask) > 0.5
     assert torch.equal(SimilarityMasks(load_model(model_file)).segment_features(image.features, picture), found)
     backbone.name = "other"
-    with pytest.raises(InputError, match="chair.safetensors was built with the backbone 'sim', not with 'other'"):
+    with pytest.raises(InputError, match=r"chair\.safetensors was built with the backbone 'sim', not with 'other'"):
         masks.create(f"similarity:{model_file}", backbone=backbone)
 
 
