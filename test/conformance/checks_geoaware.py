@@ -1,11 +1,7 @@
-"""Vectors of GeoAware-SC: data and metrics in one module, features and inference in the other."""
-
-import importlib.util
+"""Vectors of GeoAware-SC: data and metrics, features and inference, training."""
 
 from geoaware_data import CHECKS as DATA_CHECKS
+from geoaware_features import CHECKS as FEATURE_CHECKS
+from geoaware_training import CHECKS as TRAINING_CHECKS
 
-CHECKS = dict(DATA_CHECKS)
-if importlib.util.find_spec("geoaware_features") is not None:
-    from geoaware_features import CHECKS as FEATURE_CHECKS
-
-    CHECKS |= FEATURE_CHECKS
+CHECKS = {**DATA_CHECKS, **FEATURE_CHECKS, **TRAINING_CHECKS}
