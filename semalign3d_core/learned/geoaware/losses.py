@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from semalign3d_core.image_grid import CANVAS_SIDE, patch_index
+from semalign3d_core.geometry.image_grid import CANVAS_SIDE, patch_index
 from semalign3d_core.matchers.soft_argmax import TEMPERATURE, soft_arg_max, window_soft_arg_max
 
 

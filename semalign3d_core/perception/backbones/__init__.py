@@ -75,10 +75,10 @@ def _diffusion_and_transformer(argument, revision=None, device=None, dtype=None,
     return FusedBackbone(diffusion, _transformer("dinov2")(argument or "base", None, device, dtype))
 
 
-def _geoaware(argument, captioner="", revision=None, device=None, dtype=None):
+def _geoaware(argument, dataset_root=None, captioner="", revision=None, device=None, dtype=None, base=""):
     from semalign3d_core.perception.backbones.geoaware import load_geoaware
 
-    return load_geoaware(argument, captioner, revision, device, dtype)
+    return load_geoaware(argument, captioner, revision, device, dtype, base, dataset_root)
 
 
 def _spherical_maps(argument, dataset_root=None, features="", mapped="", share="0.8", device="cpu"):

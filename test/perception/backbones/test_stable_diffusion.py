@@ -7,11 +7,12 @@ import torch
 pytest.importorskip("transformers", reason="needs the extra hf")
 pytest.importorskip("diffusers", reason="needs the extra hf")
 
+from semalign3d_core.learned.geoaware.network import AggregationNetwork
 from semalign3d_core.perception.backbones.captioner import ImplicitCaptioner
 from semalign3d_core.perception.backbones.diffusion_steps import SlidingCrops, add_noise, co_pca, merge_crops, shared_noise
 from semalign3d_core.perception.backbones.freeu import apply_freeu, filter_low_frequencies
 from semalign3d_core.perception.backbones.fused import FusedBackbone
-from semalign3d_core.perception.backbones.geoaware import AggregationNetwork, GeoAwareBackbone
+from semalign3d_core.perception.backbones.geoaware import GeoAwareBackbone
 from semalign3d_core.perception.backbones.pair_features import pair_features
 from semalign3d_core.perception.backbones.stable_diffusion import DiffusionConfig, StableDiffusionBackbone, added_time, recorded_levels
 from semalign3d_core.perception.backbones.transformers_vit import TransformerBackbone

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from semalign3d_core.learned.geoaware.network import AggregationNetwork, load_network
 from semalign3d_core.perception.backbones.fused import fuse_maps, to_tokens, zero_shot_normalize
-from semalign3d_core.perception.backbones.geoaware import AggregationNetwork, load_network
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 OFFICIAL = Path(__file__).parents[2] / "data" / "vectors" / "geoaware" / "state_dict_official.json"
