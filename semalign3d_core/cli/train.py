@@ -6,6 +6,7 @@ import sys
 SYSTEMS = {
     "compact": ("semalign3d_core.learned.compact.command", "the embedded backbone, on the synthetic categories"),
     "spherical_maps": ("semalign3d_core.learned.spherical_maps.command", "a mapper of features to a sphere that tells sides apart"),
+    "geoaware": ("semalign3d_core.learned.geoaware.command", "a post-processor that makes features tell left from right"),
 }
 
 

@@ -30,6 +30,8 @@ class NormedConv(nn.Conv2d):
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x):
+        if self.kernel_size == (1, 1):  # the matrix product takes half the time of the convolution on processors
+            return self.norm((self.weight[:, :, 0, 0] @ x.flatten(2)).unflatten(2, x.shape[2:]))
         return self.norm(super().forward(x))
 
 
