@@ -18,8 +18,9 @@ from semalign3d_core.learned.geoaware.network import OFFICIAL_DIMS
 from semalign3d_core.perception import backbones, masks
 from semalign3d_core.perception.backbones.fused import FusedBackbone
 from semalign3d_core.perception.backbones.geoaware import raw_features
-from semalign3d_core.perception.evidence import FeatureMap, close_up
+from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.look import close_up
 from semalign3d_core.perception.providers import on_device
 from semalign3d_core.runtime.errors import InputError
 
@@ -61,7 +62,7 @@ class FeatureSource:
 
     def _look(self, record, mirrored):
         image = read_image(record.path, record)
-        if self.masks is not None and getattr(self.backbone, "close_up", None) is not None:
+        if self.masks is not None and self.backbone.close_up is not None:
             image = close_up(image, self.masks.segment(image), self.backbone)
         image = image.mirror() if mirrored else image
         if self.spec.startswith("precomputed"):  # these are files already
