@@ -23,6 +23,8 @@ class Options(MethodOptions):
     """Folder for NAME.json and the picture NAME.png of every image."""
     viz: Path | None = None
     """Page (.html) that shows how the result came about, or picture (.png); with several images, one per image."""
+    mapper: Path | None = None
+    """Sphere mapper (semalign3d train spherical_maps) of the features of --backbone: the page also shows the image on its sphere."""
 
 
 def run(options):
@@ -53,7 +55,7 @@ def _align(pipeline, file, name, options):
     write_json(options.output / f"{name}.json", result)
     write_picture(options.output / f"{name}.png", alignment_picture(image.rgb, found.alignment))
     if options.viz is not None:
-        _visualise(pipeline, found, _viz_path(options, name))
+        _visualise(pipeline, found, _viz_path(options, name), options.mapper)
     return result
 
 
@@ -77,13 +79,27 @@ def _viz_path(options, name):
     return options.viz if single else options.viz.with_name(f"{options.viz.stem}_{name}{options.viz.suffix}")
 
 
-def _visualise(pipeline, found, path):
+def _visualise(pipeline, found, path, mapper=None):
     if path.suffix.lower() != ".html":
         write_picture(path, alignment_picture(found.evidence.image, found.alignment))
         return
     from semalign3d_core.visualization.align_report import align_page
 
-    write_text(path, align_page(pipeline.model, found.evidence, found.alignment))
+    pictures = None if mapper is None else _on_the_sphere(pipeline, found, mapper)
+    write_text(path, align_page(pipeline.model, found.evidence, found.alignment, pictures))
+
+
+def _on_the_sphere(pipeline, found, path):
+    """Pictures of the image's places on the sphere of the mapper in file ``path``."""
+    from semalign3d_core.learned.spherical_maps.inference import TrainedMapper
+    from semalign3d_core.visualization.sphere import sphere_pictures
+
+    mapper, evidence, alignment = TrainedMapper(path), found.evidence, found.alignment
+    mapper.check(pipeline.backbone)
+    features = evidence.features.values.cpu()
+    mask = None if evidence.mask is None else evidence.mask.cpu()
+    keypoints = alignment.keypoints_2d[alignment.visible].cpu() if alignment.found else None
+    return sphere_pictures(evidence.image, features, mapper.of_features(features), evidence.features.grid, mask, keypoints)
 
 
 def _summary(result, path):

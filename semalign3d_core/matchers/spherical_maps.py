@@ -7,6 +7,7 @@ from torch.nn.functional import normalize
 
 from semalign3d_core.geometry.image_grid import CANVAS_SIDE
 from semalign3d_core.learned.spherical_maps.inference import FEATURE_SHARE
+from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.matchers.soft_argmax import READOUTS
 from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.transfer.matches import Matches
@@ -45,7 +46,7 @@ def fused_similarity(features, sphere, measure="cosine", share=FEATURE_SHARE):
 
 
 @dataclass(frozen=True)
-class SphericalMapsMatcher:
+class SphericalMapsMatcher(Matcher):
     """The published matcher, on features of the backbone ``spherical_maps``, whose last three channels are the sphere.
 
     measure:  ``cosine``, or a negative distance: ``l2`` (published for fused features), ``l1``, ``l2norm``
@@ -61,6 +62,7 @@ class SphericalMapsMatcher:
     width: float = 7
 
     name = "spherical_maps"
+    rates_cells = True
 
     def __post_init__(self):
         choice("measure", self.measure, MEASURES)

@@ -10,8 +10,11 @@ from semalign3d_core.visualization.page import bytes_text, page, picture_url, ro
 LARGEST_PICTURE = 900
 
 
-def align_page(model, evidence, alignment):
-    """HTML of the page for the ``alignment`` of ``model`` to ``evidence``; diagnostics that are missing are left out."""
+def align_page(model, evidence, alignment, pictures=None):
+    """HTML of the page for the ``alignment`` of ``model`` to ``evidence``; diagnostics that are missing are left out.
+
+    pictures: more of them, {caption: (h, w, 3) uint8 RGB}
+    """
     camera, diagnostics = alignment.camera, alignment.diagnostics
     grid = evidence.features.grid
     data = {
@@ -38,7 +41,7 @@ def align_page(model, evidence, alignment):
         "starts": _ghosts(diagnostics.get("starts_2d"), diagnostics.get("start_scores"), descending=True),
         "candidates": _ghosts(diagnostics.get("candidates_2d"), diagnostics.get("scores"), descending=False),
     }
-    return page(f"{alignment.category} in {evidence.name}", "align", data)
+    return page(f"{alignment.category} in {evidence.name}", "align", data, pictures)
 
 
 def likelihood_maps(model, evidence):

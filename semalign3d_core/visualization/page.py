@@ -14,18 +14,24 @@ from semalign3d_core.runtime.errors import InputError
 FOLDER = Path(__file__).parent.parent / "assets" / "pages"
 
 
-def page(title, script, data):
+def page(title, script, data, pictures=None):
     """HTML of a page: ``assets/pages/<script>.html`` with the shared style, its script, and ``data`` (JSON) as ``DATA``.
 
-    Non-finite numbers become null.
+    Non-finite numbers become null. ``pictures`` {caption: (h, w, 3) uint8 RGB} stand at its end.
     """
     text = json.dumps(_finite(data), ensure_ascii=False).replace("</", "<\\/")
     parts = {name: (FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "charts.js", f"{script}.js", f"{script}.html")}
     meta = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     head = f"{meta}<style>{parts['page.css']}</style>"
     scripts = f"<script>\nconst DATA = {text};\n{parts['charts.js']}\n{parts[f'{script}.js']}</script>"
-    body = f"<h1>{escape(title)}</h1>\n{parts[f'{script}.html']}"
+    body = f"<h1>{escape(title)}</h1>\n{parts[f'{script}.html']}{figures(pictures or {})}"
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n{scripts}\n</body></html>\n'
+
+
+def figures(pictures):
+    """HTML of pictures {caption: (h, w, 3) uint8 RGB} beside each other."""
+    each = (f'<figure><img src="{picture_url(rgb)}"><figcaption>{escape(text)}</figcaption></figure>' for text, rgb in pictures.items())
+    return f'<div class="row thumbs">{"".join(each)}</div>' if pictures else ""
 
 
 def picture_url(rgb, longer_side=None, quality=85):

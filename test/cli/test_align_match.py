@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from simulated_category import SIZE, SimulatedCategory
 
 from semalign3d_core.category.storage import load_model, save_model
 from semalign3d_core.cli.main import main
+from semalign3d_core.learned.spherical_maps.network import SphericalMaps
+from semalign3d_core.learned.spherical_maps.storage import MapperFacts, save_spherical_maps
 
 NAMES = ("one", "two", "three")
 
@@ -172,3 +174,15 @@ def test_viz_writes_a_page_or_a_picture(folder, tmp_path):
         assert picture.size[0] >= SIZE
     assert main([*base, "--viz", str(tmp_path / "look.html")]) == 0
     assert "<canvas" in (tmp_path / "look.html").read_text() or "<svg" in (tmp_path / "look.html").read_text()
+
+
+def test_viz_with_a_mapper_shows_the_sphere(folder, tmp_path, capsys):
+    root, _ = folder
+    channels = load_file(next((root / "Features" / "sim" / "chair").glob("*.safetensors")))["features"].shape[0]
+    for name, features in (("mapper", "sim"), ("other", "another backbone")):
+        save_spherical_maps(SphericalMaps(channels, 1), tmp_path / f"{name}.safetensors", MapperFacts(features, False))
+    base = ["align", _image(root, "one"), *_method(root), "--output", str(tmp_path), "--viz", str(tmp_path / "look.html"), "--mapper"]
+    assert main([*base, str(tmp_path / "mapper.safetensors")]) == 0
+    assert "place on the sphere" in (tmp_path / "look.html").read_text()
+    assert main([*base, str(tmp_path / "other.safetensors")]) == 1
+    assert "trained on features of another backbone" in capsys.readouterr().err

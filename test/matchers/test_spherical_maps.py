@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from tiny_dataset import make_dataset
 
 from semalign3d_core.cli.eval_spair import main as eval_spair
 from semalign3d_core.geometry.camera import PinholeCamera
@@ -72,7 +73,7 @@ def test_inner_products_of_the_fused_features_are_the_fused_cosine(tiny, mapper)
     expected = 0.8 * plain.values.flatten(1).T @ plain.values.flatten(1) + 0.2 * sphere.T @ sphere
     torch.testing.assert_close(found.values.flatten(1).T @ found.values.flatten(1), expected, atol=1e-5, rtol=1e-4)
     assert (found.values.norm(dim=0) - 1).abs().max() < 1e-5
-    assert fused.channels == plain.values.shape[0] + 3 and not fused.any_picture and "sphere-" in fused.name
+    assert fused.channels == plain.values.shape[0] + 3 and not fused.any_image and "sphere-" in fused.name
 
 
 def test_raw_features_and_other_backbones_are_checked(tiny, mapper, tmp_path):
@@ -104,12 +105,6 @@ def test_eval_spair_with_kap_of_the_fused_similarity(tiny, mapper, tmp_path):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    import sys
-    from pathlib import Path
-
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation"))
-    from tiny_dataset import make_dataset
-
     return make_dataset(tmp_path_factory.mktemp("tiny"))
 
 

@@ -54,6 +54,12 @@ class TrainedMapper:
         if backbone.channels != self.channels:
             raise InputError(f"{self.path} reads {self.channels} channels, {backbone.name} gives {backbone.channels}; use its own backbone")
 
+    def of_features(self, values):
+        """:meth:`points` for unit features (C, cells, cells); raises :class:`InputError` for a mapper that reads raw ones."""
+        if self.facts.raw:
+            raise InputError(f"{self.path} reads features before normalisation, and here are only normalised ones; train a mapper on those")
+        return self.points(scaled(values))
+
     @torch.no_grad()
     def points(self, values):
         """Unit vectors (3, cells, cells) for what :func:`mapper_input` gives; no mask is needed."""

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from semalign3d_core.learned.spherical_maps.inference import mapper_input
 from semalign3d_core.learned.spherical_maps.viewpoint import BINS, azimuth_bins
-from semalign3d_core.perception.evidence import ImageInput, close_up
+from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.perception.images import read_image
-from semalign3d_core.perception.providers import sees_any_picture
+from semalign3d_core.perception.look import close_up
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 from semalign3d_core.runtime.files import atomic_path, read_json, write_json
 
@@ -86,7 +86,7 @@ def gather_samples(records, categories, backbone, segmenter, folder, config=Samp
     records: [:class:`ImageRecord`] with ``azimuth_id`` or ``azimuth_deg``;  categories: the decoder's, in its order
     backbone, segmenter: providers
     """
-    if config.crops and not sees_any_picture(backbone):
+    if config.crops and not backbone.any_image:
         raise InputError(f"{backbone.name} knows whole images only: crops must be 0")
     degrees = [_azimuth(record, config) for record in records]
     _claim(Path(folder), backbone, segmenter, config)

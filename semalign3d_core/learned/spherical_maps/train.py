@@ -23,11 +23,12 @@ KNOWN = 256  # training samples whose azimuths say how the sphere stands
 
 @dataclass(frozen=True)
 class SphericalTraining:
-    """Settings of a training run; the published ones have 200 epochs of batches of 64 and look at every cell (cells = 0)."""
+    """Settings of a training run; the published ones have 200 epochs of batches of 64 and leave no cell out."""
 
     steps: int = 2000
     batch: int = 16
-    cells: int = 256  # random cells of each sample that a step looks at; 0: all of them
+    cells: int = 96  # random cells of each sample that a step looks at; 0: all of them
+    reconstructed: int = 24  # object cells per sample, on average, whose features a step reconstructs; 0: all of them
     learning_rate: float = 1e-3
     checkpoint_every: int = 200
     triplets: int = 32  # per image and loss
@@ -43,7 +44,8 @@ def training_losses(model, features, masks, positions, categories, degrees, conf
     condition = one_hot(categories, model.prototypes.blocks[0].attn.v.in_features).to(features)
     losses = {}
     if weights.reconstruction:
-        losses["reconstruction"] = reconstruction_loss(features, points, condition, model.prototypes)
+        chosen = _some(points, config.reconstructed * len(points), generator)
+        losses["reconstruction"] = reconstruction_loss(features, chosen, condition, model.prototypes)
     if weights.orientation:
         losses["orientation"] = orientation_loss(points, positions, *draw_triplets(points, config.triplets, generator))
     if weights.distance:
@@ -52,6 +54,15 @@ def training_losses(model, features, masks, positions, categories, degrees, conf
     if weights.viewpoint:
         losses["viewpoint"] = viewpoint_loss(points, degrees)
     return losses
+
+
+def _some(points, count, generator):
+    """About ``count`` random ones of the points (B, N, 3) that are not 0, and 0 for the others; all of them for a count of 0."""
+    seen = int((points.detach() != 0).any(-1).sum())
+    if not 0 < count < seen:
+        return points
+    kept = torch.rand(points.shape[:2], generator=generator) < count / seen
+    return points * kept[..., None]
 
 
 class Trainer:

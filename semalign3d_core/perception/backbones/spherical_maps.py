@@ -5,11 +5,12 @@ import math
 import torch
 
 from semalign3d_core.learned.spherical_maps.inference import FEATURE_SHARE, TrainedMapper, mapper_input
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.runtime.errors import InputError
 
 
-class SphericalMapsBackbone:
+class SphericalMapsBackbone(FeatureBackbone):
     """The unit features of a backbone times the root of their share, then the unit sphere vector times the root of the rest.
 
     Inner products are then the published fused cosine similarity, 0.8 that of the features and 0.2 that of the sphere, so every
@@ -26,12 +27,8 @@ class SphericalMapsBackbone:
         self.channels = features.channels + 3
         apart = "" if mapped is features else f" of {mapped.name}"
         self.name = f"{features.name}+sphere-{mapper.label}{apart}" + ("" if share == FEATURE_SHARE else f"-{share:g}")
-        self.any_picture = all(getattr(backbone, "any_picture", True) for backbone in (features, mapped))
-        self.concurrent = all(getattr(backbone, "concurrent", False) for backbone in (features, mapped))
-
-    @property
-    def close_up(self):
-        return getattr(self.features, "close_up", None)
+        self.any_image, self.close_up = features.any_image and mapped.any_image, features.close_up
+        self.concurrent = features.concurrent and mapped.concurrent
 
     def extract(self, image):
         """Fused features (C + 3, cells, cells) of unit norm; see the backbone protocol."""
@@ -43,7 +40,7 @@ class SphericalMapsBackbone:
     def sphere(self, image, found):
         """Unit vectors (3, cells, cells) on the grid of the features ``found``."""
         if self.mapped is self.features and not self.mapper.facts.raw:
-            return self.mapper.points(math.sqrt(len(found.values)) * found.values)
+            return self.mapper.of_features(found.values)
         values, grid = mapper_input(self.mapped, image, self.mapper.facts.raw)
         points = self.mapper.points(values)
         if grid == found.grid:
