@@ -1,0 +1,77 @@
+"""Training pairs from single pictures: two affine views in other colours, and masks of what both show.
+
+Source: SFNet (CVPR 2019), section 3.3 and its code. Affine maps are sampling matrices (2, 3) in coordinates from -1 to 1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import affine_grid, grid_sample
+
+SPREAD = 0.15  # standard deviation of the six entries of an affine map
+CELL = 16  # pixels
+ON_OBJECT = 0.1  # share of a cell's mask from which the cell is the object's
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Ranges of the change of colours, as factors 1 - x to 1 + x; the hue turns by up to x of a full circle."""
+
+    brightness: float = 0.1
+    contrast: float = 0.1
+    saturation: float = 0.1
+    hue: float = 0.1
+
+
+def resized(image, mask, size):
+    """Picture (3, h, w) float32 in [0, 1] and mask (1, h, w) float32 of ``size`` (height, width), resized by PIL, as published.
+
+    image: (H, W, 3) uint8;  mask: (H, W) uint8, 255 on the object
+    """
+    picture, outline = (np.asarray(Image.fromarray(a).resize(size[::-1], Image.Resampling.BILINEAR)) for a in (image, mask))
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255, torch.from_numpy(outline.copy())[None].float() / 255
+
+
+def affine_map(noise):
+    """Affine map (2, 3) float64 of six standard normal numbers: the identity plus 0.15 times them."""
+    return torch.eye(2, 3, dtype=torch.float64) + SPREAD * torch.as_tensor(noise, dtype=torch.float64).reshape(2, 3)
+
+
+def inverse(transform):
+    """The inverse of an affine map (2, 3)."""
+    return torch.linalg.inv(torch.cat([transform, transform.new_tensor([[0, 0, 1]])]))[:2]
+
+
+def warp(image, transform, align_corners=True):
+    """``image`` (C, h, w) sampled through an affine map, bilinear, zero beyond the border."""
+    grid = affine_grid(transform.float()[None], (1, *image.shape), align_corners=align_corners)
+    return grid_sample(image[None], grid, align_corners=align_corners)[0]
+
+
+def training_pair(copies, mask, noises, align_corners=True):
+    """(images, masks) of a pair: two (3, h, w), and two (1, h / 16, w / 16) of zeros and ones, source first.
+
+    copies: two pictures (3, h, w) in [0, 1] of one scene, in other colours;  mask: (1, h, w) in [0, 1];  noises: two times six standard
+    normal numbers. Masks are warped to the other image and back, so that only what both show remains.
+    """
+    first, second = (affine_map(noise) for noise in noises)
+    images = [warp(copy, transform, align_corners) for copy, transform in zip(copies, (first, second), strict=True)]
+
+    def through(values, *transforms):
+        for transform in transforms:
+            values = warp(values, transform, align_corners)
+        return values
+
+    target = through(mask, first, inverse(first), second)
+    source = through(target, inverse(second), first)
+    return images, [to_cells(seen) for seen in (source, target)]
+
+
+def to_cells(mask):
+    """Mask (1, h, w) in [0, 1] to (1, h / 16, w / 16) of zeros and ones: cut to 8 bits, resized by PIL, more than 0.1."""
+    small = (mask[0] * 255).byte().numpy()
+    height, width = (length // CELL for length in small.shape)
+    cells = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
+    return (torch.from_numpy(cells.copy())[None].float() / 255 > ON_OBJECT).float()
