@@ -10,6 +10,7 @@ import tyro
 from semalign3d_core.cli.align import write_picture
 from semalign3d_core.cli.inputs import MethodOptions, make_pipeline, parse_camera, parse_points, read_input
 from semalign3d_core.cli.results import match_table, matches_to_list
+from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import write_json
 
 
@@ -25,11 +26,50 @@ class Options(MethodOptions):
     """Pixels of the source: "120,80 200,95"."""
     transfer: str = "fast"
     """Preset of the transfer: fast (points anywhere), keypoints (points are annotated keypoints), reference, or a YAML file."""
+    network: str = ""
+    """Match by the dense flow of this trained SFNet instead of a category model (a file that semalign3d train sfnet wrote)."""
+    source_mask: Path | None = None
+    """Mask of the source's object, which is carried over to the target, too; with --network."""
     output: Path = Path("out")
     """Folder for SOURCE_TARGET.json and the side-by-side picture SOURCE_TARGET.png."""
 
 
 def run(options):
+    """Matches by a category model, or by a trained network if one is given."""
+    return _match_by_network(options) if options.network else _match_by_model(options)
+
+
+def _match_by_network(options):
+    """Carries the points through the network's flow, prints a table, writes JSON, the matches and the dense flow as pictures."""
+    from semalign3d_core.matchers.sfnet import SFNetMatcher
+    from semalign3d_core.perception.backbones.precision import choose_device
+    from semalign3d_core.perception.images import read_labels
+    from semalign3d_core.visualization.flow import draw_dense_match
+    from semalign3d_core.visualization.overlay import draw_matches
+
+    images = [read_input(path, options.dataset) for path in (options.source, options.target)]
+    points = parse_points(options.points, images[0])
+    mask = None if options.source_mask is None else read_labels(options.source_mask) > 0
+    if mask is not None and mask.shape != images[0].rgb.shape[:2]:
+        raise InputError(f"{options.source_mask} has {mask.shape[::-1]} pixels, {options.source} {images[0].rgb.shape[1::-1]}")
+    matcher = SFNetMatcher(options.network, choose_device(options.device))
+    with torch.no_grad():
+        source, target = (matcher.look(image) for image in images)
+        matches = matcher.match(source, target, torch.as_tensor(points))
+        grid = matcher.flow(target, source)  # of the target's pixels: where each is in the source
+        back = matcher.match(target, source, matches.points).points
+    cycle = (back.cpu() - torch.as_tensor(points)).norm(dim=1)
+    result = {"method": "sfnet", "network": options.network, **matcher.settings, "source": {"image": images[0].name}}
+    result |= {"target": {"image": images[1].name}, "matches": matches_to_list(points, matches, cycle)}
+    name = f"{options.source.stem}_{options.target.stem}"
+    write_json(options.output / f"{name}.json", result)
+    write_picture(options.output / f"{name}.png", draw_matches(images[0].rgb, images[1].rgb, points, matches, least_height=480))
+    write_picture(options.output / f"{name}.flow.png", draw_dense_match(images[0].rgb, images[1].rgb, grid, mask))
+    print(f"{match_table(result['matches'])}\n-> {options.output / name}.json, .png, .flow.png")
+    return 0
+
+
+def _match_by_model(options):
     """Aligns both images, transfers the points, prints a table and writes JSON and a picture."""
     from semalign3d_core.transfer.aligned_image import aligned_image
     from semalign3d_core.transfer.transfer import cycle_distance, transfer

@@ -47,13 +47,13 @@ def keypoint_to_dict(alignment, index):
 
 
 def matches_to_list(points, matches, cycle):
-    """Matches of ``points`` (Q, 2) with their cycle distance (Q,), as plain numbers."""
+    """Matches of ``points`` (Q, 2) with their cycle distance (Q,), as plain numbers; None for what the matcher does not know."""
     return [
         {
             "source": numbers(points[q]),
             "target": numbers(matches.points[q]),
-            "position": numbers(matches.points_3d[q]),
-            "visible": bool(matches.visible[q]),
+            "position": None if matches.points_3d is None else numbers(matches.points_3d[q]),
+            "visible": None if matches.visible is None else bool(matches.visible[q]),
             "confidence": float(matches.confidence[q]),
             "cycle_pixels": float(cycle[q]),
         }
@@ -90,6 +90,6 @@ def match_table(matches):
     lines = [f"{'source px':>16s}   {'target px':>16s} {'visible':>8s} {'conf.':>6s} {'cycle px':>9s}"]
     for match in matches:
         here, there = ("{:7.1f},{:7.1f}".format(*match[end]) for end in ("source", "target"))
-        seen = "yes" if match["visible"] else "no"
+        seen = {None: "-", True: "yes", False: "no"}[match["visible"]]
         lines.append(f"{here:>16s} > {there:>16s} {seen:>8s} {match['confidence']:6.2f} {match['cycle_pixels']:9.1f}")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ SYSTEMS = {
     "compact": ("semalign3d_core.learned.compact.command", "the embedded backbone, on the synthetic categories"),
     "spherical_maps": ("semalign3d_core.learned.spherical_maps.command", "a mapper of features to a sphere that tells sides apart"),
     "geoaware": ("semalign3d_core.learned.geoaware.command", "a post-processor that makes features tell left from right"),
+    "sfnet": ("semalign3d_core.learned.sfnet.command", "SFNet: dense correspondence, from pictures with masks"),
 }
 
 

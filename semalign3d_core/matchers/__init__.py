@@ -43,6 +43,14 @@ def _spherical_maps(preset="", **options):
     return load_preset(SphericalMapsMatcher, "spherical_maps", preset) if preset else SphericalMapsMatcher(**options)
 
 
+def _sfnet(network="", **options):
+    from semalign3d_core.matchers.sfnet import SFNetMatcher
+
+    if not network:
+        raise InputError("sfnet needs a trained network (network=FILE, on the command line --network FILE): semalign3d train sfnet")
+    return SFNetMatcher(network, **options)
+
+
 # name -> factory(**options) -> Matcher
 MATCHERS = {
     "nearest_neighbour": _similarity("nearest_neighbour"),
@@ -52,5 +60,6 @@ MATCHERS = {
     "adaptive_pose": _adaptive_pose,
     "template_pose": _template_pose,
     "spherical_maps": _spherical_maps,
+    "sfnet": _sfnet,
     "semalign3d": _semalign3d,
 }

@@ -17,6 +17,7 @@ class Matcher(Protocol):
     name:        of the method
     model:       the category model that it uses, or None
     prepares:    whether it first does work per image (:meth:`prepare`); an evaluation then does that once per image and caches it
+    uses_picture: whether the evidence that :meth:`prepare` gets must hold the picture itself
     uses_mirror: whether :meth:`match` also gets the mirror image of the source
     rates_cells: whether it says how likely a point is at each cell (:meth:`score_maps`); KAP judges the features of others
     """
@@ -24,6 +25,7 @@ class Matcher(Protocol):
     name: str
     model: CategoryModel | None = None
     prepares: bool = False
+    uses_picture: bool = False
     uses_mirror: bool = False
     rates_cells: bool = False
 

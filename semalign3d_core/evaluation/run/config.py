@@ -26,7 +26,8 @@ class EvaluationConfig:
     limit: int | None = None
     """Only the first so many pairs of each category."""
     method: str = "nearest_neighbour"
-    """semalign3d, nearest_neighbour, window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose, template_pose, spherical_maps."""
+    """semalign3d, nearest_neighbour, window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose, template_pose, spherical_maps,
+    sfnet."""
     backbone: str = "compact"
     """family[:argument], for example compact, dinov2:base or precomputed:NAME."""
     depth: str = "none"
@@ -37,6 +38,8 @@ class EvaluationConfig:
     """Folder of category models, for methods that need them; nothing means the shipped ones."""
     templates: Path | None = None
     """Template pictures for the method template_pose: TEMPLATES/<category>/<set>/back.jpg, front.jpg, left.jpg, right.jpg."""
+    network: str = ""
+    """Trained network of the method sfnet: a file that semalign3d train wrote (or the authors' checkpoint: FILE.pth,resnet101:FILE)."""
     preset: str = ""
     """Preset of the method, or a YAML file; nothing means the method's default."""
     transfer: str = ""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from semalign3d_core.category.storage import check_backbone, model_hash
-from semalign3d_core.evaluation.run.cached_providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest
+from semalign3d_core.evaluation.run.cached_providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest, image_hash
 from semalign3d_core.evaluation.run.methods import model_of, provider_hash
 from semalign3d_core.evaluation.run.packing import pack, unpack
 from semalign3d_core.geometry.image_grid import mirror_image
@@ -83,8 +83,11 @@ class ImageStore:
         matcher, description = self.matcher(category)
         evidence = look(image, self.backbone, self.depth, self.masks(category))  # no annotation of the image: it may be a target
         evidence = self._on_device(evidence, evidence.features)
-        digest = evidence_digest(evidence)
-        seen = self._prepared(matcher, evidence, {"evidence": digest, **description}) if matcher.prepares else evidence
+        digest, shown = evidence_digest(evidence), evidence
+        if matcher.uses_picture:
+            digest = hashlib.sha256((digest + image_hash(image)).encode()).hexdigest()
+            shown = dataclasses.replace(evidence, image=image.rgb)
+        seen = self._prepared(matcher, shown, {"evidence": digest, **description}) if matcher.prepares else evidence
         if not matcher.uses_mirror:
             return SeenImage(evidence.features, seen, None, digest)
         looked_at = dataclasses.replace(image, window=evidence.features.grid.window)

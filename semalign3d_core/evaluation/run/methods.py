@@ -15,6 +15,7 @@ from semalign3d_core.runtime.files import sha256_of_arrays
 PACKAGE = Path(__file__).parents[2]
 NEEDS_MODEL = ("semalign3d",)
 NEEDS_TEMPLATES = ("template_pose",)
+NEEDS_NETWORK = ("sfnet",)
 HAS_PRESETS = {"preset": ("semalign3d", "spherical_maps"), "transfer": ("semalign3d",)}
 NOT_NUMERICAL = ("cli", "evaluation", "datasets", "metrics", "learned", "assets")
 
@@ -38,6 +39,9 @@ def make_matcher(config, category, device, backbone=None):
     if config.method in NEEDS_TEMPLATES:
         options |= {"templates": templates_of(config, category), "backbone": backbone}
         description |= {"templates": templates_hash(options["templates"]), "features": config.backbone}
+    if config.method in NEEDS_NETWORK:
+        matcher = factory(network=config.network, device=device, **options)
+        return matcher, description | {"network": matcher.settings, "network code": _files_hash(_learned_code(config.method))}
     return factory(**options), description
 
 
@@ -97,6 +101,11 @@ def check_method(config, dataset, categories):
             "without that; choose another method"
         )
     return MethodFacts(settings, hashes, "method" if matcher is not None and matcher.rates_cells else "features")
+
+
+def _learned_code(method):
+    """The sources of a learned method, which :func:`code_hash` leaves out."""
+    return sorted((PACKAGE / "learned" / method).glob("*.py"))
 
 
 @lru_cache(maxsize=1)

@@ -36,7 +36,7 @@ class Direction:
 
 
 def directions(matching, source_mask, target_mask, align_corners=True, published=True):
-    """The two :class:`Direction` of a :class:`Matching`, S to T first. ``align_corners`` is False in the authors' code since PyTorch 1.3."""
+    """The two :class:`Direction` of a :class:`Matching`, S to T first. their code has ``align_corners`` False since PyTorch 1.3."""
     masks = source_mask, target_mask
     found = []
     for way, grid, flow in zip((0, 1), matching.grids, matching.flows, strict=True):

@@ -4,13 +4,13 @@ Source: SFNet (CVPR 2019), section 3.1. Grids are (B, h, w, 2) of x and y from -
 at -1 and 1; flows (B, 2, h, w) are a grid minus the own positions. h x w is the size of the third stage's map, S the source, T the target.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from semalign3d_core.errors import InputError, choice
+from semalign3d_core.runtime.errors import InputError, choice
 
 NORM_EPSILON = 1e-6
 
@@ -19,7 +19,7 @@ NORM_EPSILON = 1e-6
 class SFNetConfig:
     """What the network is made of.
 
-    pyramid: of the frozen features, ``efficientnet_lite:0|1|2`` or ``resnet101:FILE``;  cells: per side of the square input, 16 pixels each;
+    pyramid: of the frozen features, ``efficientnet_lite:0|1|2`` or ``resnet101:FILE``;  cells: per side of the input, 16 pixels each;
     levels: stages whose features are used, of 3 and 4;  adapt: whether they are adapted;  readout: ``kernel``, ``soft`` or ``hard``;
     beta: factor of the scores under the softmax;  sigma: of the kernel, in cells
     """
@@ -46,7 +46,8 @@ class SFNetConfig:
 class Matching:
     """What the network says of a pair, in both directions: ``forward`` S to T (on source positions) and ``backward`` T to S.
 
-    scores: two (B, h w of the other image, h, w), unit norm over the other image's positions;  grids: two (B, h, w, 2);  flows: two (B, 2, h, w)
+    scores: two (B, h w of the other image, h, w), unit norm over the other image's positions;
+    grids: two (B, h, w, 2);  flows: two (B, 2, h, w)
     """
 
     scores: tuple
@@ -111,16 +112,29 @@ class SFNet(nn.Module):
 
     def compare(self, source, target):
         """The :class:`Matching` of two images' :meth:`adapted` levels."""
-        product = 1
-        for level_s, level_t in zip(source, target, strict=True):
-            product = product * correlation(level_s, level_t)  # Eq. 3: levels are combined by multiplication
+        product = combined(source, target)
         sizes = [levels[0].shape[-2:] for levels in (source, target)]
         backward = product.flatten(2).transpose(1, 2).unflatten(2, sizes[1])  # the channels are now source positions
         scores = unit_norm(product), unit_norm(backward)
-        read = READOUTS[self.config.readout]
-        grids = tuple(read(score, size, self.config) for score, size in zip(scores, sizes[::-1], strict=True))
+        grids = tuple(self._read(score, size) for score, size in zip(scores, sizes[::-1], strict=True))
         flows = tuple((grid - positions(size, grid)).movedim(3, 1) for grid, size in zip(grids, sizes, strict=True))
         return Matching(scores, grids, flows)
+
+    def carry(self, source, target):
+        """One direction of :meth:`compare`, (scores, grid): where the positions of ``source`` are in ``target``."""
+        scores = unit_norm(combined(source, target))
+        return scores, self._read(scores, target[0].shape[-2:])
+
+    def _read(self, scores, size):
+        return READOUTS[self.config.readout](scores, size, self.config)
+
+
+def combined(source, target):
+    """Products (B, h_T w_T, h_S, w_S) of the correlations of all levels of two images (Eq. 3)."""
+    product = 1
+    for level_s, level_t in zip(source, target, strict=True):
+        product = product * correlation(level_s, level_t)
+    return product
 
 
 def unit_norm(x):
@@ -144,10 +158,12 @@ def kernel_weighted(scores, size, sigma):
 
     No gradient goes through the place of the largest (the first of several).
     """
-    best = scores.detach().argmax(1, keepdim=True)
-    cell = torch.arange(scores.shape[1], device=scores.device)[:, None, None]
-    dx, dy = cell % size[1] - best % size[1], cell // size[1] - best // size[1]
-    return scores * torch.exp(-(dx.square() + dy.square()) / (2 * sigma**2))
+    rows, columns = (torch.arange(n, dtype=scores.dtype, device=scores.device) for n in size)
+    line_y, line_x = (torch.exp(-(n[:, None] - n).square() / (2 * sigma**2)) for n in (rows, columns))
+    kernels = (line_y[:, None, :, None] * line_x[None, :, None, :]).reshape(
+        scores.shape[1], -1
+    )  # around every cell: looked up, not computed
+    return scores * kernels[scores.detach().argmax(1)].movedim(3, 1)
 
 
 def _expected(scores, size, beta):
@@ -162,23 +178,3 @@ READOUTS = {
     "soft": lambda scores, size, config: _expected(scores, size, config.beta),
     "hard": lambda scores, size, config: positions(size, scores).flatten(0, 1)[scores.argmax(1)],
 }
-
-
-def official_checkpoint(path):
-    """The adaptation layers' tensors of the authors' checkpoint, under our names (``state_dict1`` and ``state_dict2``).
-
-    Raises :class:`FileFormatError` for another file.
-    """
-    from semalign3d_core.learned.sfnet.pyramids import read_tensors
-
-    stored = read_tensors(path, ("state_dict1", "state_dict2"))
-    parts = {"adap_layer_feat3": stored["state_dict1"], "adap_layer_feat4": stored["state_dict2"]}
-    return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
-
-
-def config_from(values):
-    """A :class:`SFNetConfig` of a dictionary, for example one that a file holds; unknown keys raise :class:`InputError`."""
-    known = {f.name for f in fields(SFNetConfig)}
-    if unknown := sorted(set(values) - known):
-        raise InputError(f"unknown settings of SFNet: {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    return SFNetConfig(**{**values, "levels": tuple(values.get("levels", (3, 4)))})

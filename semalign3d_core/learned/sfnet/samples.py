@@ -5,6 +5,7 @@ Source: SFNet (CVPR 2019), section 3.3 and its code. Affine maps are sampling ma
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -32,6 +33,37 @@ def resized(image, mask, size):
     """
     picture, outline = (np.asarray(Image.fromarray(a).resize(size[::-1], Image.Resampling.BILINEAR)) for a in (image, mask))
     return torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255, torch.from_numpy(outline.copy())[None].float() / 255
+
+
+def in_other_colours(picture, jitter, generator):
+    """``picture`` (3, h, w) in [0, 1] with brightness, contrast, saturation and hue changed, in random order.
+
+    generator: :class:`numpy.random.Generator`
+    """
+    pixels = picture.permute(1, 2, 0).numpy().astype(np.float32)
+    for name in generator.permutation(list(_CHANGES)):
+        reach = getattr(jitter, name)
+        pixels = np.clip(_CHANGES[name](pixels, np.float32(generator.uniform(-reach, reach))), 0, 1)
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _turned_hue(pixels, turn):
+    hsv = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0] + 360 * turn) % 360
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def _grey(pixels):
+    return pixels @ np.float32([0.299, 0.587, 0.114])
+
+
+# name -> function(pixels (h, w, 3), change) of a change of colours, none at 0
+_CHANGES = {
+    "brightness": lambda pixels, change: pixels * (1 + change),
+    "contrast": lambda pixels, change: pixels * (1 + change) - change * _grey(pixels).mean(),
+    "saturation": lambda pixels, change: pixels * (1 + change) - change * _grey(pixels)[..., None],
+    "hue": _turned_hue,
+}
 
 
 def affine_map(noise):

@@ -1,0 +1,97 @@
+"""The paper's Tables 3 and 4: what each loss, the arg-max, each level and the adaptation are worth.
+
+All variants are trained side by side on the same pairs, whose frozen features are computed once.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from semalign3d_core.learned.loop import Training, train
+from semalign3d_core.learned.sfnet.benchmark import interval, keypoint_scores
+from semalign3d_core.learned.sfnet.network import SFNet
+from semalign3d_core.learned.sfnet.pyramids import create_pyramid
+from semalign3d_core.learned.sfnet.train import Batches, Lesson, new_network
+from semalign3d_core.runtime.config import to_dict
+from semalign3d_core.runtime.files import write_json
+
+# of the networks that are trained: name -> (changes of SFNetConfig, losses that are left out)
+TRAINED = {
+    "full": ({}, ()),
+    "mask": ({}, ("flow", "smooth")),
+    "flow": ({}, ("mask", "smooth")),
+    "mask + flow": ({}, ("smooth",)),
+    "mask + smooth": ({}, ("flow",)),
+    "flow + smooth": ({}, ("mask",)),
+    "soft": ({"readout": "soft"}, ()),
+    "level 3": ({"levels": (3,)}, ()),
+    "level 4": ({"levels": (4,)}, ()),
+    "level 3, soft": ({"levels": (3,), "readout": "soft"}, ()),
+}
+# rows of the tables: (label, trained network or None for the frozen features, levels, arg-max in the test, published on PF-PASCAL)
+ROWS = (
+    ("no adaptation, both levels, hard", None, (3, 4), "hard", 45.8),
+    ("no adaptation, both levels, soft", None, (3, 4), "soft", 8.8),
+    ("no adaptation, both levels, kernel", None, (3, 4), "kernel", 28.4),
+    ("level 3, soft in training, hard", "level 3, soft", (3,), "hard", 72.5),
+    ("level 3, soft in training, soft", "level 3, soft", (3,), "soft", 71.7),
+    ("level 3, kernel", "level 3", (3,), "kernel", 75.0),
+    ("level 4, kernel", "level 4", (4,), "kernel", None),
+    ("both levels, soft in training, hard", "soft", (3, 4), "hard", 76.8),
+    ("both levels, soft in training, soft", "soft", (3, 4), "soft", 76.2),
+    ("both levels, kernel in training, hard", "full", (3, 4), "hard", None),
+    ("losses: mask", "mask", (3, 4), "kernel", 67.5),
+    ("losses: flow", "flow", (3, 4), "kernel", 71.8),
+    ("losses: flow + smooth", "flow + smooth", (3, 4), "kernel", None),
+    ("losses: mask + smooth", "mask + smooth", (3, 4), "kernel", None),
+    ("losses: mask + flow", "mask + flow", (3, 4), "kernel", 78.2),
+    ("full: both levels, kernel, all losses", "full", (3, 4), "kernel", 78.7),
+)
+
+
+def train_variants(pictures, config, work, quiet=False):
+    """{name: :class:`SFNet` in evaluation mode} of ``TRAINED``, resumable in the folder ``work``."""
+    pyramid, networks = create_pyramid(config.network.pyramid), {}
+    for name, (changes, left_out) in TRAINED.items():
+        weights = replace(config.losses, **dict.fromkeys(left_out, 0.0))
+        networks[name] = new_network(replace(config.network, **changes), pyramid, config.seed), weights
+    batches = Batches(pictures, config)
+    lesson = Lesson(networks, batches, config)
+    settings = {"training": to_dict(config), "pictures": [str(picture.picture) for picture in pictures], "variants": list(TRAINED)}
+    training = Training(lesson.modules, lesson.optimiser, lesson.step, settings=settings)
+    train(training, work, config.epochs * batches.per_epoch, batches.per_epoch, title="SFNet, ablation", quiet=quiet)
+    return {name: network.eval() for name, network in lesson.modules.items()}
+
+
+def evaluate_variants(networks, config, pairs, mode="bbox"):
+    """[{"row", "pck", "low", "high", "published"}]: PCK@0.1 in percent of every row of the tables, with its bootstrap interval.
+
+    pairs: :class:`PairRecord` ...;  mode: of the threshold, see :mod:`.benchmark`
+    """
+    pyramid, found = networks["full"].pyramid, []
+    for label, name, levels, readout, published in ROWS:
+        settings = replace(config.network, levels=levels, readout=readout, adapt=name is not None)
+        network = SFNet(pyramid, settings).eval()
+        if name is not None:
+            network.load_state_dict(networks[name].state_dict())
+        scores = keypoint_scores(network, pairs, mode)[:, 0]
+        low, high = interval(pairs, scores)
+        found.append({"row": label, "pck": 100 * np.nanmean(scores), "low": 100 * low, "high": 100 * high, "published": published})
+    return found
+
+
+def run_ablation(pictures, config, work, pairs):
+    """Trains and evaluates all variants; writes ``ablation.json`` into ``work`` and returns the table as text."""
+    rows = evaluate_variants(train_variants(pictures, config, work), config, pairs)
+    write_json(work / "ablation.json", rows)
+    return table(rows)
+
+
+def table(rows):
+    """The rows of :func:`evaluate_variants` as text."""
+    lines = [f"{'':42s} {'PCK@0.1':>8s} {'95 % interval':>15s} {'published, PF-PASCAL':>21s}"]
+    for row in rows:
+        published = "-" if row["published"] is None else f"{row['published']:.1f}"
+        interval_text = f"{row['low']:.1f} to {row['high']:.1f}"
+        lines.append(f"{row['row']:42s} {row['pck']:8.1f} {interval_text:>15s} {published:>21s}")
+    return "\n".join(lines)

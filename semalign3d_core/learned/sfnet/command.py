@@ -1,0 +1,87 @@
+"""Train SFNet: dense correspondence between two objects, learned from single pictures with masks."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from semalign3d_core.learned.sfnet.train import SFNetTraining
+from semalign3d_core.runtime.errors import InputError
+
+
+@dataclass
+class Options:
+    """Options of ``semalign3d train sfnet``."""
+
+    dataset: tuple[Path, ...] = tyro.MISSING
+    """Folders of pictures with masks: Pascal VOC's layout (JPEGImages, SegmentationClass), a data set folder of ours (JPEGImages and
+    Segmentation, for example what semalign3d synth renders), or images beside masks."""
+    left_out: Path | None = None
+    """Text or CSV file; pictures whose name it mentions are not trained on (for Pascal VOC: the test list of PF-PASCAL)."""
+    pictures: int | None = None
+    """Train on so many pictures, drawn from all; nothing means all."""
+    validation: Path | None = None
+    """Data set folder with keypoints and pairs; the network of the epoch with the best PCK@0.1 on it is kept. Nothing: the last one."""
+    split: str = "val"
+    """Split of the validation's pairs."""
+    output: Path = Path("sfnet.safetensors")
+    """File to write; used with --network FILE."""
+    work: Path = Path("runs/sfnet")
+    """Folder of checkpoints and curves; an interrupted run goes on from there."""
+    ablation: Path | None = None
+    """Instead of one network train all variants of the paper's Tables 3 and 4 side by side on the same pairs, and print their
+    PCK@0.1 on this data set folder (split test)."""
+    config: SFNetTraining = field(default_factory=SFNetTraining)
+    """Settings of the training."""
+
+
+def run(options):
+    """Trains, writes the network, and returns the exit code."""
+    from semalign3d_core.datasets import open_dataset
+
+    pictures = training_pictures(options)
+    print(f"{len(pictures)} pictures with masks")
+    if options.ablation is not None:
+        from semalign3d_core.learned.sfnet.ablation import run_ablation
+
+        print(run_ablation(pictures, options.config, options.work, list(open_dataset(options.ablation).pairs("test"))))
+        return 0
+    from semalign3d_core.learned.sfnet.storage import save_network
+    from semalign3d_core.learned.sfnet.train import train_sfnet
+
+    validate = None if options.validation is None else _validation(options)
+    network = train_sfnet(pictures, options.config, options.work, validate)
+    save_network(network, options.output, pictures=len(pictures), folders=[str(folder) for folder in options.dataset])
+    print(f"wrote {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def training_pictures(options):
+    """The :class:`MaskedPicture` of all folders, or a sample of them that depends on the seed alone."""
+    import re
+
+    import numpy as np
+
+    from semalign3d_core.learned.sfnet.pictures import masked_pictures
+
+    left_out = frozenset() if options.left_out is None else frozenset(re.findall(r"[\w-]+", options.left_out.read_text()))
+    found = [picture for folder in options.dataset for picture in masked_pictures(folder, left_out)]
+    if options.pictures is None or options.pictures >= len(found):
+        return found
+    if options.pictures < 1:
+        raise InputError(f"pictures must be at least 1, found {options.pictures}")
+    chosen = np.random.default_rng(options.config.seed).permutation(len(found))[: options.pictures]
+    return [found[index] for index in sorted(chosen)]
+
+
+def _validation(options):
+    """A function(network) -> PCK@0.1 in percent on the validation pairs."""
+    import numpy as np
+
+    from semalign3d_core.datasets import open_dataset
+    from semalign3d_core.learned.sfnet.benchmark import keypoint_scores
+
+    pairs = list(open_dataset(options.validation).pairs(options.split))
+    if not pairs:
+        raise InputError(f"{options.validation} has no pairs in the split {options.split}; choose another --split")
+    return lambda network: 100 * float(np.nanmean(keypoint_scores(network, pairs)))
