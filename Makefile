@@ -1,5 +1,6 @@
-# make demo   shows the whole path on rendered videos        make test    runs all tests
-# make bench  prints the numbers of the README               make setup   only prepares (every target does that first)
+# make demo   shows the whole path on rendered videos        make test       runs all tests
+# make bench  prints the numbers of the README               make test-fast  leaves out slow tests and those of the nodes
+# make lint   checks style and types                         make setup      only prepares (every target does that first)
 # make clean  removes what was built (not the virtual environment)
 
 SHELL := /bin/bash
@@ -15,7 +16,7 @@ ifneq ($(ROS_DISTRO)$(_ROS_WHEELS_BOOTSTRAP_COMPLETE)$(AMENT_PREFIX_PATH),)
 unexport ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH LD_LIBRARY_PATH
 endif
 
-.PHONY: setup demo test bench lint clean
+.PHONY: setup demo test test-fast bench lint clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMPS)/built
@@ -41,10 +42,13 @@ demo: setup
 test: setup
 	. scripts/env.sh && python -m pytest $(PYTEST_ARGS)
 
+test-fast: setup
+	. scripts/env.sh && python -m pytest -m "not slow and not ros" $(PYTEST_ARGS)
+
 bench: setup
 	. scripts/env.sh && for script in $$(grep -l __main__ bench/*.py); do echo "== $$script"; python $$script || exit 1; done
 
-lint: setup
+lint: $(STAMPS)/installed
 	.venv/bin/ruff check .
 
 clean:

@@ -2,6 +2,7 @@
 
 import os
 import random
+from pathlib import Path
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 101)))  # a domain of its own for each test run
@@ -9,6 +10,8 @@ os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 101)
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+ROS_TESTS = Path(__file__).parent / "ros"
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +42,10 @@ def monitor():
 
     category = SimulatedCategory("monitor")
     return category, Aligner(category.model())
+
+
+def pytest_collection_modifyitems(items):
+    """Tests in test/ros carry the marker ``ros``."""
+    for item in items:
+        if item.path.is_relative_to(ROS_TESTS):
+            item.add_marker(pytest.mark.ros)

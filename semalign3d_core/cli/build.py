@@ -35,7 +35,8 @@ class Options:
     """Seed of everything random; -1: as the preset says."""
 
 
-def run(options):
+def run(options: Options) -> int:
+    """Builds all categories; with several, one that fails does not stop the others."""
     import logging
 
     logging.basicConfig(format="%(levelname)s: %(message)s")

@@ -18,7 +18,8 @@ class Options:
     """File to write; nothing prints it."""
 
 
-def run(options):
+def run(options: Options) -> int:
+    """Lists the presets, or writes one with all its values."""
     presets = {path.stem: path for path in sorted(preset_folder().glob("*.yaml"))}
     if not options.preset:
         print("\n".join(presets))

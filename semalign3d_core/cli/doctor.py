@@ -64,7 +64,8 @@ class Options:
     """Commit, tag or branch to download instead of the pinned one."""
 
 
-def run(options):
+def run(options: Options) -> int:
+    """Downloads what is asked for, then prints the report."""
     for name in options.download:
         weights = _weights(name)
         folder = download(weights, options.revision or None)

@@ -88,7 +88,7 @@ def parse_points(text, image):
         try:
             x, y = (float(number) for number in part.split(","))
         except ValueError:
-            raise InputError(f"--points: {part!r} is no point; write them as \"120,80 200,95\"") from None
+            raise InputError(f'--points: {part!r} is no point; write them as "120,80 200,95"') from None
         if not (-0.5 <= x <= image.width - 0.5 and -0.5 <= y <= image.height - 0.5):
             raise InputError(f"--points: {part} lies outside {image.name} of {image.width} x {image.height} pixels")
         points.append((x, y))

@@ -23,7 +23,8 @@ COMMANDS = {
 }
 
 
-def overview():
+def overview() -> str:
+    """The commands, a line each."""
     lines = ["usage: semalign3d <command> [options]     (semalign3d <command> --help shows the options)", ""]
     return "\n".join(lines + [f"  {name:10s} {text}" for name, (_, text) in COMMANDS.items()])
 

@@ -59,7 +59,8 @@ class Options:
     """Noise of every feature cell, relative to the feature's norm."""
 
 
-def run(options):
+def run(options: Options) -> int:
+    """Renders the data set, or what is missing of it."""
     import sys
 
     from tqdm import tqdm

@@ -11,7 +11,8 @@ SYSTEMS = {
 }
 
 
-def overview():
+def overview() -> str:
+    """The systems that can be trained, a line each."""
     lines = ["usage: semalign3d train <system> [options]     (semalign3d train <system> --help shows the options)", ""]
     return "\n".join(lines + [f"  {name:15s} {text}" for name, (_, text) in SYSTEMS.items()])
 

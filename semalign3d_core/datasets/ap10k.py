@@ -22,9 +22,10 @@ _CROWD = f"get {CROWD_FILE} from the folder data of https://github.com/Junyi42/G
 
 
 class Ap10kDataset:
-    """AP-10K. Splits: ``trn``, ``val``, ``test`` within species; ``test_cross_species`` and ``val_cross_species`` between
-    species of a family, ``test_cross_family`` and ``val_cross_family`` between families.
+    """The images and pairs of AP-10K.
 
+    Splits: ``trn``, ``val``, ``test`` within species; ``test_cross_species`` and ``val_cross_species`` between species of a family,
+    ``test_cross_family`` and ``val_cross_family`` between families.
     Categories are the species; for cross-species pairs families with several species, for cross-family pairs ``all``.
     Keypoints of visibility 1 (hidden, but labelled) count as visible where they are annotated; the raw flags are in ``attributes``.
     """
@@ -62,7 +63,7 @@ class Ap10kDataset:
             chosen = [(s, i) for f, tree in self._files.tree.items() for s, ids in tree.items() if category in (s, f, "all") for i in ids]
         else:
             ends = [self._files.ends(split, name) for name in self.pair_names(split) if category_of(name) == category]
-            chosen = {end for pair in ends for end in pair}
+            chosen = sorted({end for pair in ends for end in pair})
         return sorted((self.image(species, name) for species, name in chosen), key=lambda record: record.name)
 
     def splits(self):
@@ -115,7 +116,7 @@ class _Download:
 
     @cached_property
     def tree(self):
-        """{family: {species: [image names]}}"""
+        """{family: {species: [image names]}}."""
         return {family: {s: [f"{i:012d}" for i in ids] for s, ids in species.items()} for family, species in self._tree.items()}
 
     @cached_property
@@ -165,7 +166,7 @@ class _Prepared:
 
     @cached_property
     def tree(self):
-        """{family: {species: [image names]}}"""
+        """{family: {species: [image names]}}."""
         families = sorted(p for p in (self.root / "ImageAnnotation").iterdir() if p.is_dir())
         return {f.name: {s.name: sorted(i.stem for i in s.glob("*.json")) for s in sorted(f.iterdir()) if s.is_dir()} for f in families}
 

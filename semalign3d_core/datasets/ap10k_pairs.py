@@ -9,6 +9,7 @@ import random
 
 SEED = 42
 PARTS = ("train", "test", "val")  # order of annotation files and of draws
+PairSets = dict[str, list[tuple[int, int, str]]]  # set -> (source id, target id, label) of each pair
 MIN_COMMON = 3  # common keypoints of a pair, and labelled ones of an image
 
 
@@ -31,7 +32,7 @@ def merge_annotations(parts):
 
 def usable_images(merged, crowd):
     """{family: {species: [image ids]}} in sorted order, without images in ``crowd`` (12-digit names) and with fewer than 3 keypoints."""
-    tree = {}
+    tree: dict[str, dict[str, list[int]]] = {}
     for key in sorted(merged):
         content = merged[key]
         species = tree.setdefault(content["supercategory"], {}).setdefault(content["name"], [])
@@ -57,7 +58,8 @@ def build_pairs(tree, visible):
 
 
 def _intra_species(lists, visible):
-    rng, sets = random.Random(SEED), {}
+    rng = random.Random(SEED)
+    sets: PairSets = {}
     for part in PARTS:
         pairs = sets["trn" if part == "train" else part] = []
         for species in lists.values():
@@ -71,7 +73,8 @@ def _intra_species(lists, visible):
 
 
 def _cross_species(lists, visible):
-    rng, sets = random.Random(SEED), {}
+    rng = random.Random(SEED)
+    sets: PairSets = {}
     for part, most in (("val", 400), ("test", 900)):
         pairs = sets[f"{part}_cross_species"] = []
         for family, species in lists.items():
@@ -88,7 +91,8 @@ def _cross_species(lists, visible):
 
 
 def _cross_family(lists, visible):
-    rng, sets = random.Random(SEED), {}
+    rng = random.Random(SEED)
+    sets: PairSets = {}
     for part, most in (("test", 30), ("val", 20)):
         images = [[key for ids in species.values() for key in ids[part]] for species in lists.values()]
         pairs = sets[f"{part}_cross_family"] = []

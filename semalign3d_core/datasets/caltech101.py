@@ -78,7 +78,8 @@ class Caltech101Dataset(tabular.OneListDataset):
         if box is None:
             box = np.concatenate([outline.min(axis=0), outline.max(axis=0)])
         keypoints = np.zeros((0, 2), dtype=np.float32)
-        return ImageRecord(category, path.stem, path, *tabular.image_size(path), keypoints, box, {"outline": outline}, _IMAGES)
+        height, width = tabular.image_size(path)
+        return ImageRecord(category, path.stem, path, height, width, keypoints, box, {"outline": outline}, _IMAGES)
 
 
 def fill_outline(outline, height, width):

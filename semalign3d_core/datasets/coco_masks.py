@@ -41,7 +41,8 @@ def _polygons(polygons, height, width):
 
 def _decompressed(text):
     """Run lengths from COCO's string: 5 bits per character plus a continuation bit, differences to the run two before."""
-    counts, position = [], 0
+    counts: list[int] = []
+    position = 0
     while position < len(text):
         value, shift, more = 0, 0, True
         while more:

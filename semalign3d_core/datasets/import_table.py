@@ -55,9 +55,7 @@ def _read_json(path):
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(points, dict) for points in content.values()):
         raise FileFormatError(f'{path}: expected {{"image.jpg": {{"keypoint": [x, y], ...}}, ...}}, or a COCO keypoint file')
-    return {
-        image: {name: _point(value, f"{path}: {image}: {name}") for name, value in points.items()} for image, points in content.items()
-    }
+    return {image: {name: _point(value, f"{path}: {image}: {name}") for name, value in points.items()} for image, points in content.items()}
 
 
 def _read_csv(path):
@@ -76,7 +74,7 @@ def _read_csv(path):
     names = [name[:-2] for name in header if name.endswith("_x") and f"{name[:-2]}_y" in header]
     if "image" not in header or not names:
         raise FileFormatError(f"{path}: the header is {','.join(header)!r}, expected image,keypoint,x,y or image,NAME_x,NAME_y,...")
-    table = {}
+    table: dict[str, dict[str, list[float]]] = {}
     for number, line in enumerate(lines, 2):
         _once(table, line["image"], f"{path}: line {number}")
         table[line["image"]] = {name: _cells(line[f"{name}_x"], line[f"{name}_y"], f"{path}: line {number}: {name}") for name in names}
@@ -84,7 +82,7 @@ def _read_csv(path):
 
 
 def _long_table(lines, path):
-    table = defaultdict(dict)
+    table: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for number, line in enumerate(lines, 2):
         where = f"{path}: line {number}"
         _once(table[line["image"]], line["keypoint"], where)

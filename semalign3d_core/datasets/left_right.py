@@ -15,7 +15,7 @@ def flip_permutation(names, pairs=()):
     Raises :class:`InputError` for unknown names and for labels that occur in two pairs.
     """
     flip, index = list(range(len(names))), {name: k for k, name in enumerate(names)}
-    taken = set()
+    taken: set[int] = set()
     for first, second in pairs:
         a, b = (_index(label, index, names) for label in (first, second))
         if a == b or {a, b} & taken:

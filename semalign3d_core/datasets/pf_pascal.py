@@ -74,8 +74,8 @@ class PfPascalDataset(tabular.TabularDataset):
         category, where = category_of(name), f"{self.root}, split {split}, pair {name}"
         keypoints = [None, None]
         if split != "trn":
-            lists = [tabular.numbers(row[c], ";", where) for c in (3, 4, 5, 6)]
-            keypoints = [tabular.points(*lists[:2], LABELS, where), tabular.points(*lists[2:], LABELS, where)]
+            xs, ys, target_xs, target_ys = (tabular.numbers(row[c], ";", where) for c in (3, 4, 5, 6))
+            keypoints = [tabular.points(xs, ys, LABELS, where), tabular.points(target_xs, target_ys, LABELS, where)]
         paths = [self._find(listed) for listed in row[:2]]
         return [
             self._record(category, path, self._annotated(category, path.stem) if positions is None else positions)
@@ -119,7 +119,8 @@ class PfPascalDataset(tabular.TabularDataset):
     def _record(self, category, path, keypoints):
         if path not in self._sizes:
             self._sizes[path] = tabular.image_size(path)
-        return ImageRecord(category, path.stem, path, *self._sizes[path], keypoints, self._box(category, path.stem), remedy=_REMEDY)
+        height, width = self._sizes[path]
+        return ImageRecord(category, path.stem, path, height, width, keypoints, self._box(category, path.stem), remedy=_REMEDY)
 
     def _box(self, category, name):
         """The object's box where its .mat file gives one."""

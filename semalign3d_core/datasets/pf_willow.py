@@ -28,9 +28,10 @@ class PfWillowDataset(tabular.OneListDataset):
     def __init__(self, root):
         super().__init__(root)
         files = [self.root / name for name in ("test_pairs_pf.csv", "test_pairs.csv")]
-        self.list_path = next((f for f in files if f.is_file()), None)
-        if self.list_path is None:
+        found = next((f for f in files if f.is_file()), None)
+        if found is None:
             raise MissingFileError(f"{files[0]} does not exist: the download of PF-WILLOW is not complete; {_REMEDY}")
+        self.list_path = found
 
     def categories(self):
         """Folders that the pair list names, sorted."""
@@ -56,4 +57,5 @@ class PfWillowDataset(tabular.OneListDataset):
     def _record(self, category, listed, keypoints):
         path = tabular.find_image(self.root, listed, _REMEDY)
         box = np.concatenate([np.nanmin(keypoints, axis=0), np.nanmax(keypoints, axis=0)])
-        return ImageRecord(category, path.stem, path, *tabular.image_size(path), keypoints, box, remedy=_REMEDY)
+        height, width = tabular.image_size(path)
+        return ImageRecord(category, path.stem, path, height, width, keypoints, box, remedy=_REMEDY)

@@ -45,8 +45,10 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class PairRecord:
-    """One evaluation pair: its published name, the two images, and its published attributes
-    (viewpoint_variation, scale_variation, truncation, occlusion, ...)."""
+    """One evaluation pair: its published name and the two images.
+
+    attributes: as published (viewpoint_variation, scale_variation, truncation, occlusion, ...)
+    """
 
     name: str
     source: ImageRecord

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from semalign3d_core.datasets.records import PairRecord
+from semalign3d_core.datasets.records import ImageRecord, PairRecord
 from semalign3d_core.datasets.selection import check_categories, selected_pairs
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
@@ -91,12 +91,24 @@ class TabularDataset:
     published_name: what messages call it
     """
 
-    published_name = ""
-    annotation = "keypoints"
+    published_name: str = ""
+    annotation: str = "keypoints"
     has_mirror_table = False
 
-    def __init__(self, root):
+    def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+
+    def categories(self) -> list[str]:
+        """Names of all categories, sorted."""
+        raise NotImplementedError
+
+    def rows(self, split: str) -> dict[str, list[str]]:
+        """{pair name: row} of the list of a split."""
+        raise NotImplementedError
+
+    def sides(self, split: str, name: str, row: list[str]) -> list[ImageRecord]:
+        """Source and target of a row of the list."""
+        raise NotImplementedError
 
     def geometry_groups(self, category):
         """None are published."""
@@ -117,7 +129,8 @@ class TabularDataset:
         rows = self.rows(split)
         if name not in rows:
             raise InputError(f"{self.published_name} has no pair {name!r} in split {split}")
-        return PairRecord(name, *self.sides(split, name, rows[name]))
+        source, target = self.sides(split, name, rows[name])
+        return PairRecord(name, source, target)
 
     def check_category(self, category):
         """Raises :class:`InputError` for an unknown category."""
@@ -125,7 +138,14 @@ class TabularDataset:
 
 
 class OneListDataset(TabularDataset):
-    """A data set with one list of pairs, of the split ``test``. Categories are the folders of the images."""
+    """A data set with one list of pairs, of the split ``test``. Categories are the folders of the images.
+
+    list_path: the list;  columns: how many a row needs;  list_remedy: how to get the list
+    """
+
+    list_path: Path
+    columns: int
+    list_remedy: str
 
     def splits(self):
         """The only one, ``test``."""

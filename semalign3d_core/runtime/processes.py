@@ -7,10 +7,11 @@ import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 from semalign3d_core.runtime.errors import SemAlign3DError
 
-_on_interrupt = signal.SIG_IGN  # in a worker: what Ctrl-C did before it was told to leave it to its parent
+_on_interrupt: Any = signal.SIG_IGN  # in a worker: what Ctrl-C did before it was told to leave it to its parent
 PRELOADED = ["semalign3d_core.evaluation.run.worker", "semalign3d_core.datasets.synthetic.writer"]
 
 
@@ -67,5 +68,11 @@ def _start_worker():
     _on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
     parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

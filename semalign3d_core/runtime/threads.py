@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 MOST_WORKERS = 8  # more wait for the interpreter, and each holds the images that it works on
 
@@ -53,7 +53,7 @@ def in_parallel(function, items, workers=None):
             return
         executor, wait = ThreadPoolExecutor(workers, "semalign3d", initializer=torch.set_num_threads, initargs=(1,)), True
         try:
-            waiting, items = deque(), iter(items)
+            waiting: deque[Future] = deque()
             for item in items:
                 waiting.append(executor.submit(function, item))
                 if len(waiting) > workers:  # few ahead of the consumer, so that an error stops the rest early

@@ -45,8 +45,10 @@ def align_page(model, evidence, alignment, pictures=None):
 
 
 def likelihood_maps(model, evidence):
-    """p_sem (Eq. 4) of every keypoint on the feature grid, as the fast solver sees it, as text of one byte per cell; None for absent
-    keypoints."""
+    """p_sem (Eq. 4) of every keypoint on the feature grid, as the fast solver sees it.
+
+    Returns text of one byte per cell for each keypoint; None for absent keypoints.
+    """
     features, options = evidence.features.values, ObservationConfig()
     similarity = model.keypoint_features.to(features) @ features.flatten(1)
     mu, sd = model.keypoint_mu.to(features), options.sd_scale * model.keypoint_sd.to(features)

@@ -1,0 +1,332 @@
+"""Would the tests notice? Breaks the sources in one place at a time and runs the fast tests of that folder.
+
+    nice python bench/mutants.py [--sample 200] [--folders alignment transfer category metrics] [--seed 0]
+
+A mutant is one changed operator, comparison, condition, number or truth value, drawn at random from all that the folders have. It is
+killed by the first failing test among the fast ones of ``test/FOLDER`` that run the changed line (or, for a line outside of
+functions, any line of its module), the quickest first; if none fails it has survived, and is printed. Every mutant runs in a fork
+of a process that has the libraries loaded already, in a copy of the sources: mutmut cannot draw a sample, and cosmic-ray starts a
+new interpreter for each mutant, which alone takes longer here than most tests.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, so that it can be forked
+
+import ast
+import contextlib
+import copy
+import importlib
+import io
+import json
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+PRELOADED = (
+    "numpy",
+    "torch",
+    "scipy.optimize",
+    "scipy.ndimage",
+    "scipy.special",
+    "cv2",
+    "PIL.Image",
+    "safetensors.torch",
+    "yaml",
+    "trimesh",
+)
+FASTER_THAN = 5.0  # CPU seconds: slower tests judge no mutant, whether marked slow or not
+KILLED, SURVIVED, UNTESTED = "killed", "survived", "run by no test"
+
+
+@dataclass
+class Options:
+    """Options of the mutation run."""
+
+    sample: int = 200
+    """Number of mutants; 0: all."""
+    folders: tuple[str, ...] = ("alignment", "transfer", "category", "metrics")
+    """Folders of semalign3d_core, each with the folder of tests of the same name."""
+    seed: int = 0
+    """Seed of the draw."""
+    output: Path | None = None
+    """File of JSON lines: one result each; an interrupted run goes on from it."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change of one place: file below the package, line, number of the node in the walk, which of its changes, and in words."""
+
+    file: str
+    line: int
+    node: int
+    change: int
+    words: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}:{self.line} {self.words} ({self.node}.{self.change})"
+
+
+# What can be changed
+
+
+SWAPPED = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div, ast.Mod: ast.Mult, ast.Pow: ast.Mult,
+    ast.MatMult: ast.Add, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.And: ast.Or, ast.Or: ast.And,
+    ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+
+
+def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """(words, changed node) of every change of a node."""
+    if isinstance(node, (ast.BinOp, ast.AugAssign, ast.BoolOp)) and type(node.op) in SWAPPED:
+        yield _swapped(node.op), _with(node, op=SWAPPED[type(node.op)]())
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in SWAPPED:
+        yield _swapped(node.ops[0]), _with(node, ops=[SWAPPED[type(node.ops[0])]()])
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub, ast.Invert)):
+        yield f"without {type(node.op).__name__}", node.operand
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield f"{node.value} -> {not node.value}", ast.Constant(not node.value)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        yield f"{node.value} -> {node.value + 1}", ast.Constant(node.value + 1)
+    elif isinstance(node, ast.IfExp) or (isinstance(node, ast.If) and not any(isinstance(each, ast.Raise) for each in node.body)):
+        yield "condition negated", _with(node, test=ast.UnaryOp(ast.Not(), node.test))
+
+
+def _swapped(operator: ast.AST) -> str:
+    return f"{type(operator).__name__} -> {SWAPPED[type(operator)].__name__}"
+
+
+def _with(node: ast.AST, **values: Any) -> ast.AST:
+    changed = copy.copy(node)
+    for name, value in values.items():
+        setattr(changed, name, value)
+    return changed
+
+
+def _ignored(tree: ast.AST) -> set[int]:
+    """Nodes that no behaviour depends on: annotations, and the texts of errors."""
+    found = set()
+    for node in ast.walk(tree):
+        parts = [getattr(node, name, None) for name in ("annotation", "returns")]
+        parts += [node] if isinstance(node, (ast.Raise, ast.JoinedStr)) else []
+        found |= {id(inner) for part in parts if isinstance(part, ast.AST) for inner in ast.walk(part)}
+    return found
+
+
+def mutants_of(path: Path) -> list[Mutant]:
+    """All :class:`Mutant` of a file."""
+    tree, found = ast.parse(path.read_text()), []
+    ignored = _ignored(tree)
+    for number, node in enumerate(ast.walk(tree)):
+        if id(node) not in ignored:
+            name = str(path.relative_to(ROOT / "semalign3d_core"))
+            found += [Mutant(name, node.lineno, number, c, words) for c, (words, _) in enumerate(changes(node))]  # type: ignore[attr-defined]
+    return found
+
+
+def mutated_source(source: str, mutant: Mutant) -> str:
+    """The source with the change."""
+    tree = ast.parse(source)
+    target = next(node for number, node in enumerate(ast.walk(tree)) if number == mutant.node)
+    replacement = list(changes(target))[mutant.change][1]
+
+    class Replace(ast.NodeTransformer):
+        def visit(self, node: ast.AST) -> Any:
+            return replacement if node is target else self.generic_visit(node)
+
+    return ast.unparse(ast.fix_missing_locations(Replace().visit(tree)))
+
+
+# Which tests run which lines
+
+
+@dataclass(eq=False)
+class Recorder:
+    """A pytest plugin: CPU seconds and lines of every test; those of shared fixtures count for all tests that use them."""
+
+    coverage: Any
+    seconds: dict[str, float] = field(default_factory=dict)
+    fixtures: dict[str, list[str]] = field(default_factory=dict)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self.fixtures[item.nodeid] = [f"fixture {name}" for name in getattr(item, "fixturenames", ())]
+        self.coverage.switch_context(item.nodeid)
+        self.current, begin = item.nodeid, time.process_time()
+        yield
+        self.seconds[item.nodeid] = time.process_time() - begin
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
+        if fixturedef.scope != "function":
+            self.coverage.switch_context(f"fixture {fixturedef.argname}")
+        yield
+        self.coverage.switch_context(self.current)
+
+
+@dataclass
+class Tests:
+    """Tests of a folder, the quickest first, with the lines {file: {line}} that each runs."""
+
+    lines: dict[str, dict[str, set[int]]]
+
+    def of(self, mutant: Mutant, in_function: bool) -> list[str]:
+        """Names of the tests that run the mutant."""
+
+        def runs(lines: dict[str, set[int]]) -> bool:
+            found = lines.get(mutant.file, set())
+            return mutant.line in found if in_function else bool(found)
+
+        return [name for name, lines in self.lines.items() if runs(lines)]
+
+
+def record(sandbox: Path, folder: str) -> Tests:
+    """Runs the fast tests of a folder once, in a child."""
+    found = in_child(lambda: _record(sandbox, folder), seconds=3600)
+    if isinstance(found, str):
+        raise RuntimeError(f"the tests of {folder} fail on the unchanged sources:\n{found}")
+    return Tests({name: {file: set(lines) for file, lines in files.items()} for name, files in found.items()})
+
+
+def _record(sandbox: Path, folder: str) -> Any:
+    import coverage
+
+    package = sandbox / "semalign3d_core"
+    measured = coverage.Coverage(data_file=None, source=[str(package)], config_file=False)
+    recorder = Recorder(measured)
+    measured.start()
+    code, output = run_tests(sandbox, [f"test/{folder}"], [recorder])
+    measured.stop()
+    if code:
+        return output
+    data, lines = measured.get_data(), defaultdict(lambda: defaultdict(set))
+    for file in data.measured_files():
+        for line, contexts in data.contexts_by_lineno(file).items():
+            for context in contexts:
+                lines[context][str(Path(file).resolve().relative_to(package.resolve()))].add(line)
+    result: dict[str, dict[str, list[int]]] = {}
+    for name, seconds in sorted(recorder.seconds.items(), key=lambda entry: entry[1]):
+        if seconds < FASTER_THAN:
+            parts = [lines[context] for context in (name, *recorder.fixtures[name]) if context in lines]
+            files = {file for part in parts for file in part}
+            result[name] = {file: sorted(set().union(*(part[file] for part in parts if file in part))) for file in files}
+    return result
+
+
+def run_tests(sandbox: Path, arguments: list[str], plugins: list[Any]) -> tuple[int, str]:
+    """Exit code and output of the fast tests that are named."""
+    os.chdir(sandbox)
+    sys.path[:0] = [str(sandbox)]
+    sys.dont_write_bytecode = True
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not ros", *arguments], plugins=plugins)
+    return int(code), output.getvalue()
+
+
+def in_child(work: Any, seconds: float) -> Any:
+    """What ``work()`` returns (JSON) in a fork of this process that may take so many CPU seconds; None if it did not end by itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer"
+        process = os.fork()
+        if process == 0:
+            resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 5))
+            code = 1
+            try:
+                answer.write_text(json.dumps(work()))
+                code = 0
+            finally:
+                os._exit(code)
+        os.waitpid(process, 0)
+        return json.loads(answer.read_text()) if answer.exists() else None
+
+
+def judge(sandbox: Path, mutant: Mutant, tests: Tests) -> str:
+    """KILLED, SURVIVED or UNTESTED."""
+    path = sandbox / "semalign3d_core" / mutant.file
+    source = path.read_text()
+    chosen = tests.of(mutant, _in_function(source, mutant.line))
+    if not chosen:
+        return UNTESTED
+    try:
+        path.write_text(mutated_source(source, mutant))
+        code = in_child(lambda: run_tests(sandbox, chosen, [])[0], seconds=60 + 5 * FASTER_THAN)
+    finally:
+        path.write_text(source)
+    return SURVIVED if code == 0 else KILLED
+
+
+def _in_function(source: str, line: int) -> bool:
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.Lambda))]
+    return any(body.lineno <= line <= (body.end_lineno or body.lineno) for f in functions for body in _body(f))
+
+
+def _body(function: ast.FunctionDef | ast.Lambda) -> list[Any]:
+    return function.body if isinstance(function, ast.FunctionDef) else [function.body]
+
+
+def make_sandbox(folder: Path) -> Path:
+    """A copy of what the tests need, in which sources can be changed."""
+    for name in ("semalign3d_core", "config"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    (folder / "semalign3d_core" / "assets").symlink_to(ROOT / "semalign3d_core" / "assets")
+    for name in ("test", "bench", "docs", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def main(options: Options) -> int:
+    """Prints the survivors, then the rates."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    every = [
+        m for folder in options.folders for path in sorted((ROOT / "semalign3d_core" / folder).rglob("*.py")) for m in mutants_of(path)
+    ]
+    drawn = every if not options.sample else random.Random(options.seed).sample(every, min(options.sample, len(every)))
+    drawn.sort(key=lambda mutant: (mutant.file, mutant.line))
+    known = {}
+    if options.output is not None and options.output.exists():
+        known = {entry["mutant"]: entry["outcome"] for entry in map(json.loads, options.output.read_text().splitlines())}
+    print(f"{len(drawn)} of {len(every)} mutants, seed {options.seed}", flush=True)
+    counts: dict[str, Counter] = defaultdict(Counter)
+    with tempfile.TemporaryDirectory() as temporary:
+        sandbox = make_sandbox(Path(temporary).resolve())
+        tests: dict[str, Tests] = {}
+        for mutant in tqdm(drawn, unit="mutant", file=sys.stderr, mininterval=10):
+            folder = mutant.file.split("/")[0]
+            outcome = known.get(mutant.name)
+            if outcome is None:
+                tests[folder] = tests.get(folder) or record(sandbox, folder)
+                outcome = judge(sandbox, mutant, tests[folder])
+                if options.output is not None:
+                    with open(options.output, "a") as file:
+                        file.write(json.dumps({"mutant": mutant.name, "outcome": outcome}) + "\n")
+            counts[folder][outcome] += 1
+            if outcome != KILLED:
+                print(f"{outcome}: {mutant.name}", flush=True)
+    total = sum(counts.values(), Counter())
+    for folder, found in [*counts.items(), ("all", total)]:
+        alive = found[SURVIVED] + found[UNTESTED]
+        print(f"{folder:12s} {found.total():4d} mutants, {found[SURVIVED]:3d} survived, {found[UNTESTED]:3d} run by no test: "
+              f"{100 * alive / found.total():.0f} % not noticed")  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options, description=__doc__)))
