@@ -133,7 +133,7 @@ def test_a_file_gives_the_same_network(tmp_path):
 
 def test_other_files_raise(tmp_path):
     (tmp_path / "net.safetensors").write_text("no tensors")
-    with pytest.raises(FileFormatError, match="net.safetensors"):
+    with pytest.raises(FileFormatError, match=r"net\.safetensors"):
         load_network(tmp_path / "net.safetensors", Levels())
     with pytest.raises(MissingFileError, match="train sfnet"):
         load_network(tmp_path / "absent.safetensors", Levels())

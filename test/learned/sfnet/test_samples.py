@@ -95,7 +95,7 @@ def test_plain_folders_and_ours_are_known(tmp_path):
     assert masked_pictures(tmp_path / "a")[0].read()[1].min() == 255
     write(tmp_path / "b" / "JPEGImages" / "cup" / "one.jpg", np.zeros((8, 8, 3), np.uint8))
     write(tmp_path / "b" / "Segmentation" / "cup" / "one.png", np.zeros((9, 8), np.uint8))
-    with pytest.raises(FileFormatError, match="one.png"):
+    with pytest.raises(FileFormatError, match=r"one\.png"):
         masked_pictures(tmp_path / "b")[0].read()
 
 
@@ -106,5 +106,5 @@ def test_folders_that_cannot_be_used_raise(tmp_path):
         masked_pictures(tmp_path)
     write(tmp_path / "masks" / "one.png", np.zeros((8, 8), np.uint8))
     (tmp_path / "images").mkdir()
-    with pytest.raises(MissingFileError, match="one.png"):
+    with pytest.raises(MissingFileError, match=r"one\.png"):
         masked_pictures(tmp_path)
