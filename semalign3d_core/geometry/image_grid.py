@@ -228,6 +228,23 @@ def mirror_points(points, width):
     return mirrored
 
 
+def rotate_points(points, height, width, quarters):
+    """Pixels (..., 2) of an image in the image turned by so many quarters anticlockwise (``numpy.rot90``)."""
+    for _ in range(quarters % 4):
+        points = torch.stack([points[..., 1], width - 1 - points[..., 0]], -1)
+        height, width = width, height
+    return points
+
+
+def rotate_square(square, height, width, quarters):
+    """The square (left, top, side) of an image in the image turned by so many quarters anticlockwise."""
+    left, top, side = square
+    for _ in range(quarters % 4):
+        left, top = top, width - left - side
+        height, width = width, height
+    return left, top, side
+
+
 def published_dense_cells(pixels, height, width, cells=60):
     """Cells (..., 2) that the published pipeline reads for pixels (..., 2) of dense points; integers, clamped to the grid.
 

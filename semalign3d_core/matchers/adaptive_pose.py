@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from semalign3d_core.geometry.image_grid import CANVAS_SIDE, mirror_points
+from semalign3d_core.geometry.image_grid import CANVAS_SIDE, mirror_points, rotate_points
 from semalign3d_core.matchers.imd import masked_imd, mutual_nearest_distance
 from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher, transfer_on_canvas
@@ -86,28 +86,36 @@ class AdaptivePoseMatcher(Matcher):
     """Zero-shot pose alignment behind the matcher protocol, on any feature grid and in image pixels.
 
     readout, width: how positions are read off, see :mod:`.soft_argmax`;  use_masks: masked distance where all masks are known
+    quarters: rotations of the source that are tried beside it and its mirror image, in quarters anticlockwise; published are none
     """
 
     readout: str = "window_soft_argmax"
     width: float = 5
     use_masks: bool = True
+    quarters: tuple[int, ...] = ()
     name = "adaptive_pose"
     uses_mirror = True
 
-    def match(self, source, target, points, mirrored=None, permutation=None, visible=None):
+    def match(self, source, target, points, mirrored=None, permutation=None, visible=None, turned=()):
         """Carries the keypoints ``points`` (Q, 2), pixels of ``source``, to ``target``: :class:`Matches`.
 
         mirrored:    :class:`ImageEvidence` of the source's mirror image;  permutation: (Q,) mirror permutation of the points;
         visible:     (Q,) bool, which of them, with their partners, are visible in both images; None: all
+        turned:      :class:`ImageEvidence` of the source turned by each of ``quarters``
         Raises :class:`InputError` without the mirror image or the permutation: pose alignment cannot do without.
         """
         if mirrored is None or permutation is None:
             raise InputError(f"{source.name}: adaptive_pose needs the source's mirror image and the mirror permutation of its keypoints")
         matcher = SimilarityMatcher(self.readout, self.width)
         found = matcher.match(source, target, points)
-        if not self.distance(mirrored, target) < self.distance(source, target):  # also when a distance is NaN
+        distances = torch.stack([self.distance(image, target) for image in (source, mirrored, *turned)])
+        nearest = int(distances.nan_to_num(nan=torch.inf).argmin())  # the first of equal ones: the source as it is
+        if nearest == 0 or distances[0].isnan():
             return found
-        return through_mirror(matcher, (source, mirrored, target), points, permutation, visible, found)
+        if nearest == 1:
+            return through_mirror(matcher, (source, mirrored, target), points, permutation, visible, found)
+        grid = source.features.grid
+        return matcher.match(turned[nearest - 2], target, rotate_points(points, grid.height, grid.width, self.quarters[nearest - 2]))
 
     def distance(self, source, target):
         """Instance matching distance (0-d) of two :class:`ImageEvidence`."""

@@ -19,6 +19,7 @@ class Matcher(Protocol):
     prepares:    whether it first does work per image (:meth:`prepare`); an evaluation then does that once per image and caches it
     uses_picture: whether the evidence that :meth:`prepare` gets must hold the picture itself
     uses_mirror: whether :meth:`match` also gets the mirror image of the source
+    quarters:    and the source turned by so many quarters anticlockwise each
     rates_cells: whether it says how likely a point is at each cell (:meth:`score_maps`); KAP judges the features of others
     """
 
@@ -27,6 +28,7 @@ class Matcher(Protocol):
     prepares: bool = False
     uses_picture: bool = False
     uses_mirror: bool = False
+    quarters: tuple[int, ...] = ()
     rates_cells: bool = False
 
     @property
@@ -46,7 +48,8 @@ class Matcher(Protocol):
 
         source, target: :class:`ImageEvidence`, or what :meth:`prepare` made of it. A matcher that ``uses_mirror`` has three more arguments:
         ``mirrored``, the evidence of the source's mirror image; ``permutation`` (Q,), the point that each point becomes there;
-        ``visible`` (Q,) bool, whether that one is among the points (where it is not, ``permutation`` is the point itself).
+        ``visible`` (Q,) bool, whether that one is among the points (where it is not, ``permutation`` is the point itself). One with
+        ``quarters`` also has ``turned``, the evidence of the turned images.
         """
         ...
 

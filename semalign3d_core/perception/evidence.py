@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from semalign3d_core.geometry.camera import PinholeCamera
-from semalign3d_core.geometry.image_grid import SquareGrid, cut_square, mirror_image, mirror_square
+from semalign3d_core.geometry.image_grid import SquareGrid, cut_square, mirror_image, mirror_square, rotate_square
 from semalign3d_core.runtime.errors import InputError
 
 DEPTH_KINDS = ("metric", "depth", "disparity")
@@ -21,6 +21,7 @@ class ImageInput:
     record:   the data-set record it belongs to, for providers that read precomputed sidecars; else None
     mirrored: True if ``rgb`` is the mirror image of the record's file
     window:   (left, top, side) in whole pixels, the square that features are wanted of instead of the whole image: see :mod:`.look`
+    quarters: by how many quarters ``rgb`` is turned anticlockwise against the record's file (or its mirror image)
     """
 
     rgb: np.ndarray
@@ -28,6 +29,7 @@ class ImageInput:
     record: object = None
     mirrored: bool = False
     window: tuple | None = None
+    quarters: int = 0
 
     def __post_init__(self):
         if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8 or 0 in self.rgb.shape:
@@ -51,6 +53,12 @@ class ImageInput:
         """The mirror image of the same record."""
         window = None if self.window is None else mirror_square(self.window, self.width)
         return replace(self, rgb=np.ascontiguousarray(self.rgb[:, ::-1]), mirrored=not self.mirrored, window=window)
+
+    def turn(self, quarters):
+        """The image turned by so many quarters anticlockwise."""
+        window = None if self.window is None else rotate_square(self.window, self.height, self.width, quarters)
+        turned = np.ascontiguousarray(np.rot90(self.rgb, quarters))
+        return replace(self, rgb=turned, window=window, quarters=(self.quarters + quarters) % 4)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class _Cached:
 
     def _depends_on(self, image, **more):
         known = {"provider": self.name, "spec": self.spec, "image": image_hash(image), "mirrored": image.mirrored, "window": image.window}
-        return {**known, **self.knows, **more}
+        return {**known, "quarters": image.quarters, **self.knows, **more}
 
 
 class PrecomputedFeatures(FeatureBackbone):

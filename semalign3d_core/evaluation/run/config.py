@@ -42,6 +42,10 @@ class EvaluationConfig:
     """Trained network of the method sfnet: a file that semalign3d train wrote (or the authors' checkpoint: FILE.pth,resnet101:FILE)."""
     preset: str = ""
     """Preset of the method, or a YAML file; nothing means the method's default."""
+    window: float | None = None
+    """Half width in cells of the window (sigma of the kernel) by which positions are read; nothing means the method's own (7, or 5)."""
+    rotations: bool = False
+    """adaptive_pose: also try the source turned by one, two and three quarters."""
     transfer: str = ""
     """Preset of semalign3d's transfer of points, or a YAML file; nothing means the one that goes with its preset."""
     alpha: tuple[float, ...] = (0.01, 0.05, 0.1)

@@ -9,10 +9,12 @@ from semalign3d_core.category.storage import check_backbone, model_hash
 from semalign3d_core.evaluation.run.cached_providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest, image_hash
 from semalign3d_core.evaluation.run.methods import model_of, provider_hash
 from semalign3d_core.evaluation.run.packing import pack, unpack
+from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import mirror_image
 from semalign3d_core.perception import backbones, depth, masks
+from semalign3d_core.perception.evidence import ImageEvidence
 from semalign3d_core.perception.images import read_image
-from semalign3d_core.perception.look import look
+from semalign3d_core.perception.look import TYPICAL_FOCAL, look
 from semalign3d_core.perception.providers import on_device, takes
 from semalign3d_core.perception.stored_features import StoredFeatureMap
 from semalign3d_core.runtime.errors import FileFormatError
@@ -26,6 +28,7 @@ class SeenImage:
 
     features: :class:`StoredFeatureMap`;  seen: what the matcher is given, its own preparation of the image or the evidence
     mirrored: :class:`ImageEvidence` of the mirror image for matchers that use it, else None
+    turned:   those of the image turned by the ``quarters`` of the matcher
     digest:   hash of everything that was seen
     """
 
@@ -33,6 +36,7 @@ class SeenImage:
     seen: object
     mirrored: object
     digest: str
+    turned: tuple = ()
 
 
 class ImageStore:
@@ -92,13 +96,20 @@ class ImageStore:
             return SeenImage(evidence.features, seen, None, digest)
         looked_at = dataclasses.replace(image, window=evidence.features.grid.window)
         mirrored = self._on_device(mirror(evidence), self.backbone.extract(looked_at.mirror()))
-        both = hashlib.sha256((digest + evidence_digest(mirrored)).encode()).hexdigest()
-        return SeenImage(evidence.features, seen, mirrored, both)
+        turned = tuple(self._turned(evidence, looked_at.turn(quarters), quarters) for quarters in matcher.quarters)
+        every = hashlib.sha256((digest + "".join(map(evidence_digest, (mirrored, *turned)))).encode()).hexdigest()
+        return SeenImage(evidence.features, seen, mirrored, every, turned)
 
     def _prepared(self, matcher, evidence, depends_on):
         known = _known(evidence)
         structure, tensors = self.cache.fetch("prepared", depends_on, lambda: pack(matcher.prepare(evidence), known))
         return unpack(structure, tensors, known, self.device)
+
+    def _turned(self, evidence, image, quarters):
+        """Evidence of the turned image: its own features, the mask turned, no depth."""
+        mask = None if evidence.mask is None else evidence.mask.rot90(quarters)
+        camera = PinholeCamera.centred(TYPICAL_FOCAL, image.height, image.width)
+        return ImageEvidence(self.backbone.extract(image).to(self.device), camera, mask, name=evidence.name)
 
     def _on_device(self, evidence, features):
         """The evidence without its picture, with ``features``, on the device."""

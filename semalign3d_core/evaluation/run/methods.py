@@ -17,6 +17,7 @@ NEEDS_MODEL = ("semalign3d",)
 NEEDS_TEMPLATES = ("template_pose",)
 NEEDS_NETWORK = ("sfnet",)
 HAS_PRESETS = {"preset": ("semalign3d", "spherical_maps"), "transfer": ("semalign3d",)}
+READS = {"width": ("window_soft_argmax", "kernel_soft_argmax", "adaptive_pose", "template_pose"), "quarters": ("adaptive_pose",)}
 NOT_NUMERICAL = ("cli", "evaluation", "datasets", "metrics", "learned", "assets")
 
 
@@ -32,6 +33,9 @@ def make_matcher(config, category, device, backbone=None):
         if getattr(config, name) and config.method not in HAS_PRESETS[name]:
             raise InputError(f"method {config.method} has no presets, found --{name}; these have: {', '.join(HAS_PRESETS[name])}")
     options = {name: value for name in ("preset", "transfer") if (value := getattr(config, name))}
+    asked = _readout(config)
+    options |= asked
+    description |= asked
     if config.method in NEEDS_MODEL:
         model = model_of(config, category)
         description["model"] = model_hash(model)
@@ -43,6 +47,17 @@ def make_matcher(config, category, device, backbone=None):
         matcher = factory(network=config.network, device=device, **options)
         return matcher, description | {"network": matcher.settings, "network code": _files_hash(_learned_code(config.method))}
     return factory(**options), description
+
+
+def _readout(config):
+    """{option of the matcher: value} of what is asked for of the way positions are read; raises for methods without such an option."""
+    asked = {}
+    for option, name, value in (("--window", "width", config.window), ("--rotations", "quarters", (1, 2, 3) if config.rotations else None)):
+        if value is not None:
+            asked[name] = value
+            if config.method not in READS[name]:
+                raise InputError(f"method {config.method} has no {option}; these have: {', '.join(READS[name])}")
+    return asked
 
 
 def model_of(config, category):

@@ -122,7 +122,8 @@ def _with_mirror(matcher, source, device):
     def match(query, target):
         points, partners = (torch.from_numpy(values).to(device) for values in (query.points, query.partners))
         permutation = torch.where(partners < 0, torch.arange(len(partners), device=device), partners)
-        return matcher.match(source.seen, target.seen, points, source.mirrored, permutation, partners >= 0)
+        turned = {"turned": source.turned} if source.turned else {}
+        return matcher.match(source.seen, target.seen, points, source.mirrored, permutation, partners >= 0, **turned)
 
     return match
 
