@@ -13,6 +13,7 @@ COMMANDS = {
     "align": ("align", "place a category model in an image: named keypoints in 2D and 3D"),
     "match": ("match", "carry points of one image over to another"),
     "pose": ("pose", "say from which side an object is seen, by comparing it with template pictures"),
+    "imd": ("imd", "show how far the object in one image is from that in another, part by part"),
     "synth": ("synth", "render a synthetic data set"),
     "train": ("train", "train a learned system"),
     "inspect": ("inspect", "write an HTML page that shows what a category model holds"),

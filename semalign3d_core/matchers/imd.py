@@ -27,6 +27,16 @@ def masked_imd(source, target, source_mask, target_mask, cells=64, parity=False)
     return _nearest(source[source_inside], target[target_inside])[0].mean()
 
 
+def distance_map(source, target, source_mask, target_mask, cells=64):
+    """What :func:`masked_imd` is the mean of, where it is: (cells, cells) distances, NaN off the source's object."""
+    source, source_inside = _on_grid(source, source_mask, cells)
+    target, target_inside = _on_grid(target, target_mask, cells)
+    found = source.new_full((cells * cells,), torch.nan)
+    if target_inside.any():
+        found[source_inside] = _nearest(source[source_inside], target[target_inside])[0]
+    return found.reshape(cells, cells)
+
+
 def _on_grid(tokens, mask, cells):
     """Tokens (cells * cells, C), bilinear, and which of them lie inside ``mask`` (cells * cells,), nearest."""
     side = round(len(tokens) ** 0.5)

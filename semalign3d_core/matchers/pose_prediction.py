@@ -11,16 +11,17 @@ import torch
 
 from semalign3d_core.geometry.image_grid import pad_square
 from semalign3d_core.matchers.adaptive_pose import through_mirror
-from semalign3d_core.matchers.imd import masked_imd
+from semalign3d_core.matchers.imd import distance_map, masked_imd
 from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher
 from semalign3d_core.perception.backbones.pair_features import OwnPairFeatures
 from semalign3d_core.perception.evidence import ImageEvidence
 from semalign3d_core.perception.images import IMAGE_SUFFIXES, read_image
-from semalign3d_core.runtime.errors import InputError, MissingFileError
+from semalign3d_core.runtime.errors import InputError, MissingFileError, choice
 
 VIEWS = ("back", "front", "left", "right")
 CELLS = 128  # side of the grid on which features are compared
+TEMPLATES = Path(__file__).parents[1] / "assets" / "templates"  # of the shipped categories, bench/pose_templates.py
 
 
 def vote_pose(distances):
@@ -67,6 +68,35 @@ class PosePrediction:
     distances: torch.Tensor
 
 
+class PoseTable:
+    """How often poses are right, as the paper's table counts: left or right, front or back, one of the two, one of four."""
+
+    def __init__(self):
+        self._hits = {name: [] for name in ("left/right", "front/back", "either", "four ways")}
+
+    def add(self, truth, found):
+        """Counts an image whose side is ``truth``, a name of ``VIEWS``, and the :class:`PosePrediction` of it."""
+        choice("side", truth, dict.fromkeys(VIEWS))
+        two_way = found.left_right if truth in ("left", "right") else found.front_back
+        self._hits["left/right" if truth in ("left", "right") else "front/back"].append(two_way == truth)
+        self._hits["either"].append(truth in (found.left_right, found.front_back))
+        self._hits["four ways"].append(truth == found.view)
+
+    def summary(self):
+        """{column: percent, None without images}; "images" says how many there were."""
+        shares = {name: round(100 * sum(hits) / len(hits), 1) if hits else None for name, hits in self._hits.items()}
+        return {**shares, "images": len(self._hits["four ways"])}
+
+
+def shipped_templates(category):
+    """The folder of template sets of a shipped category."""
+    known = sorted(p.name for p in TEMPLATES.iterdir()) if TEMPLATES.is_dir() else []
+    if category not in known:
+        hint = "a bottle looks the same from all sides; " if category == "bottle" else ""
+        raise InputError(f"there are no templates of {category!r}: {hint}choose one of {', '.join(known)}, or give a folder of your own")
+    return TEMPLATES / category
+
+
 class PosePredictor:
     """Compares images with template sets.
 
@@ -83,15 +113,21 @@ class PosePredictor:
 
         mask: (h, w) bool of the object; None: everywhere.
         """
-        everywhere = torch.ones(1, 1)
-        mask = everywhere if mask is None else pad_square(mask.float()[None], description.padding)[0]
-        distances = []
-        for described in self.templates:
-            query, template = self.features.together(description, described)
-            distances.append(masked_imd(query, template.to(query), mask, everywhere, self.cells))
-        distances = torch.stack(distances)
+        distances = torch.stack([masked_imd(*pair, self.cells) for pair in self._compared(description, mask)])
         front_back, left_right, view = (VIEWS[vote] for vote in vote_pose(distances[None]))
         return PosePrediction(front_back, left_right, view, distances.reshape(-1, len(VIEWS)).cpu())
+
+    def maps(self, description, mask=None):
+        """Where the distances of :meth:`predict` come from: (cells, cells) per template, NaN off the object."""
+        return [distance_map(*pair, self.cells) for pair in self._compared(description, mask)]
+
+    def _compared(self, description, mask):
+        """(query, template, mask of the query, mask of the template) for every template."""
+        everywhere = torch.ones(1, 1)
+        mask = everywhere if mask is None else pad_square(mask.float()[None], description.padding)[0]
+        for described in self.templates:
+            query, template = self.features.together(description, described)
+            yield query, template.to(query), mask, everywhere
 
 
 @dataclass(frozen=True)

@@ -140,3 +140,24 @@ def test_data_sets_without_mirror_table_are_refused(folder, tmp_path, monkeypatc
     monkeypatch.setattr(FolderDataset, "has_mirror_table", SpairUDataset.has_mirror_table)
     with pytest.raises(InputError, match=r"adaptive_pose.*mirror"):
         evaluate(configuration(folder, tmp_path / "out"))
+
+
+def test_rotations_and_windows_are_options(folder, tmp_path, monkeypatch):
+    """With rotations the matcher gets the turned images, too; stored features have none, which is said."""
+    asked = []
+    real = AdaptivePoseMatcher.match
+
+    def match(self, *arguments, turned=()):
+        asked.append((self.width, self.quarters, [e.camera.height for e in turned], arguments[0].camera.width))
+        return real(self, *arguments, turned=turned)
+
+    monkeypatch.setattr(AdaptivePoseMatcher, "match", match)
+    options = {"backbone": "compact", "rotations": True, "window": 4.0, "limit": 1, "categories": ("car",)}
+    evaluation = evaluate(configuration(folder, tmp_path / "out", **options))
+    assert evaluation.results["config"]["method_settings"]["width"] == 4
+    width, quarters, heights, across = asked[0]
+    assert (width, quarters) == (4.0, (1, 2, 3)) and heights[0] == heights[2] == across
+    with pytest.raises(InputError, match="leave out the rotations"):
+        evaluate(configuration(folder, tmp_path / "other", rotations=True, limit=1))
+    with pytest.raises(InputError, match="nearest_neighbour has no --window"):
+        evaluate(configuration(folder, tmp_path / "third", method="nearest_neighbour", window=3.0))

@@ -2,15 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from semalign3d_core.geometry.camera import PinholeCamera
-from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.geometry.image_grid import SquareGrid, rotate_points
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.adaptive_pose import AdaptivePoseMatcher, PosePair, conditional_permutation, mirror_canvas_keypoints
-from semalign3d_core.matchers.imd import masked_imd, mutual_nearest_distance
-from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence
+from semalign3d_core.matchers.imd import distance_map, masked_imd, mutual_nearest_distance
+from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence, ImageInput
 from semalign3d_core.runtime.errors import InputError
 
 
@@ -115,3 +116,42 @@ def test_what_pose_alignment_needs_is_said():
     with pytest.raises(InputError, match="mirror permutation"):
         MATCHERS["adaptive_pose"]().match(image, image, torch.zeros(1, 2))
 
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_target_seen_turned_is_matched_through_the_turned_image(quarters):
+    values = torch.nn.functional.normalize(torch.randn(16, 12, 12), dim=0)
+    source = evidence(values)
+    turned = [evidence(values.rot90(q, (1, 2))) for q in (1, 2, 3)]
+    mirrored = evidence(values.flip(2) * 0 + torch.nn.functional.normalize(torch.randn(16, 12, 12), dim=0))
+    points = source.features.grid.cell_to_pixel(torch.tensor([[2.0, 3.0], [7.0, 10.0]]))
+    target, matcher = turned[quarters - 1], AdaptivePoseMatcher(use_masks=False, quarters=(1, 2, 3))
+    permutation = torch.arange(2)
+    found = matcher.match(source, target, points, mirrored, permutation, None, turned).points
+    height, width = source.features.grid.height, source.features.grid.width
+    expected = rotate_points(points, height, width, quarters)
+    torch.testing.assert_close(found, expected, atol=0.5, rtol=0)
+    plain = AdaptivePoseMatcher(use_masks=False).match(source, source, points, mirrored, permutation).points
+    torch.testing.assert_close(plain, points, atol=0.5, rtol=0)
+
+
+def test_points_and_squares_turn_with_the_picture():
+    picture = np.zeros((5, 9), np.uint8)
+    picture[1, 7] = 1
+    for quarters in range(5):
+        row, column = np.argwhere(np.rot90(picture, quarters))[0]
+        assert rotate_points(torch.tensor([7.0, 1.0]), 5, 9, quarters).tolist() == [column, row]
+    image = ImageInput(np.repeat(picture[..., None], 3, 2), window=(6, 0, 3))
+    seen = image.turn(1)
+    assert (seen.height, seen.width, seen.quarters) == (9, 5, 1)
+    assert np.array_equal(seen.seen(), np.rot90(image.seen(), 1))
+    assert seen.turn(3).quarters == 0 and np.array_equal(seen.turn(3).rgb, image.rgb) and seen.turn(3).window == image.window
+
+
+def test_the_map_of_distances_has_the_distance_as_its_mean():
+    source, target, mask = tokens(0), tokens(1), torch.zeros(10, 10)
+    mask[2:6, 3:9] = 1
+    values = distance_map(source, target, mask, torch.ones(4, 4), cells=10)
+    assert torch.equal(torch.isfinite(values), mask > 0)
+    torch.testing.assert_close(values[mask > 0].mean(), masked_imd(source, target, mask, torch.ones(4, 4), cells=10))
+    assert distance_map(source, target, mask, torch.zeros(4, 4), cells=10).isnan().all()

@@ -11,7 +11,15 @@ from semalign3d_core.cli.main import main
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import SquareGrid, mirror_points
 from semalign3d_core.matchers import MATCHERS
-from semalign3d_core.matchers.pose_prediction import VIEWS, PosePredictor, read_templates, vote_pose
+from semalign3d_core.matchers.pose_prediction import (
+    VIEWS,
+    PosePrediction,
+    PosePredictor,
+    PoseTable,
+    read_templates,
+    shipped_templates,
+    vote_pose,
+)
 from semalign3d_core.perception.backbones.compact import CompactBackbone
 from semalign3d_core.perception.backbones.pair_features import OwnPairFeatures
 from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence, ImageInput
@@ -113,3 +121,45 @@ def test_the_command_writes_votes_and_distances(tmp_path, templates, capsys):
     broken.write_bytes(b"")
     assert main(["pose", str(broken), str(image), *options]) == 1
     assert "broken.png is not an image" in capsys.readouterr().err
+
+
+def test_shipped_templates_labels_and_pictures(tmp_path, capsys):
+    """Out of the box: a template is seen from its own side, the table says so, and the picture shows all comparisons."""
+    shipped = shipped_templates("car")
+    assert sorted(p.name for p in shipped.parent.iterdir()) == ["aeroplane", "car", "chair", "mug", "tvmonitor"]
+    images = []
+    for view in ("back", "left"):
+        images.append(tmp_path / f"{view}_car.jpg")
+        images[-1].write_bytes((shipped / "set2" / f"{view}.jpg").read_bytes())
+    (tmp_path / "sides.csv").write_text("image,side\nback_car.jpg,back\nleft_car,left\n")
+    options = ["--category", "car", "--labels", str(tmp_path / "sides.csv"), "--cells", "32", "--output", str(tmp_path / "out")]
+    assert main(["pose", *map(str, images), *options]) == 0
+    (row,) = json.loads((tmp_path / "out" / "pose_table.json").read_text())
+    assert row == {"features": "compact", "left/right": 100.0, "front/back": 100.0, "either": 100.0, "four ways": 100.0, "images": 2}
+    assert "four ways" in capsys.readouterr().out
+    shown = np.asarray(Image.open(tmp_path / "out" / "back_car.imd.png"))
+    assert shown.shape == (3 * 228, 8 * 204, 3)
+    assert main(["pose", str(images[0]), "--category", "bottle"]) == 2
+    assert "the same from all sides" in capsys.readouterr().err
+    (tmp_path / "sides.csv").write_text("back_car.jpg,up\nleft_car,left\nx,up\n")
+    assert main(["pose", str(images[0]), *options]) == 2
+    assert "'x,up'" in capsys.readouterr().err
+    assert main(["pose", str(images[0])]) == 2
+
+
+def test_the_table_counts_as_the_paper_does():
+    table = PoseTable()
+    table.add("left", PosePrediction("front", "left", "front", torch.zeros(3, 4)))
+    table.add("front", PosePrediction("back", "left", "front", torch.zeros(3, 4)))
+    assert table.summary() == {"left/right": 100.0, "front/back": 0.0, "either": 50.0, "four ways": 50.0, "images": 2}
+    with pytest.raises(InputError, match="side"):
+        table.add("top", PosePrediction("back", "left", "front", torch.zeros(3, 4)))
+
+
+def test_distances_of_two_images_as_a_picture(tmp_path, capsys):
+    shipped = shipped_templates("mug")
+    arguments = ["imd", str(shipped / "set1" / "left.jpg"), str(shipped / "set1" / "right.jpg"), "--output", str(tmp_path)]
+    assert main([*arguments, "--rotations", "--masks", "none"]) == 0
+    content = json.loads((tmp_path / "left_right.imd.json").read_text())
+    assert content["nearest"] in ("as it is", "mirrored") and len(content["distances"]) == 5
+    assert np.asarray(Image.open(tmp_path / "left_right.imd.png")).shape == (228, 6 * 204, 3)
