@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from semalign3d_core.datasets.synthetic.instances import Instance
 from semalign3d_core.datasets.synthetic.looks import dark, tint, white
-from semalign3d_core.datasets.synthetic.pictures import fractal, linear
+from semalign3d_core.datasets.synthetic.pictures import Bank, fractal, linear
+from semalign3d_core.datasets.synthetic.viewpoints import View
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,14 @@ class Environment:
     foot: np.ndarray
     shadow: float
 
-    def behind(self, rays):
+    def behind(self, rays: np.ndarray) -> np.ndarray:
         """Backdrop colours (N, 3) along ``rays`` (N, 3) with z = 1."""
         height, width = self.backdrop.shape[:2]
         column = np.clip(rays[:, 0] * self.focal + width / 2, 0, width - 1).astype(np.int64)
         row = np.clip(rays[:, 1] * self.focal + height / 2, 0, height - 1).astype(np.int64)
         return self.backdrop[row, column]
 
-    def mirrored(self, directions):
+    def mirrored(self, directions: np.ndarray) -> np.ndarray:
         """Colours (N, 3) that come from unit ``directions`` (N, 3)."""
         share = (1 / (1 + np.exp(-7 * (directions @ self.up))))[:, None]
         colours = self.ground + share * (self.sky - self.ground)
@@ -48,7 +50,7 @@ class Environment:
             colours = colours + (power * inside * (towards > 0))[:, None]
         return colours.astype(np.float32)
 
-    def contact(self, points):
+    def contact(self, points: np.ndarray) -> np.ndarray:
         """Share of light (N,) that reaches ``points`` (N, 3) of the ground, given in the object's frame, beside the object."""
         low, high = self.foot
         outside = np.maximum(np.maximum(low - points, points - high), 0)[:, [0, 2]]
@@ -56,7 +58,7 @@ class Environment:
         return 1 - self.shadow * np.exp(-np.linalg.norm(outside, axis=1) / reach)
 
 
-def random_environment(instance, view, backdrop, rng):
+def random_environment(instance: Instance, view: View, backdrop: np.ndarray, rng: np.random.Generator) -> Environment:
     """An :class:`Environment` with ``backdrop`` (any size, linear) for an object in a view."""
     picture = cv2.resize(np.asarray(backdrop, dtype=np.float32), (view.width, view.height), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.6:
@@ -92,7 +94,7 @@ def _lamp(up, rng):
     return np.stack([towards, np.cross(side, towards), side])
 
 
-def studio(rng):
+def studio(rng: np.random.Generator) -> np.ndarray:
     """A seamless background: white, black, grey or coloured, with a soft fall-off of light."""
     kind = rng.random()
     colour = np.full(3, rng.uniform(0.8, 1.3)) if kind < 0.5 else white(rng) if kind < 0.6 else dark(rng) if kind < 0.7 else tint(rng)
@@ -100,7 +102,7 @@ def studio(rng):
     return np.broadcast_to(colour * fall, (32, 32, 3))
 
 
-def sky(view, rng):
+def sky(view: View, rng: np.random.Generator) -> np.ndarray:
     """Blue, grey or evening sky, with or without clouds, brighter towards the horizon."""
     zenith = [np.array([0.05, 0.16, 0.5]), np.array([0.15, 0.32, 0.7]), np.full(3, rng.uniform(0.3, 0.8)), np.array([0.3, 0.3, 0.35])]
     zenith = zenith[rng.choice(4, p=(0.3, 0.3, 0.25, 0.15))] * rng.uniform(0.6, 1.4) * (1 + rng.normal(0, 0.08, 3))
@@ -113,7 +115,7 @@ def sky(view, rng):
     return np.clip(picture, 0.01, None)
 
 
-def anything(view, bank, rng):
+def anything(view: View, bank: Bank, rng: np.random.Generator) -> np.ndarray:
     """A photograph if there is one, else blurred shapes or sky."""
     photograph = bank.photograph(rng)
     if photograph is not None:

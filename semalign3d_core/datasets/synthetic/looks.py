@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from semalign3d_core.datasets.synthetic.appearance import Materials, random_materials, texture_colours
-from semalign3d_core.datasets.synthetic.pictures import linear
+from semalign3d_core.datasets.synthetic.instances import Instance
+from semalign3d_core.datasets.synthetic.pictures import Bank, linear
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class VariedMaterials(Materials):
     glow: np.ndarray
     glass: np.ndarray
 
-    def colours(self, index, points):
+    def colours(self, index: np.ndarray, points: np.ndarray) -> np.ndarray:
         """Colours (N, 3) of surface ``points`` (N, 3) made of the materials ``index`` (N,)."""
         colours = texture_colours(self, index, points)
         for m in np.unique(index):
@@ -54,7 +55,7 @@ class Look:
     project: np.ndarray | None = None
 
 
-def stack(looks, rng, unit):
+def stack(looks: list, rng: np.random.Generator, unit: float) -> VariedMaterials:
     """:class:`VariedMaterials` of ``looks``; None stands for a texture of the simple world, in lengths of ``unit``."""
     simple = random_materials(rng, len(looks), unit)
     arrays = {field.name: getattr(simple, field.name).copy() for field in fields(Materials)}
@@ -72,7 +73,7 @@ def stack(looks, rng, unit):
     return VariedMaterials(**arrays, pictures=pictures, project=project, **extra)
 
 
-def object_looks(instance, bank, rng):
+def object_looks(instance: Instance, bank: Bank, rng: np.random.Generator) -> list:
     """One :class:`Look` (or None) for every material group of an instance."""
     if rng.random() < 0.2:
         return [None] * len(instance.groups)
@@ -81,12 +82,12 @@ def object_looks(instance, bank, rng):
     return [None if rng.random() < 0.04 else looks.get(group) for group in instance.groups]
 
 
-def tint(rng, low=0.05, high=0.9, saturation=1.0):
+def tint(rng: np.random.Generator, low: float = 0.05, high: float = 0.9, saturation: float = 1.0) -> np.ndarray:
     """A linear colour; ``saturation`` bounds its purity."""
     return _hue(rng, rng.uniform(low, high), saturation * rng.beta(1.0, 1.3))
 
 
-def vivid(rng):
+def vivid(rng: np.random.Generator) -> np.ndarray:
     """A linear colour of paint that shall be seen."""
     return _hue(rng, rng.uniform(0.45, 0.95), rng.uniform(0.6, 1.0))
 
@@ -97,17 +98,17 @@ def _hue(rng, value, purity):
     return (value * (1 - purity * (1 - channel))) ** 2.2
 
 
-def white(rng):
+def white(rng: np.random.Generator) -> np.ndarray:
     """A white with a hint of warmth."""
     return rng.uniform(0.55, 0.9) * np.array([1, rng.uniform(0.93, 1), rng.uniform(0.82, 1)])
 
 
-def dark(rng):
+def dark(rng: np.random.Generator) -> np.ndarray:
     """A black or dark grey."""
     return rng.uniform(0.004, 0.03) * (1 + 0.3 * rng.random(3))
 
 
-def patterned(rng, bank, first, second, repeat, **surface):
+def patterned(rng: np.random.Generator, bank: Bank, first: np.ndarray, second: np.ndarray, repeat: float, **surface: float) -> Look:
     """A grey pattern between two colours; it repeats every ``repeat`` lengths along two random directions."""
     grey = (bank.patterns[rng.integers(len(bank.patterns))].astype(np.float32) / 255)[..., None]
     picture = grey * np.asarray(first, dtype=np.float32) + (1 - grey) * np.asarray(second, dtype=np.float32)
@@ -127,7 +128,7 @@ def _box_of(instance, group):
     return corners.min(0), corners.max(0)
 
 
-def spread(instance, group, across=(1.0, 0.0, 0.0), repeat=1.0):
+def spread(instance: Instance, group: str, across: tuple = (1.0, 0.0, 0.0), repeat: float = 1.0) -> np.ndarray:
     """A projection that spreads a picture over the box of a group, upright, its columns along the direction ``across``."""
     low, high = _box_of(instance, group)
     across, middle = np.asarray(across, dtype=float), 0.5 * (low + high)

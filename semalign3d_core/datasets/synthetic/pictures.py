@@ -27,7 +27,7 @@ class Bank:
     prints: list
     screens: list
 
-    def photograph(self, rng):
+    def photograph(self, rng: np.random.Generator) -> np.ndarray | None:
         """A random cut of a photograph, about square and at least two fifths of it, or None."""
         if not self.photographs:
             return None
@@ -39,14 +39,14 @@ class Bank:
 
 
 @cache
-def picture_bank(folder=""):
+def picture_bank(folder: str = "") -> Bank:
     """The :class:`Bank` with the photographs of ``folder`` and below it; "" takes scikit-image's if that package is installed."""
     rng = np.random.default_rng(25)
     patterns = [make(rng) for make in (_wood, _wood, _weave, _noise, _noise, _noise, _bricks, _tiles, _planks, _speckle) for _ in range(3)]
     return Bank(_photographs(folder), patterns, [_print(rng) for _ in range(40)], [_screen(rng) for _ in range(30)])
 
 
-def linear(picture):
+def linear(picture: np.ndarray) -> np.ndarray:
     """A displayed picture (uint8) as linear float32."""
     return (np.asarray(picture, dtype=np.float32) / 255) ** 2.2
 
@@ -81,7 +81,7 @@ def _small(path):
     return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)[..., ::-1]
 
 
-def fractal(rng, side=SIDE, octaves=(4, 8, 16, 32, 64), fall=0.6):
+def fractal(rng: np.random.Generator, side: int = SIDE, octaves: tuple = (4, 8, 16, 32, 64), fall: float = 0.6) -> np.ndarray:
     """(side, side) noise with values from 0 to 1."""
     total = sum(
         fall**n * cv2.resize(rng.normal(size=(cells, cells)), (side, side), interpolation=cv2.INTER_CUBIC)

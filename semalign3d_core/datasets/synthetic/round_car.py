@@ -2,14 +2,16 @@
 
 import numpy as np
 
-from semalign3d_core.datasets.synthetic.primitives import both_sides, box, loft, revolve, sheet
+from semalign3d_core.datasets.synthetic.primitives import Part, both_sides, box, loft, revolve, sheet
 
 _CORNER = 5.0  # exponent of the superellipse that the cabin's outline is; 2 would be an ellipse
 _LEVELS = np.array([(0, 0), (0.3, 0.3), (0.6, 0.6), (0.82, 0.83), (0.93, 0.95), (0.98, 1.04), (1.0, 1.15)])  # height, way from belt to roof
 _SECTION = np.array([(0.8, 0), (0.93, 0.06), (0.98, 0.2), (1, 0.45), (0.985, 0.65), (0.94, 0.82), (0.86, 0.93), (0.7, 0.985), (0.35, 1.0)])
 
 
-def body(u, half_width, low, belt, nose_top, hood_end, trunk_end, nose_taper):
+def body(
+    u: float, half_width: float, low: float, belt: float, nose_top: float, hood_end: float, trunk_end: float, nose_taper: float
+) -> Part:
     """The shell below the windows of a car of length ``u``; heights and lengths in metres, the front at u / 2."""
     front, rear, w = 0.5 * u, -0.5 * u, half_width
     ends = np.array([rear, rear + 0.015 * u, rear + 0.06 * u, trunk_end, hood_end, front - 0.07 * u, front - 0.02 * u, front])
@@ -39,7 +41,7 @@ class Cabin:
     def __init__(self, belt, roof, low_outline, high_outline):
         self.belt, self.roof, self.low, self.high = belt, roof, np.array(low_outline), np.array(high_outline)
 
-    def points(self, height, angle, grow=1.0):
+    def points(self, height: np.ndarray, angle: np.ndarray, grow: float = 1.0) -> np.ndarray:
         """Points (n, m, 3) at ``height`` (n,) from 0 to 1 and ``angle`` (m,), 0 on the left, 90 degrees in front."""
         way = np.interp(height, *_LEVELS.T)
         wide, front, rear = (self.low + way[:, None] * (self.high - self.low)).T[:, :, None]
@@ -49,20 +51,20 @@ class Cabin:
         y = self.belt + np.asarray(height)[:, None] * (self.roof - self.belt) + 0 * x
         return np.stack([x, y, z], -1)
 
-    def corner(self, end):
+    def corner(self, end: int) -> np.ndarray:
         """Where the roof's left corner is rounded off: in front (1) or behind (-1)."""
         return self.points(np.array([0.97]), np.array([end * np.pi / 4]))[0, 0]
 
-    def shell(self):
+    def shell(self) -> Part:
         """The paintwork."""
         angle = 2 * np.pi * (np.arange(48) + 0.5) / 48
         return loft("round_cabin", "paint", self.points(_LEVELS[:, 0], angle))
 
-    def windscreen(self):
+    def windscreen(self) -> Part:
         """The pane in front."""
         return self._pane("round_windscreen", 0.5 * np.pi + np.array([-1, 1]) * _angle(0.86, np.arccos), (0.06, 0.9))
 
-    def panes(self):
+    def panes(self) -> list[Part]:
         """The other panes."""
         rear = self._pane("round_rear_window", -0.5 * np.pi + np.array([-1, 1]) * _angle(0.84, np.arccos), (0.15, 0.88))
         sides = [self._pane(f"round_window_{n}_left", [_angle(a), _angle(b)], (0.12, 0.86)) for n, (a, b) in enumerate(_SPANS)]
@@ -84,14 +86,14 @@ def _angle(share, inverse=np.arcsin):
     return np.sign(share) * value
 
 
-def lamp(name, group, centre, radii):
+def lamp(name: str, group: str, centre: np.ndarray, radii: np.ndarray) -> Part:
     """A rounded lamp let into the body."""
     turn = np.linspace(0.02, np.pi - 0.02, 9)
     ball = revolve(name, group, np.column_stack([np.sin(turn), -np.cos(turn)]), around=14)
     return type(ball)(name, ball.vertices * radii + centre, ball.faces, group, True)
 
 
-def open_top(belt, half_width, hood_end, trunk_end):
+def open_top(belt: float, half_width: float, hood_end: float, trunk_end: float) -> list[Part]:
     """What one sees in a car without a roof: the dark inside and two seats."""
     middle, w = 0.55 * hood_end + 0.45 * trunk_end, half_width
     inside = box("inside", "tyre", (-0.8 * w, belt - 0.03, trunk_end + 0.1), (0.8 * w, belt + 0.006, hood_end - 0.1))

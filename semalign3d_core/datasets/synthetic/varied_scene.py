@@ -4,16 +4,26 @@ import numpy as np
 
 from semalign3d_core.datasets.synthetic.appearance import CameraEffects, Light, random_light
 from semalign3d_core.datasets.synthetic.environment import anything, random_environment, sky, studio
+from semalign3d_core.datasets.synthetic.instances import Instance
 from semalign3d_core.datasets.synthetic.looks import Look, object_looks, patterned, stack, tint, white
-from semalign3d_core.datasets.synthetic.pictures import linear
+from semalign3d_core.datasets.synthetic.pictures import Bank, linear
 from semalign3d_core.datasets.synthetic.primitives import box, revolve
-from semalign3d_core.datasets.synthetic.scene import BACKGROUND, OCCLUDER, Surroundings, gathered, occluder, random_surroundings
+from semalign3d_core.datasets.synthetic.scene import (
+    BACKGROUND,
+    OCCLUDER,
+    SceneConfig,
+    Surroundings,
+    gathered,
+    occluder,
+    random_surroundings,
+)
 from semalign3d_core.datasets.synthetic.varieties import SCENES, pick
+from semalign3d_core.datasets.synthetic.viewpoints import View
 
 _GLASS = np.array([(0.32, 0), (0.3, 0.02), (0.04, 0.05), (0.04, 0.48), (0.22, 0.58), (0.31, 0.75), (0.25, 1.0), (0.24, 1.0)])
 
 
-def varied_surroundings(instance, view, rng, config, bank):
+def varied_surroundings(instance: Instance, view: View, rng: np.random.Generator, config: SceneConfig, bank: Bank) -> Surroundings:
     """Draws the surroundings and materials of an object seen in ``view``; ``bank``: pictures."""
     kind = pick(rng, SCENES[instance.category])[1]
     looks = object_looks(instance, bank, rng)
@@ -51,7 +61,7 @@ def varied_surroundings(instance, view, rng, config, bank):
     return surroundings.with_environment(random_environment(instance, view, backdrop, rng), object_materials, grounds=stage.grounds(counts))
 
 
-def varied_effects(rng):
+def varied_effects(rng: np.random.Generator) -> CameraEffects:
     """What cameras, good and bad, do to the picture."""
     cast = np.exp(rng.normal(0, 0.08, 3))
     gain, gamma, blur = np.exp(rng.uniform(-0.35, 0.45)), rng.uniform(0.75, 1.25), np.exp(rng.uniform(np.log(0.3), np.log(1.3)))

@@ -4,6 +4,10 @@ A kind narrows or moves the ranges of the shape numbers, sets the probabilities 
 and features (``extras``) that the simple world leaves at their defaults.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
+
 # {category: {kind: (share, {shape number: range}, {optional feature: probability})}}; what is left out is as in the simple world.
 KINDS = {
     "bottle": {
@@ -213,7 +217,7 @@ SCENES = {
 }
 
 
-def pick(rng, weighted):
+def pick(rng: np.random.Generator, weighted: Sequence) -> tuple:
     """One of the ``weighted`` [(share, thing), ...] by its share."""
     shares = [share for share, *_ in weighted]
     return weighted[rng.choice(len(weighted), p=[s / sum(shares) for s in shares])]
