@@ -18,6 +18,11 @@ def run(options):
 
         task.write_report(evaluation)  # what is known so far: the rest may take hours
         sections = run_ablation(evaluation)
+    if options.training_ablation:
+        from semalign3d_core.evaluation.studies.training_ablation import run_training_ablation
+
+        task.write_report(evaluation, sections)
+        sections = [*sections, *run_training_ablation(evaluation)]
     report = task.write_report(evaluation, sections)
     print(task.terminal_table(evaluation.results))
     print(f"\nwritten to {options.output}: results.json predictions.jsonl results.csv pairs.csv {report.name}")

@@ -24,7 +24,7 @@ def write_report(evaluation, sections=()):
         ("PCK over the threshold", _curves(evaluation)),
         ("PCK-dagger", tables.dagger_tables(results)),
         ("Breakdowns", tables.breakdown_tables(results)),
-        ("Geometry-aware subset", tables.geometry_table(results)),
+        ("Geometry-aware subset", _geometry_chart(results) + tables.geometry_table(results)),
         ("Keypoint average precision", tables.kap_table(results)),
         *sections,
         *_galleries(evaluation),
@@ -65,6 +65,16 @@ def _category_chart(results):
     if results["config"]["kind"] == "spair" and results["config"]["split"] == "test":
         marks = {r.method: r.per_category for r in published_results() if r.method in COMPARED and r.alpha == float(alpha)}
     return category_chart(bars, {f"{method}, published @{alpha}": values for method, values in marks.items()}, "PCK per image (%)")
+
+
+def _geometry_chart(results):
+    """The standard set's bars with marks of the geometry-aware subset, per category (GeoAware-SC, Fig. 4)."""
+    if not results["all"]["geometry_aware"]["pairs"]:
+        return ""
+    alpha, entries = tables.main_alpha(results["all"]["pck"]), results["per_category"].items()
+    bars = {name: {alpha: entry["pck"][alpha]["per_image"]} for name, entry in entries}
+    subset = {name: entry["geometry_aware"]["pck"][alpha]["per_image"] for name, entry in entries if entry["geometry_aware"]["pairs"]}
+    return category_chart(bars, {f"geometry-aware subset @{alpha}": subset}, f"PCK@{alpha} per image (%), bars: standard set")
 
 
 def _curves(evaluation):

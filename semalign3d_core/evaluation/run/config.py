@@ -76,6 +76,12 @@ class EvaluationConfig:
     """Also build models with this backbone, from the split trn, and evaluate those."""
     training_images: tuple[int, ...] = ()
     """Also build models from so many images of the split trn each, for example 10 15 25 50, and evaluate those."""
+    training_ablation: bool = False
+    """Also train the GeoAware post-processor on the split trn, part by part (GeoAware-SC, Table 5), and evaluate each."""
+    training: Path | None = None
+    """YAML file of settings for that, as semalign3d train geoaware has them; nothing means the published ones."""
+    pretraining: Path | None = None
+    """AP-10K: the last row of that is pre-trained on it."""
     seed: int = 0
     """Seed of whatever a method draws."""
 
@@ -88,6 +94,8 @@ class EvaluationConfig:
             raise InputError(f"limit must be at least 1, found {self.limit}")
         if self.studies and (self.method != "semalign3d" or self.predictions is not None):
             raise InputError("--ablation, --other-backbone and --training-images study semalign3d: they need --method semalign3d")
+        if self.training_ablation and self.predictions is not None:
+            raise InputError(f"--training-ablation needs features, and {self.predictions} holds only points; leave out --predictions")
         if self.kap != "none" and self.predictions is not None:
             raise InputError(f"--kap {self.kap} needs features, and {self.predictions} holds only points; leave out --kap or --predictions")
 

@@ -158,7 +158,7 @@ def terminal_table(results):
     ):
         cells = (_pair_of(total["pck"][a][image], total["pck"][a][point]) for a in alphas)
         lines.append(f"{label:20s} {total['pairs']:6d} {total['skipped']:7d} " + " ".join(cells))
-    lines += _kap_lines(results)
+    lines += _geometry_lines(results) + _kap_lines(results)
     if total["skipped"]:
         lines.append(f'{total["skipped"]} pairs skipped (see "skipped" in results.json); bad ones count as wrong above')
     if results["extra_predictions"]:
@@ -174,6 +174,21 @@ def kap_places(results):
     total = results["all"]
     places.append(("mean of categories", total, "per_image_mean_of_categories", "pooled_mean_of_categories"))
     return [*places, ("weighted", total, "per_image_pair_weighted", "pooled_point_weighted")]
+
+
+def _geometry_lines(results):
+    """The geometry-aware subset beside the standard set (GeoAware-SC, Fig. 4), per image."""
+    total, alphas = results["all"], list(results["all"]["pck"])
+    if not total["geometry_aware"]["pairs"]:
+        return []
+    lines = ["", "Geometry-aware subset: PCK in percent per image, standard set / keypoints with a look-alike in the target"]
+    lines.append(f"{'category':20s} {'pairs':>6s} {'':7s} " + " ".join(f"{'@' + a:>15s}" for a in alphas))
+    places = [(name, entry, "per_image") for name, entry in results["per_category"].items() if entry["geometry_aware"]["pairs"]]
+    for label, entry, key in [*places, ("weighted by pairs", total, "pair_weighted")]:
+        subset = entry["geometry_aware"]
+        cells = (_pair_of(entry["pck"][a][key], subset["pck"][a][key]) for a in alphas)
+        lines.append(f"{label:20s} {subset['pairs']:6d} {'':7s} " + " ".join(cells))
+    return lines
 
 
 def _kap_lines(results):
