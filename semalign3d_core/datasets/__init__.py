@@ -5,6 +5,7 @@ from pathlib import Path
 from semalign3d_core.datasets.ap10k import Ap10kDataset
 from semalign3d_core.datasets.caltech101 import Caltech101Dataset
 from semalign3d_core.datasets.folder import FolderDataset
+from semalign3d_core.datasets.freiburg_cars import FreiburgCarsDataset
 from semalign3d_core.datasets.pf_pascal import PfPascalDataset
 from semalign3d_core.datasets.pf_willow import PfWillowDataset
 from semalign3d_core.datasets.spair import SpairDataset, SpairUDataset, is_spair
@@ -18,6 +19,7 @@ DATASETS = {
     "pf_pascal": PfPascalDataset,
     "pf_willow": PfWillowDataset,
     "caltech101": Caltech101Dataset,
+    "freiburg_cars": FreiburgCarsDataset,
 }
 
 
@@ -37,6 +39,7 @@ _MARKS = {
     "pf_pascal": ("*_pairs_pf_pascal.csv", "Annotations/*/20*_*.mat"),
     "pf_willow": ("test_pairs_pf.csv", "*(*)"),
     "caltech101": ("101_ObjectCategories", "test_pairs_caltech_with_category.csv"),
+    "freiburg_cars": ("*_annot.txt", "*/*_annot.txt"),
     "spair": ("PairAnnotation", "Layout/large/*.txt"),
 }
 

@@ -1,5 +1,6 @@
 """Mask sources: objects that find the pixels of the object; ``create(spec, ...)`` makes one."""
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -96,6 +97,14 @@ def _sam(family):
     return factory
 
 
+def _instances(argument, revision=None, device=None, dataset_root=None, model=None):
+    from semalign3d_core.perception.masks.instances import load_instances
+
+    stored = dataset_root is not None and (Path(dataset_root) / "Segmentation").is_dir()
+    fallback = _precomputed("", dataset_root=dataset_root) if stored else None
+    return load_instances(argument, revision, device, "" if model is None else model.category, fallback)
+
+
 # family -> factory(argument: str, *, dataset_root, model, backbone) -> MaskSource or None; others are options of the spelling
 MASKS = {
     "none": lambda argument, **options: None,
@@ -103,6 +112,7 @@ MASKS = {
     "similarity": _similarity,
     "compact": _compact,
     "auto": _auto,
+    "instances": _instances,
     "sam": _sam("sam"),
     "sam2": _sam("sam2"),
 }

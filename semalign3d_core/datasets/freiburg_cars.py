@@ -1,0 +1,90 @@
+"""Freiburg Static Cars 52 (Sedaghat and Brox, 2015): cars filmed from all sides, with boxes and azimuths; for training only.
+
+Layout: one folder of images per car, whose name ends in the car's two digits, anywhere below the data set's folder, and
+``<digits>_annot.txt`` files with lines ``name x1 y1 x2 y2 azimuth``. Masks are not part of it: segment the images and write
+``Segmentation/car/<folder>/<image>.png``, or use a mask source that finds cars (``instances``).
+"""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
+from semalign3d_core.datasets.selection import check_categories
+from semalign3d_core.datasets.tabular import image_size
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+
+CATEGORY = "car"
+IMAGE_SUFFIXES = (".jpg", ".png")
+_REMEDY = "get freiburg_static_cars_52_v1.1.tar.gz from https://lmb.informatik.uni-freiburg.de and extract it completely"
+
+
+class FreiburgCarsDataset:
+    """The cars as one category without keypoints and pairs; images that the annotation files do not name are left out."""
+
+    threshold_kind = "bbox"
+    annotation = "keypoints"
+    has_mirror_table = False
+
+    def __init__(self, root):
+        self.root = Path(root)
+        self._files = {path.name[:-10][-2:]: path for path in sorted(self.root.rglob("*_annot.txt"))}
+        if not self._files:
+            raise MissingFileError(f"{self.root} holds no file <car>_annot.txt: the download is not complete; {_REMEDY}")
+
+    def categories(self):
+        """One: ``car``."""
+        return [CATEGORY]
+
+    def keypoint_spec(self, category):
+        """No keypoints."""
+        check_categories([category], self.categories(), self.root)
+        return KeypointSpec((), ())
+
+    def geometry_groups(self, category):
+        """None."""
+        return ()
+
+    def images(self, category, split=None):
+        """All annotated images, sorted; names are ``<folder>/<image>``, ``attributes["azimuth_deg"]`` says from where the car is seen."""
+        check_categories([category], self.categories(), self.root)
+        if split is not None:
+            raise InputError(f"Freiburg cars have no split {split!r}: all images are used")
+        return self._records
+
+    def splits(self):
+        """None: there are no pairs."""
+        return []
+
+    def pair_names(self, split, layout="large"):
+        """There are none."""
+        raise InputError(f"{self.root}: Freiburg cars have no pairs of images to score; they are for training")
+
+    @cached_property
+    def _records(self):
+        skipped = self.root / "Segmentation"
+        images = (p for suffix in IMAGE_SUFFIXES for p in self.root.rglob(f"*{suffix}") if skipped not in p.parents)
+        found = [(path, self._lines.get((path.parent.name[-2:], path.stem))) for path in sorted(images)]
+        return [self._record(path, line) for path, line in found if line is not None]
+
+    @cached_property
+    def _lines(self):
+        """{(digits of the car, image): numbers of its line}."""
+        lines = {}
+        for car, path in self._files.items():
+            for number, line in enumerate(path.read_text().splitlines(), start=1):
+                parts = line.split()
+                try:
+                    lines |= {(car, Path(parts[0]).stem): [float(value) for value in parts[1:6]]} if parts else {}
+                except ValueError as error:
+                    raise FileFormatError(f"{path}, line {number}: {error}; expected name x1 y1 x2 y2 azimuth") from None
+        short = next((key for key, values in lines.items() if len(values) != 5), None)
+        if short:
+            raise FileFormatError(f"{self._files[short[0]]}: the line of {short[1]} is too short; expected name x1 y1 x2 y2 azimuth")
+        return lines
+
+    def _record(self, path, line):
+        name, attributes = f"{path.parent.name}/{path.stem}", {"azimuth_deg": line[4]}
+        box = np.array(line[:4], dtype=np.float32)
+        return ImageRecord(CATEGORY, name, path, *image_size(path), np.zeros((0, 2), np.float32), box, attributes, _REMEDY)
