@@ -132,3 +132,17 @@ def test_predictions_hold_no_features(folder, tmp_path, capsys):
     except SystemExit as stopped:  # what the parser of the command line finds out itself
         code = stopped.code
     assert code == 2 and "--kap spherical needs features" in capsys.readouterr().err
+
+
+def test_all_variants_stand_beside_each_other(folder, tmp_path):
+    together = evaluate(configuration(folder, tmp_path / "all", kap="all"))
+    keys = {"visible_only": "kap", "as_released": "kap_as_released", "spherical": "kap_spherical"}
+    for variant, key in keys.items():
+        alone = evaluate(configuration(folder, tmp_path / variant, kap=variant)).results
+        assert together.results["all"][key] == alone["all"]["kap"]
+        assert together.results["per_category"]["car"][key] == alone["per_category"]["car"]["kap"]
+    rows = (tmp_path / "all" / "results.csv").read_text()
+    assert all(f"car,kap_{variant},0.1,pooled" in rows for variant in keys)
+    together.task.write_report(together)
+    html = (tmp_path / "all" / "report.html").read_text()
+    assert all(f"Variant {variant}" in html and f"KAP ({variant})" in together.task.terminal_table(together.results) for variant in keys)

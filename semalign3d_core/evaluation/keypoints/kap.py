@@ -10,7 +10,7 @@ import torch
 
 from semalign3d_core.geometry.image_grid import CANVAS_SIDE
 from semalign3d_core.matchers.soft_argmax import cell_features
-from semalign3d_core.metrics.kap import KapAccumulator, KapPair, kap_samples
+from semalign3d_core.metrics.kap import KAP_VARIANTS, KapAccumulator, KapPair, kap_samples
 
 SCORES = {
     "features": "similarity of the source keypoint's cell to all cells of the target, the backbone's features, whatever the method",
@@ -43,7 +43,7 @@ def feature_similarity(source, target, points):
 
 
 def pair_samples(config, similarity, grid, records, unit):
-    """[(scores, labels)] at each alpha of one pair.
+    """{variant: [(scores, labels)] at each alpha} of one pair.
 
     similarity: (K, cells * cells) of the source's annotated keypoints to the target's cells, which ``grid`` places on its image
     records: the two :class:`ImageRecord`;  unit: reference length in pixels of the target
@@ -53,22 +53,29 @@ def pair_samples(config, similarity, grid, records, unit):
     on_canvas = (records[1].keypoints[seen] + np.array(grid.offset)) * scale
     visible = np.ones(len(on_canvas), bool), _visible(records[1])[seen]
     pair = KapPair(similarity.cpu().numpy(), on_canvas, *visible, unit * scale, CANVAS_SIDE)
-    return [kap_samples(pair, alpha, config.kap) for alpha in config.alpha]
+    return {variant: [kap_samples(pair, alpha, variant) for alpha in config.alpha] for variant in kap_keys(config.kap)}
+
+
+def kap_keys(kap):
+    """{variant: where its scores stand in results} of the option ``--kap``; the first of all variants is the default of the metric."""
+    variants = [v for v in KAP_VARIANTS if kap in ("all", v)]
+    return {variant: "kap" if variant == variants[0] else f"kap_{variant}" for variant in variants}
 
 
 def add_kap(summary, pairs, samples, config):
-    """Adds ``kap`` and ``kap_counts`` to every category of a summary of PCK and to ``all``.
+    """Adds ``kap`` (and with all variants ``kap_<variant>``) and ``kap_counts`` to every category of a summary of PCK and to ``all``.
 
     samples: {pair: result of :func:`pair_samples`}; pairs without one, for whatever reason, count with the worst there are.
     """
-    accumulator = KapAccumulator(config.alpha, config.kap)
-    for pair in pairs:
-        found = samples.get(pair.name) or [_worst(pair, config.kap)] * len(config.alpha)
-        accumulator.add_samples(pair.category, source_count(pair), found)
-    kap = accumulator.summary()
-    for entry, place in [(summary["all"], kap["all"]), *((e, kap["per_category"][c]) for c, e in summary["per_category"].items())]:
-        entry["kap"] = place["kap"]
-        entry["kap_counts"] = {"pairs": place["pairs"], "points": place["points"], "without_keypoints": place["skipped"]}
+    for variant, key in kap_keys(config.kap).items():
+        accumulator = KapAccumulator(config.alpha, variant)
+        for pair in pairs:
+            found = samples[pair.name][variant] if pair.name in samples else [_worst(pair, variant)] * len(config.alpha)
+            accumulator.add_samples(pair.category, source_count(pair), found)
+        kap = accumulator.summary()
+        for entry, place in [(summary["all"], kap["all"]), *((e, kap["per_category"][c]) for c, e in summary["per_category"].items())]:
+            entry[key] = place["kap"]
+            entry["kap_counts"] = {"pairs": place["pairs"], "points": place["points"], "without_keypoints": place["skipped"]}
 
 
 def _worst(pair, variant):

@@ -2,6 +2,7 @@
 
 from html import escape
 
+from semalign3d_core.evaluation.keypoints.kap import kap_keys
 from semalign3d_core.evaluation.report.page import note, table
 from semalign3d_core.evaluation.report.published import AVERAGING, published_results
 from semalign3d_core.evaluation.run.results import kap_places
@@ -73,19 +74,20 @@ def breakdown_tables(results):
 
 
 def kap_table(results):
-    """Keypoint average precision per category and over all."""
-    rows = []
-    for label, entry, image, pooled in kap_places(results):
-        scores = (values[kind] for values in entry["kap"].values() for kind in (image, pooled))
-        rows.append([label, entry["kap_counts"]["pairs"], entry["kap_counts"]["points"], *scores])
-    if not rows:
-        return ""
-    header = ["", "pairs", "source keypoints", *_columns("kap", list(results["all"]["kap"]), ("per image", "pooled"))]
-    text = (
-        f"Variant {escape(results['protocol']['kap']['variant'])}: is a keypoint found, and is its absence noticed? Of "
-        f"{escape(results['protocol']['kap']['scores'])}. Weighted: per image by pairs, pooled by source keypoints."
-    )
-    return note(text) + table(header, rows, ours={len(rows) - 2, len(rows) - 1})
+    """Keypoint average precision per category and over all, a table per variant that was asked for."""
+    parts = []
+    for variant, key in kap_keys(results["config"]["kap"]).items():
+        rows = []
+        for label, entry, image, pooled in kap_places(results):
+            scores = (values[kind] for values in entry[key].values() for kind in (image, pooled))
+            rows.append([label, entry["kap_counts"]["pairs"], entry["kap_counts"]["points"], *scores])
+        header = ["", "pairs", "source keypoints", *_columns("kap", list(results["all"][key]), ("per image", "pooled"))]
+        text = (
+            f"Variant {escape(variant)}: is a keypoint found, and is its absence noticed? Of "
+            f"{escape(results['protocol']['kap']['scores'])}. Weighted: per image by pairs, pooled by source keypoints."
+        )
+        parts.append(note(text) + table(header, rows, ours={len(rows) - 2, len(rows) - 1}))
+    return "<br>".join(parts)
 
 
 def published_tables(results):

@@ -52,8 +52,8 @@ class EvaluationConfig:
     """PCK thresholds, as shares of the reference length."""
     threshold: Literal["dataset", "bbox", "image"] = "dataset"
     """Reference length: the target's object box, its image (longer side each), or what the data set is published with."""
-    kap: Literal["none", "visible_only", "as_released", "spherical"] = "none"
-    """Variant of the keypoint average precision, of the method's own likelihood maps or else of the features; none: leave it out."""
+    kap: Literal["none", "visible_only", "as_released", "spherical", "all"] = "none"
+    """Variant of the keypoint average precision, or all; it judges the method's own likelihood maps, or else the features."""
     predictions: Path | None = None
     """Score this file (JSON lines, {"pair", "points"}) instead of running a method."""
     on_bad_input: Literal["error", "skip"] = "error"

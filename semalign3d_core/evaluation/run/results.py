@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import semalign3d_core
-from semalign3d_core.evaluation.keypoints.kap import KAP_PROTOCOL, SCORES, add_kap
+from semalign3d_core.evaluation.keypoints.kap import KAP_PROTOCOL, SCORES, add_kap, kap_keys
 from semalign3d_core.evaluation.keypoints.pairs import outside_count
 from semalign3d_core.evaluation.keypoints.scoring import breakdowns, summarise
 from semalign3d_core.evaluation.run.methods import code_hash
@@ -127,10 +127,11 @@ def _score_rows(results):
             for alpha, values in (entry[metric] or {}).items():
                 for aggregate, percent in values.items():
                     yield category, metric, alpha, aggregate, percent, entry["pairs"], entry["skipped"]
-        for alpha, values in entry.get("kap", {}).items():
-            for aggregate, percent in values.items():
-                counts, metric = entry["kap_counts"], f"kap_{results['protocol']['kap']['variant']}"
-                yield category, metric, alpha, aggregate, percent, counts["pairs"], counts["without_keypoints"]
+        for variant, key in kap_keys(results["config"]["kap"]).items():
+            for alpha, values in entry[key].items():
+                for aggregate, percent in values.items():
+                    counts = entry["kap_counts"]
+                    yield category, f"kap_{variant}", alpha, aggregate, percent, counts["pairs"], counts["without_keypoints"]
 
 
 def _pair_table(scores, alphas):
@@ -167,9 +168,7 @@ def terminal_table(results):
 
 
 def kap_places(results):
-    """[(label, entry, per-image key, pooled key)] of the rows of a table of KAP; empty if it was not asked for."""
-    if "kap" not in results["protocol"]:
-        return []
+    """[(label, entry, per-image key, pooled key)] of the rows of a table of KAP."""
     places = [(category, entry, "per_image", "pooled") for category, entry in results["per_category"].items()]
     total = results["all"]
     places.append(("mean of categories", total, "per_image_mean_of_categories", "pooled_mean_of_categories"))
@@ -192,14 +191,13 @@ def _geometry_lines(results):
 
 
 def _kap_lines(results):
-    places = kap_places(results)
-    if not places:
-        return []
-    lines = ["", f"KAP ({results['protocol']['kap']['variant']}) in percent, per image / pooled; of {results['protocol']['kap']['scores']}"]
-    lines.append(f"{'category':20s} {'pairs':>6s} {'':7s} " + " ".join(f"{'@' + a:>15s}" for a in results["all"]["kap"]))
-    for label, entry, image, pooled in places:
-        cells = (_pair_of(values[image], values[pooled]) for values in entry["kap"].values())
-        lines.append(f"{label:20s} {entry['kap_counts']['pairs']:6d} {'':7s} " + " ".join(cells))
+    lines = []
+    for variant, key in kap_keys(results["config"]["kap"]).items():
+        lines += ["", f"KAP ({variant}) in percent, per image / pooled; of {results['protocol']['kap']['scores']}"]
+        lines.append(f"{'category':20s} {'pairs':>6s} {'':7s} " + " ".join(f"{'@' + a:>15s}" for a in results["all"][key]))
+        for label, entry, image, pooled in kap_places(results):
+            cells = (_pair_of(values[image], values[pooled]) for values in entry[key].values())
+            lines.append(f"{label:20s} {entry['kap_counts']['pairs']:6d} {'':7s} " + " ".join(cells))
     return lines
 
 
