@@ -94,7 +94,7 @@ class _Beliefs:
         self.absent, self.absent_keypoints, self.given = [], [], []
 
     def add_present(self, score):
-        alignment, parts = score.alignment, score.alignment.diagnostics["probabilities"]
+        alignment, parts = score.alignment, score.alignment.diagnostics.probabilities
         if score.determined:
             self.pose.append(alignment.confidence)
             self.given.append(parts["pose"])
@@ -105,7 +105,7 @@ class _Beliefs:
             self.good.append(score.share >= RIGHT_SHARE)
 
     def add_absent(self, kind, alignment):
-        parts = alignment.diagnostics["probabilities"]
+        parts = alignment.diagnostics.probabilities
         self.absent.append(alignment.confidence)
         self.absent_keypoints.append(parts["keypoints"] * parts["present"])
         self.kinds.append((kind, alignment.found))

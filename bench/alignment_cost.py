@@ -50,7 +50,7 @@ def print_cost(models, scenes):
             evidence, first = evidences[n % len(evidences)], firsts[n % len(evidences)]
             cold.append(timed(partial(aligner.align, evidence))[1])
             alignment, seconds = timed(partial(aligner.align, evidence, first))
-            if alignment.diagnostics["warm_frames"]:
+            if alignment.tracking.warm_frames:
                 warm.append(seconds)
         seconds = np.median([timed(partial(reference.align, evidence))[1] for evidence in evidences[:2]])
         ms = [1e3 * np.median(values) for values in (cold, warm)]

@@ -90,18 +90,17 @@ def check_agreement(found, expected):
 
 
 def check_no_waiting(aligner, evidence, previous):
-    """Runs everything between the host's share and the result without graphs, where any waiting of the host is an error."""
+    """Runs everything between the host's share and the result, where any waiting of the host is an error."""
     image = aligner.prepare(evidence)
-    with torch.inference_mode():
-        for state in (None, previous.diagnostics["state"]):
-            aligner._outcome(image, state)  # sets up libraries
-            torch.cuda.synchronize()
-            torch.cuda.set_sync_debug_mode("error")
-            try:
-                aligner._outcome(image, state)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-    print("no synchronisation between the host's share of an image and its result: observe, solve, judge, outcome, cold and warm")
+    for state in (None, previous.tracking):
+        aligner.solve(image, state)  # sets up libraries
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            aligner.solve(image, state)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    print("no synchronisation between the host's share of an image and its result, cold and warm")
 
 
 def timed(call, cuda, repeats=REPEATS):
@@ -126,22 +125,16 @@ def report_times(aligner, evidences, cuda):
     evidence = evidences[0]
     previous = aligner.align(evidence)
     warm = aligner.align(evidence, previous)
-    if not warm.diagnostics["warm_frames"]:
+    if not warm.tracking.warm_frames:
         raise SystemExit("FAILED: the warm start was not accepted, so that it cannot be timed")
     image = aligner.prepare(evidence)
-    state = previous.diagnostics["state"]
-
-    def device_work(state):
-        with torch.inference_mode():
-            aligner.captured(image, state)
-
     print(f"{'':44s}{'wall ms':>10s}{'events ms':>11s}")
     for name, call in (
         ("cold, from evidence to result", lambda: aligner.align(evidence)),
         ("warm, from evidence to result", lambda: aligner.align(evidence, previous)),
         ("host's share (mask, boxes, upload)", lambda: aligner.prepare(evidence)),
-        ("cold, from tensors to outcome on the device", lambda: device_work(None)),
-        ("warm, from tensors to outcome on the device", lambda: device_work(state)),
+        ("cold, from tensors to outcome on the device", lambda: aligner.solve(image)),
+        ("warm, from tensors to outcome on the device", lambda: aligner.solve(image, previous.tracking)),
     ):
         wall, device = timed(call, cuda)
         print(f"{name:44s}{wall:10.2f}{device:11.2f}", flush=True)
@@ -173,7 +166,7 @@ def main():
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     found = [aligner.align(evidence) for evidence in evidences]
-    print(f"{len(evidences)} first alignments, capture included: {time.perf_counter() - start:.2f} s")
+    print(f"{len(evidences)} first alignments: {time.perf_counter() - start:.2f} s")
     check_agreement(found, expected)
     report_times(aligner, evidences, cuda)
     if cuda:

@@ -18,7 +18,7 @@ class StoredAlignments:
 
     def __init__(self, folder, aligner):
         self.folder, self.aligner, self.seconds = Path(folder), aligner, float("nan")
-        self.key = hashlib.sha256(f"{aligner.reporter.model_hash} {json.dumps(to_dict(aligner.config))}".encode()).hexdigest()[:16]
+        self.key = hashlib.sha256(f"{aligner.model_hash} {json.dumps(to_dict(aligner.config))}".encode()).hexdigest()[:16]
 
     def align(self, evidence):
         """The alignment of an image, which is known by its name."""

@@ -100,7 +100,7 @@ def score_category(options, dataset, category):
         aligned[record.name] = aligned_image(pipeline.surface, found.evidence, found.alignment)
         pose.append(pose_right(dataset, record, pipeline.model, found.alignment))
         told.append(shows_its_turn(category, np.isfinite(record.keypoints[:, 0])))
-        right.append(keypoints_right(found.alignment.keypoints_2d[None], record.keypoints, torch.arange(len(record.keypoints)))[0])
+        right.append(keypoints_right(found.alignment.keypoints_2d[None], record.keypoints)[0])
     rows = {row: [] for row in ROWS}
     for pair in tqdm(dataset.pairs("test", categories=(category,)), desc=f"pairs {category}", leave=False):
         score_pair(pair, evidence, aligned, nearest, matcher, rows)
@@ -175,7 +175,7 @@ def print_confidence(scored):
 
 def keypoint_belief(alignments):
     """(N,) probability that the object is there and at least 80 % of its keypoints are right."""
-    parts = [alignment.diagnostics["probabilities"] for alignment in alignments]
+    parts = [alignment.diagnostics.probabilities for alignment in alignments]
     return torch.tensor([part["keypoints"] * part["present"] for part in parts], dtype=torch.float64)
 
 

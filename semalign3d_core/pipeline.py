@@ -117,7 +117,7 @@ class Pipeline:
         """
         mask_source = self.mask_source if mask is None else None
         depth_source = self.depth_source if depth is None else None
-        last_box = last_seen(previous, max(image.height, image.width))
+        last_box = last_seen(previous, self.aligner.model_hash, max(image.height, image.width))
         evidence = look(image, self.backbone, depth_source, mask_source, camera, mask=mask, last_box=last_box)
         if depth is not None:
             evidence = replace(evidence, depth=depth)

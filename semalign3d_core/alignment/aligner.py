@@ -1,120 +1,267 @@
-"""Section 3.2 of the method: a category model placed in an image."""
+"""Section 3.2 of the method: a category model aligned to an image."""
 
+import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from semalign3d_core.alignment.category_tensors import CategoryTensors, spread_rows
-from semalign3d_core.alignment.choice import Selection, front_normal, select
-from semalign3d_core.alignment.confidence import belief_weights, keypoint_evidence, statistics, undetermined_axis
+from semalign3d_core.alignment.category_tensors import CategoryTensors
+from semalign3d_core.alignment.choice import Choice, ProjectedSolutions, choose, row
+from semalign3d_core.alignment.confidence import (
+    MAPS,
+    OCCLUDED,
+    STATISTICS,
+    Calibration,
+    keypoint_evidence,
+    statistics,
+    with_keypoint_bias,
+)
 from semalign3d_core.alignment.config import AlignConfig
-from semalign3d_core.alignment.gauss_newton.poses import Candidates
-from semalign3d_core.alignment.graphs import GraphedCalls
-from semalign3d_core.alignment.image_tensors import image_tensors
-from semalign3d_core.alignment.keypoint_bias import read_offsets
-from semalign3d_core.alignment.observation import observe
-from semalign3d_core.alignment.outcome import outcome_of
-from semalign3d_core.alignment.projected_solutions import Placed
-from semalign3d_core.alignment.report import Reporter
-from semalign3d_core.alignment.solvers import SOLVERS, evaluate
-from semalign3d_core.alignment.tracking import continues, needs_restart, warm_start
+from semalign3d_core.alignment.gauss_newton.poses import Candidates, Poses, poses_of_keypoints, project_points
+from semalign3d_core.alignment.gauss_newton.solver import GaussNewtonSolver
+from semalign3d_core.alignment.observation import ImageTensors, Observation
+from semalign3d_core.alignment.published import AdamWSolver
+from semalign3d_core.alignment.result import Alignment, Alternatives, Diagnostics, TrackState, inside_image
+from semalign3d_core.alignment.tracking import continues, needs_search, start_of, warm_start
+from semalign3d_core.alignment.visibility import BEHIND, behind_depth_map, front_most, metric_scale
+from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import model_hash
+from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.geometry.rotations import shape_diameter, similarity_alignment
+from semalign3d_core.perception.evidence import ImageEvidence
 from semalign3d_core.runtime.config import load_preset
-from semalign3d_core.runtime.errors import InputError, choice
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.errors import choice as chosen_name
 from semalign3d_core.runtime.threads import one_thread
+from semalign3d_core.runtime.values import ShortRepr
 
 
-@dataclass(frozen=True)
-class Solution:
-    """Candidates of one image with their energy terms {name: (B,)}, the chosen one, what speaks for its keypoints (K,), its statistics
-    (S,), and the probabilities (4,) that follow from them."""
+class Solver(Protocol):
+    """Minimises Eq. 13. What a solution is worth is not the solver's business: :meth:`ProjectedSolutions.energy` is the same for all.
+
+    phases: of a warm and of a cold solution, ((first step, number of starts), ...) each;  needs_gradients: of PyTorch
+    """
+
+    phases: tuple[tuple[tuple[int, int], ...], ...]
+    needs_gradients: bool
+
+    def solve(self, observation: Observation) -> Candidates:
+        """Solutions of an image of which nothing is known."""
+
+    def refine(self, observation: Observation, poses: Poses) -> Candidates:
+        """Solutions from given poses."""
+
+
+# name -> factory(category, pose_rotations, config)
+SOLVERS = {"gauss_newton": GaussNewtonSolver, "adamw": AdamWSolver}
+
+
+@dataclass(frozen=True, repr=False)
+class Solution(ShortRepr):
+    """What was computed of an image: the candidates with their energies (B,), the choice, the best one alone (B = 1), evidence for its
+    keypoints (K,), its statistics (S,), and the probabilities (4,) that follow from them."""
 
     candidates: Candidates
-    terms: dict
-    energies: torch.Tensor
-    selection: Selection
-    evidence: torch.Tensor
-    statistics: torch.Tensor
-    belief: torch.Tensor
+    energies: Tensor
+    choice: Choice
+    best: ProjectedSolutions
+    evidence: Tensor
+    statistics: Tensor
+    probabilities: Tensor
+
+
+@dataclass(frozen=True, repr=False)
+class Report(ShortRepr):
+    """What is reported of a :class:`Solution`, as tensors.
+
+    Of all candidates, keypoints (B, K, 3) with their bias and their projections (B, K, 2) in L;
+    of the best one the focal length (2,), energy () and terms {name: ()}, visible (K,) bool, diameter (), and the factor to metres () by
+    metric depth, NaN if unknown; pose rotation (3, 3) and parameters (5 + M,) without bias; the box (4,) that it fills.
+    Of the solver's starts the projections (S, K, 2) in L.
+    """
+
+    keypoints: Tensor
+    projected: Tensor
+    focal: Tensor
+    energy: Tensor
+    terms: dict[str, Tensor]
+    visible: Tensor
+    diameter: Tensor
+    metres: Tensor
+    rotation: Tensor
+    parameters: Tensor
+    box: Tensor
+    starts: Tensor | None
 
 
 class Aligner:
-    """Places one category in images: ``Aligner(model).align(evidence)``.
+    """Aligns one category to images: ``Aligner(model).align(evidence)``.
 
     model: :class:`~semalign3d_core.category.model.CategoryModel`, on the device and in the precision in which everything is to be
     computed; config: an :class:`AlignConfig`, the name of a preset (``fast``, ``reference``) or the path of a YAML file;
-    known_diameter: the object's diameter in metres, if it is known. On a GPU the work on an image is captured in a graph.
+    known_diameter: the object's diameter in metres, if it is known.
     """
 
-    def __init__(self, model, config="fast", known_diameter=None):
-        self.model = model
-        self.config = config if isinstance(config, AlignConfig) else load_preset(AlignConfig, "align", config)
-        self.category = CategoryTensors.of(model, self.config.gauss_newton.modes, self.config.bank.points)
-        self.betas = spread_rows(self.category.betas, self.config.energy.geometry_rows)
-        self.solver = choice("solver", self.config.solver, SOLVERS)(self.category, model.pose_rotations, self.config)
-        self.facing = front_normal(self.category.points, model.pose_rotations, self.config.selection.normal_share)
-        self.axis = undetermined_axis(model.calibration, self.category.shape)
-        self.offsets = read_offsets(model.calibration, self.category.keypoints, self.category.shape) if self.config.offsets else None
-        self.depth_weight = model.calibration.get("depth_weight", self.config.selection.depth_weight)
-        self.belief = belief_weights(model.calibration, self.category.shape)
-        self.reporter = Reporter(model, model_hash(model), self.category, self.axis, self.config, known_diameter, self.solver.phases)
-        self.captured = GraphedCalls(self._outcome, self.category.shape.is_cuda and self.solver.capturable)
+    def __init__(self, model: CategoryModel, config: AlignConfig | str = "fast", known_diameter: float | None = None):
+        self.model, self.model_hash, self.known_diameter = model, model_hash(model), known_diameter
+        self.config: AlignConfig = config if isinstance(config, AlignConfig) else load_preset(AlignConfig, "align", config)
+        self.category = CategoryTensors.of(model, self.config.gauss_newton.modes, self.config.observation)
+        self.calibration = Calibration.of(model.calibration, self.category)
+        factory = chosen_name("solver", self.config.solver, SOLVERS)
+        self.solver: Solver = factory(self.category, model.pose_rotations, self.config)
+        self._labels, self._shape = self.category.keypoints.cpu(), self.category.shape.cpu()
+        self._surface = model.to("cpu").surface.over(self._labels)  # of all points of the model, also stray ones
 
     @one_thread()
-    def align(self, evidence, previous=None):
+    def align(self, evidence: ImageEvidence, previous: Alignment | None = None) -> Alignment:
         """The :class:`~semalign3d_core.alignment.result.Alignment` of an image.
 
-        evidence: :class:`~semalign3d_core.perception.evidence.ImageEvidence`; previous: the alignment of the frame before, or None.
+        evidence: :class:`~semalign3d_core.perception.evidence.ImageEvidence`; previous: the alignment of the frame before, or None; one
+        of another model, or without tracking state, is ignored.
         Raises :class:`~semalign3d_core.runtime.errors.InputError` for features of another width than the model's.
         """
-        image = self.prepare(evidence)
-        if previous is not None and continues(previous, image, self.config.selection):
-            alignment = self._alignment(evidence, image, previous)
-            if not needs_restart(alignment, previous, self.config.selection):
+        image, state = self.prepare(evidence), start_of(previous, self.model_hash)
+        if state is not None and continues(state, image.mask_box):
+            alignment = self._alignment(evidence, image, state)
+            if not needs_search(alignment, state):
                 return alignment
-        return self._alignment(evidence, image)
+        return self._alignment(evidence, image, None)
 
-    def _alignment(self, evidence, image, previous=None):
-        # Small tensors cost what their calls cost, which is least in inference mode; a solver that needs gradients cannot have it.
-        with torch.inference_mode() if self.solver.capturable else torch.no_grad():
-            outcome = self.captured(image, None if previous is None else previous.diagnostics["state"])
-        return self.reporter.alignment(evidence, image, outcome, previous)
-
-    def prepare(self, evidence, whole=None):
-        """The :class:`~semalign3d_core.alignment.image_tensors.ImageTensors` of an image: all that the host has to do with it."""
+    def prepare(self, evidence: ImageEvidence) -> ImageTensors:
+        """The image on the device of the model: all that the host has to do with it."""
         channels, expected = len(evidence.features.values), self.category.features.shape[1]
         if channels != expected:
             raise InputError(
                 f"{evidence.name}: its features have {channels} channels, those of the model of {self.model.category!r} {expected}; "
                 f"extract them with the backbone that the model was built with ({self.model.backbone})"
             )
-        return image_tensors(self.category, evidence, self.config, whole)
+        return ImageTensors.of(evidence, self.category.shape, self.config.bank.extended)
 
-    def observe(self, image, for_bank=True):
-        """What the image says about this category: an :class:`~semalign3d_core.alignment.observation.Observation`."""
-        return observe(self.category, image, self.config, for_bank)  # Eq. 4
+    def observe(self, image: ImageTensors, search: bool = True) -> Observation:
+        """What the image says about this category (Eq. 4); search: viewpoints will be scored, not only a given pose refined."""
+        return Observation.of(self.category, image, self.config, search)
 
-    def _outcome(self, image, state=None):
-        """All that is to be known of an image, {name: tensor}, from tensors alone; with a ``state``, from where the object was."""
-        observation = self.observe(image, for_bank=state is None)
-        if state is None:
-            candidates, known = self.solver.solve(observation), None  # Eq. 13
-        else:
-            poses, known = warm_start(state, observation)
-            candidates = self.solver.refine(observation, poses)
-        return outcome_of(self, image, observation, self.judge(image, observation, candidates, known))
+    def solve(self, image: ImageTensors, state: TrackState | None = None) -> tuple[Solution, Report]:
+        """Everything from tensors alone; no value is read back. state: where the object was in the frame before."""
+        # Small tensors cost what their calls cost, which is least in inference mode; a solver that needs gradients cannot have it.
+        with torch.no_grad() if self.solver.needs_gradients else torch.inference_mode():
+            observation = self.observe(image, search=state is None)
+            if state is None:
+                solution = self.judge(observation, self.solver.solve(observation))  # Eq. 13
+            else:
+                candidates = self.solver.refine(observation, warm_start(state, observation))
+                solution = self.judge(observation, candidates, (state.margin, state.lead))
+            return solution, self._report(observation, solution)
 
-    def judge(self, image, observation, candidates, known=None):
-        """The :class:`Solution` among candidates: energy (the same function for every solver), checks, statistics.
+    def judge(self, observation: Observation, candidates: Candidates, known: tuple[Tensor, Tensor] | None = None) -> Solution:
+        """The :class:`Solution` among candidates; known: margin and lead () of an earlier frame, for a warm start has no rivals."""
+        solutions = ProjectedSolutions.of(self.category, observation, candidates.keypoints, candidates.focal)
+        _, energies = solutions.energy(self.category, observation, self.config.energy)
+        weight, axis = self.calibration.depth_weight, self.calibration.axis
+        choice = choose(observation.image, candidates, solutions, energies, weight, axis, known)
+        best = solutions.only(choice.winner)
+        evidence = keypoint_evidence(self.category, observation, best)
+        values = statistics(self.category, observation, candidates, choice, best, evidence)
+        return Solution(candidates, energies, choice, best, evidence, values, self.calibration.probabilities(values))
 
-        known: (2,) margin and lead of an earlier frame, for a warm start has no rivals of its own.
-        """
-        placed = Placed.of(self.category, observation, candidates.keypoints, candidates.focal)
-        terms, energies = evaluate(self.category, self.betas, observation, placed, self.config)
-        chosen = select(image, candidates, placed, energies, self.facing, self.depth_weight, self.config.selection.rival_degrees,
-                        self.axis, known)  # fmt: skip
-        winner = placed.only(chosen.winner)
-        evidence = keypoint_evidence(self.category, observation, winner.projected)
-        values = statistics(self.category, observation, candidates, chosen, winner, evidence)
-        bias, weights = self.belief
-        return Solution(candidates, terms, energies, chosen, evidence, values, torch.sigmoid(bias + weights @ values))
+    @torch.no_grad()
+    def terms(self, evidence: ImageEvidence, keypoints: Tensor, camera: PinholeCamera) -> dict[str, Tensor]:
+        """The terms {name: (B,)} of Eq. 13 of given keypoints (B, K, 3) of the model, camera frame, in an image seen by a camera."""
+        observation = self.observe(self.prepare(evidence), search=False)
+        chosen = keypoints.to(self.category.shape)[:, self.category.keypoints]
+        solutions = ProjectedSolutions.of(self.category, observation, chosen, camera.focal.to(chosen).expand(len(chosen), 2))
+        return solutions.energy(self.category, observation, self.config.energy)[0]
+
+    def _report(self, observation: Observation, solution: Solution) -> Report:
+        category, candidates, choice, image = self.category, solution.candidates, solution.choice, observation.image
+        bias = self.calibration.keypoint_bias if self.config.keypoint_bias else None
+        keypoints = with_keypoint_bias(candidates.keypoints, candidates.rotations, category.shape, bias)
+        focal = row(candidates.focal, choice.winner)
+        reported = ProjectedSolutions.of(category, observation, row(keypoints, choice.winner)[None], focal[None])
+        terms, energy = reported.energy(category, observation, self.config.energy)
+        diameter = shape_diameter(reported.points[0, category.dense :])
+        visible, metres = self._seen(image, reported, diameter)
+        poses = candidates.poses
+        if poses is None:
+            poses = poses_of_keypoints(category, candidates.keypoints, torch.zeros_like(solution.energies))
+        starts = candidates.starts
+        if starts is not None:
+            starts = project_points(starts, observation.focal.expand(len(starts), 2), observation.principal)
+        return Report(
+            keypoints, project_points(keypoints, candidates.focal, observation.principal), focal, energy[0],
+            {name: value[0] for name, value in terms.items()}, visible, diameter, metres, row(poses.rotation, choice.winner),
+            row(poses.parameters, choice.winner), observation.boxes[0], starts,
+        )  # fmt: skip
+
+    def _seen(self, image: ImageTensors, reported: ProjectedSolutions, diameter: Tensor) -> tuple[Tensor, Tensor]:
+        """Which keypoints nothing hides, (K,) bool, and the factor to metres by metric depth, () NaN if unknown."""
+        dense, depth, projected = self.category.dense, reported.points[..., 2], reported.projected
+        seen = front_most(projected[:, :dense], depth[:, :dense], projected, depth, BEHIND * diameter)[0]
+        usable = seen[:dense] if reported.distance is None else seen[:dense] & (reported.distance[0] <= 0)
+        # The turn about an undetermined axis is arbitrary, and with it what the object hides of itself.
+        visible = seen[dense:] if self.calibration.axis is None else torch.ones_like(seen[dense:])
+        metres = torch.full_like(diameter, torch.nan)
+        if image.depth is not None:
+            readings, depth = image.inverse_depth(projected[0]), depth[0]
+            visible = visible & ~behind_depth_map(readings[:dense], depth[:dense], usable, readings[dense:], depth[dense:], diameter)
+            if image.depth.kind == "metric":
+                metres = metric_scale(1 / readings[:dense], depth[:dense], usable)
+        return visible, metres
+
+    def _alignment(self, evidence: ImageEvidence, image: ImageTensors, state: TrackState | None) -> Alignment:
+        """The only place where the host waits for results."""
+        solution, report = self.solve(image, state)
+        candidates, choice = solution.candidates, solution.choice
+        camera = evidence.camera if evidence.camera.known else evidence.camera.with_focal(_host(report.focal))
+        factor = self._metres(report)
+        keypoints, projected = _host(report.keypoints) * (factor or 1.0), _host(report.projected) * camera.longer_side
+        points, pixels = self._of_all(keypoints, torch.nan), self._of_all(projected, torch.nan)
+        winner = int(choice.winner)
+        scale, rotation, translation = similarity_alignment(self._shape, keypoints[winner])
+        values = dict(zip(STATISTICS, solution.statistics.tolist(), strict=True))
+        probabilities = dict(zip(MAPS, solution.probabilities.tolist(), strict=True))
+        placed = probabilities["keypoints"] * probabilities["present"]
+        shares = OCCLUDED + (1 - OCCLUDED) * _host(solution.evidence)
+        return Alignment(
+            category=self.model.category, model_hash=self.model_hash, keypoint_names=self.model.keypoint_names,
+            keypoints_3d=points[winner], keypoints_2d=pixels[winner],
+            visible=self._of_all(_host(report.visible)[None], False)[0] & inside_image(pixels[winner], camera),
+            keypoint_confidence=self._of_all((shares * placed)[None], 0.0)[0],
+            cloud_3d=self._surface @ keypoints[winner], rotation=rotation, translation=translation, scale=float(scale), camera=camera,
+            scale_kind="relative" if factor is None else "metric", energy=float(report.energy),
+            terms={name: float(value) for name, value in report.terms.items()},
+            confidence=probabilities["found"], found=probabilities["found"] >= self.config.found_threshold,
+            undetermined_axis=None if self.calibration.axis is None else self.calibration.axis.cpu(),
+            tracking=TrackState(
+                report.rotation.clone(), report.parameters.clone(), report.focal.log().mean(), choice.margin.clone(), choice.lead.clone(),
+                report.box.clone(), image.mask_box, values["energy"], 0 if state is None else state.warm_frames + 1,
+            ),
+            alternatives=Alternatives(
+                points, pixels, _host(candidates.focal), _host(candidates.rotations), _host(choice.score), _host(choice.depth_order)
+            ),
+            diagnostics=Diagnostics(
+                values, probabilities, _host(candidates.trace), self.solver.phases[state is None],
+                None if report.starts is None else _host(report.starts) * camera.longer_side,
+                None if candidates.start_scores is None else _host(candidates.start_scores),
+            ),
+        )  # fmt: skip
+
+    def _metres(self, report: Report) -> float | None:
+        """Factor to metres from a known diameter or from metric depth; None if neither is at hand."""
+        if self.known_diameter is not None:
+            return self.known_diameter / float(report.diameter)
+        metres = float(report.metres)
+        return None if math.isnan(metres) else metres
+
+    def _of_all(self, values: Tensor, missing: float) -> Tensor:
+        """Values (B, K', ...) of the present keypoints at their places among all keypoints of the model, (B, K, ...)."""
+        full = torch.full((len(values), len(self.model.present), *values.shape[2:]), missing, dtype=values.dtype)
+        full[:, self._labels] = values
+        return full
+
+
+def _host(values: Tensor) -> Tensor:
+    """A copy on the host, outside of inference mode."""
+    return values.to("cpu", copy=True)

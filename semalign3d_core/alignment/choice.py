@@ -1,107 +1,138 @@
-"""Which of several solutions is the object: energy, depth order, facing, and the margin to a distant rival."""
+"""Which of several solutions is the object: energy, order in depth, and the margin to a distant rival."""
 
 import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from semalign3d_core.alignment.projected_solutions import picked
+from semalign3d_core.alignment import energy
+from semalign3d_core.alignment.category_tensors import CategoryTensors
+from semalign3d_core.alignment.config import EnergyConfig
+from semalign3d_core.alignment.gauss_newton.poses import Candidates, project_points
+from semalign3d_core.alignment.observation import ImageTensors, Observation
+from semalign3d_core.alignment.visibility import front_most
+from semalign3d_core.geometry.rotations import rotation_angle
+from semalign3d_core.runtime.values import ShortRepr
 
-FLATNESS = 0.35  # smallest over middle extent of a cloud that counts as flat
+RIVAL_DEGREES = 40.0  # a rival is a solution further away than this
 NO_RIVAL = 0.5  # margin where no rival exists
-REJECTED = 10.0  # added to the score of a solution that shows the wrong face
+FEWEST_RANKS = 5  # points that a rank correlation needs
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The winner among B candidates: its index () int64, score (B,) and the same without the
-    check of the face, energies (B,), depth-order correlation (B,), the margin () to its best rival, and the lead () of the best start over
-    its best rival while the solver still had all of its starts: later, rivals have moved to the winner or are gone."""
+@dataclass(frozen=True, repr=False)
+class ProjectedSolutions(ShortRepr):
+    """B solutions in the image: what energy, choice and confidence all need of them, computed once. J points, the first P the cloud.
 
-    winner: torch.Tensor
-    score: torch.Tensor
-    energies: torch.Tensor
-    depth_order: torch.Tensor
-    margin: torch.Tensor
-    lead: torch.Tensor
-
-
-def select(image, candidates, placed, energies, facing, weight, rival_degrees, axis=None, known=None):
-    """:class:`Selection` among candidates with energies (B,), of which ``placed`` tells where they are in the picture.
-
-    facing: (3,) object-frame normal that must look at the camera, or None; weight: of the depth-order correlation;
-    axis: (3,) undetermined axis, about which solutions do not count as rivals; known: (2,) margin and lead, if known from elsewhere.
+    points: (B, J, 3) camera frame; projected: (B, J, 2) normalised; distance: (B, P) from the cloud to the mask in L, exactly 0 inside
+    it, None without a mask; front: (B, P) bool, points of the cloud that the cloud itself does not hide
     """
-    rotations = candidates.rotations
-    order = torch.zeros_like(energies) if image.layout.depth is None else depth_order(image, placed)
-    checked = score = energies - weight * order
-    if facing is not None:
-        score = score + REJECTED * ~faces_camera(candidates.keypoints, rotations, facing)
-    winner = score.argmin()
-    if known is not None:
-        margin, lead = known
-    else:
-        margin = _gap(rotations, score, rival_degrees, axis)
-        lead = margin if candidates.early is None else _gap(*candidates.early, rival_degrees, axis)
-    return Selection(winner, score, checked, order, margin, lead)
+
+    points: Tensor
+    projected: Tensor
+    distance: Tensor | None
+    front: Tensor
+
+    @classmethod
+    def of(cls, category: CategoryTensors, observation: Observation, keypoints: Tensor, focal: Tensor) -> "ProjectedSolutions":
+        """Solutions X (B, K, 3) seen with focal lengths (B, 2)."""
+        points = category.surface @ keypoints
+        projected = project_points(points, focal, observation.principal)
+        cloud = projected[:, : category.dense]
+        distance = None if observation.field is None else observation.field.sample(cloud)
+        return cls(points, projected, distance, front_most(cloud, points[:, : category.dense, 2]))
+
+    def only(self, index: Tensor) -> "ProjectedSolutions":
+        """The solution (B = 1) with the given index, a () tensor, which is not read."""
+        values = (self.points, self.projected, self.distance, self.front)
+        return ProjectedSolutions(*(None if value is None else row(value, index)[None] for value in values))
+
+    def energy(self, category: CategoryTensors, observation: Observation, weights: EnergyConfig) -> tuple[dict[str, Tensor], Tensor]:
+        """The terms {name: (B,)} of Eq. 13 and their weighted sum (B,)."""
+        cloud, points = self.projected.split((category.dense, len(category.shape)), 1)
+        terms = energy.terms(
+            pixels=observation.pixels, pixel_log=observation.pixel_log, cloud=cloud, cells=observation.keypoint_cells,
+            cell_log=observation.keypoint_log, points=points, keypoints=self.points[:, category.dense :], betas=category.spread_betas,
+            distance=self.distance, scale=observation.object_scale,
+        )  # fmt: skip
+        return terms, energy.total(terms, vars(weights))
 
 
-def _gap(rotations, score, rival_degrees, axis):
+@dataclass(frozen=True, repr=False)
+class Choice(ShortRepr):
+    """The best of B solutions: its index () int64; score (B,), the energy less the bonus for agreeing with the depth map; the depth-order
+    correlation (B,); the margin () to its best rival, and the lead () of the best start over its best rival while the solver still had
+    all of its starts: later, rivals have moved to the winner or are gone."""
+
+    winner: Tensor
+    score: Tensor
+    depth_order: Tensor
+    margin: Tensor
+    lead: Tensor
+
+
+def choose(
+    image: ImageTensors,
+    candidates: Candidates,
+    solutions: ProjectedSolutions,
+    energies: Tensor,
+    depth_weight: float,
+    axis: Tensor | None = None,
+    known: tuple[Tensor, Tensor] | None = None,
+) -> Choice:
+    """The :class:`Choice` among candidates with energies (B,).
+
+    depth_weight: of the depth-order correlation; axis: (3,) undetermined axis, about which solutions do not count as rivals;
+    known: margin and lead (), if known from an earlier frame.
+    """
+    order = torch.zeros_like(energies) if image.depth is None else depth_order(image, solutions)
+    score = energies - depth_weight * order
+    if known is None:
+        margin = _gap(candidates.rotations, score, axis)
+        known = margin, margin if candidates.early is None else _gap(*candidates.early, axis)
+    return Choice(score.argmin(), score, order, *known)
+
+
+def _gap(rotations: Tensor, score: Tensor, axis: Tensor | None) -> Tensor:
     """() by which the best of solutions with rotations (B, 3, 3) and scores (B,) is better than the best one far from it."""
     best = score.argmin()
-    far = rotation_distance(rotations, picked(rotations, best), axis) > math.radians(rival_degrees)
-    return (torch.where(far, score, torch.inf).amin() - picked(score, best)).clamp(max=NO_RIVAL)
+    far = rotation_distance(rotations, row(rotations, best), axis) > math.radians(RIVAL_DEGREES)
+    return (torch.where(far, score, torch.inf).amin() - row(score, best)).clamp(max=NO_RIVAL)
 
 
-def rotation_distance(rotations, reference, axis=None):
+def rotation_distance(rotations: Tensor, reference: Tensor, axis: Tensor | None = None) -> Tensor:
     """Angle in radians between rotations (B, 3, 3) and one (3, 3); with an undetermined axis (3,), the angle between the axes."""
     if axis is None:
-        return (((rotations * reference).sum((-2, -1)) - 1) / 2).clamp(-1, 1).acos()
+        return rotation_angle(rotations, reference)
     return (rotations @ axis * (reference @ axis)).sum(-1).clamp(-1, 1).acos()
 
 
-def front_normal(points, pose_rotations, share):
-    """The object-frame normal (3,) of a flat category that nearly all training poses turn to the camera; None otherwise.
-
-    points: (P, 3) cloud; pose_rotations: (N, 3, 3).
-    """
-    if len(pose_rotations) < 5:
-        return None
-    centred = points - points.mean(0)
-    values, axes = torch.linalg.eigh(centred.T @ centred)
-    if (values[0] / values[1].clamp(min=1e-12)).sqrt() > FLATNESS:
-        return None
-    toward = -(pose_rotations @ axes[:, 0])[:, 2]  # cosine to the direction of the camera
-    sign = toward.median().sign()
-    return axes[:, 0] * sign if float((toward * sign > 0).float().mean()) >= share else None
-
-
-def faces_camera(keypoints, rotations, normal):
-    """(B,) bool: the normal, turned by (B, 3, 3), looks from the object's centre (mean of (B, K, 3)) toward the camera."""
-    return ((rotations @ normal) * keypoints.mean(1)).sum(-1) < 0
-
-
-def depth_order(image, placed):
+def depth_order(image: ImageTensors, solutions: ProjectedSolutions) -> Tensor:
     """Spearman correlation (B,) of 1/z of the front-most cloud points with the inverse depth at their pixels."""
-    cloud = placed.front.shape[1]
-    seen = image.inverse_depth(placed.projected[:, :cloud])
-    usable = placed.front & torch.isfinite(seen)
-    if placed.distance is not None:
-        usable &= placed.distance <= 0
-    return masked_spearman(1 / placed.points[:, :cloud, 2].clamp(min=1e-3), seen.nan_to_num(), usable)
+    cloud = solutions.front.shape[1]
+    seen = image.inverse_depth(solutions.projected[:, :cloud])
+    usable = solutions.front & torch.isfinite(seen)
+    if solutions.distance is not None:
+        usable &= solutions.distance <= 0
+    return masked_spearman(1 / solutions.points[:, :cloud, 2].clamp(min=1e-3), seen.nan_to_num(), usable)
 
 
-def masked_spearman(first, second, usable):
+def masked_spearman(first: Tensor, second: Tensor, usable: Tensor) -> Tensor:
     """Rank correlation (B,) of the usable entries of (B, P) arrays; 0 where fewer than 5 are usable."""
     ranks = [_ranks(values, usable) for values in (first, second)]
     count = usable.sum(-1, keepdim=True)
     centred = [torch.where(usable, rank - (count - 1) / 2, torch.zeros_like(rank)) for rank in ranks]
     norm = ((centred[0] ** 2).sum(-1) * (centred[1] ** 2).sum(-1)).sqrt()
     correlation = (centred[0] * centred[1]).sum(-1) / norm.clamp(min=1e-9)
-    return torch.where(count[:, 0] >= 5, correlation, torch.zeros_like(correlation))
+    return torch.where(count[:, 0] >= FEWEST_RANKS, correlation, torch.zeros_like(correlation))
 
 
-def _ranks(values, usable):
+def _ranks(values: Tensor, usable: Tensor) -> Tensor:
     order = torch.where(usable, values, torch.inf).argsort(-1)
     ranks = torch.arange(values.shape[-1], dtype=values.dtype, device=values.device).expand_as(values)
     return torch.zeros_like(values).scatter(-1, order, ranks)
+
+
+def row(values: Tensor, index: Tensor) -> Tensor:
+    """Row ``index``, a () tensor, of values, without reading the index."""
+    return values.index_select(0, index[None])[0]

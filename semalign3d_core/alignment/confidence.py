@@ -2,14 +2,26 @@
 
 ``CategoryModel.calibration`` holds, for each map (``pose``: the pose is right; ``keypoints``: at least 80 % of the keypoints are within
 0.1; ``present``: the object is there at all; ``found``: it is there and the pose is right), ``<map>.bias`` and
-``<map>.<statistic>``; ``depth_weight`` (of the depth-order check), and ``axis_x, axis_y, axis_z`` of an axis about which the
-category's pose is not determined.
+``<map>.<statistic>``; ``depth_weight`` (of the depth-order check); ``axis_x, axis_y, axis_z`` of an axis about which the
+category's pose is not determined; and the keypoint bias ``offset.<keypoint>.<axis>``.
+
+A patch that touches the object's border shows less of the object and more of what is behind it, so that the features of a corner
+are found a little inside the object, and an aligned shape comes out a few percent too small. The mean difference to the annotations of
+the training images, per keypoint and in the object's own frame, is the *keypoint bias*. It is added to what is reported; the solver
+knows nothing of it. How all of this is learned is in ``semalign3d_core.calibration``.
 """
 
-import torch
+from dataclasses import dataclass
 
-from semalign3d_core.alignment.gauss_newton.poses import poses_of_keypoints
-from semalign3d_core.alignment.projected_solutions import picked
+import torch
+from torch import Tensor
+
+from semalign3d_core.alignment.category_tensors import CategoryTensors
+from semalign3d_core.alignment.choice import Choice, ProjectedSolutions, row
+from semalign3d_core.alignment.config import LEAST_SD
+from semalign3d_core.alignment.gauss_newton.poses import Candidates, poses_of_keypoints
+from semalign3d_core.alignment.observation import Observation
+from semalign3d_core.runtime.values import ShortRepr
 
 # What the maps of a category are pulled towards, and what stands in for them where a model carries no calibration of its own: one
 # fit to the calibration trials of six synthetic categories together, with simulated features and with those of the embedded backbone
@@ -32,14 +44,58 @@ DEFAULTS = {
 MAPS = ("pose", "keypoints", "present", "found")
 STATISTICS = ("energy", "margin", "lead", "fit", "contrast", "depth", "evidence", "deformation", "cover", "inside", "masked", "with_depth")
 WORST_DEVIATION = 4.0  # standard deviations a single point can be off
-LEAST_SD = 0.02  # cosine
-NEAR_KEYPOINT = 0.05  # units: sigma of p_spat in what speaks for a keypoint
-COVERED = 0.04  # units from a point of the cloud, within which the mask is covered by it
+NEAR_KEYPOINT = 0.05  # object scales: sigma of p_spat in the evidence for a keypoint
+COVERED = 0.04  # object scales from a point of the cloud, within which the mask is covered by it
 UNKNOWN_SHARE = 0.9  # in place of ``cover`` and ``inside`` without a mask
+DEPTH_WEIGHT = 0.15  # of the depth-order correlation, where the category's calibration says nothing
+OCCLUDED = 0.5  # share of a keypoint's confidence without any evidence for it: the other keypoints place an occluded one too
 
 
-def statistics(category, observation, candidates, selection, winner, evidence):
-    """(S,) the STATISTICS of the winner.
+@dataclass(frozen=True, repr=False)
+class Calibration(ShortRepr):
+    """What the calibration of a category says, as tensors; without one, the defaults. K present keypoints, S statistics.
+
+    biases: (4,) and weights: (4, S) of the MAPS;  depth_weight: of the depth-order correlation
+    axis: (3,) unit vector, object frame, about which the pose is not determined, or None;  keypoint_bias: (K, 3) in diameters, or None
+    """
+
+    biases: Tensor
+    weights: Tensor
+    depth_weight: float
+    axis: Tensor | None
+    keypoint_bias: Tensor | None
+
+    @classmethod
+    def of(cls, calibration: dict[str, float], category: CategoryTensors) -> "Calibration":
+        """Reads ``CategoryModel.calibration``."""
+        tables = [calibration if f"{kind}.bias" in calibration else DEFAULTS for kind in MAPS]
+        biases = torch.tensor([table[f"{kind}.bias"] for kind, table in zip(MAPS, tables, strict=True)])
+        rows = [[table.get(f"{kind}.{name}", 0.0) for name in STATISTICS] for kind, table in zip(MAPS, tables, strict=True)]
+        axis = bias = None
+        if "axis_x" in calibration:
+            axis = torch.tensor([calibration[f"axis_{c}"] for c in "xyz"]).to(category.shape)
+        if "offset.0.x" in calibration:
+            bias = torch.tensor([[calibration[f"offset.{k}.{c}"] for c in "xyz"] for k in category.keypoints.tolist()]).to(category.shape)
+        depth_weight = calibration.get("depth_weight", DEPTH_WEIGHT)
+        return cls(biases.to(category.shape), torch.tensor(rows).to(category.shape), depth_weight, axis, bias)
+
+    def probabilities(self, statistics: Tensor) -> Tensor:
+        """(4,) of the MAPS, from statistics (S,)."""
+        return torch.sigmoid(self.biases + self.weights @ statistics)
+
+
+def with_keypoint_bias(keypoints: Tensor, rotations: Tensor, shape: Tensor, bias: Tensor | None) -> Tensor:
+    """Keypoints (B, K, 3) in the camera frame, each moved by its bias (K, 3); rotations: (B, 3, 3); shape: (K, 3) X0."""
+    if bias is None:
+        return keypoints
+    spread = (keypoints - keypoints.mean(1, keepdim=True)).flatten(1).norm(dim=1) / (shape - shape.mean(0)).norm()
+    return keypoints + spread[:, None, None] * (bias @ rotations.transpose(1, 2))
+
+
+def statistics(
+    category: CategoryTensors, observation: Observation, candidates: Candidates, choice: Choice, best: ProjectedSolutions, evidence: Tensor
+) -> Tensor:
+    """(S,) the STATISTICS of the best of the candidates.
 
     energy: its score; margin: to the best rival; lead: to the best rival early on; fit: minus the mean deviation of its visible
     points from the expected similarity, in standard deviations; contrast: how far the similarity below its visible points stands
@@ -47,28 +103,28 @@ def statistics(category, observation, candidates, selection, winner, evidence):
     depth: the depth-order correlation; evidence: mean of that of the keypoints; deformation: of the shape, in standard
     deviations; cover: share of the mask that its cloud covers; inside: share of its cloud inside the mask; masked: 1 with a mask;
     with_depth: 1 with a depth map, without one ``depth`` is 0 and says nothing.
-    winner: :class:`~semalign3d_core.alignment.projected_solutions.Placed` of it alone; evidence: (K,) :func:`keypoint_evidence` of it.
+    best: of it alone (B = 1); evidence: (K,) :func:`keypoint_evidence` of it.
     """
-    cloud, layout = winner.projected[: category.dense], observation.image.layout
-    if not layout.masked:
+    cloud, masked, with_depth = best.projected[0, : category.dense], best.distance is not None, observation.image.depth is not None
+    if best.distance is None:
         cover = inside = cloud.new_full((), UNKNOWN_SHARE)
     else:
-        near = torch.clamp(COVERED * observation.unit, min=observation.image.spacing)
+        near = torch.clamp(COVERED * observation.object_scale, min=observation.image.spacing)
         cover = (torch.cdist(observation.spread, cloud).amin(1) < near).to(cloud).mean()
-        inside = (winner.distance <= 0).to(cloud).mean()
-    energy, order = (picked(values, selection.winner) for values in (selection.energies, selection.depth_order))
+        inside = (best.distance[0] <= 0).to(cloud).mean()
+    score, order = (row(values, choice.winner) for values in (choice.score, choice.depth_order))
     return torch.stack([
-        energy, selection.margin, selection.lead, *_appearance(category, observation, winner), order,
-        evidence.mean(), _deformation(category, candidates, selection), cover, inside,
-        *(torch.ones_like(cover) * known for known in (layout.masked, layout.depth is not None)),
+        score, choice.margin, choice.lead, *_appearance(category, observation, best), order,
+        evidence.mean(), _deformation(category, candidates, choice), cover, inside,
+        *(torch.ones_like(cover) * known for known in (masked, with_depth)),
     ])  # fmt: skip
 
 
-def _appearance(category, observation, winner):
+def _appearance(category: CategoryTensors, observation: Observation, best: ProjectedSolutions) -> tuple[Tensor, Tensor]:
     """``fit`` and ``contrast`` of :func:`statistics`, () each, by the dense scoring points."""
     chosen = category.scoring[: category.dense_scoring]
-    seen = winner.front.index_select(0, chosen)
-    values, inside = observation.image.features_at(winner.projected.index_select(0, chosen))
+    seen = best.front[0].index_select(0, chosen)
+    values, inside = observation.image.features_at(best.projected[0].index_select(0, chosen))
     similarity = (category.scoring_features[: category.dense_scoring].T * values).sum(0)
     deviation = ((category.mu[chosen] - similarity) / category.sd[chosen].clamp(min=LEAST_SD)).clamp(0, WORST_DEVIATION)
     spread, mean = torch.std_mean(observation.similarity.index_select(0, chosen), dim=1)
@@ -77,33 +133,18 @@ def _appearance(category, observation, winner):
     return -(torch.where(inside, deviation, WORST_DEVIATION) * share).sum(), (contrast * share).sum()
 
 
-def _deformation(category, candidates, selection):
+def _deformation(category: CategoryTensors, candidates: Candidates, choice: Choice) -> Tensor:
     """() root mean square of the winner's mode coefficients, in their standard deviations."""
     if not len(category.modes):
-        return torch.zeros_like(selection.margin)
+        return torch.zeros_like(choice.margin)
     poses = candidates.poses
     if poses is None:
-        poses = poses_of_keypoints(category, candidates.keypoints, torch.zeros_like(selection.energies))
-    return (picked(poses.coefficients, selection.winner) ** 2 / category.variances).mean().sqrt()
+        poses = poses_of_keypoints(category, candidates.keypoints, torch.zeros_like(choice.score))
+    return (row(poses.coefficients, choice.winner) ** 2 / category.variances).mean().sqrt()
 
 
-def keypoint_evidence(category, observation, projected):
-    """(K,) best likelihood (Eq. 6) of every keypoint near its place, for projections (J, 2)."""
-    keypoints = projected[category.dense :]
+def keypoint_evidence(category: CategoryTensors, observation: Observation, best: ProjectedSolutions) -> Tensor:
+    """(K,) best likelihood (Eq. 6) of every keypoint near its place in a solution (B = 1)."""
+    keypoints = best.projected[0, category.dense :]
     distance2 = ((observation.keypoint_cells - keypoints[:, None]) ** 2).sum(-1)
-    return (observation.keypoint_log - 0.5 * distance2 / (NEAR_KEYPOINT * observation.unit) ** 2).amax(-1).exp()
-
-
-def belief_weights(calibration, like):
-    """Biases (4,) and weights (4, S) of the MAPS, from a calibration or from the defaults."""
-    tables = [calibration if f"{kind}.bias" in calibration else DEFAULTS for kind in MAPS]
-    biases = torch.tensor([table[f"{kind}.bias"] for kind, table in zip(MAPS, tables, strict=True)])
-    weights = torch.tensor([[table.get(f"{kind}.{name}", 0.0) for name in STATISTICS] for kind, table in zip(MAPS, tables, strict=True)])
-    return biases.to(like), weights.to(like)
-
-
-def undetermined_axis(calibration, like):
-    """(3,) unit vector of the axis in the calibration, or None."""
-    if "axis_x" not in calibration:
-        return None
-    return torch.tensor([calibration[f"axis_{c}"] for c in "xyz"]).to(like)
+    return (observation.keypoint_log - 0.5 * distance2 / (NEAR_KEYPOINT * observation.object_scale) ** 2).amax(-1).exp()

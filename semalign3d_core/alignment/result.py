@@ -1,15 +1,73 @@
-"""What an alignment found."""
+"""What an alignment found: the values that others read."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.runtime.values import ShortRepr
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """A category model placed in one image (method, section 2). K keypoints, P dense points.
+@dataclass(frozen=True, repr=False)
+class TrackState(ShortRepr):
+    """Where the object was: what the next frame of a video starts from. Tensors are on the device of the model, lengths in L.
+
+    rotation: (3, 3) and parameters: (5 + M,) of the solution before keypoint bias, see :class:`~.gauss_newton.poses.Poses`
+    log_focal:   () mean logarithm of the focal length
+    margin, lead: () advantages over the best rival, for a warm start has no rivals of its own
+    box:         (4,) x0, y0, x1, y1 that the object filled;  mask_box: the same of the mask, on the host; None without a mask
+    score:       energy of the solution, less the bonus for agreeing with the depth map
+    warm_frames: number of frames since viewpoints were searched
+    """
+
+    rotation: Tensor
+    parameters: Tensor
+    log_focal: Tensor
+    margin: Tensor
+    lead: Tensor
+    box: Tensor
+    mask_box: tuple[float, ...] | None
+    score: float
+    warm_frames: int
+
+
+@dataclass(frozen=True, repr=False)
+class Alternatives(ShortRepr):
+    """All B solutions of an image that were compared, the reported one among them (that with the lowest score).
+
+    keypoints_3d: (B, K, 3) camera frame, in the unit of the alignment;  keypoints_2d: (B, K, 2) pixels; both NaN for absent keypoints
+    focal:       (B, 2) focal lengths in units of L;  rotations: (B, 3, 3) object to camera
+    scores:      (B,) energy, less the bonus for agreeing with the depth map;  depth_order: (B,) correlation with the depth map
+    """
+
+    keypoints_3d: Tensor
+    keypoints_2d: Tensor
+    focal: Tensor
+    rotations: Tensor
+    scores: Tensor
+    depth_order: Tensor
+
+
+@dataclass(frozen=True, repr=False)
+class Diagnostics(ShortRepr):
+    """How an alignment came about, for reports.
+
+    statistics, probabilities: {name: float}, what the confidence is computed from and all parts of it, see ``confidence.py``
+    trace:     (steps,) least energy of the solver at every step;  phases: ((first step, number of starts), ...) of the solver
+    starts_2d: (S, K', 2) pixels of the present keypoints where the solver began;  start_scores: (S,), larger is better; None if unknown
+    """
+
+    statistics: dict[str, float]
+    probabilities: dict[str, float]
+    trace: Tensor
+    phases: tuple[tuple[int, int], ...]
+    starts_2d: Tensor | None = None
+    start_scores: Tensor | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Alignment(ShortRepr):
+    """A category model aligned to one image (method, section 2). K keypoints, P dense points.
 
     category, model_hash: which model was aligned
     keypoint_names:  K names
@@ -21,29 +79,43 @@ class Alignment:
     rotation:        (3, 3) object to camera; translation: (3,); scale: float, so that x = scale R X + t
     camera:          :class:`PinholeCamera` with the focal length of the solution
     scale_kind:      ``metric`` (metres) or ``relative`` (up to scale)
-    energy:          float, total of Eq. 13 at the final sigma; terms: {name: float}, unweighted
-    confidence:      calibrated probability that the pose is right
+    energy:          float, Eq. 13 of the reported keypoints; terms: {name: float}, unweighted
+    confidence:      calibrated probability that the pose is right and the object is in the image
     found:           False when the object is judged not to be in the image
     undetermined_axis: (3,) unit vector, object frame, about which the pose is not determined; None otherwise
-    diagnostics:     {name: tensor or float}: rivals, margin, trace of the energy ... for whoever looks closer
+    tracking:        :class:`TrackState` for the next frame;  alternatives: all solutions, for the transfer between two images
+    diagnostics:     how the alignment came about, for reports; each of the three may be None
     """
 
     category: str
     model_hash: str
-    keypoint_names: tuple
-    keypoints_3d: torch.Tensor
-    keypoints_2d: torch.Tensor
-    visible: torch.Tensor
-    keypoint_confidence: torch.Tensor
-    cloud_3d: torch.Tensor
-    rotation: torch.Tensor
-    translation: torch.Tensor
+    keypoint_names: tuple[str, ...]
+    keypoints_3d: Tensor
+    keypoints_2d: Tensor
+    visible: Tensor
+    keypoint_confidence: Tensor
+    cloud_3d: Tensor
+    rotation: Tensor
+    translation: Tensor
     scale: float
     camera: PinholeCamera
     scale_kind: str
     energy: float
-    terms: dict
+    terms: dict[str, float]
     confidence: float
     found: bool
-    undetermined_axis: torch.Tensor | None = None
-    diagnostics: dict = field(default_factory=dict, repr=False)
+    undetermined_axis: Tensor | None = None
+    tracking: TrackState | None = None
+    alternatives: Alternatives | None = None
+    diagnostics: Diagnostics | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Alignment({self.category}, {'found' if self.found else 'not found'}, confidence {self.confidence:.2f}, "
+            f"{int(self.visible.sum())} of {len(self.keypoint_names)} keypoints visible, {self.scale_kind} scale)"
+        )
+
+
+def inside_image(pixels: Tensor, camera: PinholeCamera) -> Tensor:
+    """(...,) bool: pixels (..., 2) that lie on the image of a camera; NaN does not."""
+    return ((pixels > -0.5) & (pixels < pixels.new_tensor([camera.width, camera.height]) - 0.5)).all(-1)

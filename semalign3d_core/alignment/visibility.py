@@ -1,37 +1,50 @@
-"""What of an aligned object is seen: self-occlusion, the picture's border, things in front, and metric scale.
+"""What of an aligned object is seen: self-occlusion, things in front, and metric scale.
 
 Everything has fixed shapes: what does not count has weight 0 instead of being left out, so that nothing is read back.
 """
 
 import torch
+from torch import Tensor
 
-BUFFER = 14  # cells of the depth buffer along the longer side of the projected cloud
+CELLS = 14.0  # of the depth buffer along the longer side of the projected cloud
 BEHIND = 0.12  # how far behind the front a point may be and still be seen, in object diameters
 HIDDEN = 0.2  # how far in front of a point the depth map must be to hide it, in object diameters
+TYPICAL_DIAMETER = 0.4  # of an object at depth 1
 TRIM = 0.15  # relative deviation from the median at which a depth reading no longer counts
 FEWEST = 8  # readings that a robust fit needs
+ROUNDS = 2  # of reweighting
 
 
-def front_most(projected, depth, queries=None, query_depth=None, diameter=0.4):
+def front_most(
+    projected: Tensor,
+    depth: Tensor,
+    queries: Tensor | None = None,
+    query_depth: Tensor | None = None,
+    tolerance: Tensor | float = BEHIND * TYPICAL_DIAMETER,
+    cells: float = CELLS,
+) -> Tensor:
     """(B, Q) bool: points that a coarse depth buffer of the cloud does not hide.
 
     projected: (B, P, 2), depth: (B, P) of the cloud; queries (B, Q, 2), query_depth (B, Q), the cloud itself if None;
-    diameter: of the object, in the unit of depth.
+    tolerance: how far behind the front a point may be, in the unit of depth; cells: of the buffer along the cloud's longer side.
     """
     low, high = projected.amin(1, keepdim=True), projected.amax(1, keepdim=True)
-    step = ((high - low).amax(-1, keepdim=True) / BUFFER).clamp(min=1e-9)
+    step, last = ((high - low).amax(-1, keepdim=True) / cells).clamp(min=1e-9), int(cells)
 
-    def cells(points):
-        cell = ((points - low) / step).floor().clamp(0, BUFFER)
-        return (cell[..., 1] * (BUFFER + 1) + cell[..., 0]).long()
+    def cell_of(points: Tensor) -> Tensor:
+        cell = ((points - low) / step).floor().clamp(0, last)
+        return (cell[..., 1] * (last + 1) + cell[..., 0]).long()
 
-    buffer = torch.full((len(projected), (BUFFER + 1) ** 2), torch.inf, dtype=depth.dtype, device=depth.device)
-    buffer = buffer.scatter_reduce(1, cells(projected), depth, "amin")
-    queries, query_depth = (projected, depth) if queries is None else (queries, query_depth)
-    return query_depth <= buffer.gather(1, cells(queries)) + BEHIND * diameter
+    buffer = torch.full((len(projected), (last + 1) ** 2), torch.inf, dtype=depth.dtype, device=depth.device)
+    buffer = buffer.scatter_reduce(1, cell_of(projected), depth, "amin")
+    if queries is None or query_depth is None:
+        queries, query_depth = projected, depth
+    return query_depth <= buffer.gather(1, cell_of(queries)) + tolerance
 
 
-def behind_depth_map(seen, depth, usable, seen_here, depth_here, diameter):
+def behind_depth_map(
+    seen: Tensor, depth: Tensor, usable: Tensor, seen_here: Tensor, depth_here: Tensor, diameter: Tensor | float
+) -> Tensor:
     """(K,) bool: points that something in front of them hides, by a depth map of unknown affine scale.
 
     seen: (P,) inverse depth of the map at the points of the cloud, NaN where unknown; depth: (P,) their z, and which of them are
@@ -45,27 +58,27 @@ def behind_depth_map(seen, depth, usable, seen_here, depth_here, diameter):
     return enough & torch.isfinite(seen_here) & (surface < depth_here - HIDDEN * diameter)
 
 
-def robust_line(x, y, trust, rounds=2):
-    """Slope and offset () of a rising y = slope x + offset by least squares with weights ``trust`` (N,), reweighted with a Cauchy weight.
+def robust_line(x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and offset () of a rising y = slope x + offset by least squares with weights (N,), reweighted with a Cauchy weight.
 
     It begins with the line through the quartiles, for readings on something in front lie far out and would tilt a plain fit.
     """
-    usable, both = trust > 0, torch.stack([x, y])
+    usable, both = weights > 0, torch.stack([x, y])
     quartiles = masked_quartiles(both, usable)
     centre, extent = quartiles[:, 1], quartiles[:, 2] - quartiles[:, 0]
     x, y = (both - centre[:, None]).unbind(0)  # about the medians, so that sums of squares lose no digits
     slope, offset = extent[1] / extent[0].clamp(min=1e-12), torch.zeros_like(extent[0])
     moments = torch.stack([torch.ones_like(x), x, y, x * x, x * y])
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         residual = torch.addcmul(y - offset, slope, x, value=-1).abs()
-        weight = trust / (1 + (residual / masked_quartiles(residual, usable)[1].clamp(min=1e-6)).square())
+        weight = weights / (1 + (residual / masked_quartiles(residual, usable)[1].clamp(min=1e-6)).square())
         total, sum_x, sum_y, sum_xx, sum_xy = (moments @ weight).unbind(0)
         slope = (total * sum_xy - sum_x * sum_y) / (total * sum_xx - sum_x * sum_x).clamp(min=1e-12)
         offset = (sum_y - slope * sum_x) / total.clamp(min=1e-9)
     return slope, offset + centre[1] - slope * centre[0]
 
 
-def masked_quartiles(values, usable):
+def masked_quartiles(values: Tensor, usable: Tensor) -> Tensor:
     """(..., 3) lower quartiles of the usable (N,) ones of values (..., N); 0 if there are none."""
     ordered = torch.where(usable, values, torch.inf).sort().values
     last = (usable.sum() - 1).clamp(min=0)
@@ -73,7 +86,7 @@ def masked_quartiles(values, usable):
     return ordered.index_select(-1, index).nan_to_num(posinf=0.0)
 
 
-def metric_scale(seen, depth, usable):
+def metric_scale(seen: Tensor, depth: Tensor, usable: Tensor) -> Tensor:
     """() factor from the camera frame of points with z = depth (P,) to metres by readings ``seen`` (P,) in metres at their pixels; NaN
     if too little is seen.
 

@@ -8,6 +8,7 @@ import numpy as np
 
 BORDER_PIXELS = 2  # mask pixels on a side of the picture that make the object a truncated one
 FRAME, FILLED = 0.02, 0.6  # of a square's side: free on each side of a mask, and filled by its longer side
+EXTENSION = 0.45  # of a box on one side, as a share of its size
 INSIDE = 26  # of 255: a node whose area the mask covers by a tenth is inside, so that thin parts are charged nothing
 
 
@@ -26,10 +27,10 @@ class MaskShape:
     boxes: np.ndarray
 
 
-def mask_shape(mask, nodes, bank):
-    """:class:`MaskShape` of a mask (h, w) bool array with something in it; nodes: per longer side; bank: a :class:`BankConfig`."""
+def mask_shape(mask, nodes, extended):
+    """:class:`MaskShape` of a mask (h, w) bool array with something in it; nodes: per longer side; extended: with larger boxes."""
     box, touched = mask_box(mask), touched_sides(mask)
-    boxes = extended_boxes(box, bank.extension, touched) if bank.extended else box[None]
+    boxes = extended_boxes(box, touched) if extended else box[None]
     return MaskShape(*distance_field(mask, nodes), (boxes / max(mask.shape)).astype(np.float32))
 
 
@@ -102,12 +103,12 @@ def well_framed(box, square, height, width):
     return whole and max(x1 - x0, y1 - y0) >= FILLED * side
 
 
-def extended_boxes(box, extension, touched):
-    """The box (4,), then the box extended by the share ``extension`` on each side in turn; nearly twice that where the picture cuts it."""
+def extended_boxes(box, touched):
+    """The box (4,), then the box extended by the share ``EXTENSION`` on each side in turn; nearly twice that where the image cuts it."""
     size = np.array([box[2] - box[0], box[3] - box[1]] * 2) * [-1, -1, 1, 1]
     boxes = [box]
     for side in range(4):
-        for share in (extension, 1.8 * extension)[: 2 if touched[side] else 1]:
+        for share in (EXTENSION, 1.8 * EXTENSION)[: 2 if touched[side] else 1]:
             larger = box.copy()
             larger[side] += share * size[side]
             boxes.append(larger)

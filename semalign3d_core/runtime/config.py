@@ -55,6 +55,10 @@ def _convert(hint, value, where):
         if value is None:
             return None
         return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{where} must be a mapping, found {value!r}")
+        return {key: _convert(arguments[1], item, f"{where}: {key}") for key, item in value.items()}
     if origin is tuple or hint is tuple:
         return _tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

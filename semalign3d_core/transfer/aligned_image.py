@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.alignment.visibility import behind_depth_map, front_most
+from semalign3d_core.alignment.visibility import BEHIND, behind_depth_map, front_most
 from semalign3d_core.category.surface.surface_map import SurfaceMap
 from semalign3d_core.geometry.rotations import shape_diameter
 from semalign3d_core.perception.evidence import DepthMap, FeatureMap
@@ -99,14 +99,12 @@ def aligned_image(surface, evidence, alignment):
 
 def _other_solutions(alignment):
     """[(alignment, penalty)], best first, of what an alignment found besides the winner, as far as the transfer reads an alignment."""
-    kept = alignment.diagnostics
-    if "candidates_3d" not in kept:
+    found = alignment.alternatives
+    if found is None:
         return []
-    points, pixels, penalties = kept["candidates_3d"], kept["candidates_2d"], kept["scores"] - kept["scores"].min()
+    present, penalties = torch.isfinite(alignment.keypoints_3d[:, 0]), found.scores - found.scores.min()
+    pixels, diameters = found.keypoints_2d[:, present], shape_diameter(found.keypoints_3d[:, present])
     best, *further = penalties.argsort().tolist()
-    present, known = torch.isfinite(alignment.keypoints_3d[:, 0]), alignment.camera.known
-    # Candidates have mean depth 1 whatever the unit of the alignment is; the object is as far away in all of them.
-    unit, diameters = alignment.keypoints_3d[present, 2].mean() / points[best, :, 2].mean(), shape_diameter(points)
     size, chosen = (pixels[best].amax(0) - pixels[best].amin(0)).max(), [best]
     for n in further:
         beside = (pixels[chosen] - pixels[n]).norm(dim=-1).mean(1).min()
@@ -114,11 +112,11 @@ def _other_solutions(alignment):
             chosen.append(n)
     solutions = []
     for n in chosen[1:]:
-        keypoints = torch.full_like(alignment.keypoints_3d, torch.nan)
-        keypoints[present] = points[n] * unit
-        camera = alignment.camera if known else alignment.camera.with_focal(kept["candidates_focal"][n])
+        camera = alignment.camera if alignment.camera.known else alignment.camera.with_focal(found.focal[n])
         scale = alignment.scale * float(diameters[n] / diameters[best])
-        solution = replace(alignment, keypoints_3d=keypoints, camera=camera, scale=scale, diagnostics={})
+        solution = replace(
+            alignment, keypoints_3d=found.keypoints_3d[n], camera=camera, scale=scale, tracking=None, alternatives=None, diagnostics=None
+        )
         solutions.append((solution, float(penalties[n])))
     return solutions
 
@@ -150,7 +148,7 @@ def _unseen(surface, evidence, alignment, points, places):
     """(hidden, occluded), both (J,) bool: behind the object itself, and behind something that the depth map shows."""
     dense = ~surface.is_keypoint
     diameter = alignment.scale  # the mean shape has diameter 1
-    seen = front_most(places[None, dense], points[None, dense, 2], places[None], points[None, :, 2], diameter)[0]
+    seen = front_most(places[None, dense], points[None, dense, 2], places[None], points[None, :, 2], BEHIND * diameter)[0]
     occluded = torch.zeros_like(seen)
     if evidence.depth is not None:
         pixels = alignment.camera.to_pixels(places)

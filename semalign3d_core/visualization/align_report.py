@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
+from semalign3d_core.alignment.category_tensors import semantic_sd
 from semalign3d_core.alignment.config import ObservationConfig
-from semalign3d_core.alignment.likelihood import semantic_log_likelihood
+from semalign3d_core.alignment.energy import log_semantic
 from semalign3d_core.visualization.page import bytes_text, page, picture_url, rounded
 
 LARGEST_PICTURE = 900
@@ -15,8 +16,8 @@ def align_page(model, evidence, alignment, pictures=None):
 
     pictures: more of them, {caption: (h, w, 3) uint8 RGB}
     """
-    camera, diagnostics = alignment.camera, alignment.diagnostics
-    grid = evidence.features.grid
+    camera, diagnostics, present = alignment.camera, alignment.diagnostics, torch.isfinite(alignment.keypoints_2d).all(1)
+    grid, found = evidence.features.grid, alignment.alternatives
     data = {
         "image": evidence.name,
         "width": camera.width,
@@ -30,16 +31,16 @@ def align_page(model, evidence, alignment, pictures=None):
         "scaleKind": alignment.scale_kind,
         "undetermined": None if alignment.undetermined_axis is None else rounded(alignment.undetermined_axis),
         "terms": {name: float(value) for name, value in alignment.terms.items()},
-        "belief": _belief(diagnostics),
+        "belief": _probabilities(diagnostics),
         "keypoints": _keypoints(alignment),
-        "ghostIndex": torch.isfinite(alignment.keypoints_2d).all(1).nonzero()[:, 0].tolist(),
+        "ghostIndex": present.nonzero()[:, 0].tolist(),
         "cloud": _cloud(alignment),
         "grid": {"cells": grid.cells, "side": grid.side, "offset": list(grid.offset)},
         "maps": likelihood_maps(model, evidence),
-        "trace": rounded(diagnostics["trace"]) if "trace" in diagnostics else [],
-        "phases": [list(phase) for phase in diagnostics.get("phases", ())],
-        "starts": _ghosts(diagnostics.get("starts_2d"), diagnostics.get("start_scores"), descending=True),
-        "candidates": _ghosts(diagnostics.get("candidates_2d"), diagnostics.get("scores"), descending=False),
+        "trace": [] if diagnostics is None else rounded(diagnostics.trace),
+        "phases": [] if diagnostics is None else [list(phase) for phase in diagnostics.phases],
+        "starts": [] if diagnostics is None else _ghosts(diagnostics.starts_2d, diagnostics.start_scores, descending=True),
+        "candidates": [] if found is None else _ghosts(found.keypoints_2d[:, present], found.scores, descending=False),
     }
     return page(f"{alignment.category} in {evidence.name}", "align", data, pictures)
 
@@ -49,10 +50,10 @@ def likelihood_maps(model, evidence):
 
     Returns text of one byte per cell for each keypoint; None for absent keypoints.
     """
-    features, options = evidence.features.values, ObservationConfig()
+    features = evidence.features.values
     similarity = model.keypoint_features.to(features) @ features.flatten(1)
-    mu, sd = model.keypoint_mu.to(features), options.sd_scale * model.keypoint_sd.to(features)
-    maps = semantic_log_likelihood(similarity, mu, sd, options.sd_floor).exp().cpu().numpy()
+    mu, sd = model.keypoint_mu.to(features), semantic_sd(model.keypoint_sd.to(features), ObservationConfig())
+    maps = log_semantic(similarity, mu[:, None], sd[:, None]).exp().cpu().numpy()
     return [bytes_text(values) if present else None for values, present in zip(maps, model.present.tolist(), strict=True)]
 
 
@@ -80,10 +81,9 @@ def _cloud(alignment):
     return rounded(torch.cat([pixels, ((far - cloud[:, 2:]) / (far - near).clamp(min=1e-9))], 1).cpu(), 2)
 
 
-def _belief(diagnostics):
+def _probabilities(diagnostics):
     """Probabilities and the statistics that they come from."""
-    values = {**diagnostics.get("probabilities", {}), **diagnostics.get("statistics", {})}
-    return {name: float(value) for name, value in values.items()}
+    return {} if diagnostics is None else {**diagnostics.probabilities, **diagnostics.statistics}
 
 
 def _ghosts(places, scores, descending):

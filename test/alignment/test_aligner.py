@@ -9,6 +9,7 @@ from simulated_category import empty_betas
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.config import AlignConfig, ReferenceConfig
+from semalign3d_core.alignment.observation import MARGIN
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.runtime.errors import InputError
@@ -53,7 +54,7 @@ def test_features_of_the_object_s_surroundings_are_enough(chair):
     category, aligner = chair
     evidence = category.image(3).evidence
     rows, columns = (evidence.features.grid.cells_inside(evidence.mask).amax(axis).nonzero()[:, 0] for axis in (1, 0))
-    margin, cells = aligner.config.observation.margin_cells + 1, evidence.features.grid.cells
+    margin, cells = MARGIN + 1, evidence.features.grid.cells
     first = [max(int(where[0]) - margin, 0) // 2 * 2 for where in (rows, columns)]  # blocks of two cells, as without a window
     length = max(int(where[-1]) + margin + 1 - start for where, start in zip((rows, columns), first, strict=True))
     close = seen_through(evidence, first, min(length, cells - max(first)))
@@ -61,18 +62,6 @@ def test_features_of_the_object_s_surroundings_are_enough(chair):
     whole, part = aligner.align(evidence), aligner.align(close)
     torch.testing.assert_close(part.keypoints_2d, whole.keypoints_2d, atol=0.5, rtol=0)
     assert abs(part.confidence - whole.confidence) < 0.02 and abs(part.energy - whole.energy) < 0.01
-
-
-def test_where_a_window_lies_is_no_matter_of_layout(chair):
-    """A captured graph serves all windows, also one that reaches beyond the picture."""
-    category, aligner = chair
-    evidence = category.image(3).evidence
-    windows = [(0, 0, 200), (31, 7, 163), (-40, 90, 240)]
-    grids = [replace(evidence.features.grid, window=window) for window in windows]
-    images = [aligner.prepare(replace(evidence, features=FeatureMap(evidence.features.values, grid)), whole=True) for grid in grids]
-    assert len({image.layout for image in images}) == 1
-    assert all(len({tensor.shape for tensor in group}) == 1 for group in zip(*(i.tensors().values() for i in images), strict=True))
-    assert [round(float(image.spacing) * 240 * grid.cells) for image, grid in zip(images, grids, strict=True)] == [200, 163, 240]
 
 
 def test_self_occluded_keypoints_are_told(chair):
@@ -154,12 +143,30 @@ def test_both_presets_report_the_same_function(chair):
     category, aligner = chair
     reference = Aligner(category.model(), replace(AlignConfig(solver="adamw"), reference=ReferenceConfig(steps=60, rotations=1)))
     evidence = category.image(1).evidence
-    image = aligner.prepare(evidence)
-    observation = aligner.observe(image)
+    observation = aligner.observe(aligner.prepare(evidence))
     candidates = reference.solver.solve(observation)
-    ours, theirs = aligner.judge(image, observation, candidates), reference.judge(image, observation, candidates)
+    ours, theirs = aligner.judge(observation, candidates), reference.judge(observation, candidates)
     assert torch.equal(ours.energies, theirs.energies)
     assert aligner.align(evidence).energy < float(theirs.energies.min())
+
+
+def test_the_energy_is_that_of_the_reported_keypoints(chair):
+    category, aligner = chair
+    moved = {f"offset.{k}.{axis}": 0.04 for k in range(10) for axis in "xyz"}
+    biased, evidence = Aligner(replace(aligner.model, calibration=moved)), category.image(3).evidence
+    alignment = biased.align(evidence)
+    terms = biased.terms(evidence, alignment.keypoints_3d[None], alignment.camera)
+    weights = vars(biased.config.energy)
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx(alignment.terms, abs=1e-5)
+    assert sum(weights[name] * value for name, value in alignment.terms.items()) == pytest.approx(alignment.energy, abs=1e-5)
+    assert alignment.energy > aligner.align(evidence).energy + 0.01
+
+
+def test_values_say_shortly_what_they_are(chair):
+    category, aligner = chair
+    alignment = aligner.align(category.image(3).evidence)
+    values = alignment, alignment.tracking, alignment.alternatives, alignment.diagnostics, aligner.category
+    assert all(len(repr(value)) < 600 for value in values) and "chair" in repr(alignment)
 
 
 def test_unknown_names_are_refused(chair):

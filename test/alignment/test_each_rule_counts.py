@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from semalign3d_core.alignment.gauss_newton.poses import Candidates, project_points
-from semalign3d_core.alignment.gauss_newton.residuals import Pulls
+from semalign3d_core.alignment.gauss_newton.residuals import RobustResiduals
 from semalign3d_core.alignment.tracking import warm_start
 from semalign3d_core.perception.evidence import FeatureMap
 
@@ -28,10 +28,10 @@ def test_a_warm_start_grows_with_the_box_of_the_mask(chair):
     """Before any step of the solver, the object is as much larger as the mask."""
     category, aligner = chair
     far, near = (category.image(61, view=(30.0, 15.0, 0.0), size=(size, size)).evidence for size in (0.5, 0.65))
-    state, extents, boxes = aligner.align(far).diagnostics["state"], [], []
+    state, extents, boxes = aligner.align(far).tracking, [], []
     for evidence in (far, near):
         _, observation = observed(aligner, evidence)
-        poses, _ = warm_start(state, observation)
+        poses = warm_start(state, observation)
         focal = observation.focal[None] * poses.log_focal.exp()[:, None]
         projected = project_points(poses.keypoints(aligner.category), focal, observation.principal)[0]
         extents.append((projected.amax(0) - projected.amin(0)).sum())
@@ -66,8 +66,8 @@ def test_of_two_solutions_the_one_in_the_order_of_the_depth_map_is_preferred(cha
     candidates = Candidates(torch.stack([right, inside_out]), focal, simulated.rotation.expand(2, 3, 3), torch.zeros(1))
 
     def preference(image):
-        solution = aligner.judge(image, observation, candidates)
-        charged = solution.selection.score - solution.energies
+        solution = aligner.judge(replace(observation, image=image), candidates)
+        charged = solution.choice.score - solution.energies
         return float(charged[1] - charged[0])
 
     assert preference(image) > 0.1
@@ -84,12 +84,12 @@ def test_a_keypoint_beside_the_mask_is_pulled_back_more_than_a_point_of_the_clou
     inside = observation.pixels[(field.sample(around) == 0).all(1)][0]
     places = inside.repeat(cloud.dense + len(aligner.category.keypoints), 1)
     outside = inside.clone()
-    while field.sample(outside) < 0.03 * observation.unit:
+    while field.sample(outside) < 0.03 * observation.object_scale:
         outside[0] += 0.1 * field.spacing
     places[0] = places[-1] = outside
     places = (places - observation.principal).T[None]
     sigma = torch.tensor([0.05])
-    seen = (observation, replace(observation, field=None))
-    by_all, by_features = (Pulls(each, cloud, aligner.config.gauss_newton, sigma)(places, 0)[0] for each in seen)
+    seen = (observation, replace(observation, image=replace(observation.image, field=None)))
+    by_all, by_features = (RobustResiduals(each, cloud, aligner.config.energy, sigma)(places, 0)[0] for each in seen)
     point, keypoint = (by_all - by_features)[:, [0, -1]].T
     assert keypoint[0] < 5 * point[0] < 0 and keypoint[2] > 5 * point[2] > 0  # to the left, where the mask is; and the weights

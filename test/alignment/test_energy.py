@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from published.likelihood import combined_log_likelihood
 from simulated_category import empty_betas, moment_betas
 
 from semalign3d_core.alignment import energy
-from semalign3d_core.alignment.likelihood import combined_log_likelihood
+from semalign3d_core.alignment.category_tensors import semantic_sd
+from semalign3d_core.alignment.config import ObservationConfig
 from semalign3d_core.geometry.mask_field import distance_field
 
 
@@ -74,7 +76,8 @@ def test_gradient_of_the_background_term(generator):
     mask = np.zeros((50, 60), bool)
     mask[20:35, 15:40] = True
     points = (torch.rand(2, 12, 2, dtype=torch.float64, generator=generator) * 1.4 - 0.2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda p: energy.background(p, field(mask), 0.2), points, eps=1e-7, atol=1e-4)
+    cap = torch.tensor(0.2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda p: energy.background(field(mask).sample(p), cap), points, eps=1e-7, atol=1e-4)
 
 
 def test_background_is_exactly_zero_inside_and_the_distance_outside():
@@ -88,7 +91,7 @@ def test_background_is_exactly_zero_inside_and_the_distance_outside():
     nearest = torch.tensor([[[20.0, 30.0], [30.0, 39.0], [39.0, 30.0]]], dtype=torch.float64) / 60
     column, row = ((outside - made.origin) / made.spacing).round().long().unbind(-1)
     assert torch.allclose(outside + made.offset[row, column], nearest, atol=1e-6)
-    assert float(energy.background(outside, made, 0.05)) == pytest.approx(0.05)
+    assert float(energy.background(made.sample(outside), torch.tensor(0.05, dtype=torch.float64))) == pytest.approx(0.05)
 
 
 def test_nothing_is_charged_beyond_a_side_that_the_mask_touches():
@@ -120,3 +123,14 @@ def test_float32_agrees_with_float64(scene):
 def test_total_is_the_weighted_sum():
     terms = {"dense": torch.tensor([1.0, 2.0]), "sparse": torch.tensor([3.0, 4.0])}
     assert torch.equal(energy.total(terms, {"dense": 2.0, "sparse": 0.5}), torch.tensor([3.5, 6.0]))
+
+
+def test_the_semantic_likelihood_is_one_sided():
+    similarity = torch.tensor([[0.9, 0.5, 0.4], [0.9, 0.5, 0.4]])
+    log = energy.log_semantic(similarity, torch.tensor([[0.5], [0.5]]), torch.tensor([[0.1], [0.05]]))
+    assert torch.allclose(log, torch.tensor([[0.0, 0.0, -0.5], [0.0, 0.0, -2.0]]), atol=1e-5)
+
+
+def test_standard_deviations_of_the_likelihood_are_scaled_and_have_a_floor():
+    sd = semantic_sd(torch.tensor([0.3, 0.01, torch.nan]), ObservationConfig(sd_scale=0.5, sd_floor=0.02))
+    assert torch.allclose(sd, torch.tensor([0.15, 0.02, 0.02]))

@@ -221,7 +221,7 @@ def check_barycentric_degenerate(arrays, path):
 
 
 def check_presence_score(arrays, path):
-    from semalign3d_core.alignment import likelihood
+    from published import likelihood
 
     v = tensors(arrays)
     score = likelihood.presence_p_value(v["x"], v["mean"], v["var"].sqrt())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from simulated_category import SHAPES, SIZE, SimulatedCategory
 
-from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.alignment.result import Alignment, Alternatives
 from semalign3d_core.category.storage import model_hash
 from semalign3d_core.geometry.rotations import rotation_from_vector, similarity_alignment
 from semalign3d_core.perception.evidence import DepthMap, FeatureMap
@@ -192,11 +192,12 @@ def with_candidates(alignment, solutions, penalties):
     """The alignment as an aligner reports it that kept further solutions; penalties: of each, in scores."""
     points = torch.stack([alignment.keypoints_3d, *(solution.keypoints_3d for solution in solutions)])
     pixels = torch.stack([alignment.keypoints_2d, *(solution.keypoints_2d for solution in solutions)])
-    kept = {
-        "candidates_3d": points / points[0, :, 2].mean(), "candidates_2d": pixels, "scores": torch.tensor([0.0, *penalties]) - 1.0,
-        "candidates_focal": torch.stack([alignment.camera.focal] * len(points)),
-    }  # fmt: skip
-    return replace(alignment, diagnostics=kept)
+    count = len(points)
+    kept = Alternatives(
+        points, pixels, torch.stack([alignment.camera.focal] * count), torch.eye(3).expand(count, 3, 3),
+        torch.tensor([0.0, *penalties]) - 1.0, torch.zeros(count),
+    )  # fmt: skip
+    return replace(alignment, alternatives=kept)
 
 
 @pytest.fixture(scope="module")
@@ -251,12 +252,13 @@ def test_further_solutions_are_those_that_differ_and_are_nearly_as_good(world):
 
 
 def test_further_solutions_are_in_the_unit_of_the_alignment(world):
-    """In metres where the alignment is: candidates themselves never are."""
     _, model, images, surface, _ = world
     truth, other = (true_alignment(model, images[0], turned=(0.0, angle, 0.0)) for angle in (0.0, 1.0))
-    metric = replace(truth, keypoints_3d=truth.keypoints_3d * 0.7, scale=truth.scale * 0.7, scale_kind="metric")
-    kept = replace(metric, diagnostics=with_candidates(truth, [other], [0.03]).diagnostics)
-    (solution,) = aligned_image(surface, images[0].evidence, kept).others
+    metric, further = (
+        replace(one, keypoints_3d=one.keypoints_3d * 0.7, scale=one.scale * 0.7, scale_kind="metric") for one in (truth, other)
+    )
+    (solution,) = aligned_image(surface, images[0].evidence, with_candidates(metric, [further], [0.03])).others
+    assert solution.alignment.scale == pytest.approx(further.scale, rel=1e-3)
     assert torch.allclose(solution.keypoints, other.keypoints_3d * 0.7, rtol=1e-3)
 
 

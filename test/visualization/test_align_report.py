@@ -33,8 +33,8 @@ def test_page_needs_nothing_else_and_holds_what_the_issue_asks(aligned):
     assert "<b>chair" not in html.split("const DATA")[0]
     data = _data(html)
     assert len(data["keypoints"]) == 10 and len(data["cloud"]) == len(model.dense_mu)
-    assert len(data["starts"]) == len(alignment.diagnostics["starts_2d"])
-    assert len(data["trace"]) == len(alignment.diagnostics["trace"])
+    assert len(data["starts"]) == len(alignment.diagnostics.starts_2d)
+    assert len(data["trace"]) == len(alignment.diagnostics.trace)
     assert data["starts"][0]["score"] == max(s["score"] for s in data["starts"])
     assert data["candidates"][0]["score"] == min(s["score"] for s in data["candidates"])
     assert data["keypoints"][2]["pixel"] == pytest.approx(alignment.keypoints_2d[2].tolist(), abs=0.01)
@@ -56,7 +56,7 @@ def test_missing_diagnostics_absent_keypoints_and_pictures_are_left_out(aligned)
     model, evidence, alignment = aligned
     pixels = alignment.keypoints_2d.clone()
     pixels[0] = torch.nan
-    bare = replace(alignment, diagnostics={}, keypoints_2d=pixels, found=False, energy=float("nan"))
+    bare = replace(alignment, diagnostics=None, alternatives=None, keypoints_2d=pixels, found=False, energy=float("nan"))
     absent = replace(model, present=torch.arange(10) > 0)
     data = _data(align_page(absent, replace(evidence, image=None), bare))
     assert data["starts"] == data["candidates"] == data["trace"] == [] and data["energy"] is None
@@ -69,12 +69,12 @@ def test_missing_diagnostics_absent_keypoints_and_pictures_are_left_out(aligned)
 def test_page_is_alive_in_a_browser(aligned, tmp_path, complete):
     model, evidence, alignment = aligned
     if not complete:
-        evidence, alignment = replace(evidence, image=None), replace(alignment, diagnostics={}, found=False)
+        evidence, alignment = replace(evidence, image=None), replace(alignment, diagnostics=None, alternatives=None, found=False)
     file = tmp_path / "align.html"
     file.write_text(align_page(model, evidence, alignment))
     dom, shot = look_at(file, tmp_path, size="1300,1400")
     assert 'data-ready="yes"' in dom
-    assert dom.count("<tr") >= 10 + (len(alignment.diagnostics["starts_2d"]) if complete else 0)
+    assert dom.count("<tr") >= 10 + (len(alignment.diagnostics.starts_2d) if complete else 0)
     assert ("was not found in this image" in dom.split("<script>")[0]) != complete
     assert ("polyline" in dom.split("<script>")[0]) == complete
     import cv2

@@ -3,32 +3,35 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from semalign3d_core.alignment.gauss_newton.poses import FOCAL, MODES, NEAREST, SCALE
+from semalign3d_core.alignment.category_tensors import CategoryTensors
+from semalign3d_core.alignment.gauss_newton.poses import FOCAL, MODES, NEAREST, SCALE, Poses
+from semalign3d_core.runtime.values import ShortRepr
 
-RIGID = 3 + MODES  # unknowns besides the modes: rotation vector, then the layout of ``Poses.rest``
+RIGID = 3 + MODES  # unknowns besides the modes: rotation vector, then the layout of ``Poses.parameters``
 
 
-@dataclass(frozen=True)
-class Projection:
-    """B placements of J points. Image positions are normalised and relative to the principal point.
+@dataclass(frozen=True, repr=False)
+class Projection(ShortRepr):
+    """B poses of J points. Image positions are normalised and relative to the principal point.
 
     places: (B, 2, J) projections; ray: (B, 2, J) x / z; slope: (B, 2, J) focal over depth; turning: (B, 3, 3) rotation times scale;
     turned: (B, 3, J) points after it; position: (B, 3, J) points in the camera frame
     """
 
-    places: torch.Tensor
-    ray: torch.Tensor
-    slope: torch.Tensor
-    turning: torch.Tensor
-    turned: torch.Tensor
-    position: torch.Tensor
+    places: Tensor
+    ray: Tensor
+    slope: Tensor
+    turning: Tensor
+    turned: Tensor
+    position: Tensor
 
 
 class DeformableCloud:
     """Some dense points of a :class:`CategoryTensors`, then all its keypoints."""
 
-    def __init__(self, category, dense):
+    def __init__(self, category: CategoryTensors, dense: Tensor):
         """dense: (P,) indices of the dense points."""
         self.dense, self.dense_index = len(dense), dense
         index = torch.cat([dense, torch.arange(category.dense, len(category.points), device=dense.device)])
@@ -36,13 +39,13 @@ class DeformableCloud:
         self.mean = category.points[index].T.contiguous()
         self.mode_columns = modes.flatten(0, 1).T.contiguous()  # (M, 3 J)
         self.mode_rows = modes.permute(2, 0, 1)[:, :, None].contiguous().unbind(1)  # 3 of (M, 1, J)
-        self.parts = (SCALE, 2, modes.shape[2])  # of ``Poses.rest``: translation, logarithms, coefficients
+        self.parts = (SCALE, 2, modes.shape[2])  # of ``Poses.parameters``: translation, logarithms, coefficients
         self.ones = torch.ones_like(self.mean[None, :1])
         self.generators = tuple(_rigid_generators(self.mean, known)[None] for known in (False, True))
 
-    def project(self, poses, focal):
+    def project(self, poses: Poses, focal: Tensor) -> Projection:
         """:class:`Projection` of :class:`Poses` with focal lengths (2,) times exp(log_focal)."""
-        translation, logarithms, coefficients = poses.rest.split(self.parts, 1)
+        translation, logarithms, coefficients = poses.parameters.split(self.parts, 1)
         scale, zoom = logarithms.exp().split(1, 1)
         shape = torch.addmm(self.mean.view(-1), coefficients, self.mode_columns).view(len(coefficients), *self.mean.shape)
         turning = poses.rotation * scale[..., None]
@@ -53,7 +56,7 @@ class DeformableCloud:
         ray, focal = plane * inverse, (focal * zoom)[..., None]
         return Projection(focal * ray, ray, focal * inverse, turning, turned, position)
 
-    def jacobian(self, projection, focal_known):
+    def jacobian(self, projection: Projection, focal_known: bool) -> Tensor:
         """Derivative (B, D, 2, J) of the places by rotation vector, shift, log scale, log focal and mode coefficients."""
         p, (batch, _, points) = projection, projection.turned.shape
         basis = torch.cat([p.turned, p.position, self.ones.expand(batch, -1, -1)], 1)
@@ -70,12 +73,12 @@ class DeformableCloud:
         return result
 
 
-def _across(plane, depth, ray):
-    """What of motions (..., 2, J) across and (..., 1, J) along the optical axis moves a point in the picture, at unit slope."""
+def _across(plane: Tensor, depth: Tensor, ray: Tensor) -> Tensor:
+    """What of motions (..., 2, J) across and (..., 1, J) along the optical axis moves a point in the image, at unit slope."""
     return torch.addcmul(plane, ray, depth, value=-1)
 
 
-def _rigid_generators(like, focal_known):
+def _rigid_generators(like: Tensor, focal_known: bool) -> Tensor:
     """(24, 7) matrix that makes of (turned point, x, y, z, 1) the derivatives (8 x 3) of a point by rotation vector, shift, nothing (the
     depth of the origin stays), log scale, and, as if it moved the point, log focal; a known focal length has none."""
     generators = torch.zeros(RIGID, 3, 7)

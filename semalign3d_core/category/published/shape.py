@@ -13,6 +13,7 @@ from semalign3d_core.category.annotations.constellations import MIRROR, to_mirro
 from semalign3d_core.category.published.focal import optimise_focal
 from semalign3d_core.category.published.sparse import SparseOptions, placeable, reconstruct
 from semalign3d_core.category.shape.factor_model import FactorModel, relative_error
+from semalign3d_core.category.statistics.fisher_modes import fisher_modes
 from semalign3d_core.category.statistics.tables import ValidityRules, beta_table, noise_augmentation
 from semalign3d_core.geometry.camera import back_project
 from semalign3d_core.geometry.rotations import similarity_alignment
@@ -47,8 +48,6 @@ def reference_shape(data, config, progress):
     the table know only those. The covariance is that of the Betas in Fisher form; displacements are zero: the published
     build knows no instances.
     """
-    from semalign3d_core.alignment.fisher import fisher_modes  # the alignment package imports the category package
-
     options = config.reference
     progress("focal lengths", 0, 1)
     data = replace(data, focal=_focal_lengths(data, options))
