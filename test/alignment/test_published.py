@@ -72,4 +72,4 @@ def test_depth_regularisation_alone_fixes_the_distance_of_free_keypoints(chair):
         solver = Aligner(aligner.model, config).solver
         found = solver._descend(observation, starts, alignment.camera.focal[None], range(900, 1000))
         moved.append(float((found.keypoints - starts)[..., 2].mean()))
-    assert moved[0] < -0.3 and abs(moved[1]) < 0.1
+    assert moved[0] < -0.2 and abs(moved[1]) < 0.1

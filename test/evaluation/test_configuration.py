@@ -45,7 +45,7 @@ def test_everything_that_was_left_open_is_filled_in(folder):
 def test_settings_of_presets_are_written_out(folder, models):
     evaluate(configuration(folder, method="semalign3d", models=models, limit=1))
     settings = json.loads((folder.parent / "out" / "results.json").read_text())["config"]["method_settings"]
-    assert settings["alignment"]["solver"] == "gauss_newton" and settings["alignment"]["gauss_newton"]["steps"] > 0
+    assert settings["alignment"]["solver"] == "gauss_newton" and settings["alignment"]["gauss_newton"]["modes"] > 0
     assert settings["transfer"]["sigma"] > 0
 
 

@@ -97,7 +97,7 @@ def test_every_term_can_be_left_out():
             for name in path.split("."):
                 found = getattr(found, name)
             assert found == value
-    assert ablated(config, TERMS["dense reconstruction (Eq. 7, 8)"]).gauss_newton.sparse == config.gauss_newton.sparse
+    assert ablated(config, TERMS["dense reconstruction (Eq. 7, 8)"]).energy.sparse == config.energy.sparse
 
 
 def test_studies_end_up_as_table_and_plot(configuration, monkeypatch):
