@@ -70,7 +70,8 @@ class ImageTensors(ShortRepr):
         mask = mask if mask is not None and mask.any() else None
         image = _cell_spans(grid, np.array([0.0, 0.0, camera.width - 1.0, camera.height - 1.0]))
         near = image if mask is None else _with_margin(_cell_spans(grid, mask_box(mask)), image)
-        rows, columns = (_of_coarse_cells(*spans, grid.cells) for spans in zip(near, image, strict=True))
+        first_cells = (image[0][0], image[1][0]) if grid.window is None else (0, 0)
+        rows, columns = (_of_coarse_cells(*spans, grid.cells) for spans in zip(near, first_cells, strict=True))
         (top, bottom), (left, right) = rows, columns
         looked_at = np.zeros((bottom - top, right - left), dtype=np.float32)
         looked_at[near[0][0] - top : near[0][1] - top, near[1][0] - left : near[1][1] - left] = 1
@@ -122,9 +123,9 @@ def _with_margin(spans: tuple[Span, Span], image: tuple[Span, Span]) -> tuple[Sp
     return rows, columns
 
 
-def _of_coarse_cells(span: Span, image: Span, cells: int) -> Span:
-    """The span enlarged to coarse cells that begin where the image begins."""
-    first, last = span[0] - (span[0] - image[0]) % COARSE, span[1] + (span[1] - image[0]) % COARSE
+def _of_coarse_cells(span: Span, begin: int, cells: int) -> Span:
+    """The span enlarged to coarse cells, of which one begins at the cell ``begin``."""
+    first, last = span[0] - (span[0] - begin) % COARSE, span[1] + (span[1] - begin) % COARSE
     return first, min(last, cells)
 
 
