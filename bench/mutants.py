@@ -68,10 +68,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A change of one place: file below the package, line, number of the node in the walk, which of its changes, and in words."""
+    """A change of one place.
+
+    file: below the package;  line: of the place;  statement: first line of the statement around it, which is what coverage counts;
+    node: number in the walk over the file;  change: which of the node's;  words: what is changed
+    """
 
     file: str
     line: int
+    statement: int
     node: int
     change: int
     words: str
@@ -132,11 +137,20 @@ def _ignored(tree: ast.AST) -> set[int]:
 def mutants_of(path: Path) -> list[Mutant]:
     """All :class:`Mutant` of a file."""
     tree, found = ast.parse(path.read_text()), []
-    ignored = _ignored(tree)
+    ignored, statements, name = _ignored(tree), _statements(tree), str(path.relative_to(ROOT / "semalign3d_core"))
     for number, node in enumerate(ast.walk(tree)):
         if id(node) not in ignored:
-            name = str(path.relative_to(ROOT / "semalign3d_core"))
-            found += [Mutant(name, node.lineno, number, c, words) for c, (words, _) in enumerate(changes(node))]  # type: ignore[attr-defined]
+            line = getattr(node, "lineno", 0)
+            found += [Mutant(name, line, statements.get(id(node), 0), number, c, words) for c, (words, _) in enumerate(changes(node))]
+    return found
+
+
+def _statements(tree: ast.AST) -> dict[int, int]:
+    """{node: first line of the innermost statement around it}."""
+    found: dict[int, int] = {}
+    for statement in ast.walk(tree):  # from the outermost on
+        if isinstance(statement, ast.stmt):
+            found |= {id(node): statement.lineno for node in ast.walk(statement)}
     return found
 
 
@@ -191,7 +205,7 @@ class Tests:
 
         def runs(lines: dict[str, set[int]]) -> bool:
             found = lines.get(mutant.file, set())
-            return mutant.line in found if in_function else bool(found)
+            return mutant.statement in found if in_function else bool(found)
 
         return [name for name, lines in self.lines.items() if runs(lines)]
 
@@ -261,7 +275,7 @@ def judge(sandbox: Path, mutant: Mutant, tests: Tests) -> str:
     """KILLED, SURVIVED or UNTESTED."""
     path = sandbox / "semalign3d_core" / mutant.file
     source = path.read_text()
-    chosen = tests.of(mutant, _in_function(source, mutant.line))
+    chosen = tests.of(mutant, _in_function(source, mutant.statement))
     if not chosen:
         return UNTESTED
     try:
