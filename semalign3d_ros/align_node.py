@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from dataclasses import replace
+from typing import Any
 
 import torch
 from geometry_msgs.msg import PoseStamped
@@ -40,7 +41,7 @@ class AlignNode(Node):
 
     exit_code = 0
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         super().__init__("align", namespace="semalign3d", **options)
         self.parameters = declare(self, AlignParameters)
         if self.parameters.image_transport not in IMAGE_TRANSPORTS:
@@ -59,7 +60,7 @@ class AlignNode(Node):
         self._worker.start()
         self.get_logger().info(f"looking for: {self._pipeline.model.category} in {self._image_topic}")
 
-    def close(self):
+    def close(self) -> None:
         """Ends the worker after the frame it is at, and the node."""
         self._slot.close()
         self._worker.join()
@@ -69,11 +70,11 @@ class AlignNode(Node):
 
     def _create_pipeline(self, parameters):
         pipeline = create_pipeline(parameters)
-        shown = pipeline.demonstration_alignment
-        if shown is not None and not shown.found:
+        demonstration, shown = pipeline.demonstration, pipeline.demonstration_alignment
+        if demonstration is not None and shown is not None and not shown.found:
             self._diagnostics.problem(
                 "demonstration: object not found",
-                f"no {pipeline.model.category} was recognised in {pipeline.demonstration.image.name} (confidence {shown.confidence:.2f}); "
+                f"no {pipeline.model.category} was recognised in {demonstration.image.name} (confidence {shown.confidence:.2f}); "
                 "correspondences will not be reliable, choose a clearer picture",
             )
         return pipeline
@@ -200,6 +201,6 @@ def _seconds(message):
     return stamp.sec + 1e-9 * stamp.nanosec
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Runs the node; see :func:`semalign3d_ros.process.run_node`."""
     return spin(arguments, AlignNode)

@@ -2,13 +2,15 @@
 
 import array
 import io
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image as Picture
 from PIL import UnidentifiedImageError
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.perception.evidence import DepthMap
@@ -51,12 +53,12 @@ MASK_ENCODINGS = ("mono8", "8UC1")
 class BadMessage(InputError):
     """A message that cannot be used; ``kind`` names the kind of problem in a few words, for counting."""
 
-    def __init__(self, kind, text):
+    def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
         self.kind = kind
 
 
-def image_to_array(message, allowed=tuple(ENCODINGS)):
+def image_to_array(message: Image, allowed: tuple[str, ...] = tuple(ENCODINGS)) -> np.ndarray:
     """The pixels of an Image, (h, w, channels), native byte order; padding at the end of rows is taken off."""
     if message.encoding not in allowed:
         raise BadMessage("unsupported encoding", f"encoding {message.encoding!r} cannot be used here; publish one of {', '.join(allowed)}")
@@ -71,18 +73,18 @@ def image_to_array(message, allowed=tuple(ENCODINGS)):
             f"found a step of {message.step} and {len(message.data)} bytes; check the driver",
         )
     rows = np.ndarray((height, row), np.uint8, memoryview(message.data), strides=(message.step, 1))
-    order = ">" if message.is_bigendian else "<"
+    order: Literal[">", "<"] = ">" if message.is_bigendian else "<"
     pixels = np.ascontiguousarray(rows).view(np.dtype(dtype).newbyteorder(order)).reshape(height, width, channels)
     return pixels.astype(dtype, copy=False)
 
 
-def image_to_rgb(message):
+def image_to_rgb(message: Image) -> np.ndarray:
     """An Image of any colour or grey encoding as (h, w, 3) uint8 RGB."""
     pixels = image_to_array(message, tuple(TO_RGB))
     return np.ascontiguousarray(TO_RGB[message.encoding](pixels))
 
 
-def compressed_to_rgb(message):
+def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     """A CompressedImage (JPEG, PNG) as (h, w, 3) uint8 RGB."""
     try:
         return np.array(Picture.open(io.BytesIO(bytes(message.data))).convert("RGB"))
@@ -91,7 +93,7 @@ def compressed_to_rgb(message):
         raise BadMessage("undecodable image", text) from error
 
 
-def depth_from_image(message, height, width):
+def depth_from_image(message: Image, height: int, width: int) -> DepthMap:
     """A depth Image (16UC1 in millimetres, 32FC1 in metres) as metric :class:`DepthMap`; 0, negative and infinite become NaN.
 
     It must be registered to the image of ``height x width`` pixels.
@@ -104,7 +106,7 @@ def depth_from_image(message, height, width):
     return DepthMap(torch.from_numpy(np.where(valid, values, np.float32(np.nan))), "metric")
 
 
-def mask_from_image(message, height, width):
+def mask_from_image(message: Image, height: int, width: int) -> torch.Tensor:
     """A mask Image (mono8) of an image of ``height x width`` pixels as (h, w) bool tensor: everything above 0 is object."""
     values = image_to_array(message, MASK_ENCODINGS)[..., 0]
     _check_size("mask", values, height, width)
@@ -117,7 +119,7 @@ def _check_size(what, values, height, width):
         raise BadMessage("another size than the image", f"the {what} has {sizes}; register it to the image")
 
 
-def camera_from_info(message, height, width):
+def camera_from_info(message: CameraInfo, height: int, width: int) -> PinholeCamera:
     """The :class:`PinholeCamera` of a CameraInfo, for the image of ``height x width`` pixels that it came with.
 
     Region of interest and binning are taken into account. Raises :class:`BadMessage` for an uncalibrated or broken
@@ -142,18 +144,18 @@ def camera_from_info(message, height, width):
     return camera
 
 
-def array_to_image(pixels, encoding, header):
+def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     """An array (h, w) or (h, w, channels) as Image of that encoding."""
     dtype, channels = ENCODINGS[encoding]
     pixels = np.ascontiguousarray(pixels, dtype=np.dtype(dtype).newbyteorder("<"))
     height, width = pixels.shape[:2]
     data = array.array("B")
-    data.frombytes(memoryview(pixels).cast("B"))
+    data.frombytes(pixels.data.cast("B"))
     step = width * channels * np.dtype(dtype).itemsize
     return Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=0, step=step, data=data)
 
 
-def camera_to_info(camera, header):
+def camera_to_info(camera: PinholeCamera, header: Header) -> CameraInfo:
     """A :class:`PinholeCamera` as CameraInfo without distortion."""
     matrix = camera.matrix_pixels().double()
     projection = torch.cat([matrix, torch.zeros(3, 1, dtype=torch.float64)], dim=1)

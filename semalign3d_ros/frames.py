@@ -3,7 +3,9 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 KEPT = 8  # messages of each topic that are kept for finding partners
 
@@ -12,7 +14,7 @@ KEPT = 8  # messages of each topic that are kept for finding partners
 class Frame:
     """An image message, when it arrived (monotonic seconds), its partners by topic, and the wanted ones that never came."""
 
-    image: object
+    image: Any
     arrival: float
     partners: dict = field(default_factory=dict)
     missing: tuple = ()
@@ -26,14 +28,16 @@ class FrameSlot:
     timeless: topics whose last message belongs to every image (camera_info)
     """
 
-    def __init__(self, slop, patience, timeless=()):
+    def __init__(self, slop: float, patience: float, timeless: tuple[str, ...] = ()) -> None:
         self._slop, self._patience, self._timeless = slop, patience, timeless
-        self._images, self._partners = deque(maxlen=KEPT), {}
-        self._wanted, self._closed = (), False
+        self._images: deque[tuple[float, float, Any]] = deque(maxlen=KEPT)
+        self._partners: dict[str, deque[tuple[float, Any]]] = {}
+        self._wanted: tuple[str, ...] = ()
+        self._closed = False
         self._condition = threading.Condition()
         self.received = self.dropped = 0
 
-    def put_image(self, stamp, message, wanted=()):
+    def put_image(self, stamp: float, message: Any, wanted: Iterable[str] = ()) -> None:
         """An image arrived; ``wanted`` names the topics that somebody publishes and it should be completed with."""
         with self._condition:
             self.received += 1
@@ -42,13 +46,13 @@ class FrameSlot:
             self._wanted = tuple(wanted)
             self._condition.notify()
 
-    def put_partner(self, topic, stamp, message):
+    def put_partner(self, topic: str, stamp: float, message: Any) -> None:
         """A depth image, mask or camera_info arrived."""
         with self._condition:
             self._partners.setdefault(topic, deque(maxlen=1 if topic in self._timeless else KEPT)).append((stamp, message))
             self._condition.notify()
 
-    def take(self):
+    def take(self) -> Frame | None:
         """Waits for the next :class:`Frame`; None once the slot is closed."""
         with self._condition:
             while not self._closed:
@@ -58,7 +62,7 @@ class FrameSlot:
                 self._condition.wait(timeout=self._patience / 4 if self._images else None)
             return None
 
-    def close(self):
+    def close(self) -> None:
         """Ends all waiting."""
         with self._condition:
             self._closed = True
@@ -95,4 +99,3 @@ class FrameSlot:
         self.dropped += index
         self._images.popleft()
         return frame
-

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -24,7 +25,7 @@ class ImageSourceNode(Node):
 
     exit_code = 0
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         super().__init__("image_source", namespace="semalign3d", **options)
         self.parameters = declare(self, ImageSourceParameters)
         if self.parameters.image_transport not in TRANSPORTS:
@@ -43,7 +44,7 @@ class ImageSourceNode(Node):
         self._worker = threading.Thread(target=self._run, name="image source")
         self._worker.start()
 
-    def close(self):
+    def close(self) -> None:
         """Stops publishing and ends the node."""
         self._closed.set()
         with self._answered:
@@ -106,6 +107,6 @@ class ImageSourceNode(Node):
             self._diagnostics.problem("answer: none", f"no answer on {self.parameters.wait_for} within {timeout} s; going on")
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Runs the node; see :func:`semalign3d_ros.process.run_node`."""
     return spin(arguments, ImageSourceNode)

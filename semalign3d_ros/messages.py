@@ -6,15 +6,18 @@ import numpy as np
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
 from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.geometry.rotations import rotation_to_quaternion
+from semalign3d_core.pipeline import Demonstration, FrameResult
 from semalign3d_ros.msg import Correspondence, Correspondences, Point2D, SemanticKeypoint, SemanticKeypoints
 
 SCALE_KINDS = {"relative": SemanticKeypoints.SCALE_RELATIVE, "metric": SemanticKeypoints.SCALE_METRIC}
 
 
-def keypoints_message(alignment, header, latency):
+def keypoints_message(alignment: Alignment, header: Header, latency: float) -> SemanticKeypoints:
     """:class:`Alignment` as SemanticKeypoints; ``latency`` in seconds."""
     camera = alignment.camera
     return SemanticKeypoints(
@@ -32,7 +35,7 @@ def keypoints_message(alignment, header, latency):
     )
 
 
-def correspondences_message(demonstration, result, header, latency):
+def correspondences_message(demonstration: Demonstration, result: FrameResult, header: Header, latency: float) -> Correspondences:
     """The demonstration's points in a frame (:class:`FrameResult`) as Correspondences."""
     alignment, matches = result.alignment, result.matches
     return Correspondences(
@@ -58,12 +61,12 @@ def correspondences_message(demonstration, result, header, latency):
     )
 
 
-def pose_message(alignment, header):
+def pose_message(alignment: Alignment, header: Header) -> PoseStamped:
     """The object's pose as PoseStamped."""
     return PoseStamped(header=header, pose=_pose(alignment))
 
 
-def cloud_message(alignment, header):
+def cloud_message(alignment: Alignment, header: Header) -> PointCloud2:
     """The dense points of the aligned model as PointCloud2 (x, y, z float32)."""
     points = np.ascontiguousarray(alignment.cloud_3d.cpu().numpy(), dtype="<f4")
     data = array.array("B")
@@ -74,7 +77,7 @@ def cloud_message(alignment, header):
     )  # fmt: skip
 
 
-def markers_message(alignment, header):
+def markers_message(alignment: Alignment, header: Header) -> MarkerArray:
     """Keypoints as MarkerArray: one sphere list, coloured by confidence and pale where hidden, and one text for each name."""
     present = [i for i, position in enumerate(alignment.keypoints_3d) if bool(position.isfinite().all())]
     size = 0.03 * float(alignment.scale)

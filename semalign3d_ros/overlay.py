@@ -1,13 +1,18 @@
 """The picture that shows what was found, as a message."""
 
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from semalign3d_core.pipeline import FrameResult, Pipeline
 from semalign3d_core.visualization.overlay import draw_alignment, draw_points
 from semalign3d_ros.conversions import array_to_image
 
 
-def overlay_message(pipeline, result, header):
+def overlay_message(pipeline: Pipeline, result: FrameResult, header: Header) -> Image:
     """The frame (:class:`FrameResult`) with keypoints, and the demonstration's points where there is a demonstration."""
     picture = draw_alignment(result.evidence.image, result.alignment)
-    if result.matches is not None and result.alignment.found:
+    shown = pipeline.demonstration
+    if shown is not None and result.matches is not None and result.alignment.found:
         names = result.alignment.keypoint_names
-        picture = draw_points(picture, result.matches.points, pipeline.demonstration.labels, result.matches.visible, names)
+        picture = draw_points(picture, result.matches.points, shown.labels, result.matches.visible, names)
     return array_to_image(picture, "rgb8", header)

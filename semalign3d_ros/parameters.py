@@ -1,11 +1,15 @@
 """Node parameters, declared from dataclasses: default, type and description stand in one place."""
 
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.node import Node
 
 from semalign3d_core.pipeline import PipelineConfig, option
 from semalign3d_core.runtime.config import from_dict
+
+Parameters = TypeVar("Parameters", "AlignParameters", "ImageSourceParameters")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class ImageSourceParameters:
     subscribers: int = option(1, "number of subscribers to wait for before the first image")
 
 
-def declare(node, parameter_class):
+def declare(node: Node, parameter_class: type[Parameters]) -> Parameters:
     """Declares a parameter for every field of the dataclass and returns it filled in.
 
     Raises :class:`InputError` naming the parameter when a value has the wrong type.

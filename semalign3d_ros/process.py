@@ -4,6 +4,8 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 BUILD_HINT = (
     "{name} is missing. Build the package and source it in this shell: colcon build && . install/setup.bash   "
@@ -12,7 +14,7 @@ BUILD_HINT = (
 FROM_ROS = ("semalign3d_ros", "rclpy", "rcl_interfaces", "builtin_interfaces", "std_srvs")
 
 
-def run_node(module_name):
+def run_node(module_name: str) -> NoReturn:
     """Imports ``semalign3d_ros.<module_name>``, calls its ``main(arguments)`` and exits with what that returns.
 
     SIGINT and SIGTERM end the process with exit code 0 at any moment, also while it is still starting. Errors meant for
@@ -39,7 +41,7 @@ def run_node(module_name):
     sys.exit(code)
 
 
-def spin(arguments, make_node):
+def spin(arguments: list[str] | None, make_node: Callable[[], Any]) -> int:
     """Initialises ROS, spins ``make_node()`` until a signal or the node's own end, closes it; returns its ``exit_code``."""
     import rclpy
     from rclpy.executors import ExternalShutdownException

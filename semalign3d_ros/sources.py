@@ -3,8 +3,10 @@
 Each source yields :class:`Moment` and has ``roles``, the topics of its messages.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.perception.images import IMAGE_SUFFIXES, list_images, read_image
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError, SemAlign3DError
 from semalign3d_ros.conversions import BadMessage, array_to_image, camera_to_info, compressed_to_rgb, image_to_rgb
+from semalign3d_ros.parameters import ImageSourceParameters
 
 IMAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 CAMERA_TYPE = "sensor_msgs/msg/CameraInfo"
@@ -24,16 +27,18 @@ FOLDER_RATE = 10.0  # images per second where nothing says how fast
 JPEG_QUALITY = 95
 LEGAL = "a folder of images, an image, a video file, a rosbag2 folder, or the number of a webcam"
 
+Problem = Callable[[str, object], None]  # told the kind and the text of what cannot be used
+
 
 @dataclass(frozen=True)
 class Moment:
     """What is published together: seconds since the first image (None: now), and messages by topic (image last)."""
 
     time: float | None
-    messages: dict
+    messages: dict[str, Any]
 
 
-def open_source(parameters, problem):
+def open_source(parameters: ImageSourceParameters, problem: Problem) -> "Source":
     """The source that :class:`ImageSourceParameters` name, an iterable of :class:`Moment` that can be iterated again.
 
     ``problem(kind, text)`` is told of single images that cannot be read; they are left out.
@@ -56,17 +61,17 @@ def open_source(parameters, problem):
 class Calibration:
     """CameraInfo for images: from a file as camera_calibration writes it, from a focal length in pixels, or none."""
 
-    def __init__(self, path="", focal_length=0.0):
+    def __init__(self, path: str = "", focal_length: float = 0.0) -> None:
         self._info, self._focal_length, self._path = None, focal_length, path
         if path:
             self._info = _read_calibration(Path(path))
 
     @property
-    def roles(self):
+    def roles(self) -> set[str]:
         """Topics of the messages of a :meth:`moment`."""
         return {"image", "camera_info"} if self._info is not None or self._focal_length > 0 else {"image"}
 
-    def info(self, height, width):
+    def info(self, height: int, width: int) -> CameraInfo | None:
         """The CameraInfo of an image, or None; raises :class:`InputError` for a calibration of another image size."""
         if self._info is not None and (self._info.height, self._info.width) != (height, width):
             sizes = f"{self._info.width} x {self._info.height} pixels, the images have {width} x {height}"
@@ -75,7 +80,7 @@ class Calibration:
             return self._info
         return camera_to_info(PinholeCamera.centred(self._focal_length / max(height, width), height, width), Header())
 
-    def moment(self, time, rgb):
+    def moment(self, time: float | None, rgb: np.ndarray) -> Moment:
         """A picture with its CameraInfo."""
         info = self.info(*rgb.shape[:2])
         messages = {} if info is None else {"camera_info": info}
@@ -87,11 +92,11 @@ class Folder:
 
     period = 1 / FOLDER_RATE
 
-    def __init__(self, path, camera, problem):
+    def __init__(self, path: Path, camera: Calibration, problem: Problem) -> None:
         self._files = list_images(path) if path.is_dir() else [path]
         self._camera, self._problem, self.roles = camera, problem, camera.roles
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Moment]:
         for index, path in enumerate(self._files):
             try:
                 rgb = read_image(path).rgb
@@ -104,14 +109,14 @@ class Folder:
 class Video:
     """The pictures of a video file."""
 
-    def __init__(self, path, camera):
+    def __init__(self, path: Path, camera: Calibration) -> None:
         self._path, self._camera, self.roles = path, camera, camera.roles
         capture = self._open()
         rate = capture.get(cv2.CAP_PROP_FPS)
         capture.release()
         self.period = 1 / (rate if np.isfinite(rate) and rate > 0 else FOLDER_RATE)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Moment]:
         capture = self._open()
         index = 0
         while (picture := capture.read()[1]) is not None:
@@ -133,13 +138,13 @@ class Webcam:
 
     period = None
 
-    def __init__(self, number, camera):
+    def __init__(self, number: int, camera: Calibration) -> None:
         self._number, self._camera, self.roles = number, camera, camera.roles
         self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             raise InputError(f"webcam {number} cannot be opened; check the number (/dev/video{number}) and that you may read it")
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Moment]:
         while (picture := self._capture.read()[1]) is not None:
             yield self._camera.moment(None, picture[..., ::-1])
         raise InputError(f"webcam {self._number} gives no more pictures; was it unplugged?")
@@ -150,7 +155,7 @@ class Bag:
 
     period = None
 
-    def __init__(self, path, parameters, camera):
+    def __init__(self, path: Path, parameters: ImageSourceParameters, camera: Calibration) -> None:
         self._path, self._camera = path, camera
         with self._open() as reader:
             topics = {connection.topic: connection.msgtype for connection in reader.connections}
@@ -169,7 +174,7 @@ class Bag:
         self.roles = camera.roles | {role for topic, role in self._roles.items() if topic}
         self._types = {topic: IMAGE_TYPES.get(topics[topic], CameraInfo) for topic in self._roles if topic}
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Moment]:
         start, messages = None, {}
         with self._open() as reader:
             wanted = [connection for connection in reader.connections if connection.topic in self._types]
@@ -202,7 +207,7 @@ class Bag:
             raise FileFormatError(f"{self._path} is not a readable rosbag2 ({error}); reindex or record it again") from error
 
 
-def as_transport(message, transport):
+def as_transport(message: Image | CompressedImage, transport: str) -> Image | CompressedImage:
     """An image message as ``raw`` Image or ``compressed`` CompressedImage (JPEG); unchanged where it is that already."""
     if transport == "raw":
         return message if isinstance(message, Image) else array_to_image(compressed_to_rgb(message), "rgb8", message.header)
@@ -232,3 +237,6 @@ def _read_calibration(path):
         expected = "expected image_width, image_height and camera_matrix: {data: [9 numbers]}, as camera_calibration writes them"
         raise FileFormatError(f"{path} is not a camera calibration ({type(error).__name__}: {error}); {expected}") from error
     return info
+
+
+Source = Folder | Video | Webcam | Bag
