@@ -12,6 +12,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.geometry.rotations import rotation_to_quaternion
 from semalign3d_core.pipeline import Demonstration, FrameResult
+from semalign3d_core.runtime.errors import InputError
 from semalign3d_ros.msg import Correspondence, Correspondences, Point2D, SemanticKeypoint, SemanticKeypoints
 
 SCALE_KINDS = {"relative": SemanticKeypoints.SCALE_RELATIVE, "metric": SemanticKeypoints.SCALE_METRIC}
@@ -38,6 +39,8 @@ def keypoints_message(alignment: Alignment, header: Header, latency: float) -> S
 def correspondences_message(demonstration: Demonstration, result: FrameResult, header: Header, latency: float) -> Correspondences:
     """The demonstration's points in a frame (:class:`FrameResult`) as Correspondences."""
     alignment, matches = result.alignment, result.matches
+    if matches is None or matches.points_3d is None or matches.visible is None:
+        raise InputError("these matches say nothing of positions and visibility; matches of a demonstration do")
     return Correspondences(
         header=header,
         category=alignment.category,
