@@ -3,10 +3,16 @@
 Sizes are those of the published configurations; parameters are counted against the table of weights by bench/providers.py.
 """
 
+import sys
+from pathlib import Path
+
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "helpers"))
+
+from tiny_models import with_a_lively_head
+
 from semalign3d_core.perception.backbones.captioner import LEARNED
-from semalign3d_core.perception.weights.tiny_models import with_a_lively_head
 
 # width, layers, heads
 VITS = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16), "giant": (1536, 40, 24)}

@@ -179,7 +179,7 @@ def create_pipeline(config: PipelineConfig, dataset_root: Path | None = None) ->
         backbone,
         Aligner(model.to(device), config.preset),
         depth.create(on_device(config.depth, depth.DEPTHS, device), dataset_root),
-        masks.create(on_device(config.masks, masks.MASKS, device), dataset_root, model, backbone),
+        masks.create(on_device(config.masks, masks.MASKS, device), dataset_root, model, backbone, load_model),
         load_demonstration(config.demonstration) if config.demonstration else None,
         load_preset(Transfer, "transfer", config.transfer),
     )

@@ -10,7 +10,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.geometry.rotations import rotation_to_quaternion
+from semalign3d_core.geometry.rotations import quaternion
 from semalign3d_core.pipeline import Demonstration, FrameResult
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_ros.msg import Correspondence, Correspondences, Point2D, SemanticKeypoint, SemanticKeypoints
@@ -110,7 +110,7 @@ def _keypoint(alignment, index):
 
 
 def _pose(alignment):
-    x, y, z, w = rotation_to_quaternion(alignment.rotation).tolist()
+    x, y, z, w = quaternion(alignment.rotation).tolist()
     return Pose(position=_point(alignment.translation), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
 

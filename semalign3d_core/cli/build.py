@@ -87,7 +87,7 @@ def _build(options, category):
 
     from semalign3d_core.category.annotations.views import Providers
     from semalign3d_core.category.build import build_category
-    from semalign3d_core.category.storage import save_model
+    from semalign3d_core.category.storage import load_model, save_model
     from semalign3d_core.datasets import open_dataset
     from semalign3d_core.perception import backbones, depth, masks
     from semalign3d_core.runtime import config
@@ -97,7 +97,7 @@ def _build(options, category):
     dataset = open_dataset(options.dataset)
     records = training_records(dataset, category, options.split, options.max_images)
     backbone = backbones.create(options.backbone, options.dataset)
-    segmenter = masks.create(options.masks, options.dataset, backbone=backbone)
+    segmenter = masks.create(options.masks, options.dataset, backbone=backbone, load_model=load_model)
     providers = Providers(backbone, depth.create(options.depth, options.dataset), segmenter)
     for name, option in (("depth", "--depth"), ("segmenter", "--masks")):
         if getattr(providers, name) is None:

@@ -71,12 +71,13 @@ def _predictions(options, spec, files, templates, labels):
     """Yields (labelled side or None, :class:`PosePrediction` or None where it failed) of every image; writes the files of each."""
     from tqdm import tqdm
 
+    from semalign3d_core.category.storage import load_model
     from semalign3d_core.matchers.pose_prediction import PosePredictor
     from semalign3d_core.perception import backbones, masks
     from semalign3d_core.perception.backbones.pair_features import pair_features
 
     backbone = backbones.create(spec, options.dataset)
-    segmenter = masks.create(options.masks, options.dataset, backbone=backbone)
+    segmenter = masks.create(options.masks, options.dataset, backbone=backbone, load_model=load_model)
     predictor, main = PosePredictor(pair_features(backbone), templates, options.cells), spec == options.backbone
     for file, name in tqdm(list(zip(files, result_names(files), strict=True)), unit="image", disable=len(files) == 1, file=sys.stderr):
         try:

@@ -2,7 +2,7 @@
 
 import math
 
-from semalign3d_core.geometry.rotations import rotation_to_quaternion
+from semalign3d_core.geometry.rotations import quaternion
 
 
 def alignment_to_dict(alignment, image, seconds):
@@ -21,7 +21,7 @@ def alignment_to_dict(alignment, image, seconds):
         "keypoints": [keypoint_to_dict(alignment, k) for k in range(len(alignment.keypoint_names))],
         "pose": {
             "rotation": numbers(alignment.rotation),
-            "quaternion_xyzw": numbers(rotation_to_quaternion(alignment.rotation)),
+            "quaternion_xyzw": numbers(quaternion(alignment.rotation)),
             "translation": numbers(alignment.translation),
             "scale": float(alignment.scale),
             "undetermined_axis": None if axis is None else numbers(axis),

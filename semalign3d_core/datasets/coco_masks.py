@@ -1,4 +1,7 @@
-"""Masks of COCO annotations: polygons and both spellings of run lengths."""
+"""Masks of COCO annotations: polygons and both spellings of run lengths.
+
+pycocotools is not used: it reads run lengths in C without checking that they end and that they fit the image.
+"""
 
 import cv2
 import numpy as np

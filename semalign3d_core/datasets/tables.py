@@ -110,14 +110,3 @@ def flip_permutation(category, count=None, visible=None):
         if visible is None or (visible[a] and visible[b]):
             flip[a], flip[b] = b, a
     return flip
-
-
-def column_flip_permutation(category, used=None, visible=None):
-    """:func:`flip_permutation` in the numbering that remains when labels not in ``used`` (default: the table's) are dropped."""
-    used = used_labels(category) if used is None else list(used)
-    column = {label: i for i, label in enumerate(used)}
-    flip = list(range(len(used)))
-    for a, b in MIRROR_PAIRS[category]:
-        if a in column and b in column and (visible is None or (visible[column[a]] and visible[column[b]])):
-            flip[column[a]], flip[column[b]] = column[b], column[a]
-    return flip

@@ -243,29 +243,3 @@ def rotate_square(square, height, width, quarters):
         left, top = top, width - left - side
         height, width = width, height
     return left, top, side
-
-
-def published_dense_cells(pixels, height, width, cells=60):
-    """Cells (..., 2) that the published pipeline reads for pixels (..., 2) of dense points; integers, clamped to the grid.
-
-    Kept for parity only: it pads in the middle and floors, where :class:`SquareGrid` samples between cell centres.
-    """
-    side, offset = _published_square(height, width)
-    return ((pixels + offset).double() / side * cells).floor().long().clamp(0, cells - 1)
-
-
-def published_keypoint_cells(pixels, height, width, cells=CANVAS_CELLS, resized=DIFFUSION_CANVAS_SIDE):
-    """As :func:`published_dense_cells`, for keypoints: through the integer pixel of the image resized to ``resized``."""
-    side, offset = _published_square(height, width)
-    return ((pixels + offset).double() / side * resized).floor().long() * cells // resized
-
-
-def published_cell_pixels(cell, height, width, cells=60):
-    """Pixels (..., 2), truncated and perhaps outside the image, of the centres of integer cells; the published inverse."""
-    side, offset = _published_square(height, width)
-    return ((cell.double() + 0.5) / cells * side - offset).trunc().long()
-
-
-def _published_square(height, width):
-    side = max(height, width)
-    return side, torch.tensor([(side - width) // 2, (side - height) // 2])

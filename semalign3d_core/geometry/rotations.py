@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 
 def rotation_from_vector(vector):
@@ -42,28 +44,9 @@ def rotation_angle(first, second):
     return ((trace - 1) / 2).clamp(-1, 1).acos()
 
 
-def rotation_to_quaternion(rotation):
-    """Unit quaternions (..., 4) as (x, y, z, w) (the order of ROS), w >= 0, from rotation matrices (..., 3, 3)."""
-    m = rotation
-    diagonal = m.diagonal(dim1=-2, dim2=-1)
-    trace = diagonal.sum(-1, keepdim=True)
-    # Four times the outer product q q^T, of which the best-conditioned row is taken.
-    x, y, z = diagonal.unbind(-1)
-    off = [m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]]
-    skew = [m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]]
-    one = torch.ones_like(x)
-    rows = torch.stack(
-        [
-            torch.stack([one + x - y - z, off[0], off[1], skew[0]], -1),
-            torch.stack([off[0], one - x + y - z, off[2], skew[1]], -1),
-            torch.stack([off[1], off[2], one - x - y + z, skew[2]], -1),
-            torch.stack([skew[0], skew[1], skew[2], one + trace[..., 0]], -1),
-        ],
-        -2,
-    )
-    best = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)
-    quaternion = torch.nn.functional.normalize(torch.gather(rows, -2, best[..., None, None].expand(*best.shape, 1, 4))[..., 0, :], dim=-1)
-    return torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
+def quaternion(rotation: torch.Tensor) -> np.ndarray:
+    """Unit quaternion (4,) as (x, y, z, w), the order of ROS, w >= 0, of a rotation matrix (3, 3)."""
+    return Rotation.from_matrix(rotation.cpu().numpy()).as_quat(canonical=True)
 
 
 def rotation_from_quaternion(quaternion):

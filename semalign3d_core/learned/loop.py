@@ -194,8 +194,8 @@ def _write_page(folder, journal, training, title, writes):
         return
     from html import escape
 
-    from semalign3d_core.evaluation.report.charts import line_chart
-    from semalign3d_core.evaluation.report.page import note, page, section
+    from semalign3d_core.visualization.charts import line_chart
+    from semalign3d_core.visualization.html import note, page, section
     from semalign3d_core.visualization.page import picture_url
 
     title, losses, scores = title or folder.name, journal.losses(), journal.scores()

@@ -48,25 +48,6 @@ def pck_dagger_correct_inclusive(pred, truth, common, threshold, alphas):
     return pck_correct_inclusive(pred, truth, threshold, alphas) & nearest_is_own(pred, truth, common)[..., None]
 
 
-def error_kinds(pred, truth, common, threshold, alpha):
-    """Errors of common keypoints after Aygun and Mac Aodha (2022), a dictionary of (..., K) bool, with r = alpha * threshold:
-
-    ``miss``: no common target within r;  ``jitter``: the own target between r and 2 r away (both included);
-    ``swap``: nearest to another target, and some target within r (included). A missing prediction is a miss.
-    """
-    pred, truth, common = np.asarray(pred, np.float64), np.asarray(truth, np.float64), np.asarray(common, bool)
-    radius = (alpha * np.asarray(threshold, np.float64))[..., None]
-    every = np.linalg.norm(pred[..., :, None, :] - truth[..., None, :, :], axis=-1)
-    every = np.where(common[..., None, :] & np.isfinite(every), every, np.inf)
-    nearest = every.min(axis=-1, initial=np.inf)
-    own = np.diagonal(every, axis1=-2, axis2=-1)
-    return {
-        "miss": common & (nearest >= radius),
-        "jitter": common & (own >= radius) & (own <= 2 * radius),
-        "swap": common & ~nearest_is_own(pred, truth, common) & (nearest <= radius),
-    }
-
-
 def _distances_and_limits(pred, truth, threshold, alphas):
     """Distances (..., K, 1) and limits (..., 1, A), float64."""
     distance = np.linalg.norm(np.asarray(pred, np.float64) - np.asarray(truth, np.float64), axis=-1)

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from compare import difference, exact
+from published import cells
 
 from semalign3d_core.category.annotations import correction as keypoint_correction
 from semalign3d_core.category.model import BetaTable
@@ -10,7 +11,6 @@ from semalign3d_core.category.published import barycentric, focal, image_cloud, 
 from semalign3d_core.category.statistics import beta, combinations, geometric_features
 from semalign3d_core.category.statistics import tables as statistics
 from semalign3d_core.category.surface import semantics
-from semalign3d_core.geometry import image_grid
 from semalign3d_core.geometry.camera import PinholeCamera, project
 from semalign3d_core.geometry.rotations import similarity_alignment
 from semalign3d_core.perception.evidence import DepthMap
@@ -317,9 +317,9 @@ def check_embedding_coords(arrays, path):
     v = tensors(arrays)
     for n, (height, width) in enumerate(v["img_hw"].tolist()):
         pixels = v["img_xy"][n]
-        yield exact(f"embd_xy_dense[{n}]", image_grid.published_dense_cells(pixels, height, width), v["embd_xy_dense"][n])
-        yield exact(f"embd_xy_keypoint[{n}]", image_grid.published_keypoint_cells(pixels, height, width), v["embd_xy_keypoint"][n])
-        back = image_grid.published_cell_pixels(v["embd_xy_in"], height, width)
+        yield exact(f"embd_xy_dense[{n}]", cells.dense_cells(pixels, height, width), v["embd_xy_dense"][n])
+        yield exact(f"embd_xy_keypoint[{n}]", cells.keypoint_cells(pixels, height, width), v["embd_xy_keypoint"][n])
+        back = cells.cell_pixels(v["embd_xy_in"], height, width)
         yield exact(f"img_xy_from_embd[{n}]", back, v["img_xy_from_embd"][n])
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from compare import difference, exact
+from published.metrics import column_flip_permutation, mirror_aware, renumbered_groups
 
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.datasets.ap10k_pairs import PARTS, build_pairs, merge_annotations, split_images, usable_images
@@ -14,13 +15,12 @@ from semalign3d_core.datasets.pf_pascal import CATEGORIES
 from semalign3d_core.datasets.tables import (
     GEOMETRY_GROUPS,
     MIRROR_PAIRS,
-    column_flip_permutation,
     flip_permutation,
     used_labels,
 )
 from semalign3d_core.geometry.image_grid import canvas_placement, keypoints_to_canvas, patch_index, resize_pad
 from semalign3d_core.metrics.aggregate import PckAccumulator, weighted_mean
-from semalign3d_core.metrics.geometry_subset import geometry_aware, mirror_aware, renumbered_groups
+from semalign3d_core.metrics.geometry_subset import geometry_aware
 from semalign3d_core.metrics.pck import pck_correct
 
 SIDE = 840

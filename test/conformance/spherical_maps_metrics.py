@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from checks_metrics import average_precision_rows, scores
 from compare import difference, exact
+from published.metrics import error_kinds
 
 from semalign3d_core.geometry.image_grid import canvas_placement, keypoints_to_canvas, patch_index
 from semalign3d_core.metrics.kap import KapAccumulator, KapPair, kap_samples, samples_as_released
 from semalign3d_core.metrics.pck import (
-    error_kinds,
     nearest_is_own,
     pck_correct,
     pck_correct_inclusive,

@@ -8,7 +8,7 @@ import torch
 
 from semalign3d_core.datasets.synthetic import KEYPOINTS, RenderConfig, sample_rendering
 from semalign3d_core.datasets.synthetic.scene import SceneConfig
-from semalign3d_core.datasets.synthetic.simulated_features import SimulatedFeatureConfig, simulated_evidence, simulated_features
+from semalign3d_core.datasets.synthetic.simulated_features import SimulatedFeatureConfig, simulated_features
 from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig
 from semalign3d_core.geometry.image_grid import SquareGrid, mirror_points
 from semalign3d_core.perception.evidence import FeatureMap
@@ -101,19 +101,6 @@ def test_shape_norm_and_reproducibility(cars):
     np.testing.assert_allclose(np.linalg.norm(values, axis=0), 1, rtol=1e-5)
     np.testing.assert_array_equal(values, simulated_features(cars[0], config))
     assert abs(values - simulated_features(cars[0], replace(config, seed=1))).max() > 0.1
-
-
-def test_evidence_in_memory_and_its_mirror_image(cars):
-    r = cars[0]
-    evidence = simulated_evidence(r, SimulatedFeatureConfig(channels=16, cells=24), depth_kind="metric")
-    assert evidence.features.values.shape == (16, 24, 24) and evidence.depth.kind == "metric" and not evidence.camera.known
-    np.testing.assert_array_equal(evidence.mask.numpy(), r.mask)
-    np.testing.assert_array_equal(evidence.depth.values.numpy(), r.depth)
-    mirrored = simulated_evidence(r, SimulatedFeatureConfig(channels=16, cells=24), mirrored=True)
-    np.testing.assert_array_equal(mirrored.mask.numpy(), r.mask[:, ::-1])
-    np.testing.assert_array_equal(mirrored.image, r.image[:, ::-1])
-    with pytest.raises(InputError, match="disparity"):
-        simulated_evidence(r, depth_kind="sonar")
 
 
 def test_oblong_pictures_keep_their_place_on_the_grid():

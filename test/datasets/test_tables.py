@@ -2,13 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from published.metrics import column_flip_permutation
 
 from semalign3d_core.datasets.tables import (
     AP10K_KEYPOINTS,
     GEOMETRY_GROUPS,
     MIRROR_PAIRS,
     SPAIR_CATEGORIES,
-    column_flip_permutation,
     flip_permutation,
     used_labels,
 )

@@ -11,9 +11,9 @@ from tiny_dataset import CELLS, edit_json, make_dataset
 
 from semalign3d_core.cli import eval_spair
 from semalign3d_core.datasets.folder import FolderDataset
+from semalign3d_core.evaluation.keypoints.results import terminal_table
 from semalign3d_core.evaluation.report.report import write_report
 from semalign3d_core.evaluation.run.config import EvaluationConfig
-from semalign3d_core.evaluation.run.results import terminal_table
 from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.metrics.kap import KAP_VARIANTS, KapAccumulator, KapPair
 from semalign3d_core.runtime.errors import InputError

@@ -8,13 +8,13 @@ from headless_browser import BROWSER, look_at
 from PIL import Image
 from tiny_dataset import make_dataset
 
-from semalign3d_core.evaluation.report.charts import category_chart, line_chart
 from semalign3d_core.evaluation.report.gallery import best_and_worst
 from semalign3d_core.evaluation.report.published import AVERAGING, published_ablation, published_results
 from semalign3d_core.evaluation.report.report import write_report
 from semalign3d_core.evaluation.report.tables import published_tables
 from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.evaluation.run.runner import evaluate
+from semalign3d_core.visualization.charts import category_chart, line_chart
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 import numpy as np
+from published.metrics import mirror_aware, renumbered_groups
 
-from semalign3d_core.metrics.geometry_subset import geometry_aware, mirror_aware, renumbered_groups
+from semalign3d_core.metrics.geometry_subset import geometry_aware
 
 LEGS = ((4, 5, 6, 7),)
 

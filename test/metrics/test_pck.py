@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from published.metrics import error_kinds
 
 from semalign3d_core.metrics.pck import (
-    error_kinds,
     nearest_is_own,
     pck_correct,
     pck_correct_inclusive,

@@ -24,9 +24,6 @@ from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 
 from semalign3d_core.datasets.synthetic.instances import generator
-from semalign3d_core.geometry.camera import PinholeCamera
-from semalign3d_core.geometry.image_grid import SquareGrid
-from semalign3d_core.perception.evidence import DepthMap, FeatureMap, ImageEvidence
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import atomic_path, read_json, write_json
 
@@ -96,28 +93,6 @@ def simulated_features(rendering, config=SimulatedFeatureConfig(), mirrored=Fals
     cells = gaussian_filter(cells, (config.blur, config.blur, 0), mode="nearest") if config.blur > 0 else cells
     cells /= np.linalg.norm(cells, axis=-1, keepdims=True) + 1e-9
     return np.ascontiguousarray(cells.transpose(2, 0, 1), dtype=np.float32)
-
-
-def simulated_evidence(rendering, config=SimulatedFeatureConfig(), depth_kind="disparity", mirrored=False):  # noqa: B008 (frozen)
-    """The :class:`ImageEvidence` of a rendering (or of its mirror image) with simulated features, without touching the disk.
-
-    depth_kind: ``disparity`` (monocular-like) or ``metric``. The camera is the unmeasured default camera; put
-    ``PinholeCamera.from_pixels(rendering.matrix, h, w)`` into the result for known intrinsics.
-    """
-    if depth_kind not in ("disparity", "metric"):
-        raise InputError(f"unknown depth kind {depth_kind!r}: choose one of disparity, metric")
-    height, width = rendering.mask.shape
-    turn = slice(None, None, -1 if mirrored else 1)
-    depth = rendering.disparity if depth_kind == "disparity" else rendering.depth
-    features = torch.from_numpy(simulated_features(rendering, config, mirrored))
-    return ImageEvidence(
-        features=FeatureMap(features, SquareGrid(height, width, config.cells)),
-        camera=PinholeCamera.centred(1.5, height, width),
-        mask=torch.from_numpy(rendering.mask[:, turn].copy()),
-        depth=DepthMap(torch.from_numpy(depth[:, turn].copy()), depth_kind),
-        image=np.ascontiguousarray(rendering.image[:, turn]),
-        name=f"{rendering.category} {rendering.instance_seed} view {rendering.view_seed}",
-    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from semalign3d_core.datasets.selection import category_of, check_categories
-from semalign3d_core.evaluation.run.work import Query, WorkItem
+from semalign3d_core.evaluation.items import Query, WorkItem
 from semalign3d_core.metrics.breakdown import BREAKDOWNS
 from semalign3d_core.metrics.geometry_subset import geometry_aware
 from semalign3d_core.runtime.errors import FileFormatError, InputError, SemAlign3DError

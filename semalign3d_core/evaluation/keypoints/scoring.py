@@ -11,7 +11,7 @@ import numpy as np
 
 from semalign3d_core.metrics.aggregate import PckAccumulator
 from semalign3d_core.metrics.breakdown import BreakdownAccumulator
-from semalign3d_core.metrics.pck import nearest_is_own, pck_correct, pck_correct_inclusive
+from semalign3d_core.metrics.pck import pck_correct, pck_dagger_correct, pck_dagger_correct_inclusive
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,13 @@ def score_pair(pair, points, alphas):
     truth, common = pair.target_points.astype(np.float64), np.ones(len(pair.labels), bool)
     if not len(common):
         return PairScore(pair, points, *[np.zeros((0, len(alphas)), bool)] * 3)
-    own = nearest_is_own(points, truth, common)[:, None]
-    strict = pck_correct(points, truth, pair.unit, alphas)
-    return PairScore(pair, points, strict, strict & own, pck_correct_inclusive(points, truth, pair.unit, alphas) & own)
+    return PairScore(
+        pair,
+        points,
+        pck_correct(points, truth, pair.unit, alphas),
+        pck_dagger_correct(points, truth, common, pair.unit, alphas),
+        pck_dagger_correct_inclusive(points, truth, common, pair.unit, alphas),
+    )
 
 
 def skipped_pair(pair, problem, alphas):

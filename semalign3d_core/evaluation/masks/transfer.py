@@ -10,7 +10,7 @@ import numpy as np
 
 from semalign3d_core.datasets.records import PairRecord
 from semalign3d_core.evaluation.keypoints.pairs import EvaluationPair
-from semalign3d_core.evaluation.run.results import common_results, csv_text
+from semalign3d_core.evaluation.keypoints.results import common_results, csv_text
 from semalign3d_core.metrics.mask_transfer import (
     MaskTransferAccumulator,
     intersection_over_union,

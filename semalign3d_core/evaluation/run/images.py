@@ -5,9 +5,9 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from semalign3d_core.category.storage import check_backbone, model_hash
+from semalign3d_core.category.storage import check_backbone, load_model, model_hash
 from semalign3d_core.evaluation.run.cached_providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest, image_hash
-from semalign3d_core.evaluation.run.methods import model_of, provider_hash
+from semalign3d_core.evaluation.run.methods import model_of
 from semalign3d_core.evaluation.run.packing import pack, unpack
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import mirror_image
@@ -17,6 +17,7 @@ from semalign3d_core.perception.images import read_image
 from semalign3d_core.perception.look import TYPICAL_FOCAL, look
 from semalign3d_core.perception.providers import on_device, takes
 from semalign3d_core.perception.stored_features import StoredFeatureMap
+from semalign3d_core.runtime.code_hash import provider_hash
 from semalign3d_core.runtime.errors import FileFormatError
 
 IMAGES_IN_MEMORY = 30  # of 5.5 MB each with 60 x 60 cells of 768 channels; SPair-71k has at most 30 test images of a category
@@ -67,7 +68,7 @@ class ImageStore:
             spec, model = on_device(self.config.masks, masks.MASKS, self.device), None
             if takes(spec, masks.MASKS, "model"):
                 model = model_of(self.config, category)
-            provider = masks.create(spec, self.config.dataset, model, self.backbone)
+            provider = masks.create(spec, self.config.dataset, model, self.backbone, load_model)
             if provider is not None and provider.compares_with is not None:
                 check_backbone(provider.compares_with, self.backbone.name)
             knows = {"features": self.backbone.name, "code": provider_hash("masks")}

@@ -1,24 +1,20 @@
 """Methods of an evaluation: a matcher for a category, and a description of everything its results depend on."""
 
-import hashlib
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from semalign3d_core.category.storage import find_model, load_model, model_hash
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.pose_prediction import VIEWS, read_templates
-from semalign3d_core.runtime.config import preset_folder
+from semalign3d_core.runtime.code_hash import code_hash, learned_hash
 from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.runtime.files import sha256_of_arrays
 
-PACKAGE = Path(__file__).parents[2]
 NEEDS_MODEL = ("semalign3d",)
 NEEDS_TEMPLATES = ("template_pose",)
 NEEDS_NETWORK = ("sfnet",)
 HAS_PRESETS = {"preset": ("semalign3d", "spherical_maps"), "transfer": ("semalign3d",)}
 READS = {"width": ("window_soft_argmax", "kernel_soft_argmax", "adaptive_pose", "template_pose"), "quarters": ("adaptive_pose",)}
-NOT_NUMERICAL = ("cli", "evaluation", "datasets", "metrics", "learned", "assets")
 
 
 def make_matcher(config, category, device, backbone=None):
@@ -45,7 +41,7 @@ def make_matcher(config, category, device, backbone=None):
         description |= {"templates": templates_hash(options["templates"]), "features": config.backbone}
     if config.method in NEEDS_NETWORK:
         matcher = factory(network=config.network, device=device, **options)
-        return matcher, description | {"network": matcher.settings, "network code": _files_hash(_learned_code(config.method))}
+        return matcher, description | {"network": matcher.settings, "network code": learned_hash(config.method)}
     return factory(**options), description
 
 
@@ -116,32 +112,6 @@ def check_method(config, dataset, categories):
             "without that; choose another method"
         )
     return MethodFacts(settings, hashes, "method" if matcher is not None and matcher.rates_cells else "features")
-
-
-def _learned_code(method):
-    """The sources of a learned method, which :func:`code_hash` leaves out."""
-    return sorted((PACKAGE / "learned" / method).glob("*.py"))
-
-
-@lru_cache(maxsize=1)
-def code_hash():
-    """Hash of the sources and presets that matching depends on: results of edited code are not taken from the cache."""
-    sources = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] not in NOT_NUMERICAL]
-    return _files_hash([*sources, *sorted(preset_folder().glob("*.yaml"))])
-
-
-@lru_cache(maxsize=8)
-def provider_hash(kind):
-    """As :func:`code_hash`, of the sources that providers of a kind (``backbones``, ``depth``, ``masks``) depend on."""
-    shared = (PACKAGE / "geometry" / "image_grid.py", PACKAGE / "perception" / "images.py")
-    return _files_hash([*sorted((PACKAGE / "perception" / kind).glob("*.py")), *shared])
-
-
-def _files_hash(paths):
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 def _preset_text(preset):

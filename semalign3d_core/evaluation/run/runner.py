@@ -13,9 +13,9 @@ from semalign3d_core.datasets import DATASETS, open_dataset
 from semalign3d_core.evaluation.keypoints.kap import source_count
 from semalign3d_core.evaluation.keypoints.pairs import image_items, image_key, match_items, read_pairs, threshold_kind
 from semalign3d_core.evaluation.keypoints.predictions import problem_of, read_predictions, write_predictions
+from semalign3d_core.evaluation.keypoints.results import plain_config
 from semalign3d_core.evaluation.run.engine import ENGINES
 from semalign3d_core.evaluation.run.methods import MethodFacts, check_method
-from semalign3d_core.evaluation.run.results import plain_config
 from semalign3d_core.evaluation.run.tasks import TASKS
 from semalign3d_core.evaluation.run.worker import run_item
 from semalign3d_core.perception.backbones.precision import choose_device

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from semalign3d_core.evaluation.keypoints import scoring
+from semalign3d_core.evaluation.keypoints import results, scoring
 from semalign3d_core.evaluation.keypoints.pairs import keypoint_pair
 from semalign3d_core.evaluation.masks import report as mask_report
 from semalign3d_core.evaluation.masks import transfer as mask_transfer
 from semalign3d_core.evaluation.report import report
-from semalign3d_core.evaluation.run import results
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semalign3d_core.evaluation.report.charts import bar_chart
-from semalign3d_core.evaluation.report.page import note, table
 from semalign3d_core.evaluation.report.tables import main_alpha
 from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.learned.geoaware.losses import LossConfig
@@ -20,6 +18,8 @@ from semalign3d_core.learned.geoaware.train import GeoAwareTraining, train_geoaw
 from semalign3d_core.runtime.config import from_dict
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 from semalign3d_core.runtime.files import write_json, write_text
+from semalign3d_core.visualization.charts import bar_chart
+from semalign3d_core.visualization.html import note, table
 
 ARG_MAX, WINDOW = "nearest_neighbour", "window_soft_argmax"
 SPARSE = LossConfig(dense=False, variants=False, noise=0.0)

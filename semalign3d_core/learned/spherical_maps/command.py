@@ -36,6 +36,7 @@ class Options:
 
 def run(options):
     """Extracts what is missing, trains, and writes the mapper."""
+    from semalign3d_core.category.storage import load_model
     from semalign3d_core.datasets import open_dataset
     from semalign3d_core.learned.loop import Training, train
     from semalign3d_core.learned.spherical_maps.storage import MapperFacts, save_spherical_maps
@@ -46,7 +47,7 @@ def run(options):
     dataset = open_dataset(options.dataset)
     categories = tuple(options.categories or dataset.categories())
     backbone = backbones.create(options.backbone, options.dataset)
-    segmenter = masks.create(options.masks, options.dataset, backbone=backbone)
+    segmenter = masks.create(options.masks, options.dataset, backbone=backbone, load_model=load_model)
     if segmenter is None:
         raise InputError("--masks none: the training needs to know where the objects are; choose another mask source")
     providers = backbone, segmenter

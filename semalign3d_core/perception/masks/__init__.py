@@ -1,15 +1,28 @@
 """Mask sources: objects that find the pixels of the object; ``create(spec, ...)`` makes one."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from semalign3d_core.category.model import CategoryModel
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.providers import create_provider
 from semalign3d_core.runtime.errors import InputError
+
+
+class KnownObject(Protocol):
+    """What a mask source needs of a category model: the name, and what the object looks like.
+
+    dense_features: (P, C) unit-norm features of points of the object;  backbone: name of the features
+    """
+
+    category: str
+    backbone: str
+    dense_features: torch.Tensor
+
 
 Box = tuple[float, float, float, float]
 Points = torch.Tensor | np.ndarray
@@ -32,7 +45,7 @@ class MaskSource(Protocol):
     glances: bool = False
     any_image: bool = True
     concurrent: bool = False
-    compares_with: CategoryModel | None = None
+    compares_with: KnownObject | None = None
     own_features: str = ""
 
     def segment(self, image: ImageInput, box: Box | None = None, points: Points | None = None) -> torch.Tensor | None:
@@ -56,10 +69,11 @@ def _precomputed(argument, **options):
     return PrecomputedMasks(**options)
 
 
-def _similarity(argument, model=None, backbone=None):
-    from semalign3d_core.category.storage import load_model
+def _similarity(argument, model=None, backbone=None, load_model=None):
     from semalign3d_core.perception.masks.similarity import SimilarityMasks
 
+    if argument and load_model is None:
+        raise InputError(f"similarity:{argument}: no model can be loaded from a file here; give the model itself")
     model = load_model(argument) if argument else model
     if model is None:
         raise InputError(
@@ -88,10 +102,10 @@ def _auto(argument, model=None, backbone=None):
 
 
 def _sam(family):
-    def factory(argument, revision=None, device=None, dtype=None, prompt_model="", model=None, backbone=None):
+    def factory(argument, revision=None, device=None, dtype=None, prompt_model="", model=None, backbone=None, load_model=None):
         from semalign3d_core.perception.masks.sam import load_sam
 
-        prompter = _similarity(prompt_model, model, backbone) if prompt_model or model is not None else None
+        prompter = _similarity(prompt_model, model, backbone, load_model) if prompt_model or model is not None else None
         return load_sam(family, argument, revision, device, dtype, prompter)
 
     return factory
@@ -118,10 +132,17 @@ MASKS = {
 }
 
 
-def create(spec, dataset_root=None, model=None, backbone=None):
-    """Makes the mask provider that ``spec`` (``family[:argument][,option=value]``) names; ``none`` gives None.
+def create(
+    spec: str,
+    dataset_root: str | Path | None = None,
+    model: KnownObject | None = None,
+    backbone: FeatureBackbone | None = None,
+    load_model: Callable[[str], KnownObject] | None = None,
+) -> MaskSource | None:
+    """Makes the mask source that ``spec`` (``family[:argument][,option=value]``) names; ``none`` gives None.
 
     model: :class:`CategoryModel` of the object to find, for providers that need to know it; backbone: what extracts the
-    features where only an image is given.
+    features where only an image is given; load_model: reads the category models that a spelling names by their files.
     """
-    return create_provider("mask source", MASKS, spec, dataset_root=dataset_root, model=model, backbone=backbone)
+    known = {"dataset_root": dataset_root, "model": model, "backbone": backbone, "load_model": load_model}
+    return create_provider("mask source", MASKS, spec, **known)

@@ -132,15 +132,13 @@ def refine_by_colour(rgb, mask, config, cells):
     return cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
 
 
-def _otsu(values, bins=128):
-    """The threshold that divides ``values`` (N,) into the two most distinct classes."""
-    if np.ptp(values) < 1e-9:
-        return values.max()
-    count, edges = np.histogram(values, bins)
-    centres, share = (edges[:-1] + edges[1:]) / 2, count / count.sum()
-    below, mean = np.cumsum(share), np.cumsum(share * centres)
-    between = (mean[-1] * below - mean) ** 2 / np.maximum(below * (1 - below), 1e-12)
-    return edges[1:][between.argmax()]
+def _otsu(values):
+    """Otsu's threshold of ``values`` (N,), to 1/255 of their range."""
+    low, extent = values.min(), np.ptp(values)
+    if extent < 1e-9:
+        return low
+    level, _ = cv2.threshold(np.rint(255 * (values - low) / extent).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
+    return low + level / 255 * extent
 
 
 def _without_holes(mask):

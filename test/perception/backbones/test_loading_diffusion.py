@@ -10,6 +10,7 @@ pytest.importorskip("transformers", reason="needs the extra hf")
 pytest.importorskip("diffusers", reason="needs the extra hf")
 
 import transformers
+from tiny_models import tiny_captioner, tiny_diffusion, tiny_transformer
 
 from semalign3d_core.learned.geoaware.network import AggregationNetwork
 from semalign3d_core.perception import backbones
@@ -21,7 +22,6 @@ from semalign3d_core.perception.backbones.stable_diffusion import StableDiffusio
 from semalign3d_core.perception.backbones.transformers_vit import TransformerBackbone
 from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.perception.weights.store import Located
-from semalign3d_core.perception.weights.tiny_models import tiny_captioner, tiny_diffusion, tiny_transformer
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 
 START, END = "<|startoftext|>", "<|endoftext|>"

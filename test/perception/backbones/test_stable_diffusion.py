@@ -7,6 +7,8 @@ import torch
 pytest.importorskip("transformers", reason="needs the extra hf")
 pytest.importorskip("diffusers", reason="needs the extra hf")
 
+from tiny_models import tiny_captioner, tiny_diffusion, tiny_transformer
+
 from semalign3d_core.learned.geoaware.network import AggregationNetwork
 from semalign3d_core.perception.backbones.captioner import ImplicitCaptioner
 from semalign3d_core.perception.backbones.diffusion_steps import SlidingCrops, add_noise, co_pca, merge_crops, shared_noise
@@ -17,7 +19,6 @@ from semalign3d_core.perception.backbones.pair_features import pair_features
 from semalign3d_core.perception.backbones.stable_diffusion import DiffusionConfig, StableDiffusionBackbone, added_time, recorded_levels
 from semalign3d_core.perception.backbones.transformers_vit import TransformerBackbone
 from semalign3d_core.perception.evidence import ImageInput
-from semalign3d_core.perception.weights.tiny_models import tiny_captioner, tiny_diffusion, tiny_transformer
 from semalign3d_core.runtime.errors import InputError
 
 SMALL = SlidingCrops(240, 128, 112)  # 15 cells; the published 960, 512, 448 have 60

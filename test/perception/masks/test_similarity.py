@@ -139,22 +139,22 @@ def test_a_model_can_be_given_as_a_file(model_file):
     image = SimulatedCategory("chair").image(0).evidence
     backbone = Backbone(image.features)
     backbone.name = "sim"
-    given = masks.create(f"similarity:{model_file}", backbone=backbone)
+    given = masks.create(f"similarity:{model_file}", backbone=backbone, load_model=load_model)
     picture = ImageInput(np.zeros((*image.mask.shape, 3), np.uint8))
     found = given.segment(picture)
     assert overlap(found, image.mask) > 0.5
     assert torch.equal(SimilarityMasks(load_model(model_file)).segment_features(image.features, picture), found)
     backbone.name = "other"
     with pytest.raises(InputError, match=r"chair\.safetensors was built with the backbone 'sim', not with 'other'"):
-        masks.create(f"similarity:{model_file}", backbone=backbone)
+        masks.create(f"similarity:{model_file}", backbone=backbone, load_model=load_model)
 
 
 def test_a_model_given_as_a_file_prompts_sam(model_file, tmp_path):
     pytest.importorskip("transformers", reason="needs the extra hf")
-    from semalign3d_core.perception.weights.tiny_models import tiny_sam
+    from tiny_models import tiny_sam
 
     tiny_sam().save_pretrained(tmp_path / "sam")
-    provider = masks.create(f"sam:{tmp_path / 'sam'},device=cpu,prompt_model={model_file}")
+    provider = masks.create(f"sam:{tmp_path / 'sam'},device=cpu,prompt_model={model_file}", load_model=load_model)
     assert provider.name.endswith("+similarity")
     image = SimulatedCategory("chair").image(0).evidence
     picture = ImageInput(np.random.default_rng(0).integers(0, 256, (*image.mask.shape, 3), dtype=np.uint8))

@@ -15,8 +15,8 @@ import semalign3d_core
 from semalign3d_core.evaluation.keypoints.kap import KAP_PROTOCOL, SCORES, add_kap, kap_keys
 from semalign3d_core.evaluation.keypoints.pairs import outside_count
 from semalign3d_core.evaluation.keypoints.scoring import breakdowns, summarise
-from semalign3d_core.evaluation.run.methods import code_hash
 from semalign3d_core.metrics.aggregate import alpha_key
+from semalign3d_core.runtime.code_hash import code_hash
 from semalign3d_core.runtime.files import write_json, write_text
 
 REFERENCE_LENGTHS = {"bbox": "longer side of the target's object box", "image": "longer side of the target image"}
