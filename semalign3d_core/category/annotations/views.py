@@ -10,8 +10,8 @@ from semalign3d_core.category.annotations.correction import depth_pixels, outlin
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import mirror_points
 from semalign3d_core.geometry.mask_field import distance_field
-from semalign3d_core.perception.look import features_and_mask
 from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.look import features_and_mask
 from semalign3d_core.runtime.errors import InputError, MissingFileError
 from semalign3d_core.runtime.threads import in_parallel
 
