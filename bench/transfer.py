@@ -31,7 +31,7 @@ from semalign3d_core.perception import backbones, depth, masks
 from semalign3d_core.perception.images import read_image
 from semalign3d_core.perception.look import look
 from semalign3d_core.runtime.config import load_preset
-from semalign3d_core.transfer.transfer import Transfer
+from semalign3d_core.transfer.config import Transfer
 
 ALPHAS = (0.1, 0.05, 0.025)
 

@@ -27,8 +27,10 @@ from semalign3d_core.perception.providers import on_device
 from semalign3d_core.runtime.config import load_preset
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 from semalign3d_core.transfer.aligned_image import aligned_image, category_surface
+from semalign3d_core.transfer.config import Transfer
+from semalign3d_core.transfer.lift import Lifting
 from semalign3d_core.transfer.matches import Matches
-from semalign3d_core.transfer.transfer import Transfer, lift_points, place_points
+from semalign3d_core.transfer.place import place_points
 
 
 def option(default, text):
@@ -100,7 +102,7 @@ class Pipeline:
             self.demonstration_alignment = shown.alignment
             source = aligned_image(self.surface, shown.evidence, shown.alignment)
             known = _known_keypoints(model, demonstration.labels)
-            self._lifted = lift_points(self.surface, source, demonstration.points, self.transfer, known)
+            self._lifted = Lifting(self.surface, source, demonstration.points, self.transfer, known).together
 
     def process(
         self,

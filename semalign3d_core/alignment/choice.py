@@ -44,8 +44,8 @@ class ProjectedSolutions(ShortRepr):
 
     def only(self, index: Tensor) -> "ProjectedSolutions":
         """The solution (B = 1) with the given index, a () tensor, which is not read."""
-        values = (self.points, self.projected, self.distance, self.front)
-        return ProjectedSolutions(*(None if value is None else row(value, index)[None] for value in values))
+        points, projected, front = (row(values, index)[None] for values in (self.points, self.projected, self.front))
+        return ProjectedSolutions(points, projected, None if self.distance is None else row(self.distance, index)[None], front)
 
     def energy(self, category: CategoryTensors, observation: Observation, weights: EnergyConfig) -> tuple[dict[str, Tensor], Tensor]:
         """The terms {name: (B,)} of Eq. 13 and their weighted sum (B,)."""

@@ -72,7 +72,7 @@ def _match_by_network(options):
 def _match_by_model(options):
     """Aligns both images, transfers the points, prints a table and writes JSON and a picture."""
     from semalign3d_core.transfer.aligned_image import aligned_image
-    from semalign3d_core.transfer.transfer import cycle_distance, transfer
+    from semalign3d_core.transfer.place import cycle_distance, transfer
     from semalign3d_core.visualization.overlay import draw_matches
 
     images = [read_input(path, options.dataset) for path in (options.source, options.target)]

@@ -1,12 +1,23 @@
 """The method of this package as a matcher: one alignment per image, Eq. 14 per pair."""
 
+from typing import Any
+
+import torch
+
+from semalign3d_core.alignment.aligner import Aligner
+from semalign3d_core.alignment.config import AlignConfig
+from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.matchers.matcher import Matcher
+from semalign3d_core.perception.evidence import ImageEvidence
 from semalign3d_core.runtime.config import load_preset, to_dict
 from semalign3d_core.transfer.aligned_image import AlignedImage, aligned_image, category_surface
-from semalign3d_core.transfer.transfer import Lifting, Transfer, likelihood_maps, place_points
+from semalign3d_core.transfer.config import Transfer
+from semalign3d_core.transfer.lift import Lifting
+from semalign3d_core.transfer.matches import Matches
+from semalign3d_core.transfer.place import likelihood_maps, place_points
 
 
-def transfer_preset(preset):
+def transfer_preset(preset: AlignConfig | str) -> str:
     """The preset of the transfer that goes with one of the alignment."""
     return "reference" if preset == "reference" else "keypoints"
 
@@ -23,41 +34,39 @@ class SemAlign3DMatcher(Matcher):
     prepares = True
     rates_cells = True
 
-    def __init__(self, model, preset="fast", transfer=None):
-        from semalign3d_core.alignment.aligner import Aligner
-
+    def __init__(self, model: CategoryModel, preset: AlignConfig | str = "fast", transfer: Transfer | str | None = None):
         self.model, self.aligner = model, Aligner(model, preset)
         self.surface = category_surface(model)
         transfer = transfer or transfer_preset(preset)
-        self.config = transfer if isinstance(transfer, Transfer) else load_preset(Transfer, "transfer", transfer)
+        self.config: Transfer = transfer if isinstance(transfer, Transfer) else load_preset(Transfer, "transfer", transfer)
 
     @property
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """Everything that was resolved from presets: nested dictionaries."""
         return {"alignment": to_dict(self.aligner.config), "transfer": to_dict(self.config)}
 
-    def prepare(self, evidence):
+    def prepare(self, evidence: ImageEvidence) -> AlignedImage:
         """The one alignment of an image (:class:`ImageEvidence`): an :class:`AlignedImage`."""
         return aligned_image(self.surface, evidence, self.aligner.align(evidence))
 
-    def match(self, source, target, points):
+    def match(self, source: ImageEvidence | AlignedImage, target: ImageEvidence | AlignedImage, points: torch.Tensor) -> Matches:
         """Carries ``points`` (Q, 2), pixels of ``source``, to ``target``: :class:`~semalign3d_core.matchers.Matches`.
 
         ``source`` and ``target`` are evidence or, so that an image is aligned once, what ``prepare`` made of it.
         """
         return place_points(self.surface, self.lift(source, points).together, self._prepared(target), self.config)
 
-    def lift(self, source, points):
+    def lift(self, source: ImageEvidence | AlignedImage, points: torch.Tensor) -> Lifting:
         """What ``points`` (Q, 2), pixels of ``source``, are on the category, once for all targets: a :class:`Lifting`."""
         return Lifting(self.surface, self._prepared(source), points, self.config)
 
-    def place(self, lifted, rows, target):
+    def place(self, lifted: Lifting, rows: torch.Tensor, target: ImageEvidence | AlignedImage) -> Matches:
         """Where the points ``rows`` (N,) of what :meth:`lift` returned are in ``target``: :class:`Matches`."""
         return place_points(self.surface, lifted.rows(rows), self._prepared(target), self.config)
 
-    def score_maps(self, lifted, target):
+    def score_maps(self, lifted: Lifting, target: ImageEvidence | AlignedImage) -> torch.Tensor:
         """How likely each lifted point is at each cell of ``target``, (Q, cells * cells) in [0, 1]: for KAP."""
         return likelihood_maps(self.surface, lifted.together, self._prepared(target), self.config)
 
-    def _prepared(self, image):
+    def _prepared(self, image: ImageEvidence | AlignedImage) -> AlignedImage:
         return image if isinstance(image, AlignedImage) else self.prepare(image)

@@ -3,22 +3,24 @@
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.alignment.visibility import BEHIND, behind_depth_map, front_most
+from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.surface.surface_map import SurfaceMap
 from semalign3d_core.geometry.rotations import shape_diameter
-from semalign3d_core.perception.evidence import DepthMap, FeatureMap
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap, ImageEvidence
 from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.values import ShortRepr
 
 NEIGHBOURS = 12  # points around a point, from which the local map between two images is fitted
-LEAST_SD = 1e-4  # of the cosine, against points seen once
 HOPELESS = 0.05  # what is this much worse in score than the best solution of an image is no solution of it
 DIFFERENT = 0.02  # object sizes by which the keypoints of a further solution lie beside those of better ones, on average
 
 
-@dataclass(frozen=True)
-class CategorySurface:
+@dataclass(frozen=True, repr=False)
+class CategorySurface(ShortRepr):
     """All points of a category, dense then sparse: J = P + K. Made once per model by ``category_surface``.
 
     features (J, C), mu (J,), sd (J,): what each point looks like;  surface: :class:`SurfaceMap`, its place is ``surface @ X``
@@ -26,21 +28,21 @@ class CategorySurface:
     is_keypoint (J,) bool;  usable (J,) bool, False for absent keypoints
     """
 
-    features: torch.Tensor
-    mu: torch.Tensor
-    sd: torch.Tensor
+    features: Tensor
+    mu: Tensor
+    sd: Tensor
     surface: SurfaceMap
-    neighbours: torch.Tensor
-    is_keypoint: torch.Tensor
-    usable: torch.Tensor
+    neighbours: Tensor
+    is_keypoint: Tensor
+    usable: Tensor
 
-    def keypoints(self):
+    def keypoints(self) -> Tensor:
         """(K,) int64: the index of every keypoint among the J points."""
         return self.is_keypoint.nonzero()[:, 0]
 
 
-@dataclass(frozen=True)
-class AlignedImage:
+@dataclass(frozen=True, repr=False)
+class AlignedImage(ShortRepr):
     """One image as the transfer sees it; made by ``aligned_image``.
 
     alignment: :class:`Alignment`;  features: :class:`FeatureMap`
@@ -55,32 +57,31 @@ class AlignedImage:
 
     alignment: Alignment
     features: FeatureMap
-    keypoints: torch.Tensor
-    places: torch.Tensor
-    usable: torch.Tensor
-    hidden: torch.Tensor
-    occluded: torch.Tensor
+    keypoints: Tensor
+    places: Tensor
+    usable: Tensor
+    hidden: Tensor
+    occluded: Tensor
     size: float
     penalty: float = 0.0
-    others: tuple = ()
+    others: tuple["AlignedImage", ...] = ()
 
     @property
-    def solutions(self):
+    def solutions(self) -> tuple["AlignedImage", ...]:
         """This one and the others."""
         return (self, *self.others)
 
 
-def category_surface(model):
-    """The :class:`CategorySurface` of a :class:`CategoryModel`."""
-    count, device = len(model.dense_mu), model.weights.device
-    dense = torch.ones(count, dtype=torch.bool, device=device)
+def category_surface(model: CategoryModel) -> CategorySurface:
+    """The :class:`CategorySurface` of a model."""
+    dense = torch.ones_like(model.dense_mu, dtype=torch.bool)
     surface, usable = model.surface.with_keypoints(), torch.cat([dense, model.present])
     points = surface @ model.shape
     distance = torch.cdist(points, points).masked_fill(~usable, torch.inf)
     return CategorySurface(
         features=torch.cat([model.dense_features, model.keypoint_features]),
         mu=torch.cat([model.dense_mu, model.keypoint_mu]),
-        sd=torch.cat([model.dense_sd, model.keypoint_sd]).clamp(min=LEAST_SD),
+        sd=torch.cat([model.dense_sd, model.keypoint_sd]).where(usable, 1.0),
         surface=surface,
         neighbours=distance.topk(min(NEIGHBOURS + 1, int(usable.sum())), largest=False).indices,
         is_keypoint=torch.cat([~dense, torch.ones_like(model.present)]),
@@ -88,8 +89,11 @@ def category_surface(model):
     )
 
 
-def aligned_image(surface, evidence, alignment):
-    """Prepares one image: ``evidence`` (:class:`ImageEvidence`) and its ``alignment``, with the further solutions that it kept."""
+def aligned_image(surface: CategorySurface, evidence: ImageEvidence, alignment: Alignment) -> AlignedImage:
+    """Prepares one image with its alignment and the further solutions of that.
+
+    Raises :class:`InputError` for an alignment without any point in front of the camera.
+    """
     best = _aligned(surface, evidence, alignment, 0.0)
     if best is None:
         raise InputError(f"{evidence.name}: its alignment has no point in front of the camera; align it again")
@@ -97,8 +101,8 @@ def aligned_image(surface, evidence, alignment):
     return replace(best, others=tuple(image for image in others if image is not None))
 
 
-def _other_solutions(alignment):
-    """[(alignment, penalty)], best first, of what an alignment found besides the winner, as far as the transfer reads an alignment."""
+def _other_solutions(alignment: Alignment) -> list[tuple[Alignment, float]]:
+    """(alignment, penalty), best first, of the solutions besides the reported one, as far as the transfer reads an alignment."""
     found = alignment.alternatives
     if found is None:
         return []
@@ -114,14 +118,12 @@ def _other_solutions(alignment):
     for n in chosen[1:]:
         camera = alignment.camera if alignment.camera.known else alignment.camera.with_focal(found.focal[n])
         scale = alignment.scale * float(diameters[n] / diameters[best])
-        solution = replace(
-            alignment, keypoints_3d=found.keypoints_3d[n], camera=camera, scale=scale, tracking=None, alternatives=None, diagnostics=None
-        )
-        solutions.append((solution, float(penalties[n])))
+        bare = replace(alignment, tracking=None, alternatives=None, diagnostics=None)
+        solutions.append((replace(bare, keypoints_3d=found.keypoints_3d[n], camera=camera, scale=scale), float(penalties[n])))
     return solutions
 
 
-def _aligned(surface, evidence, alignment, penalty):
+def _aligned(surface: CategorySurface, evidence: ImageEvidence, alignment: Alignment, penalty: float) -> AlignedImage | None:
     """The :class:`AlignedImage` of one solution; None if no point of it is in front of the camera."""
     keypoints = alignment.keypoints_3d.to(surface.features).nan_to_num(nan=0.0)
     points = surface.surface @ keypoints
@@ -131,37 +133,28 @@ def _aligned(surface, evidence, alignment, penalty):
     places = alignment.camera.project(torch.where(usable[:, None], points, torch.ones_like(points)))
     extent = places[usable].amax(0) - places[usable].amin(0)
     hidden, occluded = _unseen(surface, evidence, alignment, points, places)
-    return AlignedImage(
-        alignment=alignment,
-        features=evidence.features,
-        keypoints=keypoints,
-        places=places,
-        usable=usable,
-        hidden=hidden,
-        occluded=occluded,
-        size=max(extent.max().item(), 1e-3),
-        penalty=penalty,
-    )
+    size = max(extent.max().item(), 1e-3)
+    return AlignedImage(alignment, evidence.features, keypoints, places, usable, hidden, occluded, size, penalty)
 
 
-def _unseen(surface, evidence, alignment, points, places):
+def _unseen(
+    surface: CategorySurface, evidence: ImageEvidence, alignment: Alignment, points: Tensor, places: Tensor
+) -> tuple[Tensor, Tensor]:
     """(hidden, occluded), both (J,) bool: behind the object itself, and behind something that the depth map shows."""
-    dense = ~surface.is_keypoint
+    dense, depth = ~surface.is_keypoint, points[:, 2]
     diameter = alignment.scale  # the mean shape has diameter 1
-    seen = front_most(places[None, dense], points[None, dense, 2], places[None], points[None, :, 2], BEHIND * diameter)[0]
+    seen = front_most(places[None, dense], depth[None, dense], places[None], depth[None], BEHIND * diameter)[0]
     occluded = torch.zeros_like(seen)
     if evidence.depth is not None:
         pixels = alignment.camera.to_pixels(places)
-        usable = seen[dense] if evidence.mask is None else seen[dense] & _on_mask(evidence.mask.to(seen.device), pixels[dense])
-        seen_depth = DepthMap(evidence.depth.values.to(points), evidence.depth.kind).inverse_at(pixels)
-        occluded = behind_depth_map(seen_depth[dense], points[dense, 2], usable, seen_depth, points[:, 2], diameter)
+        usable = seen[dense]
+        if evidence.mask is not None:
+            column, row = pixels[dense].round().long().unbind(-1)
+            mask = evidence.mask.to(seen.device)
+            usable = usable & mask[row.clamp(0, mask.shape[0] - 1), column.clamp(0, mask.shape[1] - 1)]
+        readings = DepthMap(evidence.depth.values.to(points), evidence.depth.kind).inverse_at(pixels)
+        occluded = behind_depth_map(readings[dense], depth[dense], usable, readings, depth, diameter)
     hidden = ~seen
     if alignment.undetermined_axis is not None:
         hidden &= dense  # as in the alignment: the turn about the axis is arbitrary, and with it which keypoints it hides
     return hidden, occluded
-
-
-def _on_mask(mask, pixels):
-    nearest = pixels.round().long()
-    rows = nearest[:, 1].clamp(0, mask.shape[0] - 1)
-    return mask[rows, nearest[:, 0].clamp(0, mask.shape[1] - 1)]

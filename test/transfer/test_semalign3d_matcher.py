@@ -5,7 +5,7 @@ from simulated_category import SimulatedCategory
 
 from semalign3d_core.evaluation.run.packing import pack, unpack
 from semalign3d_core.matchers import MATCHERS
-from semalign3d_core.transfer.transfer import Transfer
+from semalign3d_core.transfer.config import Transfer
 
 
 def test_matcher_beats_nearest_neighbour_and_aligns_once(monkeypatch):

@@ -13,17 +13,9 @@ from semalign3d_core.perception.evidence import DepthMap, FeatureMap
 from semalign3d_core.runtime.config import load_preset
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.transfer.aligned_image import aligned_image, category_surface
-from semalign3d_core.transfer.transfer import (
-    Lifting,
-    Transfer,
-    cycle_distance,
-    distinct_keypoints,
-    lift_points,
-    likelihood_maps,
-    place_points,
-    transfer,
-    transfer_points,
-)
+from semalign3d_core.transfer.config import Transfer
+from semalign3d_core.transfer.lift import Lifting, distinct_keypoints
+from semalign3d_core.transfer.place import cycle_distance, likelihood_maps, place_points, transfer
 
 
 def true_alignment(model, image, confidence=1.0, turned=(0.0, 0.0, 0.0)):
@@ -91,7 +83,7 @@ def test_every_ingredient_earns_its_place(world):
     assert share(best) > share(replace(best, residual=0.0)) + 0.05
     assert share(best) > share(replace(best, second_step="argmax")) + 0.02
     assert share(best) > share(replace(best, keypoint_preference=0.0))
-    published = replace(load_preset(Transfer, "transfer", "reference"), category_sigmas=(("chair", 0.03),))
+    published = replace(load_preset(Transfer, "transfer", "reference"), category_sigmas={"chair": 0.03})
     assert share(best) > share(published) + 0.15
 
 
@@ -135,15 +127,14 @@ def test_arbitrary_surface_points_arrive(world):
     assert (errors < 0.05).float().mean() > 0.7
 
 
-def test_all_points_at_once_equal_one_by_one_and_the_one_call_interface(world):
+def test_all_points_at_once_equal_one_by_one(world):
     _, model, images, surface, aligned = world
     config = Transfer()
     points = images[0].keypoints
     together = transfer(surface, aligned[0], aligned[1], points, config)
     single = [transfer(surface, aligned[0], aligned[1], p, config) for p in points]
-    direct = transfer_points(
-        model, images[0].evidence, aligned[0].alignment, images[1].evidence, aligned[1].alignment, points.numpy(), config
-    )
+    source, target = (aligned_image(category_surface(model), images[n].evidence, aligned[n].alignment) for n in (0, 1))
+    direct = transfer(category_surface(model), source, target, points.numpy(), config)
     assert torch.allclose(together.points, direct.points, atol=1e-3)
     assert torch.allclose(together.confidence, direct.confidence, atol=1e-4)
     assert torch.allclose(together.points, torch.cat([s.points for s in single]), atol=1e-3)
@@ -152,7 +143,7 @@ def test_all_points_at_once_equal_one_by_one_and_the_one_call_interface(world):
 
 def test_a_demonstration_is_lifted_once_for_many_frames(world):
     _, _, images, surface, aligned = world
-    lifted = lift_points(surface, aligned[0], images[0].keypoints, Transfer())
+    lifted = Lifting(surface, aligned[0], images[0].keypoints, Transfer()).together
     for frame in aligned[1:3]:
         placed = place_points(surface, lifted, frame, Transfer())
         assert torch.equal(placed.points, transfer(surface, aligned[0], frame, images[0].keypoints, Transfer()).points)
@@ -166,7 +157,7 @@ def test_a_group_of_points_is_lifted_as_if_it_were_alone(world):
     lifting, moved = Lifting(surface, wrong, points, config), 0
     for kept in torch.rand(20, len(points), generator=torch.Generator().manual_seed(0)) < 0.5:
         rows = kept.nonzero()[:, 0]
-        group, alone = lifting.rows(rows), lift_points(surface, wrong, points[rows], config)
+        group, alone = lifting.rows(rows), Lifting(surface, wrong, points[rows], config).together
         moved += int((group.index != lifting.together.index[rows]).sum())
         assert torch.equal(group.index, alone.index)
         for name in ("features", "confidence", "residual", "around"):
@@ -233,7 +224,7 @@ def test_pairs_tell_which_solution_is_right(world, doubtful):
 def test_the_maps_are_those_of_the_chosen_solution(world, doubtful):
     _, _, images, surface, exact = world
     config = load_preset(Transfer, "transfer", "keypoints")
-    lifted = lift_points(surface, exact[0], images[0].keypoints, config)
+    lifted = Lifting(surface, exact[0], images[0].keypoints, config).together
     found, expected = (likelihood_maps(surface, lifted, image, config) for image in (doubtful[1], exact[1]))
     assert torch.allclose(found, expected, atol=1e-4)
 
@@ -278,7 +269,7 @@ def test_named_keypoints_are_found_even_if_the_source_was_aligned_wrongly(world)
     names = both.nonzero()[:, 0]
 
     def error(known):
-        lifted = lift_points(surface, wrong, source.keypoints[both], Transfer(), known)
+        lifted = Lifting(surface, wrong, source.keypoints[both], Transfer(), known).together
         found = place_points(surface, lifted, aligned[1], Transfer())
         return (found.points - target.keypoints[both]).norm(dim=1) / _object_size(target), found.confidence
 
@@ -373,8 +364,8 @@ def test_published_argmax_is_the_best_cell_refined(world):
     _, _, _, surface, aligned = world
     one_feature = aligned[1].features.values[:, :1, :1].expand(-1, 60, 60)
     flat = replace(aligned[1], features=FeatureMap(one_feature, aligned[1].features.grid))
-    config = replace(load_preset(Transfer, "transfer", "reference"), category_sigmas=(("chair", 0.03),))
-    lifted = lift_points(surface, aligned[0], world[2][0].keypoints, config)
+    config = replace(load_preset(Transfer, "transfer", "reference"), category_sigmas={"chair": 0.03})
+    lifted = Lifting(surface, aligned[0], world[2][0].keypoints, config).together
     found = place_points(surface, lifted, flat, config)
     expected = flat.alignment.camera.to_pixels(flat.places[lifted.index])
     inside = ((expected > 0) & (expected < SIZE - 1)).all(1)
@@ -402,7 +393,7 @@ def test_absent_keypoint_changes_nothing_and_is_never_found(world):
     alignment = aligned[0].alignment
     keypoints = alignment.keypoints_3d.clone()
     image = aligned_image(surface, images[0].evidence, replace(alignment, keypoints_3d=keypoints))
-    lifted = lift_points(surface, image, images[0].keypoints, Transfer(keypoint_preference=50.0))
+    lifted = Lifting(surface, image, images[0].keypoints, Transfer(keypoint_preference=50.0)).together
     assert not (lifted.index == len(surface.usable) - 1).any()
     assert torch.isfinite(lifted.residual).all()
 
@@ -436,7 +427,7 @@ def test_points_not_seen_in_the_target_are_placed_by_the_alignment(world):
     """There is nothing of them to be found in the picture."""
     _, _, images, surface, aligned = world
     config = load_preset(Transfer, "transfer", "keypoints")
-    lifted = lift_points(surface, aligned[0], images[0].keypoints, config)
+    lifted = Lifting(surface, aligned[0], images[0].keypoints, config).together
     placed = place_points(surface, lifted, aligned[1], config)
     unseen = (aligned[1].hidden | aligned[1].occluded)[lifted.index]
     projected = aligned[1].alignment.camera.to_pixels(aligned[1].places[lifted.index])

@@ -64,17 +64,17 @@ class DeformableCloud:
         result = torch.empty(batch, RIGID + self.parts[2], 2, points, dtype=basis.dtype, device=basis.device)
         rigid, bent = result.split((RIGID, self.parts[2]), 1)
         ray, slope = p.ray[:, None], p.slope[:, None]
-        torch.mul(_across(*moved.split((2, 1), 2), ray), slope, out=rigid)
+        torch.mul(_across(moved, ray), slope, out=rigid)
         # Derivative of the place by the coordinates of the object frame, 3 of (B, 1, 2, J), applied to those of the modes.
-        axes = p.turning.transpose(1, 2)[..., None].split((2, 1), 2)
-        local = _across(*axes, ray).mul_(slope)[:, None].unbind(2)
+        local = _across(p.turning.transpose(1, 2)[..., None], ray).mul_(slope)[:, None].unbind(2)
         torch.mul(self.mode_rows[0], local[0], out=bent)
         bent.addcmul_(self.mode_rows[1], local[1]).addcmul_(self.mode_rows[2], local[2])
         return result
 
 
-def _across(plane: Tensor, depth: Tensor, ray: Tensor) -> Tensor:
-    """What of motions (..., 2, J) across and (..., 1, J) along the optical axis moves a point in the image, at unit slope."""
+def _across(motion: Tensor, ray: Tensor) -> Tensor:
+    """(..., 2, J) how far motions (..., 3, J) in the camera frame move a point in the image, at unit slope."""
+    plane, depth = motion.split((2, 1), -2)
     return torch.addcmul(plane, ray, depth, value=-1)
 
 
