@@ -84,9 +84,9 @@ def _match_by_model(options):
             text = f"{result.alignment.category} not found in {image.name} (confidence {result.alignment.confidence:.2f})"
             print(f"semalign3d match: {text}: the matches are guesses", file=sys.stderr)
     with torch.no_grad():
-        aligned = [aligned_image(pipeline.surface, result.evidence, result.alignment) for result in found]
-        matches = transfer(pipeline.surface, *aligned, points, pipeline.transfer)
-        cycle = cycle_distance(pipeline.surface, *aligned, points, pipeline.transfer)
+        source, target = (aligned_image(pipeline.surface, result.evidence, result.alignment) for result in found)
+        matches = transfer(pipeline.surface, source, target, points, pipeline.transfer)
+        cycle = cycle_distance(pipeline.surface, source, target, points, pipeline.transfer)
     result = _result(images, found, matches_to_list(points, matches, cycle))
     name = f"{options.source.stem}_{options.target.stem}"
     write_json(options.output / f"{name}.json", result)
