@@ -150,3 +150,21 @@ def test_match_writes_points_and_flow(network, folder, capsys):
     target, warped = row[:, : SIZE[1]].astype(int), row[:, SIZE[1] + 6 : 2 * SIZE[1] + 6].astype(int)
     inner = np.abs(target - warped)[30:114, 44:172]
     assert np.median(inner) < 40
+
+
+def test_the_ablation_scores_every_row(network, folder):
+    """Rows without adaptation are the frozen features' scores, whatever was trained; the table holds published numbers beside ours."""
+    from dataclasses import replace
+
+    from semalign3d_core.datasets import open_dataset
+    from semalign3d_core.learned.sfnet import ablation
+    from semalign3d_core.learned.sfnet.train import SFNetTraining
+
+    config = SFNetTraining(replace(network.config, levels=(3, 4), adapt=True))
+    pairs = list(open_dataset(folder).pairs("test"))
+    networks = {name: SFNet(network.pyramid, replace(config.network, **changes)) for name, (changes, _) in ablation.TRAINED.items()}
+    rows = {row["row"]: row for row in ablation.evaluate_variants(networks, config, pairs)}
+    assert len(rows) == len(ablation.ROWS) and all(0 <= row["pck"] <= 100 for row in rows.values())
+    frozen = SFNet(network.pyramid, replace(config.network, adapt=False))
+    assert rows["no adaptation, both levels, kernel"]["pck"] == 100 * keypoint_scores(frozen, pairs)[0, 0]
+    assert "78.7" in ablation.table(list(rows.values())).splitlines()[-1]
