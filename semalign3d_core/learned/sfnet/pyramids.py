@@ -7,6 +7,7 @@ and (B, C4, h / 2, w / 2) of stride 32.
 import torch
 from torch import nn
 
+from semalign3d_core.learned.sfnet.network import NORM_EPSILON
 from semalign3d_core.perception.backbones.efficientnet_lite import block_table, centre_offset, load_efficientnet_lite
 from semalign3d_core.perception.backbones.transformers_vit import IMAGENET_MEAN, IMAGENET_STD
 from semalign3d_core.perception.providers import parse_spec
@@ -61,7 +62,7 @@ class ResNet101Pyramid(nn.Module):
 
 
 class EfficientNetPyramid(nn.Module):
-    """The last block of stride 16 and the last but one of the sixth stage of EfficientNet-Lite.
+    """The last block of stride 16 and the last but one of the sixth stage of EfficientNet-Lite, each of unit mean square per picture.
 
     network: :class:`EfficientNetLite` of those two blocks
     """
@@ -74,7 +75,9 @@ class EfficientNetPyramid(nn.Module):
 
     def forward(self, image):
         # Its padding lets every output of stride 16 look half a cell behind its middle: the picture is moved there.
-        return self.network(nn.functional.pad(image, (self.shift, -self.shift) * 2))
+        levels = self.network(nn.functional.pad(image, (self.shift, -self.shift) * 2))
+        # They are six times as large as ResNet's. What an adaptation layer adds is about one: it would hardly change them.
+        return tuple(level / (level.square().mean((1, 2, 3), keepdim=True) + NORM_EPSILON).sqrt() for level in levels)
 
 
 def pyramid_blocks(size):
