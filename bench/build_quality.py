@@ -33,10 +33,12 @@ from scipy.spatial import cKDTree
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from semalign3d_core.category.annotations.checks import Problems, checked_keypoints, present_keypoints, usable_flip
+from semalign3d_core.category.annotations.constellations import constellations
 from semalign3d_core.category.annotations.views import Providers, gather_view
-from semalign3d_core.category.build import constellations, find_shape, surface_cloud
+from semalign3d_core.category.build import surface_cloud
 from semalign3d_core.category.config import BuildConfig
-from semalign3d_core.category.trust import shape_warnings, surface_warnings
+from semalign3d_core.category.report import shape_warnings, surface_warnings
+from semalign3d_core.category.shape.find import find_shape
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.synthetic import instances
 from semalign3d_core.datasets.synthetic.disparity import DisparityConfig, monocular_disparity
@@ -157,13 +159,13 @@ def build(pool, chosen, config, condition):
     views = [pool.view(int(n), condition, config.views) for n in chosen]
     flip = usable_flip(pool.spec.flip_permutation)
     keypoints = torch.stack([v.keypoints for v in views])
-    present = present_keypoints(keypoints, pool.spec.names, flip, config.policy, Problems.none())
+    present = present_keypoints(keypoints, pool.spec.names, flip, config.policy, Problems())
     labels = present.nonzero()[:, 0]
     data = constellations(views, labels, flip)
     result = find_shape(data, config)
     labels = labels[result.placed]
     surface, _ = surface_cloud(views, result.model, result.data, config)
-    warned = bool(shape_warnings(data, result.report, config.policy) or surface_warnings(surface, result.model))
+    warned = bool(shape_warnings(data, result.report) or surface_warnings(surface, result.model))
     error, right, pose, axis = shape_errors(result.model, pool, chosen, labels)
     cloud, height = cloud_error(surface, pool.category, labels)
     return (error, height > 0 if result.model.flat else right, pose, axis, cloud), warned, result.report["start"]

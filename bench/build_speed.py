@@ -29,13 +29,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "helpers"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "conformance"))
 
+from semalign3d_core.calibration.build import build_category
 from semalign3d_core.category.annotations.views import Providers
-from semalign3d_core.category.build import build_category
 from semalign3d_core.category.config import BuildConfig
-from semalign3d_core.category.model import BetaTable
+from semalign3d_core.category.published.shape import COPIES, DESCENT
 from semalign3d_core.category.published.sparse import placeable, reconstruct
+from semalign3d_core.category.statistics.beta import BetaTable
+from semalign3d_core.category.statistics.beta_tables import beta_table, noise_augmentation
 from semalign3d_core.category.statistics.geometric_features import geometric_loss
-from semalign3d_core.category.statistics.tables import beta_table, noise_augmentation
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.perception.evidence import DepthMap, FeatureMap
@@ -127,7 +128,7 @@ def published(keypoints, images, limit):
     data, truth = random_category(images, keypoints, seed=3)
     shapes, visible = truth.shapes.float(), data.visible
     shapes = torch.cat([shapes, shapes[:, data.flip] * torch.tensor([-1.0, 1, 1])])
-    noisy, mask = noise_augmentation(shapes, torch.cat([visible, visible[:, data.flip]]))
+    noisy, mask = noise_augmentation(shapes, torch.cat([visible, visible[:, data.flip]]), COPIES, torch.Generator().manual_seed(0))
     table = beta_table(noisy, mask)
     fits = 2 * len(table.edge1) + 3 * len(table.vertex)
     samples = np.random.default_rng(0).beta(8, 5, int(mask.float().mean() * len(mask)))
@@ -165,7 +166,7 @@ def reconstruction_vectors(limit):
             v = tensors(arrays)
         table, count = table_of(v), len(v["true_shape"])
         began = time.process_time()
-        _, loss = reconstruct(table, count)
+        _, loss = reconstruct(table, count, DESCENT, torch.Generator().manual_seed(0))
         own = time.process_time() - began
         parts = published_search(table, count, int(v["grid_points_per_dim"]), int(v["refine_iters"]), limit)
         text = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items())

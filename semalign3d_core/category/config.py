@@ -1,13 +1,7 @@
-"""Options of the category build, grouped by the step that consumes them."""
+"""Options of the category build, grouped by the step that consumes them; what nobody needs to change is a constant beside its use."""
 
 from dataclasses import dataclass, field
 
-from semalign3d_core.category.annotations.views import ViewOptions
-from semalign3d_core.category.published.shape import ReferenceOptions
-from semalign3d_core.category.shape.disparity_start import DisparityOptions
-from semalign3d_core.category.shape.factor_model import EmOptions
-from semalign3d_core.category.shape.multiview import MultiviewOptions
-from semalign3d_core.category.surface.dense_cloud import DenseOptions
 from semalign3d_core.runtime.errors import InputError
 
 
@@ -17,30 +11,63 @@ class DataPolicy:
 
     on_bad_image: ``skip`` (warn, count in the report) or ``error``, for unreadable files, broken depth, empty masks,
     missing features, keypoints outside the image and two keypoints at one place;
-    minimum_keypoints: an image with fewer usable ones is left out; minimum_images: the build refuses below;
-    images_per_keypoint: a keypoint (with its mirror partner) annotated in fewer images is marked absent;
-    trust_ratio: 2 x annotated keypoints / (6 N + 3 K / 2) below which the report warns;
-    handedness: standard errors by which the shape must explain the images better than its reversal in depth, else the report warns
+    minimum_keypoints: an image with fewer usable ones is left out;
+    images_per_keypoint: a keypoint (with its mirror partner) annotated in fewer images is marked absent
     """
 
     on_bad_image: str = "skip"
     minimum_keypoints: int = 4
-    minimum_images: int = 5
     images_per_keypoint: int = 3
-    trust_ratio: float = 1.6
-    handedness: float = 2.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Refuses an unknown policy."""
         if self.on_bad_image not in ("skip", "error"):
             raise InputError(f"on_bad_image must be skip or error, found {self.on_bad_image!r}")
 
 
 @dataclass(frozen=True)
-class BetaOptions:
-    """Statistics stored in the model: noise copies of each completed shape and their rate (see noise_augmentation)."""
+class ViewOptions:
+    """What is kept of an image.
 
-    copies: int = 5
-    noise: float = 0.2
+    pixels: sampled per image for the dense cloud; margin: pixels inside the mask at which keypoint depths are read (0: the published
+    correction); edge: range of the inverse depth over 3 x 3 pixels, in units of the object's own range, above which a pixel lies on a
+    depth edge and is not sampled
+    """
+
+    pixels: int = 600
+    margin: int = 3
+    edge: float = 0.25
+
+
+@dataclass(frozen=True)
+class EmOptions:
+    """The factor model: rounds of E and M steps, and further ones that use the masks (hidden_rounds)."""
+
+    rounds: int = 30
+    hidden_rounds: int = 15
+
+
+@dataclass(frozen=True)
+class DenseOptions:
+    """The dense cloud: points kept, and the smallest standard deviation of a cosine (sd_floor)."""
+
+    points: int = 300
+    sd_floor: float = 0.05
+
+
+@dataclass(frozen=True)
+class ReferenceOptions:
+    """Numbers of the published steps.
+
+    focal_steps: AdamW steps on inverse focal lengths; kept_points: pixels per image in the merged cloud; clusters: of k-means;
+    neighbours: nearest pixels that give a point its feature; density: smallest share of the merged cloud in a cluster
+    """
+
+    focal_steps: int = 1000
+    kept_points: int = 1000
+    clusters: int = 1000
+    neighbours: int = 1000
+    density: float = 0.0005
 
 
 @dataclass(frozen=True)
@@ -48,28 +75,23 @@ class BuildConfig:
     """Everything that decides what a build gives.
 
     method: ``em`` (start, then EM of the factor model) or ``reference`` (the published steps);
-    start: ``auto`` (by view diversity), ``multiview`` or ``disparity``; diversity: threshold of ``auto``;
-    modes: deformation modes kept; seed: of everything random; calibrate: fit the confidence on the training images;
-    folds: parts of the training images that are left out in turn for that (0: each image is judged by a model that knows it)
+    start: ``auto`` (by the diversity of the views), ``multiview`` or ``disparity``;
+    modes: deformation modes kept; seed: of everything random; calibrate: fit the confidence to the training images
     """
 
     method: str = "em"
     start: str = "auto"
-    diversity: float = 0.2
     modes: int = 20
     seed: int = 0
     calibrate: bool = True
-    folds: int = 4
     policy: DataPolicy = field(default_factory=DataPolicy)
     views: ViewOptions = field(default_factory=ViewOptions)
-    multiview: MultiviewOptions = field(default_factory=MultiviewOptions)
-    disparity: DisparityOptions = field(default_factory=DisparityOptions)
     em: EmOptions = field(default_factory=EmOptions)
-    betas: BetaOptions = field(default_factory=BetaOptions)
     dense: DenseOptions = field(default_factory=DenseOptions)
     reference: ReferenceOptions = field(default_factory=ReferenceOptions)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Refuses an unknown method or start."""
         for name, legal in (("method", ("em", "reference")), ("start", ("auto", "multiview", "disparity"))):
             if getattr(self, name) not in legal:
                 raise InputError(f"{name} must be one of {', '.join(legal)}, found {getattr(self, name)!r}")

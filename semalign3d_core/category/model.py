@@ -1,41 +1,13 @@
 """The model of a category: one file, no code in it."""
 
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from semalign3d_core.category.statistics.beta import log_normaliser
+from semalign3d_core.category.statistics.beta import BetaTable
 from semalign3d_core.category.surface.surface_map import SurfaceMap
-
-
-@dataclass(frozen=True)
-class BetaTable:
-    """Beta distributions of the geometric features of a category (paper section 3.1, Eq. 10).
-
-    edge1, edge2:  (E, 2) int64, keypoints (a, b) and (c, d) of every kept edge pair
-    edge_beta:     (E, 4) alpha, beta of the length ratio on (0, 1), then alpha, beta of the cosine on (-1, 1)
-    triangle:      (T, 3) int64, vertex: (T,) int64, keypoints of every kept triangle + fourth vertex
-    tet_beta:      (T, 6) alpha, beta of the three signed cosines in the triangle's frame, on (-1, 1)
-    """
-
-    edge1: torch.Tensor
-    edge2: torch.Tensor
-    edge_beta: torch.Tensor
-    triangle: torch.Tensor
-    vertex: torch.Tensor
-    tet_beta: torch.Tensor
-
-    @classmethod
-    def empty(cls):
-        """A table without features."""
-        pair, number = torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-        return cls(pair, pair, torch.zeros(0, 4), torch.zeros(0, 3, dtype=torch.int64), number, torch.zeros(0, 6))
-
-    @cached_property
-    def log_normalisers(self):
-        """(E, 2) and (T, 3): :func:`~semalign3d_core.category.statistics.beta.log_normaliser` of the Betas."""
-        return tuple(log_normaliser(*table.unflatten(1, (-1, 2)).unbind(-1)) for table in (self.edge_beta, self.tet_beta))
 
 
 @dataclass(frozen=True)
@@ -67,51 +39,52 @@ class CategoryModel:
     """
 
     category: str
-    keypoint_names: tuple
-    flip_permutation: tuple
+    keypoint_names: tuple[str, ...]
+    flip_permutation: tuple[int, ...]
     backbone: str
-    present: torch.Tensor
-    shape: torch.Tensor
-    keypoint_features: torch.Tensor
-    keypoint_mu: torch.Tensor
-    keypoint_sd: torch.Tensor
-    dense_features: torch.Tensor
-    dense_mu: torch.Tensor
-    dense_sd: torch.Tensor
-    weights: torch.Tensor
+    present: Tensor
+    shape: Tensor
+    keypoint_features: Tensor
+    keypoint_mu: Tensor
+    keypoint_sd: Tensor
+    dense_features: Tensor
+    dense_mu: Tensor
+    dense_sd: Tensor
+    weights: Tensor
     betas: BetaTable
-    modes: torch.Tensor
-    mode_variances: torch.Tensor
-    pose_rotations: torch.Tensor
-    focal: torch.Tensor
-    diameter_metres: torch.Tensor
-    calibration: dict = field(default_factory=dict)
-    built_from: dict = field(default_factory=dict)
-    offsets: torch.Tensor | None = None
-    plane: torch.Tensor | None = None
+    modes: Tensor
+    mode_variances: Tensor
+    pose_rotations: Tensor
+    focal: Tensor
+    diameter_metres: Tensor
+    calibration: dict[str, float] = field(default_factory=dict)
+    built_from: dict[str, Any] = field(default_factory=dict)
+    offsets: Tensor = None  # type: ignore[assignment]  # filled below
+    plane: Tensor = None  # type: ignore[assignment]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Without offsets or plane there are none."""
         if self.offsets is None:
             object.__setattr__(self, "offsets", torch.zeros_like(self.weights[:, 0]))
         if self.plane is None:
             object.__setattr__(self, "plane", torch.zeros_like(self.shape.T[:2]))
 
     @property
-    def surface(self):
+    def surface(self) -> SurfaceMap:
         """The :class:`SurfaceMap` of the dense points: ``surface @ X`` are the points of keypoints X."""
         return SurfaceMap(self.weights, self.offsets, self.plane)
 
     @property
-    def dense_points(self):
+    def dense_points(self) -> Tensor:
         """(P, 3) ``Y(X0)`` in the object frame."""
         return self.surface @ self.shape
 
-    def to(self, device=None, dtype=None):
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "CategoryModel":
         """The same model with all floating tensors on ``device`` and of ``dtype``."""
         return type(self)(**{f.name: _moved(getattr(self, f.name), device, dtype) for f in fields(self)})
 
 
-def _moved(value, device, dtype):
+def _moved(value: Any, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
     if isinstance(value, BetaTable):

@@ -6,13 +6,16 @@ smallest standard deviation they are compared with), indices as int16.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
-from semalign3d_core.category.model import BetaTable, CategoryModel
+from semalign3d_core.category.model import CategoryModel
+from semalign3d_core.category.statistics.beta import BetaTable
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import atomic_path, sha256_of_arrays
 
@@ -20,6 +23,9 @@ FORMAT_VERSION = 2
 OLDEST_READ = 1
 SUFFIX = ".safetensors"
 HEADER_KEY = "semalign3d_category_model"
+
+Header = dict[str, Any]
+Tensors = dict[str, Tensor]
 
 # tensor -> (stored type, shape in the counts of the header; a number is itself)
 TENSORS = {
@@ -51,7 +57,7 @@ MAY_BE_NAN = {"diameter_metres"}
 HEADER_FIELDS = ("category", "keypoint_names", "flip_permutation", "backbone", "calibration", "built_from")
 
 
-def save_model(model, path):
+def save_model(model: CategoryModel, path: Path | str) -> str:
     """Writes ``model`` to ``path`` atomically and returns its content hash.
 
     Raises :class:`InputError` when the model is not consistent (shapes, NaN) or its provenance is not JSON.
@@ -66,7 +72,7 @@ def save_model(model, path):
     return header["hash"]
 
 
-def load_model(path):
+def load_model(path: Path | str) -> CategoryModel:
     """Reads the :class:`CategoryModel` in ``path`` (float32, CPU).
 
     Raises :class:`MissingFileError`, or :class:`FileFormatError` with the reason for a truncated, edited or foreign
@@ -75,17 +81,17 @@ def load_model(path):
     header, tensors = _read(Path(path))
     tensors = {name: _in_memory(tensor) for name, tensor in tensors.items()}
     betas = BetaTable(**{name.partition(".")[2]: tensors.pop(name) for name in list(tensors) if name.startswith("betas.")})
-    values = {name: header[name] for name in HEADER_FIELDS}
+    values: dict[str, Any] = {name: header[name] for name in HEADER_FIELDS}
     values["keypoint_names"], values["flip_permutation"] = tuple(values["keypoint_names"]), tuple(values["flip_permutation"])
-    return CategoryModel(**values, **tensors, betas=betas)
+    return CategoryModel(**values | tensors, betas=betas)
 
 
-def model_hash(model):
+def model_hash(model: CategoryModel) -> str:
     """Hexadecimal SHA-256 of everything the model's file holds; the same before saving and after loading."""
     return _header(model, _stored_tensors(model))["hash"]
 
 
-def find_model(category_or_path, models_dir=None):
+def find_model(category_or_path: Path | str, models_dir: Path | str | None = None) -> Path:
     """Path of a model's file: the path itself, ``<models_dir>/<category>.safetensors``, or the shipped model.
 
     Raises :class:`MissingFileError` that lists the categories which can be had.
@@ -106,7 +112,7 @@ def find_model(category_or_path, models_dir=None):
     )
 
 
-def check_backbone(model, name):
+def check_backbone(model: CategoryModel, name: str) -> None:
     """Raises :class:`InputError` unless ``name`` is that of the backbone whose features the model knows."""
     if name != model.backbone:
         raise InputError(
@@ -115,12 +121,12 @@ def check_backbone(model, name):
         )
 
 
-def shipped_models():
+def shipped_models() -> Path:
     """The folder of the models that come with the package."""
     return Path(__file__).parent.parent / "assets" / "models"
 
 
-def _read(path):
+def _read(path: Path) -> tuple[Header, Tensors]:
     """Header and tensors of a file, all checked."""
     if not path.is_file():
         raise MissingFileError(f"{path} does not exist; build it with 'semalign3d build'")
@@ -134,7 +140,7 @@ def _read(path):
     if not isinstance(header, dict):
         raise FileFormatError(f"{path} is a safetensors file without the header {HEADER_KEY!r}: not a category model of this program")
     version = header.get("format_version")
-    if version not in range(OLDEST_READ, FORMAT_VERSION + 1):
+    if not isinstance(version, int) or version not in range(OLDEST_READ, FORMAT_VERSION + 1):
         known = f"{OLDEST_READ} to {FORMAT_VERSION}"
         raise FileFormatError(f"{path} has format version {version!r}, this program reads {known}; build the model again")
     later = {name for number, names in ADDED.items() if number > version for name in names}
@@ -147,15 +153,15 @@ def _read(path):
     return header, tensors | _zeros(header, later)
 
 
-def _zeros(header, names):
+def _zeros(header: Header, names: set[str]) -> Tensors:
     return {name: torch.zeros(_shape(name, header), dtype=TENSORS[name][0]) for name in names}
 
 
-def _shape(name, header):
+def _shape(name: str, header: Header) -> tuple[int, ...]:
     return tuple(int(s) if s.isdigit() else header["counts"].get(s) for s in TENSORS[name][1])
 
 
-def _stored_tensors(model):
+def _stored_tensors(model: CategoryModel) -> Tensors:
     tensors = {}
     for name, (dtype, _) in TENSORS.items():
         owner, _, attribute = name.rpartition(".")
@@ -166,14 +172,14 @@ def _stored_tensors(model):
     return tensors
 
 
-def _in_memory(tensor):
+def _in_memory(tensor: Tensor) -> Tensor:
     if tensor.dtype == torch.int16:
         return tensor.long()
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _header(model, tensors):
-    header = {"format_version": FORMAT_VERSION, **{name: getattr(model, name) for name in HEADER_FIELDS}}
+def _header(model: CategoryModel, tensors: Tensors) -> Header:
+    header: Header = {"format_version": FORMAT_VERSION, **{name: getattr(model, name) for name in HEADER_FIELDS}}
     header["counts"] = {symbol: count for symbol, count in _counts(tensors).items() if symbol.isalpha()}
     try:
         header = json.loads(json.dumps(header, default=_plain))
@@ -183,7 +189,7 @@ def _header(model, tensors):
     return header
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """NumPy and torch scalars and arrays, and paths, as JSON knows them."""
     if hasattr(value, "tolist"):
         return value.tolist()
@@ -192,21 +198,21 @@ def _plain(value):
     raise TypeError(f"{type(value).__name__} {value!r}")
 
 
-def _counts(tensors):
-    counts = {}
+def _counts(tensors: Tensors) -> dict[str, int]:
+    counts: dict[str, int] = {}
     for name, (_, symbols) in TENSORS.items():
         for symbol, size in zip(symbols, tensors[name].shape, strict=False):
             counts.setdefault(symbol, size)
     return counts
 
 
-def _hash(header, tensors):
+def _hash(header: Header, tensors: Tensors) -> str:
     text = json.dumps({key: value for key, value in header.items() if key != "hash"}, sort_keys=True)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     return sha256_of_arrays({**arrays, HEADER_KEY: np.frombuffer(text.encode(), dtype=np.uint8)})
 
 
-def _problem(header, tensors):
+def _problem(header: Header, tensors: Tensors) -> str | None:
     """What is wrong with shapes and values of a file whose hash fits, or None."""
     for name in TENSORS:
         if tuple(tensors[name].shape) != _shape(name, header):
@@ -216,7 +222,7 @@ def _problem(header, tensors):
     return _index_problem(header, tensors)
 
 
-def _layout_problem(tensors, expected):
+def _layout_problem(tensors: Tensors, expected: dict[str, Any]) -> str | None:
     """Missing, unknown or differently stored tensors, or None."""
     if set(tensors) != set(expected):
         return f"it lacks {sorted(set(expected) - set(tensors))} and has unknown {sorted(set(tensors) - set(expected))}"
@@ -226,7 +232,7 @@ def _layout_problem(tensors, expected):
     return None
 
 
-def _index_problem(header, tensors):
+def _index_problem(header: Header, tensors: Tensors) -> str | None:
     count, flip = header["counts"]["K"], header["flip_permutation"]
     if len(header["keypoint_names"]) != count:
         return f"{len(header['keypoint_names'])} keypoint names for {count} keypoints"

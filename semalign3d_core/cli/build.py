@@ -85,8 +85,8 @@ def training_records(dataset, category, split, limit):
 def _build(options, category):
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from semalign3d_core.calibration.build import build_category
     from semalign3d_core.category.annotations.views import Providers
-    from semalign3d_core.category.build import build_category
     from semalign3d_core.category.storage import load_model, save_model
     from semalign3d_core.datasets import open_dataset
     from semalign3d_core.perception import backbones, depth, masks

@@ -2,25 +2,31 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from random_category import random_category
 
+from semalign3d_core.calibration import folds as module
 from semalign3d_core.calibration.folds import models_with_held_out
-from semalign3d_core.category.build import find_shape
-from semalign3d_core.category.config import BuildConfig
-from semalign3d_core.category.shape.factor_model import EmOptions
-from semalign3d_core.category.shape.multiview import MultiviewOptions
+from semalign3d_core.category.annotations.checks import Problems
+from semalign3d_core.category.build import Training
+from semalign3d_core.category.config import BuildConfig, EmOptions
+from semalign3d_core.category.progress import Clock, no_progress
+from semalign3d_core.category.shape.find import find_shape
 
-CONFIG = BuildConfig(multiview=MultiviewOptions(starts=2, rounds=16, bank_rounds=10, bank=300), em=EmOptions(rounds=8), folds=3)
-
-
-def made(views, shape, whole):
-    """What a model would be made of."""
-    return tuple(views), shape, whole
+CONFIG = BuildConfig(em=EmOptions(rounds=8))
 
 
-def models_of(count, shape, folds=CONFIG.folds, config=CONFIG, progress=lambda *_: None):
-    return list(models_with_held_out(list(range(count)), shape, config, made, folds, progress))
+@pytest.fixture(autouse=True)
+def parts_of_models(monkeypatch):
+    """Instead of models what they would be made of: views and shape, and whether these are all."""
+    monkeypatch.setattr(module, "whole_model", lambda training, progress: (training.views, training.shape, True))
+    monkeypatch.setattr(module, "model_of", lambda training, views, shape, *_: (views, shape, False))
+
+
+def models_of(count, shape, folds=3, config=CONFIG, progress=no_progress):
+    training = Training("thing", None, None, config, list(range(count)), None, shape, Problems(), Clock())
+    return list(models_with_held_out(training, folds, progress))
 
 
 def test_no_model_is_made_of_the_view_it_is_for():
@@ -29,7 +35,7 @@ def test_no_model_is_made_of_the_view_it_is_for():
     steps = []
     (everything, same, whole), *models = models_of(10, shape, progress=lambda *step: steps.append(step))
     assert steps[-1][1:] == (2, 3)
-    assert everything == tuple(range(10)) and same is shape and whole and len(models) == 3
+    assert everything == list(range(10)) and same is shape and whole and len(models) == 3
     for n in range(10):
         views, part, whole = models[n % 3]
         assert n not in views and len(views) in (6, 7) and not whole

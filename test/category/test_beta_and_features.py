@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from published.beta_fit import fit
 from scipy import stats
 
-from semalign3d_core.category.statistics import beta, combinations
-from semalign3d_core.category.statistics import tables as statistics
+from semalign3d_core.category.statistics import beta
+from semalign3d_core.category.statistics import beta_tables as statistics
 from semalign3d_core.category.statistics.geometric_features import (
     edge_pair_features,
+    edge_pairs,
     geometric_loss,
     masked_mean_variance,
     triangle_vertex_features,
+    triangles_with_vertex,
     triple_features,
 )
 
@@ -19,13 +22,13 @@ from semalign3d_core.category.statistics.geometric_features import (
 @pytest.mark.parametrize(("a", "b"), [(2.0, 5.0), (0.5, 0.7), (80.0, 3.0), (1.0, 1.0)])
 def test_fit_is_the_maximum_of_the_likelihood(a, b):
     samples = np.random.default_rng(0).beta(a, b, 400)
-    alpha, beta_ = (float(v) for v in beta.fit(torch.from_numpy(samples)))
+    alpha, beta_ = (float(v) for v in fit(torch.from_numpy(samples)))
     expected = stats.beta.fit(samples, floc=0, fscale=1)
     assert alpha == pytest.approx(expected[0], rel=1e-3) and beta_ == pytest.approx(expected[1], rel=1e-3)
 
 
 def test_fit_survives_data_without_spread_and_nan():
-    alpha, beta_ = beta.fit(torch.tensor([[0.3] * 5, [1.0] * 5, [0.2, float("nan"), 0.3, 0.4, 0.5]]))
+    alpha, beta_ = fit(torch.tensor([[0.3] * 5, [1.0] * 5, [0.2, float("nan"), 0.3, 0.4, 0.5]]))
     assert torch.isfinite(alpha).all() and torch.isfinite(beta_).all() and (alpha > 0).all()
     assert float(alpha[0] / (alpha[0] + beta_[0])) == pytest.approx(0.3, abs=1e-3)
     assert (float(alpha[2]), float(beta_[2])) == (1.0, 1.0)
@@ -43,8 +46,8 @@ def test_features_ignore_similarity_and_know_chirality():
     points = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).double()
     rotation = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)).double())[0]
     rotation *= torch.linalg.det(rotation).sign()
-    edge1, edge2 = combinations.edge_pairs(6)
-    triangle, vertex = combinations.triangles_with_vertex(6)
+    edge1, edge2 = edge_pairs(6)
+    triangle, vertex = triangles_with_vertex(6)
     moved = 3 * points @ rotation.T + 1
     for first, second in zip(edge_pair_features(points, edge1, edge2), edge_pair_features(moved, edge1, edge2), strict=True):
         torch.testing.assert_close(first, second, atol=1e-4, rtol=1e-4)
@@ -83,7 +86,7 @@ def _table(shape):
 def test_statistics_do_not_depend_on_chunks(monkeypatch):
     points = torch.randn(50, 6, 3, generator=torch.Generator().manual_seed(0))
     visible = torch.rand(50, 6, generator=torch.Generator().manual_seed(1)) > 0.2
-    edge1, edge2 = combinations.edge_pairs(6)
+    edge1, edge2 = edge_pairs(6)
     whole = statistics.fit_edge_pairs(points, visible, edge1, edge2)
     monkeypatch.setattr(statistics, "CHUNK_VALUES", 500)
     parts = statistics.fit_edge_pairs(points, visible, edge1, edge2)
@@ -97,5 +100,5 @@ def test_features_without_samples_are_uniform_and_invalid():
     visible[:, 4] = False
     table = statistics.beta_table(points, visible)
     assert not (table.edge1 == 4).any() and not (table.vertex == 4).any() and len(table.edge1) > 0
-    fitted, counts = statistics.fit_edge_pairs(points, visible, *combinations.edge_pairs(5))
+    fitted, counts = statistics.fit_edge_pairs(points, visible, *edge_pairs(5))
     assert (fitted[counts == 0] == 1).all()

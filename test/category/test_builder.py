@@ -11,8 +11,9 @@ import torch
 from category_folder import FAST, IMAGES, KEYPOINTS, NAMES, SIDE, build, write_data_set
 from PIL import Image
 
+from semalign3d_core.calibration import build as calibrated_build
+from semalign3d_core.calibration.build import build_category
 from semalign3d_core.category.annotations.views import Providers
-from semalign3d_core.category.build import build_category
 from semalign3d_core.category.config import DataPolicy
 from semalign3d_core.category.storage import load_model
 from semalign3d_core.cli import build as build_command
@@ -152,9 +153,10 @@ def test_interrupted_build_resumes_with_the_same_result(folder, tmp_path, built)
 
 def test_the_number_of_processors_does_not_matter(source, monkeypatch):
     models = []
+    monkeypatch.setattr(calibrated_build, "FOLDS", 2)
     for count in (1, 3):
         monkeypatch.setattr(threads, "processors", lambda count=count: count)
-        models.append(build(source, replace(FAST, calibrate=True, folds=2))[0])
+        models.append(build(source, replace(FAST, calibrate=True))[0])
     one, three = models
     assert one.calibration and one.calibration == pytest.approx(three.calibration, rel=0, abs=0, nan_ok=True)
     assert torch.equal(one.shape, three.shape) and torch.equal(one.dense_features, three.dense_features)
@@ -171,7 +173,8 @@ def test_only_providers_that_say_so_are_asked_by_several_threads(source, monkeyp
         return extract(self, image)
 
     monkeypatch.setattr(backbones.precomputed.PrecomputedBackbone, "extract", told)
-    build(source, replace(FAST, calibrate=True, folds=0))
+    monkeypatch.setattr(calibrated_build, "FOLDS", 0)
+    build(source, replace(FAST, calibrate=True))
     assert (threading.main_thread() in askers) is not concurrent and (len(askers) > 1) is concurrent
 
 
@@ -193,7 +196,7 @@ def test_metric_depth_and_known_cameras(tmp_path):
 
 def test_command_writes_model_and_report(folder, tmp_path, capsys):
     preset = tmp_path / "fast.yaml"
-    preset.write_text("calibrate: false\nem: {rounds: 4}\nmultiview: {starts: 2, rounds: 10, bank_rounds: 8}\ndense: {points: 30}\n")
+    preset.write_text("calibrate: false\nem: {rounds: 4}\ndense: {points: 30}\n")
     options = build_command.Options(folder, ("thing",), tmp_path / "models", "precomputed:sim", preset=str(preset))
     assert build_command.run(options) == 0
     assert "thing.safetensors" in capsys.readouterr().out

@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from published import topology
+from published.barycentric import carry
 
 from semalign3d_core.category.annotations.checks import checked_keypoints, images_per_label, trust_ratio
 from semalign3d_core.category.annotations.correction import correct_keypoints, depth_pixels, erode, nearest_mask_pixels
-from semalign3d_core.category.published import barycentric, topology
-from semalign3d_core.category.statistics import combinations
-from semalign3d_core.category.surface.affine_weights import affine_weights
-from semalign3d_core.category.surface.dense_cloud import DenseOptions, Samples, k_means, supported_clusters, within_hull
-from semalign3d_core.category.surface.semantics import feature_statistics
-from semalign3d_core.category.surface.surface_map import best_plane, is_flat, surface_map
+from semalign3d_core.category.published import barycentric
+from semalign3d_core.category.statistics.geometric_features import edge_pairs, tetrahedra
+from semalign3d_core.category.surface import dense_cloud
+from semalign3d_core.category.surface.dense_cloud import Samples, k_means, supported_clusters, within_hull
+from semalign3d_core.category.surface.point_features import feature_statistics
+from semalign3d_core.category.surface.surface_map import affine_weights, best_plane, is_flat, surface_map
 from semalign3d_core.datasets.records import ImageRecord
 
 
@@ -102,13 +104,13 @@ def test_surface_over_some_keypoints_of_many():
 
 
 def test_keypoint_weights_equal_the_tetrahedra_in_any_chunk(skeleton, monkeypatch):
-    tets = combinations.tetrahedra(8)
+    tets = tetrahedra(8)
     points = 0.3 * torch.randn(40, 3, generator=torch.Generator().manual_seed(2)).double()
     row, inside = barycentric.keypoint_weights(points, skeleton, tets)
     coordinates = barycentric.barycentric_coordinates(points, skeleton, tets)
     weights = barycentric.tet_weights(points, skeleton, tets, barycentric.inside_tets(coordinates))
     new = torch.randn(8, 3).double()
-    torch.testing.assert_close(row @ new, barycentric.carry(weights, coordinates, new[tets]))
+    torch.testing.assert_close(row @ new, carry(weights, coordinates, new[tets]))
     torch.testing.assert_close((row @ skeleton)[inside], points[inside], atol=1e-5, rtol=1e-5)
     monkeypatch.setattr(barycentric, "CHUNK_VALUES", 4 * len(tets) * 3)
     torch.testing.assert_close(barycentric.keypoint_weights(points, skeleton, tets)[0], row)
@@ -137,11 +139,12 @@ def test_k_means_finds_separated_groups():
     assert all(len(labels[50 * n : 50 * n + 50].unique()) == 1 for n in range(3))
 
 
-def test_clusters_need_several_images_not_many_pixels():
+def test_clusters_need_several_images_not_many_pixels(monkeypatch):
+    monkeypatch.setattr(dense_cloud, "SURPLUS", 1.0)
     points = torch.cat([torch.zeros(60, 3), torch.ones(60, 3)]).double() + 0.01 * torch.randn(120, 3).double()
     image = torch.cat([torch.arange(60) % 5, torch.zeros(60)]).long()  # the second place is seen by one image alone
     samples = Samples(points, image, torch.arange(120), torch.zeros(120, dtype=torch.bool))
-    centres, labels = supported_clusters(samples, DenseOptions(points=2, surplus=1.0), seed=0)
+    centres, labels = supported_clusters(samples, 2, 25, seed=0)
     assert len(centres) >= 1 and float(centres.abs().max()) < 0.1 and (labels[60:] == -1).all()
 
 
@@ -168,7 +171,7 @@ def test_feature_statistics_without_and_with_one_observation():
 
 
 def test_placement_ends_where_nothing_qualifies():
-    edge1, edge2 = combinations.edge_pairs(4)
+    edge1, edge2 = edge_pairs(4)
     touched = ((edge1 == 3) | (edge2 == 3)).any(1)
     ratio = torch.full((int((~touched).sum()),), 0.4)
     assert topology.placement_order(edge1[~touched], edge2[~touched], ratio, (0, 1), 4) == [2]

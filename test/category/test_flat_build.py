@@ -2,8 +2,8 @@
 
 from category_folder import FAST
 
+from semalign3d_core.calibration.build import build_category
 from semalign3d_core.category.annotations.views import Providers
-from semalign3d_core.category.build import build_category
 from semalign3d_core.cli import synth
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.perception import backbones, depth, masks

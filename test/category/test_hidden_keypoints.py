@@ -6,10 +6,12 @@ import pytest
 import torch
 from random_category import box_category
 
-from semalign3d_core.category.annotations.constellations import symmetrised
-from semalign3d_core.category.shape import factor_model
-from semalign3d_core.category.shape.factor_model import EmOptions, fit_factor_model, image_costs
-from semalign3d_core.category.shape.hidden_keypoints import MaskFields, hidden_probability, places_around
+from semalign3d_core.category.annotations.constellations import MaskFields
+from semalign3d_core.category.config import EmOptions
+from semalign3d_core.category.shape import em, image_terms
+from semalign3d_core.category.shape.em import expectation, fit_factor_model, hidden_probability, image_costs
+from semalign3d_core.category.shape.image_terms import mask_pull, places_around
+from semalign3d_core.category.shape.mirror import symmetrised
 from semalign3d_core.geometry.rotations import similarity_alignment
 
 SHORT = EmOptions(rounds=20, hidden_rounds=15)
@@ -38,7 +40,8 @@ def test_masks_correct_the_depth_that_annotated_corners_alone_overestimate(boxes
 
 def test_all_places_where_a_hidden_corner_may_be_correct_more_than_the_most_probable_one(boxes, monkeypatch):
     data, truth, _, model = boxes
-    monkeypatch.setattr(factor_model, "places_around", lambda places, spread: places[None])
+    for module in (em, image_terms):
+        monkeypatch.setattr(module, "places_around", lambda places, spread: places[None])
     alone = fit_factor_model(symmetrised(truth.shape, data.flip), data, SHORT)
     assert abs(depth_ratio(model, truth) - 1) < 0.6 * abs(depth_ratio(alone, truth) - 1)
 
@@ -55,11 +58,11 @@ def test_places_around_have_the_mean_and_covariance_of_their_distribution():
 def test_only_the_most_probable_place_counts_where_keypoints_are_the_outline(boxes):
     """They lie on the edge of the mask: half of their places are beside it although nothing is wrong."""
     data, _, without, _ = boxes
-    assert factor_model._with_hidden(without, data, SHORT).spread is not None
+    assert em._with_hidden(without, data, data.masks).spread is not None
     flat = replace(without, shape=without.shape * torch.tensor([1.0, 1.0, 0.0]).double())
-    outline = factor_model._with_hidden(flat, data, SHORT)
+    outline = em._with_hidden(flat, data, data.masks)
     assert outline.spread is None and outline.hidden.any()
-    assert factor_model.expectation(outline, data, SHORT, 1)[0].spread is None
+    assert expectation(outline, data, 1)[0].spread is None
     places = torch.rand(2, 3, 2).double()
     assert torch.equal(places_around(places, None), places[None])
 
@@ -76,9 +79,9 @@ def test_pull_of_the_mask_is_the_descent_of_the_costs(boxes):
 
     def half_cost(shift):
         moved = replace(model, translation=model.translation + shift)
-        return (image_costs(moved, data, SHORT) - image_costs(replace(moved, hidden=None), data, SHORT)) / 2
+        return (image_costs(moved, data) - image_costs(replace(moved, hidden=None), data)) / 2
 
-    _, pull = factor_model._beside_mask(model, model.in_camera(), data, SHORT)
+    _, pull = mask_pull(model, model.hidden, model.in_camera(), data, data.masks)
     step = torch.tensor([1e-6, 0.0, 0.0]).double()
     slope = (half_cost(step) - half_cost(-step)) / 2e-6
     assert float(slope.abs().min()) > 0
@@ -112,7 +115,7 @@ def test_parts_that_objects_lack_are_told_from_hidden_ones(boxes):
 def test_costs_count_what_lies_beside_the_mask(boxes):
     data, _, _, model = boxes
     wrong = replace(model, translation=model.translation + torch.tensor([0.2, 0.0, 0.0]).double())
-    added = [image_costs(m, data, SHORT) - image_costs(replace(m, hidden=None), data, SHORT) for m in (model, wrong)]
+    added = [image_costs(m, data) - image_costs(replace(m, hidden=None), data) for m in (model, wrong)]
     assert float(added[0].min()) >= 0 and float(added[1].mean()) > 5 * float(added[0].mean())
 
 

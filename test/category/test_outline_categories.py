@@ -6,18 +6,17 @@ import pytest
 import torch
 from random_category import outline_category
 
-from semalign3d_core.category.annotations.constellations import symmetrised
-from semalign3d_core.category.build import find_shape
-from semalign3d_core.category.config import BuildConfig
-from semalign3d_core.category.published.sparse import SparseOptions
-from semalign3d_core.category.shape.disparity_start import DisparityOptions
-from semalign3d_core.category.shape.factor_model import EmOptions, depth_readings, expectation, fit_factor_model
-from semalign3d_core.category.shape.outline_model import fit_outline_model, reversed_poses, without_reversals
-from semalign3d_core.category.shape.silhouette import inner_pairs, outline_readings
+from semalign3d_core.category.config import BuildConfig, EmOptions
+from semalign3d_core.category.published.sparse import Descent
+from semalign3d_core.category.shape import disparity_start
+from semalign3d_core.category.shape.depth_term import bulge, depth_readings, inner_pairs
+from semalign3d_core.category.shape.em import expectation, fit_factor_model
+from semalign3d_core.category.shape.find import find_shape
+from semalign3d_core.category.shape.flat import fit_outline_model, reversed_poses, without_reversals
+from semalign3d_core.category.shape.mirror import symmetrised
 from semalign3d_core.category.surface.surface_map import is_flat
 from semalign3d_core.geometry.rotations import rotation_angle, rotation_from_vector, similarity_alignment
 
-QUICK = DisparityOptions(steps=80, features=800, sparse=SparseOptions(4, 60, 120, 0.03, 128))
 SHORT = EmOptions(rounds=10)
 
 
@@ -36,15 +35,16 @@ def bottles():
 
 def test_bulge_improves_the_poses_of_a_body_of_revolution(bottles):
     data, truth, before = bottles
-    after = fit_outline_model(before, data, SHORT)
+    after = fit_outline_model(before, data, SHORT.rounds)
     assert is_flat(before.shape) and after.thickness == 1.0
     assert errors(after, truth)[1] < 0.7 * errors(before, truth)[1] and errors(after, truth)[1] < 9
     assert errors(after, truth)[0] < 0.025
 
 
-def test_find_shape_takes_the_bulge_for_flat_categories_alone(bottles):
+def test_find_shape_takes_the_bulge_for_flat_categories_alone(bottles, monkeypatch):
+    monkeypatch.setattr(disparity_start, "DESCENT", Descent(starts=4, coarse_steps=60, steps=120, features=128))
     data, truth, _ = bottles
-    result = find_shape(data, BuildConfig(start="disparity", disparity=QUICK, em=SHORT))
+    result = find_shape(data, BuildConfig(start="disparity", em=SHORT))
     assert result.report["thickness"] == 1.0 and errors(result.model, truth)[1] < 9
 
 
@@ -52,7 +52,7 @@ def test_find_shape_takes_the_bulge_for_flat_categories_alone(bottles):
 def test_thickness_is_read_from_the_depth_maps(thickness, found):
     data, truth = outline_category(images=30, thickness=thickness, noise=0.05, seed=2)
     before = fit_factor_model(symmetrised(truth.shape, data.flip), data, SHORT)
-    after = fit_outline_model(before, data, SHORT)
+    after = fit_outline_model(before, data, SHORT.rounds)
     assert after.thickness in found
     if thickness == 0:  # nothing bulges: the model stays what the keypoints say
         assert after is before
@@ -88,24 +88,24 @@ def _distance(data, truth, n):
 def test_derivative_of_the_readings(bottles):
     data, _, before = bottles
     model = replace(before, thickness=1.0)
-    turning = outline_readings(model, model.in_camera(), data)[1]
+    turning = bulge(model, model.in_camera(), data, data.outline)[1]
     for axis in range(3):
         step = torch.zeros(len(model.rotation), 3, dtype=torch.float64)
         step[:, axis] = 1e-5
         sides = [replace(model, rotation=rotation_from_vector(sign * step) @ model.rotation) for sign in (1, -1)]
         # The pixels stay where they are, so the rays do: only the normal turns.
-        heights = [outline_readings(side, model.in_camera(), data)[0] for side in sides]
+        heights = [bulge(side, model.in_camera(), data, data.outline)[0] for side in sides]
         torch.testing.assert_close(turning[..., axis], (heights[0] - heights[1]) / 2e-5, atol=1e-5, rtol=1e-4)
 
 
 def test_reversed_poses_are_turned_back(bottles):
     data, truth, before = bottles
-    good = fit_outline_model(before, data, SHORT)
+    good = fit_outline_model(before, data, SHORT.rounds)
     twisted = reversed_poses(good)
     torch.testing.assert_close(torch.linalg.det(twisted.rotation), torch.ones(30).double())
     seen = [m.in_camera()[..., :2] / m.in_camera()[..., 2:] for m in (good, twisted)]
     assert float((seen[0] - seen[1]).abs().max()) < 0.08  # they look alike
-    back = without_reversals(expectation(twisted, data, SHORT, 3)[0], data, SHORT)
+    back = without_reversals(expectation(twisted, data, 3)[0], data)
     assert errors(back, truth)[1] < errors(good, truth)[1] + 1
 
 

@@ -7,21 +7,30 @@ import torch
 from category_folder import IMAGES, NAMES, build, write_data_set
 from random_category import outline_category, random_category
 
-from semalign3d_core.category.annotations.constellations import MIRROR
-from semalign3d_core.category.annotations.views import View
-from semalign3d_core.category.build import find_shape
-from semalign3d_core.category.config import BuildConfig
+from semalign3d_core.category.annotations.constellations import constellations
+from semalign3d_core.category.annotations.views import Providers, View, gather_view
+from semalign3d_core.category.config import BuildConfig, ReferenceOptions
 from semalign3d_core.category.published import focal
+from semalign3d_core.category.published import shape as published
 from semalign3d_core.category.published.dense_cloud import _canonical_pixels, reference_cloud
 from semalign3d_core.category.published.focal import focal_loss, optimise_focal
-from semalign3d_core.category.published.shape import ReferenceOptions, camera_points, reference_shape
-from semalign3d_core.category.published.sparse import SparseOptions
+from semalign3d_core.category.published.shape import camera_points, reference_shape
+from semalign3d_core.category.published.sparse import Descent
+from semalign3d_core.category.shape.find import find_shape
+from semalign3d_core.category.shape.mirror import MIRROR
+from semalign3d_core.category.statistics import beta_tables
 from semalign3d_core.category.statistics.geometric_features import edge_pair_features, geometric_loss
+from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.geometry.camera import back_project
+from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.geometry.rotations import rotation_angle, similarity_alignment
+from semalign3d_core.perception import depth, masks
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.evidence import FeatureMap
+from semalign3d_core.perception.images import read_image
 from semalign3d_core.runtime.config import load_preset
 
-QUICK = ReferenceOptions(focal_steps=60, clusters=60, neighbours=40, sparse=SparseOptions(6, 120, 200))
+QUICK = ReferenceOptions(focal_steps=60, clusters=60, neighbours=40)
 CONFIG = BuildConfig(method="reference", calibrate=False, reference=QUICK)
 
 
@@ -29,8 +38,15 @@ def quiet(*_):
     pass
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_descent():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(published, "DESCENT", Descent(starts=6, coarse_steps=120, steps=200, features=1024))
+        yield
+
+
 @pytest.fixture(scope="module")
-def found():
+def found(short_descent):
     data, truth = random_category(images=30, keypoints=8, seed=8)
     return data, truth, find_shape(data, replace(CONFIG, reference=replace(QUICK, focal_steps=400)))
 
@@ -38,8 +54,8 @@ def found():
 def test_preset_has_the_published_numbers():
     config = load_preset(BuildConfig, "build", "reference")
     options = config.reference
-    assert (options.focal_steps, options.focal_rate, options.focal_decay, focal.START) == (1000, 1e-3, 0.01, 0.2)
-    assert (options.copies, options.noise) == (10, 0.2)
+    assert (options.focal_steps, focal.RATE, focal.DECAY, focal.START) == (1000, 1e-3, 0.01, 0.2)
+    assert (published.COPIES, beta_tables.NOISE) == (10, 0.2)
     assert (options.kept_points, options.clusters, options.neighbours, options.density) == (1000, 1000, 1000, 0.0005)
     assert config.method == "reference" and config.views.margin == 0
 
@@ -103,8 +119,8 @@ def test_known_focal_lengths_stay_and_need_no_search(monkeypatch):
 
     monkeypatch.setattr(torch.optim, "AdamW", no_search)
     known = torch.tensor([0.5, 0.7])
-    values, trace = optimise_focal(torch.zeros(2, 4, 2), torch.ones(2, 4), torch.ones(2, 4).bool(), torch.zeros(2, 2), known=known)
-    assert torch.equal(values, known) and trace == {}
+    values = optimise_focal(torch.zeros(2, 4, 2), torch.ones(2, 4), torch.ones(2, 4).bool(), torch.zeros(2, 2), 10, known)
+    assert torch.equal(values, known)
 
 
 def test_keypoint_that_nothing_places_is_absent():
@@ -133,8 +149,9 @@ def view_of(points, depth, pixels, pixel_depth):
     centre = torch.tensor([0.5, 0.5])
     return View(
         name="one", height=200, width=200, kind="depth", focal=torch.tensor([1.5, 1.5]), principal=centre, focal_known=torch.tensor(True),
-        keypoints=200 * (points + centre), keypoint_inverse=1 / depth, keypoint_inset=torch.zeros(len(points)),
-        middle_inverse=torch.full((len(points),), torch.nan), inverse_range=torch.tensor([0.1, 1.0]), picture_maximum=torch.tensor(1.0),
+        keypoints=200 * (points + centre), corrected=200 * (points + centre),
+        keypoint_inverse=1 / depth, keypoint_inset=torch.zeros(len(points)),
+        middle_inverse=torch.full((len(points),), torch.nan), inverse_range=torch.tensor([0.1, 1.0]), largest_inverse=torch.tensor(1.0),
         box=torch.tensor([0.0, 0, 200, 200]), mask_offset=torch.zeros(4, 4, 2).half(), mask_origin=torch.tensor([-0.25, -0.25]),
         pixels=200 * (pixels + centre), pixel_inverse=1 / pixel_depth,
         keypoint_features=torch.zeros(len(points), 4, dtype=torch.float16), pixel_features=torch.zeros(len(pixels), 4, dtype=torch.float16),
@@ -160,9 +177,8 @@ def test_pixels_are_carried_into_the_object_frame_and_those_outside_dropped(flat
     count = len(shape)
     view = view_of(flat_image[:count].float(), depth[:count].float(), flat_image[count:].float(), depth[count:].float())
     seen = torch.ones(1, count, dtype=torch.bool)
-    data = replace(
-        data, points=flat_image[None, :count], depth=depth[None, :count], visible=seen, measured=seen, focal=torch.tensor([1.5]).double()
-    )
+    places = {"points": flat_image[None, :count], "corrected": flat_image[None, :count], "depth": depth[None, :count]}
+    data = replace(data, **places, visible=seen, measured=seen, focal=torch.tensor([1.5]).double())
     model = replace(find_model(shape, data), flat=flat)
     known = seen[0].clone()
     known[4] = False
@@ -207,7 +223,7 @@ def test_flat_category_has_a_cloud_with_depth():
     model, data, _, _ = reference_shape(data, CONFIG, quiet)
     model = replace(model, flat=True)
     views = [_surface_view(data, truth, n) for n in range(20)]
-    surface, (features, mu, sd) = reference_cloud(views, model, data, replace(CONFIG, reference=replace(QUICK, density=0.0)))
+    surface, (features, mu, sd) = reference_cloud(views, model, data, replace(CONFIG, reference=replace(QUICK, density=0.0)), 25)
     height = (surface @ model.shape - model.shape.mean(0)) @ _axis(model)
     assert len(surface) > 10 and float(height.abs().max()) > 0.05
     assert torch.isfinite(features).all() and torch.isfinite(mu).all() and torch.isfinite(sd).all()
@@ -236,3 +252,31 @@ def test_back_projection_uses_the_found_focal_length(found):
     data, _, result = found
     expected = back_project(data.points, data.depth, result.data.focal[:, None, None], torch.zeros(2).double())
     torch.testing.assert_close(camera_points(result.data), expected)
+
+
+def test_keypoints_are_corrected_into_the_mask_as_published(tmp_path):
+    """Pixel and depth of a keypoint beside the mask are those of the nearest pixel of the eroded mask."""
+    folder = write_data_set(tmp_path / "set")
+    dataset = FolderDataset(folder)
+    record = dataset.images("thing")[0]
+    providers = Providers(Constant(), depth.create("precomputed", folder), masks.create("precomputed", folder))
+    mask = providers.segmenter.segment(read_image(record.path, record))
+    rows, columns = mask.nonzero().unbind(1)
+    keypoints = torch.from_numpy(record.keypoints).clone()
+    k = int(torch.isfinite(keypoints[:, 0]).nonzero()[0, 0])
+    keypoints[k] = torch.stack([columns.min() - 5, (rows.min() + rows.max()) // 2]).float()  # left of the object
+    view = gather_view(record, keypoints, providers, load_preset(BuildConfig, "build", "reference").views)
+    data = constellations([view], torch.arange(len(keypoints)), None)
+    points = camera_points(data)[0, k]
+    pixel = (points[:2] / points[2] * data.focal[0] + 0.5) * max(record.height, record.width)
+    assert pixel.tolist() == pytest.approx([float(columns.min()) + 2, float(keypoints[k, 1])], abs=1e-3)  # two erosions from the left
+    assert bool(data.visible[0, k]) and float(points[2]) == pytest.approx(float(data.depth[0, k]))
+
+
+class Constant(FeatureBackbone):
+    """A backbone of constant features."""
+
+    name, channels = "constant", 1
+
+    def extract(self, image):
+        return FeatureMap(torch.ones(1, 2, 2), SquareGrid(image.height, image.width, 2))

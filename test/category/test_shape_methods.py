@@ -4,18 +4,29 @@ import pytest
 import torch
 from random_category import random_category
 
-from semalign3d_core.category.annotations.constellations import MIRROR, to_mirror_plane
-from semalign3d_core.category.build import find_shape
-from semalign3d_core.category.config import BuildConfig
-from semalign3d_core.category.published.sparse import SparseOptions, reconstruct
-from semalign3d_core.category.shape.disparity_start import DisparityOptions, disparity_start
-from semalign3d_core.category.shape.factor_model import EmOptions, deformation_modes, fit_factor_model
-from semalign3d_core.category.shape.multiview import MultiviewOptions, multiview_start, view_diversity
-from semalign3d_core.category.statistics.tables import beta_table
+from semalign3d_core.category.config import BuildConfig, EmOptions
+from semalign3d_core.category.published.sparse import Descent, reconstruct
+from semalign3d_core.category.shape import disparity_start as start_from_depth
+from semalign3d_core.category.shape.disparity_start import disparity_start
+from semalign3d_core.category.shape.em import fit_factor_model
+from semalign3d_core.category.shape.factor_model import deformation_modes
+from semalign3d_core.category.shape.find import find_shape
+from semalign3d_core.category.shape.mirror import MIRROR, to_mirror_plane
+from semalign3d_core.category.shape.multiview import multiview_start, view_diversity
+from semalign3d_core.category.statistics.beta_tables import beta_table
 from semalign3d_core.geometry.rotations import rotation_angle, shape_diameter, similarity_alignment, uniform_rotations
 from semalign3d_core.runtime.errors import InputError
 
-QUICK = DisparityOptions(steps=150, features=1500, sparse=SparseOptions(4, 100, 200, 0.03, 256))
+
+@pytest.fixture
+def short_descent(monkeypatch):
+    monkeypatch.setattr(start_from_depth, "STEPS", 150)
+    monkeypatch.setattr(start_from_depth, "FEATURES", 1500)
+    monkeypatch.setattr(start_from_depth, "DESCENT", Descent(starts=4, coarse_steps=100, steps=200, features=256))
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
 
 
 def error_and_turn(shape, truth):
@@ -27,8 +38,8 @@ def error_and_turn(shape, truth):
 @pytest.fixture(scope="module")
 def diverse():
     data, truth = random_category(seed=1)
-    start = multiview_start(data, MultiviewOptions(starts=4))
-    return data, truth, start, fit_factor_model(start.shape, data)
+    start = multiview_start(data, generator())
+    return data, truth, start, fit_factor_model(start.shape, data, EmOptions())
 
 
 def test_em_recovers_shape_handedness_and_poses(diverse):
@@ -70,7 +81,7 @@ def test_modes_are_orthonormal_and_explain_the_covariance(diverse):
 
 def test_result_is_the_same_again():
     data, _ = random_category(images=12, keypoints=8, seed=2)
-    config = BuildConfig(multiview=MultiviewOptions(starts=2, rounds=10, bank_rounds=6), em=EmOptions(rounds=3))
+    config = BuildConfig(em=EmOptions(rounds=3))
     first, second = (find_shape(data, config).model.shape for _ in range(2))
     assert torch.equal(first, second)
 
@@ -80,19 +91,19 @@ def test_few_images_still_work():
     assert error_and_turn(find_shape(data, BuildConfig()).model.shape, truth.shape)[0] < 0.05
 
 
-def test_frontal_views_start_from_depth_and_keep_their_hand():
+def test_frontal_views_start_from_depth_and_keep_their_hand(short_descent):
     data, truth = random_category(images=30, keypoints=8, seed=3, frontal=True)
-    result = find_shape(data, BuildConfig(disparity=QUICK))
+    result = find_shape(data, BuildConfig())
     assert result.report["start"] == "disparity" and result.report["diversity"] < 0.2
     error, _ = error_and_turn(result.model.shape, truth.shape)
     wrong, _ = error_and_turn(result.model.shape * MIRROR, truth.shape)
     assert error < 0.035 and error < wrong
 
 
-def test_disparity_start_uses_known_slopes():
+def test_disparity_start_uses_known_slopes(short_descent):
     data, truth = random_category(images=25, keypoints=8, seed=4, depth="depth")
     assert torch.isfinite(data.slope).all()
-    assert error_and_turn(disparity_start(data, QUICK), truth.shape)[0] < 0.06
+    assert error_and_turn(disparity_start(data, generator()), truth.shape)[0] < 0.06
 
 
 def test_category_without_symmetry():
@@ -122,10 +133,10 @@ def test_reconstruction_finds_the_right_mirror_image():
     shape = torch.randn(7, 3, generator=torch.Generator().manual_seed(11))
     instances = shape + 0.08 * torch.randn(200, 7, 3, generator=torch.Generator().manual_seed(12))
     table = beta_table(instances, torch.ones(200, 7, dtype=torch.bool))
-    options = SparseOptions(starts=4, coarse_steps=150, steps=200)
-    points, _ = reconstruct(table, 7, options)
+    descent = Descent(starts=4, coarse_steps=150, steps=200, features=1024)
+    points, _ = reconstruct(table, 7, descent, generator())
     assert error_and_turn(points.double(), shape.double())[0] < 0.03
-    again, _ = reconstruct(table, 7, options)
+    again, _ = reconstruct(table, 7, descent, generator())
     assert torch.equal(points, again)
 
 
@@ -134,4 +145,4 @@ def test_reconstruction_refuses_without_tetrahedra():
     visible = torch.ones(50, 5, dtype=torch.bool)
     visible[:, 3:] = False
     with pytest.raises(InputError, match="annotate more images"):
-        reconstruct(beta_table(instances, visible), 5)
+        reconstruct(beta_table(instances, visible), 5, Descent(1, 1, 1, 1), generator())

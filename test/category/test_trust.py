@@ -6,12 +6,13 @@ import pytest
 import torch
 from random_category import outline_category, random_category
 
-from semalign3d_core.category.annotations.constellations import symmetrised
-from semalign3d_core.category.build import find_shape
-from semalign3d_core.category.config import BuildConfig, DataPolicy
-from semalign3d_core.category.shape.factor_model import EmOptions, expectation, fit_factor_model
+from semalign3d_core.category import report
+from semalign3d_core.category.config import BuildConfig, EmOptions
+from semalign3d_core.category.report import shape_warnings, surface_warnings
+from semalign3d_core.category.shape.em import expectation, fit_factor_model
+from semalign3d_core.category.shape.find import depth_reversed, find_shape, handedness_evidence
+from semalign3d_core.category.shape.mirror import symmetrised
 from semalign3d_core.category.surface.surface_map import normal, surface_map
-from semalign3d_core.category.trust import depth_reversed, handedness_evidence, shape_warnings, surface_warnings
 
 SHORT = EmOptions(rounds=10)
 
@@ -36,28 +37,29 @@ def test_reversed_model_is_reflected_along_the_line_of_sight(category):
 
 def test_evidence_speaks_for_the_right_hand_and_grows_with_depth(category):
     data, model = category
-    evidence = handedness_evidence(model, data, SHORT)
+    evidence = handedness_evidence(model, data)
     assert evidence > 4
-    wrong = expectation(depth_reversed(model), data, SHORT, 6)[0]
-    assert handedness_evidence(wrong, data, SHORT) < -4
+    wrong = expectation(depth_reversed(model), data, 6)[0]
+    assert handedness_evidence(wrong, data) < -4
     blind = replace(data, measured=torch.zeros_like(data.measured))
-    assert abs(handedness_evidence(model, blind, SHORT)) < evidence
+    assert abs(handedness_evidence(model, blind)) < evidence
 
 
 def test_no_warning_for_good_data_and_one_for_flat_pictures_without_depth(category):
     data, _ = category
     config = BuildConfig(em=SHORT)
-    assert shape_warnings(data, find_shape(data, config).report, config.policy) == []
+    assert shape_warnings(data, find_shape(data, config).report) == []
     # Far cameras and depth maps that say nothing: left and right cannot be known.
     points = data.points - (data.points * data.visible[..., None]).sum(1, keepdim=True) / data.visible.sum(1)[:, None, None]
     far = replace(data, points=0.02 * points * data.visible[..., None], size=0.02 * data.size, measured=torch.zeros_like(data.measured))
-    warnings = shape_warnings(far, find_shape(far, config).report, config.policy)
+    warnings = shape_warnings(far, find_shape(far, config).report)
     assert len(warnings) == 1 and "reversal in depth" in warnings[0]
 
 
-def test_warning_of_few_points_names_the_numbers(category):
+def test_warning_of_few_points_names_the_numbers(category, monkeypatch):
     data, _ = category
-    text = shape_warnings(data, {}, DataPolicy(trust_ratio=100.0))
+    monkeypatch.setattr(report, "TRUST_RATIO", 100.0)
+    text = shape_warnings(data, {})
     assert len(text) == 1 and f"{int(data.visible.sum())} annotated points in 30 images are few for 10 keypoints" in text[0]
 
 

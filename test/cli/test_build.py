@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from simulated_category import SIZE, SimulatedCategory
 
-from semalign3d_core.category import build as builder
+from semalign3d_core.calibration import build as builder
 from semalign3d_core.category.storage import save_model
 from semalign3d_core.cli.main import main
 from semalign3d_core.perception.images import read_image

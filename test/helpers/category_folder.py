@@ -8,23 +8,15 @@ from PIL import Image
 from random_category import random_category
 from safetensors.torch import save_file
 
+from semalign3d_core.calibration.build import build_category
 from semalign3d_core.category.annotations.views import Providers
-from semalign3d_core.category.build import build_category
-from semalign3d_core.category.config import BuildConfig
-from semalign3d_core.category.shape.factor_model import EmOptions
-from semalign3d_core.category.shape.multiview import MultiviewOptions
-from semalign3d_core.category.surface.dense_cloud import DenseOptions
+from semalign3d_core.category.config import BuildConfig, DenseOptions, EmOptions
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.perception import backbones, depth, masks
 
 SIDE, KEYPOINTS, IMAGES, CHANNELS = 96, 8, 14, 8
 NAMES = [f"k{n}" for n in range(KEYPOINTS)]
-FAST = BuildConfig(
-    calibrate=False,
-    multiview=MultiviewOptions(starts=2, rounds=16, bank_rounds=10, bank=300),
-    em=EmOptions(rounds=8),
-    dense=DenseOptions(points=40),
-)
+FAST = BuildConfig(calibrate=False, em=EmOptions(rounds=8), dense=DenseOptions(points=40))
 
 
 def write_data_set(root, kind="disparity", camera=False):

@@ -7,11 +7,16 @@ import cv2
 import numpy as np
 import torch
 
-from semalign3d_core.category.annotations.constellations import MIRROR, Constellations
-from semalign3d_core.category.shape.hidden_keypoints import MaskFields
-from semalign3d_core.category.shape.silhouette import Outline
+from semalign3d_core.category.annotations.constellations import Constellations, MaskFields, Outline
+from semalign3d_core.category.shape.mirror import MIRROR
 from semalign3d_core.geometry.mask_field import distance_field
 from semalign3d_core.geometry.rotations import rotation_from_vector, shape_diameter
+
+
+def _data(points, **values):
+    """:class:`Constellations` of keypoints whose depths were read where they are, and of which nothing else is known but ``values``."""
+    unknown = {"corrected": points, "depth": torch.zeros_like(points[..., 0]), "outline": None, "masks": None}
+    return Constellations(points=points, focal_known=torch.zeros(len(points), dtype=torch.bool), **unknown | values)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def _constellations(camera, shapes, rotation, focal, flip, uniform, depth):
     low, high = inverse.amin(1, keepdim=True), inverse.amax(1, keepdim=True)
     unit = (inverse - low) / (high - low)
     nothing = torch.full((images,), torch.nan, dtype=torch.float64)
-    return Constellations(
+    return _data(
         points=points * visible[..., None],
         visible=visible,
         inverse=unit * visible,
@@ -87,7 +92,6 @@ def _constellations(camera, shapes, rotation, focal, flip, uniform, depth):
         focal=torch.full((images,), 1.5, dtype=torch.float64),
         flip=flip,
         depth=torch.where(visible, 1 - 0.3 * unit, 0.0),
-        focal_known=torch.zeros(images, dtype=torch.bool),
     )
 
 
@@ -126,7 +130,7 @@ def outline_category(images=40, thickness=1.0, seed=0, noise=0.0):
     unit = (inverse - low) / (high - low).clamp(min=1e-9)
     unit = unit + noise * torch.randn(unit.shape, generator=generator, dtype=torch.float64)
     known = torch.ones(images, 10, dtype=torch.bool)
-    data = Constellations(
+    data = _data(
         points=points,
         visible=known,
         inverse=unit[:, :10],
@@ -200,7 +204,7 @@ def box_category(images=60, seed=0):
     origin = torch.from_numpy(fields[0][2]).double().expand(images, 2) - 0.5
     inverse = 1 / camera[..., 2]
     first, last = inverse.amin(1, keepdim=True), inverse.amax(1, keepdim=True)
-    data = Constellations(
+    data = _data(
         points=points * visible[..., None],
         visible=visible,
         inverse=(inverse - first) / (last - first) * visible,

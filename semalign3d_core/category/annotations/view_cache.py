@@ -3,12 +3,15 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from semalign3d_core.category.annotations.views import View
+from semalign3d_core.category.annotations.views import Providers, View
+from semalign3d_core.category.config import ViewOptions
+from semalign3d_core.datasets.records import ImageRecord
 from semalign3d_core.runtime.files import atomic_path
 
 TEXTS = ("name", "kind")
@@ -23,36 +26,30 @@ class ViewCache:
     time of the image file and of the providers' files for that image.
     """
 
-    def __init__(self, folder, settings, providers):
+    def __init__(self, folder: Path | None, options: ViewOptions, providers: Providers) -> None:
         self.folder = None if folder is None else Path(folder)
-        self.settings = settings
+        self.options = options
         self.providers = providers
 
-    def stored(self, record):
+    def stored(self, record: ImageRecord) -> View | None:
         """The stored view of ``record``; None if there is none or it is out of date."""
-        return None if self.folder is None else _read(self._path(record), self._key(record))
+        path = self._path(record)
+        return None if path is None else _read(path, self._key(record))
 
-    def store(self, record, view):
+    def store(self, record: ImageRecord, view: View) -> None:
         """Keeps the view of ``record``."""
-        if self.folder is None:
+        path = self._path(record)
+        if path is None:
             return
         tensors = {name: value.contiguous() for name, value in vars(view).items() if isinstance(value, torch.Tensor)}
         header = {name: str(getattr(view, name)) for name in TEXTS + NUMBERS} | {KEY: self._key(record)}
-        with atomic_path(self._path(record)) as temporary:
+        with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata=header)
 
-    def _path(self, record):
-        return self.folder / f"{record.name}.safetensors"
+    def _path(self, record: ImageRecord) -> Path | None:
+        return None if self.folder is None else self.folder / f"{record.name}.safetensors"
 
-    def clear(self):
-        """Removes the stored views (after a finished build)."""
-        if self.folder is not None and self.folder.is_dir():
-            for path in self.folder.glob("*.safetensors"):
-                path.unlink()
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
-
-    def _key(self, record):
+    def _key(self, record: ImageRecord) -> str:
         files = [Path(record.path)]
         for provider in vars(self.providers).values():
             folder = getattr(provider, "folder", None)
@@ -62,10 +59,10 @@ class ViewCache:
         names = [str(getattr(p, "name", p)) for p in vars(self.providers).values()]
         camera = repr(record.attributes.get("camera_matrix"))
         content = [record.category, record.name, record.height, record.width, record.keypoints.tolist(), camera, *View.__dataclass_fields__]
-        return hashlib.sha256(json.dumps([content, state, names, self.settings]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([content, state, names, vars(self.options)]).encode()).hexdigest()
 
 
-def _read(path, key):
+def _read(path: Path, key: str) -> View | None:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -74,5 +71,5 @@ def _read(path, key):
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (FileNotFoundError, SafetensorError):
         return None
-    texts = {name: header[name] for name in TEXTS} | {name: int(header[name]) for name in NUMBERS}
-    return View(**texts, **tensors)
+    values: dict[str, Any] = {name: header[name] for name in TEXTS} | {name: int(header[name]) for name in NUMBERS}
+    return View(**values | tensors)

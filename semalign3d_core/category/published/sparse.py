@@ -3,30 +3,31 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from semalign3d_core.category.model import BetaTable
+from semalign3d_core.category.statistics.beta import BetaTable
 from semalign3d_core.category.statistics.geometric_features import geometric_loss
 from semalign3d_core.geometry.rotations import shape_diameter
 from semalign3d_core.runtime.errors import InputError
 
+RATE = 0.03  # first learning rate of Adam, in diameters; falls to a hundredth
+
 
 @dataclass(frozen=True)
-class SparseOptions:
-    """How the geometric loss is minimised.
+class Descent:
+    """How long the geometric loss is minimised.
 
-    starts: random constellations that start together; coarse_steps: Adam steps of all of them;
-    steps: Adam steps of the best two; rate: first learning rate (in diameters, falls to a hundredth);
-    features: random edge pairs and triangle rows per step (0: all)
+    starts: random constellations that start together; coarse_steps: Adam steps of all of them; steps: Adam steps of the best two;
+    features: random edge pairs and triangle rows per step
     """
 
-    starts: int = 8
-    coarse_steps: int = 300
-    steps: int = 700
-    rate: float = 0.03
-    features: int = 1024
+    starts: int
+    coarse_steps: int
+    steps: int
+    features: int
 
 
-def placeable(table, count):
+def placeable(table: BetaTable, count: int) -> Tensor:
     """(count,) bool: keypoints that some edge pair of the table mentions; the others cannot be placed."""
     touched = torch.zeros(count, dtype=torch.bool)
     touched[table.edge1.flatten()] = True
@@ -36,27 +37,25 @@ def placeable(table, count):
     return touched
 
 
-def reconstruct(table, count, options=None, generator=None):
-    """The constellation (count, 3) of least geometric loss, diameter 1, centred; NaN rows for keypoints that nothing places.
+def reconstruct(table: BetaTable, count: int, descent: Descent, generator: torch.Generator) -> tuple[Tensor, float]:
+    """The constellation (count, 3) of least geometric loss (Eq. 10), diameter 1, centred, and its loss.
 
-    Random starts are refined together; mirror images of all of them compete, because the signed tetrahedron cosines
-    decide chirality and a gradient cannot turn a shape inside out. Returns (points, loss).
+    Rows of keypoints that no feature mentions are NaN. Random starts are refined together; mirror images of all of them compete,
+    because the signed tetrahedron cosines decide chirality and a gradient cannot turn a shape inside out.
+    Raises :class:`InputError` where fewer than four keypoints, or no triangle, have valid statistics.
     """
-    options = options or SparseOptions()
     placed = placeable(table, count)
     if int(placed.sum()) < 4 or len(table.triangle) == 0:
         raise InputError(
             f"only {int(placed.sum())} of {count} keypoints have valid statistics and {len(table.triangle)} triangle rows are valid; "
             "a shape needs four keypoints that are often seen together: annotate more images"
         )
-    # A generator of this call keeps the result independent of what was drawn elsewhere.
-    generator = generator or torch.Generator().manual_seed(0)
-    starts = 0.3 * torch.randn(options.starts, count, 3, generator=generator)
-    coarse = _descend(starts, table, placed, options.coarse_steps, options, generator)
+    starts = 0.3 * torch.randn(descent.starts, count, 3, generator=generator)
+    coarse = _descend(starts, table, placed, descent.coarse_steps, descent.features, generator)
     mirror = torch.tensor([-1.0, 1.0, 1.0])
     rivals = torch.cat([coarse, coarse * mirror])
     best = _losses(rivals, table).argsort()[:2]
-    refined = _descend(rivals[best], table, placed, options.steps, options, generator)
+    refined = _descend(rivals[best], table, placed, descent.steps, descent.features, generator)
     loss = _losses(refined, table)
     points = refined[loss.argmin()]
     points = points - points[placed].mean(0)
@@ -64,17 +63,17 @@ def reconstruct(table, count, options=None, generator=None):
     return torch.where(placed[:, None], points, torch.nan), float(loss.min())
 
 
-def _losses(points, table):
+def _losses(points: Tensor, table: BetaTable) -> Tensor:
     with torch.no_grad():
         return torch.stack([geometric_loss(p, table) for p in points])
 
 
-def _descend(points, table, placed, steps, options, generator):
+def _descend(points: Tensor, table: BetaTable, placed: Tensor, steps: int, features: int, generator: torch.Generator) -> Tensor:
     points = points.clone().requires_grad_()
-    optimiser = torch.optim.Adam([points], lr=options.rate, betas=(0.9, 0.99))
+    optimiser = torch.optim.Adam([points], lr=RATE, betas=(0.9, 0.99))
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = options.rate * 0.01 ** (step / max(steps - 1, 1))
-        part = _subset(table, options.features, generator)
+        optimiser.param_groups[0]["lr"] = RATE * 0.01 ** (step / max(steps - 1, 1))
+        part = _subset(table, features, generator)
         loss = geometric_loss(points, part).sum()
         optimiser.zero_grad()
         loss.backward()
@@ -85,8 +84,9 @@ def _descend(points, table, placed, steps, options, generator):
     return points.detach()
 
 
-def _subset(table, limit, generator):
-    if not limit or len(table.edge1) <= limit and len(table.triangle) <= limit:
+def _subset(table: BetaTable, limit: int, generator: torch.Generator) -> BetaTable:
+    """Random rows of a table, at most ``limit`` of each kind."""
+    if len(table.edge1) <= limit and len(table.triangle) <= limit:
         return table
     e = torch.randint(len(table.edge1), (limit,), generator=generator)
     t = torch.randint(len(table.triangle), (limit,), generator=generator)

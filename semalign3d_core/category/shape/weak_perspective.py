@@ -1,14 +1,18 @@
 """Poses of all images under weak perspective: every rotation of a bank in closed form, then a few Gauss-Newton steps.
 
-A constellation seen under weak perspective is ``p = s P R X + t`` with P dropping z. Batched over B rival shapes.
+A constellation seen under weak perspective is ``p = s P R X + t`` with P dropping z. Batched over B candidate shapes (B, K, 3).
 """
 
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from semalign3d_core.geometry.rotations import cross_matrix, rotation_from_vector
+from semalign3d_core.category.annotations.constellations import Constellations
+from semalign3d_core.geometry.rotations import cross_matrix, rotation_from_vector, uniform_rotations
 
+BANK = 600  # rotations that are searched
+STEPS = 4  # of Gauss-Newton
 TINY = 1e-12
 
 
@@ -17,19 +21,20 @@ class WeakPoses:
     """rotation (B, N, 3, 3), scale (B, N), shift (B, N, 2); residual (B, N) squared, relative to the spread of the
     points; correlation (B, N) of -z with the relative inverse depth, 0 where fewer than three depths are known."""
 
-    rotation: torch.Tensor
-    scale: torch.Tensor
-    shift: torch.Tensor
-    residual: torch.Tensor
-    correlation: torch.Tensor
+    rotation: Tensor
+    scale: Tensor
+    shift: Tensor
+    residual: Tensor
+    correlation: Tensor
 
 
-def best_of_bank(shapes, data, rotations, depth_weight):
-    """The best rotation of a bank for every image and shape.
+def best_of_bank(shapes: Tensor, data: Constellations, depth_weight: float) -> WeakPoses:
+    """The best of ``BANK`` rotations for every image and shape.
 
-    shapes: (B, K, 3); data: :class:`Constellations`; rotations: (R, 3, 3). The cost is the relative squared residual
-    plus ``depth_weight (1 - correlation)``; the search is in single precision, its result in that of the shapes.
+    The cost is the relative squared residual plus ``depth_weight (1 - correlation)``; the search is in single precision, its result in
+    that of the shapes.
     """
+    rotations = uniform_rotations(BANK, torch.float64)
     visible, points = data.visible.float(), data.points.float()
     count = visible.sum(1)
     turned = torch.einsum("rij,bkj->brik", rotations.float(), shapes.float())
@@ -46,12 +51,12 @@ def best_of_bank(shapes, data, rotations, depth_weight):
     return closed_form(shapes, data, rotations[best])
 
 
-def _centred(points, visible):
+def _centred(points: Tensor, visible: Tensor) -> Tensor:
     mean = (points * visible[..., None]).sum(1, keepdim=True) / visible.sum(1)[:, None, None]
     return (points - mean) * visible[..., None]
 
 
-def _bank_correlation(depth, data):
+def _bank_correlation(depth: Tensor, data: Constellations) -> Tensor:
     known = data.measured.to(depth)
     count = known.sum(1)
     inverse = _centred(data.inverse[..., None].to(depth), known)[..., 0] if known.any() else torch.zeros_like(known)
@@ -63,7 +68,7 @@ def _bank_correlation(depth, data):
     return torch.where((count >= 3)[:, None], covariance / scale, 0.0)
 
 
-def closed_form(shapes, data, rotation):
+def closed_form(shapes: Tensor, data: Constellations, rotation: Tensor) -> WeakPoses:
     """:class:`WeakPoses` of given rotations (B, N, 3, 3) with the best scale and shift."""
     visible = data.visible.double()
     turned = torch.einsum("bnij,bkj->bnki", rotation, shapes)
@@ -79,7 +84,7 @@ def closed_form(shapes, data, rotation):
     return WeakPoses(rotation, scale, target - scale[..., None] * mean, residual, _correlation(turned[..., 2], data))
 
 
-def _correlation(depth, data):
+def _correlation(depth: Tensor, data: Constellations) -> Tensor:
     known = data.measured.double()
     count = known.sum(1)
     mean = (depth * known).sum(-1) / count.clamp(min=1)
@@ -89,11 +94,11 @@ def _correlation(depth, data):
     return torch.where(count >= 3, -(away * inverse).sum(-1) / scale, 0.0)
 
 
-def refined(shapes, data, poses, steps=4):
-    """Gauss-Newton on rotation, log scale and shift of every image (reprojection only), keeping improvements."""
+def refined(shapes: Tensor, data: Constellations, poses: WeakPoses) -> WeakPoses:
+    """Gauss-Newton on rotation, log scale and shift of every image (reprojection only); poses that get worse stay as they were."""
     rotation, scale, shift = poses.rotation, poses.scale, poses.shift
     weight = data.visible.double()
-    for _ in range(steps):
+    for _ in range(STEPS):
         turned = torch.einsum("bnij,bkj->bnki", rotation, shapes)
         flat = scale[..., None, None] * turned[..., :2]
         residual = (data.points - flat - shift[..., None, :]) * weight[..., None]
@@ -111,12 +116,13 @@ def refined(shapes, data, poses, steps=4):
         shift = shift + step[..., 4:]
     moved = closed_form(shapes, data, rotation)
     better = moved.residual < poses.residual
-    chosen = {
-        name: torch.where(better.reshape(*better.shape, *[1] * (getattr(poses, name).ndim - 2)), getattr(moved, name), getattr(poses, name))
-        for name in ("rotation", "scale", "shift", "residual", "correlation")
-    }
-    return WeakPoses(**chosen)
+    return WeakPoses(
+        *(
+            torch.where(better.reshape(*better.shape, *[1] * (new.ndim - 2)), new, old)
+            for new, old in zip(vars(moved).values(), vars(poses).values(), strict=True)
+        )
+    )
 
 
-def _at_most(vector, limit):
+def _at_most(vector: Tensor, limit: float) -> Tensor:
     return vector * (limit / vector.norm(dim=-1, keepdim=True).clamp(min=limit))

@@ -1,13 +1,35 @@
-"""Scale-free features of keypoint constellations (paper section 3.1)."""
+"""Scale-free features of keypoint constellations, and which keypoints they are made of (paper section 3.1)."""
+
+from itertools import combinations
 
 import torch
+from torch import Tensor
 
-from semalign3d_core.category.statistics.beta import log_density
+from semalign3d_core.category.statistics.beta import BetaTable, log_density
 
-EPSILON = 1e-6
+EPSILON = 1e-6  # as published: added to lengths before a division
 
 
-def triple_features(points, epsilon=EPSILON):
+def edge_pairs(count: int) -> tuple[Tensor, Tensor]:
+    """All unordered pairs of distinct edges of ``count`` keypoints, sharing a keypoint or not: (E, 2), (E, 2) int64, lexicographic."""
+    edge = torch.triu_indices(count, count, offset=1).T.contiguous()  # (a, b), a < b
+    first, second = torch.triu_indices(len(edge), len(edge), offset=1)
+    return edge[first], edge[second]
+
+
+def tetrahedra(count: int) -> Tensor:
+    """All 4-subsets a < b < c < d of ``count`` keypoints in lexicographic order, (Q, 4) int64."""
+    return torch.tensor(list(combinations(range(count), 4)), dtype=torch.int64).reshape(-1, 4)
+
+
+def triangles_with_vertex(count: int) -> tuple[Tensor, Tensor]:
+    """Every tetrahedron read as triangle and fourth vertex, in its four cyclic shifts: triangle (T, 3), vertex (T,) int64."""
+    tets = tetrahedra(count)
+    shifts = torch.stack([tets, tets.roll(-1, 1), tets.roll(-2, 1), tets.roll(-3, 1)], dim=1).reshape(-1, 4)
+    return shifts[:, :3].contiguous(), shifts[:, 3].contiguous()
+
+
+def triple_features(points: Tensor) -> tuple[Tensor, Tensor]:
     """Features of every ordered triple (i; j, k) (Eq. 1, 2).
 
     points: (..., K, 3). Returns ``cos angle(x_j - x_i, x_k - x_i)`` and
@@ -17,15 +39,15 @@ def triple_features(points, epsilon=EPSILON):
     size = length(edge)
     dot = edge @ edge.transpose(-1, -2)
     first, second = size[..., :, None], size[..., None, :]
-    return dot / (first * second + epsilon), first / (first + second + epsilon)
+    return dot / (first * second + EPSILON), first / (first + second + EPSILON)  # Eq. 1, Eq. 2
 
 
-def triple_mask(visible):
+def triple_mask(visible: Tensor) -> Tensor:
     """(..., K) bool to (..., K, K, K): all three keypoints are visible."""
     return visible[..., :, None, None] & visible[..., None, :, None] & visible[..., None, None, :]
 
 
-def masked_mean_variance(values, mask):
+def masked_mean_variance(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and unbiased variance over the first axis where ``mask``; 0 where nothing (for the variance: one) is seen."""
     mask = mask.to(values.dtype)
     count = mask.sum(0)
@@ -34,7 +56,7 @@ def masked_mean_variance(values, mask):
     return mean, variance
 
 
-def edge_pair_features(points, edge1, edge2, epsilon=EPSILON):
+def edge_pair_features(points: Tensor, edge1: Tensor, edge2: Tensor) -> tuple[Tensor, Tensor]:
     """Length ratio in (0, 1) and cosine in (-1, 1) of edge pairs.
 
     points: (..., K, 3); edge1, edge2: (E, 2). Returns ratio (..., E), cosine (..., E).
@@ -42,16 +64,16 @@ def edge_pair_features(points, edge1, edge2, epsilon=EPSILON):
     first = points[..., edge1[:, 0], :] - points[..., edge1[:, 1], :]
     second = points[..., edge2[:, 0], :] - points[..., edge2[:, 1], :]
     length1, length2 = length(first), length(second)
-    cosine = (unit(first, epsilon) * unit(second, epsilon)).sum(-1)
-    return length_ratio(length1, length2, epsilon), cosine
+    cosine = (unit(first) * unit(second)).sum(-1)
+    return length_ratio(length1, length2), cosine
 
 
-def length_ratio(length1, length2, epsilon=EPSILON):
+def length_ratio(length1: Tensor, length2: Tensor) -> Tensor:
     """Share of the first in the sum of two lengths."""
-    return length1 / (length1 + length2 + epsilon)
+    return length1 / (length1 + length2 + EPSILON)
 
 
-def triangle_vertex_features(points, triangle, vertex, epsilon=EPSILON):
+def triangle_vertex_features(points: Tensor, triangle: Tensor, vertex: Tensor) -> Tensor:
     """Signed cosines of the direction to a fourth vertex in the frame of a triangle; the only features that know chirality.
 
     points: (..., K, 3); triangle: (T, 3); vertex: (T,). Returns (..., T, 3): along the first edge, in the plane, along the normal.
@@ -59,32 +81,32 @@ def triangle_vertex_features(points, triangle, vertex, epsilon=EPSILON):
     origin = points[..., triangle[:, 0], :]
     edge = points[..., triangle[:, 1], :] - origin
     other = points[..., triangle[:, 2], :] - origin
-    direction = unit(points[..., vertex, :] - origin, epsilon)
-    return (torch.stack(triangle_axes(edge, other, epsilon), dim=-2) @ direction[..., None])[..., 0]
+    direction = unit(points[..., vertex, :] - origin)
+    return (torch.stack(triangle_axes(edge, other), dim=-2) @ direction[..., None])[..., 0]
 
 
-def triangle_axes(edge, other, epsilon=EPSILON, dim=-1):
+def triangle_axes(edge: Tensor, other: Tensor, dim: int = -1) -> tuple[Tensor, ...]:
     """The frame of a triangle of which two edges leave one corner: along the first, in the plane, along the normal.
 
     edge, other and each of the three axes: (...) with the coordinates along ``dim``.
     """
-    z = unit(torch.linalg.cross(edge, other, dim=dim), epsilon, dim)
-    x = unit(edge, epsilon, dim)
+    z = unit(torch.linalg.cross(edge, other, dim=dim), dim)
+    x = unit(edge, dim)
     y = torch.linalg.cross(z, x, dim=dim)
-    return tuple(unit(axis, epsilon, dim) for axis in (x, y, z))
+    return tuple(unit(axis, dim) for axis in (x, y, z))
 
 
-def geometric_loss(points, table):
+def geometric_loss(points: Tensor, table: BetaTable) -> Tensor:
     """Mean negative log-likelihood of a constellation under the category's Betas (Eq. 10), (...).
 
-    points: (..., K, 3); table: :class:`~semalign3d_core.category.model.BetaTable`. Five feature kinds count the same
-    whatever their number; without tetrahedra the edge-pair part is still divided by five.
+    points: (..., K, 3). Five kinds of features count the same whatever their number; without tetrahedra the edge-pair part is
+    still divided by five.
     """
     edge_part, tet_part = geometric_loss_terms(points, table)
-    return (edge_part + tet_part) / 5
+    return (edge_part + tet_part) / 5  # Eq. 10
 
 
-def geometric_loss_terms(points, table):
+def geometric_loss_terms(points: Tensor, table: BetaTable) -> tuple[Tensor, Tensor]:
     """The edge-pair and the tetrahedron part of :func:`geometric_loss`, before the division by five; an empty part is 0."""
     edge_part = tet_part = points.new_zeros(points.shape[:-2])
     if len(table.edge1):
@@ -101,13 +123,13 @@ def geometric_loss_terms(points, table):
     return edge_part, tet_part
 
 
-def length(vector, dim=-1):
+def length(vector: Tensor, dim: int = -1) -> Tensor:
     """Lengths (...) of vectors whose coordinates lie along ``dim``."""
     # Not vector_norm, which takes forty times as long along another dimension than the last. The tiny floor keeps the gradient of
     # coincident points finite (0) without changing any value that float32 can see.
     return (vector * vector).sum(dim).clamp(min=1e-30).sqrt()
 
 
-def unit(vector, epsilon=EPSILON, dim=-1):
-    """Vectors whose coordinates lie along ``dim``, of length 1 where they are long beside ``epsilon``."""
-    return vector / (length(vector, dim).unsqueeze(dim) + epsilon)
+def unit(vector: Tensor, dim: int = -1) -> Tensor:
+    """Vectors whose coordinates lie along ``dim``, of length 1 where they are long beside ``EPSILON``."""
+    return vector / (length(vector, dim).unsqueeze(dim) + EPSILON)

@@ -106,8 +106,8 @@ def _rebuilt(config, categories, group, name, count):
 
 def build_models(config, category, folder, count):
     """Builds one category's model from ``count`` images of the split ``trn`` (0: all), evenly spread; returns their number."""
+    from semalign3d_core.calibration.build import build_category
     from semalign3d_core.category.annotations.views import Providers
-    from semalign3d_core.category.build import build_category
     from semalign3d_core.category.storage import save_model
     from semalign3d_core.datasets import open_dataset
     from semalign3d_core.perception import backbones, depth, masks
