@@ -39,7 +39,10 @@ from semalign3d_core.category.statistics.beta_tables import beta_table, noise_au
 from semalign3d_core.category.statistics.geometric_features import geometric_loss
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
 from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap, FeatureMap
+from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.runtime.config import load_preset
 from semalign3d_core.runtime.threads import processors
 
@@ -67,7 +70,7 @@ class Options:
     """Internal: run one build in this process."""
 
 
-class RandomSource:
+class RandomSource(FeatureBackbone, DepthSource, MaskSource):
     """All three providers: features from a fixed random map of the pixel position, depth a plane, mask the keypoints' box."""
 
     name = "random"

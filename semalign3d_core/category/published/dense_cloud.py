@@ -143,9 +143,7 @@ class Clusters:
     tets: Tensor
 
 
-def cluster_statistics(
-    keypoints: Tensor, points: Tensor, features: Tensor, labels: Tensor, centres: Tensor, neighbours: int
-) -> Clusters:
+def cluster_statistics(keypoints: Tensor, points: Tensor, features: Tensor, labels: Tensor, centres: Tensor, neighbours: int) -> Clusters:
     """:class:`Clusters` of merged points (P, 3) with features (P, C) and cluster ``labels`` (P,) around k-means ``centres``.
 
     keypoints: (K, 3) placed keypoints; features come from the nearest merged points, not from the cluster's members.

@@ -91,9 +91,7 @@ def add_hidden(normal: Tensor, gradient: Tensor, model: FactorModel, camera: Ten
     gradient[:, 6:] += (pull @ rotation).flatten(1)
 
 
-def mask_pull(
-    model: FactorModel, hidden: Tensor, camera: Tensor, data: Constellations, masks: MaskFields
-) -> tuple[Tensor, Tensor]:
+def mask_pull(model: FactorModel, hidden: Tensor, camera: Tensor, data: Constellations, masks: MaskFields) -> tuple[Tensor, Tensor]:
     """Curvature (N, K, 3, 3) and pull (N, K, 3) towards the mask, on keypoints in the camera frame that lie beside it.
 
     hidden: (N, K) how probably the object hides each; weights as in :func:`reprojection`, mean over the places where each may be.

@@ -44,9 +44,7 @@ def noise_augmentation(points: Tensor, visible: Tensor, copies: int, generator: 
     return points + noise.to(points.device) * sigma[:, None, None] * visible[..., None], visible
 
 
-def noisy_beta_table(
-    points: Tensor, visible: Tensor, copies: int, generator: torch.Generator, limit: int | None = None
-) -> BetaTable:
+def noisy_beta_table(points: Tensor, visible: Tensor, copies: int, generator: torch.Generator, limit: int | None = None) -> BetaTable:
     """The :func:`beta_table` of noisy copies of instances (I, K, 3), of features that at least four instances show.
 
     The noise gives features that are (nearly) the same in all instances a width: their Betas would else be so narrow that they drown
