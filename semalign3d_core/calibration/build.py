@@ -80,5 +80,6 @@ def calibrated(training: Training, records: dict[str, ImageRecord], progress: Pr
 def training_evidence(record: ImageRecord, providers: Providers) -> ImageEvidence:
     """What is seen in a training image, with features in half precision, for many are kept at a time."""
     p = providers
-    evidence = look(read_image(record.path, record), p.backbone, p.depth, p.segmenter, camera=record_camera(record), box=record.box)
-    return replace(evidence, features=StoredFeatureMap(evidence.features.values.half(), evidence.features.grid), image=None)
+    evidence = look(read_image(record.path, record), p.backbone, p.depth, p.segmenter, camera=record_camera(record), box=record.box)  # type: ignore[arg-type]
+    features = StoredFeatureMap(evidence.features.values.half(), evidence.features.grid)
+    return replace(evidence, features=features, image=None)  # type: ignore[arg-type]
