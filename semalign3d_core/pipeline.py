@@ -1,13 +1,15 @@
 """From one image to named keypoints and correspondences: what the command line and the ROS node both run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import yaml
+from typing_extensions import Doc
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.result import Alignment
@@ -23,7 +25,7 @@ from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageIn
 from semalign3d_core.perception.images import read_image
 from semalign3d_core.perception.look import Window, look, look_at, window_after, window_of_small_mask
 from semalign3d_core.perception.masks import MaskSource
-from semalign3d_core.perception.providers import on_device
+from semalign3d_core.perception.providers import ProviderOptions, on_device
 from semalign3d_core.runtime.config import load_preset
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 from semalign3d_core.transfer.aligned_image import aligned_image, category_surface
@@ -33,24 +35,15 @@ from semalign3d_core.transfer.matches import Matches
 from semalign3d_core.transfer.place import place_points
 
 
-def option(default, text):
-    """A field of a configuration with one line about it, for whoever lists or declares the options."""
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True)
-class PipelineConfig:
+class PipelineConfig(ProviderOptions):
     """What a pipeline is made of, spelled as on the command line."""
 
-    category: str = option("bottle", "category to look for: name of a model, or path of a model file")
-    models: str = option("", "folder of category models; empty: only those that come with the package")
-    backbone: str = option("compact", "feature backbone, the one that the category model was built with")
-    depth: str = option("none", "depth source for images that come without a depth image")
-    masks: str = option("auto", "mask source for images that come without a mask; auto: the embedded backbone's own, or similarity")
-    preset: str = option("fast", "preset of the alignment, or path of a YAML file")
-    transfer: str = option("fast", "preset of the transfer of points, or path of a YAML file")
-    demonstration: str = option("", "YAML file with a demonstration image and named points in it; empty: none")
-    device: str = option("auto", "where features are extracted and objects aligned: cpu, cuda, cuda:1; auto: a GPU where there is one")
+    category: Annotated[str, Doc("category to look for: name of a model, or path of a model file")] = "bottle"
+    models: Annotated[str, Doc("folder of category models; empty: only those that come with the package")] = ""
+    preset: Annotated[str, Doc("preset of the alignment, or path of a YAML file")] = "fast"
+    transfer: Annotated[str, Doc("preset of the transfer of points, or path of a YAML file")] = "fast"
+    demonstration: Annotated[str, Doc("YAML file with a demonstration image and named points in it; empty: none")] = ""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from semalign3d_core.runtime.errors import SemAlign3DError
 from semalign3d_core.runtime.files import atomic_path, write_json, write_text
 
 
-@dataclass
+@dataclass(frozen=True)
 class Options(MethodOptions):
     """Options of ``semalign3d align``."""
 

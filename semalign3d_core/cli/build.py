@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from semalign3d_core.perception.providers import ProviderOptions
 from semalign3d_core.runtime.errors import InputError, SemAlign3DError
 
 
-@dataclass
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(ProviderOptions):
     """Options of ``semalign3d build``."""
 
     dataset: Path
@@ -16,8 +17,6 @@ class Options:
     """Categories to build."""
     output: Path
     """Folder of the models: <output>/<category>.safetensors and <category>.report.json."""
-    backbone: str = "compact"
-    """Feature backbone, for example compact, dinov2:base, precomputed:NAME."""
     depth: str = "precomputed"
     """Depth source, for example precomputed."""
     masks: str = "precomputed"
@@ -90,15 +89,18 @@ def _build(options, category):
     from semalign3d_core.category.storage import load_model, save_model
     from semalign3d_core.datasets import open_dataset
     from semalign3d_core.perception import backbones, depth, masks
+    from semalign3d_core.perception.backbones.precision import choose_device
+    from semalign3d_core.perception.providers import on_device
     from semalign3d_core.runtime import config
     from semalign3d_core.runtime.files import write_json
 
     settings = configuration(options)
     dataset = open_dataset(options.dataset)
     records = training_records(dataset, category, options.split, options.max_images)
-    backbone = backbones.create(options.backbone, options.dataset)
-    segmenter = masks.create(options.masks, options.dataset, backbone=backbone, load_model=load_model)
-    providers = Providers(backbone, depth.create(options.depth, options.dataset), segmenter)
+    device = choose_device(options.device)
+    backbone = backbones.create(on_device(options.backbone, backbones.BACKBONES, device), options.dataset)
+    segmenter = masks.create(on_device(options.masks, masks.MASKS, device), options.dataset, backbone=backbone, load_model=load_model)
+    providers = Providers(backbone, depth.create(on_device(options.depth, depth.DEPTHS, device), options.dataset), segmenter)
     for name, option in (("depth", "--depth"), ("segmenter", "--masks")):
         if getattr(providers, name) is None:
             raise InputError(f"building needs {name} of every training image: give another source with {option}")

@@ -7,11 +7,12 @@ import numpy as np
 
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.perception.images import list_images, read_image
+from semalign3d_core.perception.providers import ProviderOptions
 from semalign3d_core.runtime.errors import InputError, MissingFileError
 
 
-@dataclass
-class MethodOptions:
+@dataclass(frozen=True)
+class MethodOptions(ProviderOptions):
     """Options that decide how an image is looked at."""
 
     model: Path | None = None
@@ -20,19 +21,10 @@ class MethodOptions:
     """Category whose model to use, instead of --model: from --models or of those that come with the package."""
     models: Path | None = None
     """Folder of category models."""
-    backbone: str = "compact"
-    """family[:argument], for example compact, dinov2:base or precomputed:NAME; the one the model was built with."""
-    depth: str = "none"
-    """Depth source: none, precomputed, depth_anything_v2 ..."""
-    masks: str = "auto"
-    """Mask source: none, similarity (to the category model), compact, precomputed, sam2:tiny (prompted by the category model) ...;
-    auto is compact with the embedded backbone, else similarity."""
     preset: str = "fast"
     """Preset of the alignment: fast, reference, or a YAML file."""
     camera: str = ""
     """Measured camera: fx,fy,cx,cy in pixels; nothing means that the focal length is estimated."""
-    device: str = "auto"
-    """Where features are extracted and objects aligned: cpu, cuda, cuda:1; auto: a GPU where there is one."""
     dataset: Path | None = None
     """Data set folder that the images belong to; needed by precomputed features, depth and masks."""
 

@@ -14,7 +14,7 @@ from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import write_json
 
 
-@dataclass
+@dataclass(frozen=True)
 class Options(MethodOptions):
     """Options of ``semalign3d match``."""
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import tyro
 
 from semalign3d_core.cli.inputs import input_images, read_input, result_names
+from semalign3d_core.perception.providers import ProviderOptions
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, SemAlign3DError
 from semalign3d_core.runtime.files import write_json
 
 
-@dataclass
-class Options:
+@dataclass(frozen=True)
+class Options(ProviderOptions):
     """Options of ``semalign3d pose``."""
 
     images: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -25,8 +26,6 @@ class Options:
     """Category whose shipped templates are used, instead of --templates."""
     templates: Path | None = None
     """Folder of template sets: TEMPLATES/<set>/back.jpg, front.jpg, left.jpg, right.jpg (any image format), three sets as published."""
-    backbone: str = "compact"
-    """Feature backbone; as published: sd_dinov2,step=100,record=concatenated"""
     compare: tuple[str, ...] = ()
     """Further backbones: each predicts all images, too, and is a row of the table of --labels."""
     masks: str = "none"

@@ -5,8 +5,29 @@
 
 import inspect
 import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from typing_extensions import Doc
 
 from semalign3d_core.runtime.errors import InputError, MissingDependencyError, choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderOptions:
+    """Where features, depth and masks come from; the options of every command and node that looks at images."""
+
+    backbone: Annotated[str, Doc("feature backbone: compact, dinov2:base, precomputed:NAME ...; that of the category model")] = "compact"
+    depth: Annotated[str, Doc("depth source: none, precomputed, sensor:PATH, depth_anything_v2 ...")] = "none"
+    masks: Annotated[
+        str,
+        Doc(
+            "mask source: none, precomputed, compact, similarity (to the category model), sam2:tiny (prompted by the category model) ...; "
+            "auto: compact with the embedded backbone, else similarity"
+        ),
+    ] = "auto"
+    device: Annotated[str, Doc("where networks run and objects are aligned: cpu, cuda, cuda:1; auto: a GPU where there is one")] = "auto"
+
 
 _OPTION = re.compile(r",(?=[a-z_]+=)")  # a comma inside a path is not followed by name=
 

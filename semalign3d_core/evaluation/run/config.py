@@ -1,14 +1,15 @@
 """What an evaluation is asked to do; the options of ``eval_spair`` are exactly these fields."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from semalign3d_core.perception.providers import ProviderOptions
 from semalign3d_core.runtime.errors import InputError
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(ProviderOptions):
     """Everything that decides the numbers of an evaluation, and where it runs."""
 
     dataset: Path
@@ -28,12 +29,8 @@ class EvaluationConfig:
     method: str = "nearest_neighbour"
     """semalign3d, nearest_neighbour, window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose, template_pose, spherical_maps,
     sfnet."""
-    backbone: str = "compact"
-    """family[:argument], for example compact, dinov2:base or precomputed:NAME."""
-    depth: str = "none"
-    """Depth source: none, precomputed ..."""
-    masks: str = "none"
-    """Mask source: none, precomputed, compact, similarity, sam, sam2 ...; the last three ask the category model where the object is."""
+    masks: str = field(default="none", kw_only=True)
+    """Mask source, as of the other commands; published protocols compare whole images, so that none is the default here."""
     models: Path | None = None
     """Folder of category models, for methods that need them; nothing means the shipped ones."""
     templates: Path | None = None
@@ -64,8 +61,6 @@ class EvaluationConfig:
     """Processes; each uses one CPU thread, so that results do not depend on their number."""
     retries: int = 2
     """How often a work item is tried again after a crash."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1 ..., or auto."""
     cache: Path | None = None
     """Folder of the cache; nothing means <output>/cache. Runs may share one."""
     gallery: int = 6
