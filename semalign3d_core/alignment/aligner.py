@@ -9,15 +9,7 @@ from torch import Tensor
 
 from semalign3d_core.alignment.category_tensors import CategoryTensors
 from semalign3d_core.alignment.choice import Choice, ProjectedSolutions, choose, row
-from semalign3d_core.alignment.confidence import (
-    MAPS,
-    OCCLUDED,
-    STATISTICS,
-    Calibration,
-    keypoint_evidence,
-    statistics,
-    with_keypoint_bias,
-)
+from semalign3d_core.alignment.confidence import MAPS, STATISTICS, Calibration, keypoint_evidence, statistics, with_keypoint_bias
 from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.gauss_newton.poses import Candidates, Poses, poses_of_keypoints, project_points
 from semalign3d_core.alignment.gauss_newton.solver import GaussNewtonSolver
@@ -36,6 +28,8 @@ from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.errors import choice as chosen_name
 from semalign3d_core.runtime.threads import one_thread
 from semalign3d_core.runtime.values import ShortRepr
+
+OCCLUDED = 0.5  # share of a keypoint's confidence without any evidence for it: the other keypoints place an occluded one too
 
 
 class Solver(Protocol):
@@ -60,13 +54,12 @@ SOLVERS = {"gauss_newton": GaussNewtonSolver, "adamw": AdamWSolver}
 
 @dataclass(frozen=True, repr=False)
 class Solution(ShortRepr):
-    """What was computed of an image: the candidates with their energies (B,), the choice, the best one alone (B = 1), evidence for its
-    keypoints (K,), its statistics (S,), and the probabilities (4,) that follow from them."""
+    """What was computed of an image: the candidates with their energies (B,), the choice, evidence for the keypoints of the best one (K,),
+    its statistics (S,), and the probabilities (4,) that follow from them."""
 
     candidates: Candidates
     energies: Tensor
     choice: Choice
-    best: ProjectedSolutions
     evidence: Tensor
     statistics: Tensor
     probabilities: Tensor
@@ -140,7 +133,7 @@ class Aligner:
         return ImageTensors.of(evidence, self.category.shape, self.config.bank.extended)
 
     def observe(self, image: ImageTensors, search: bool = True) -> Observation:
-        """What the image says about this category (Eq. 4); search: viewpoints will be scored, not only a given pose refined."""
+        """The image in terms of this category (Eq. 4); search: viewpoints will be scored, not only a given pose refined."""
         return Observation.of(self.category, image, self.config, search)
 
     def solve(self, image: ImageTensors, state: TrackState | None = None) -> tuple[Solution, Report]:
@@ -164,7 +157,7 @@ class Aligner:
         best = solutions.only(choice.winner)
         evidence = keypoint_evidence(self.category, observation, best)
         values = statistics(self.category, observation, candidates, choice, best, evidence)
-        return Solution(candidates, energies, choice, best, evidence, values, self.calibration.probabilities(values))
+        return Solution(candidates, energies, choice, evidence, values, self.calibration.probabilities(values))
 
     @torch.no_grad()
     def terms(self, evidence: ImageEvidence, keypoints: Tensor, camera: PinholeCamera) -> dict[str, Tensor]:
@@ -222,13 +215,12 @@ class Aligner:
         scale, rotation, translation = similarity_alignment(self._shape, keypoints[winner])
         values = dict(zip(STATISTICS, solution.statistics.tolist(), strict=True))
         probabilities = dict(zip(MAPS, solution.probabilities.tolist(), strict=True))
-        placed = probabilities["keypoints"] * probabilities["present"]
-        shares = OCCLUDED + (1 - OCCLUDED) * _host(solution.evidence)
+        believed = (OCCLUDED + (1 - OCCLUDED) * _host(solution.evidence)) * (probabilities["keypoints"] * probabilities["present"])
         return Alignment(
             category=self.model.category, model_hash=self.model_hash, keypoint_names=self.model.keypoint_names,
             keypoints_3d=points[winner], keypoints_2d=pixels[winner],
             visible=self._of_all(_host(report.visible)[None], False)[0] & inside_image(pixels[winner], camera),
-            keypoint_confidence=self._of_all((shares * placed)[None], 0.0)[0],
+            keypoint_confidence=self._of_all(believed[None], 0.0)[0],
             cloud_3d=self._surface @ keypoints[winner], rotation=rotation, translation=translation, scale=float(scale), camera=camera,
             scale_kind="relative" if factor is None else "metric", energy=float(report.energy),
             terms={name: float(value) for name, value in report.terms.items()},

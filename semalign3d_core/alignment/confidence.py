@@ -1,4 +1,4 @@
-"""How much an alignment is to be believed: logistic maps of a few statistics, calibrated per category.
+"""The probability that an alignment is right: logistic maps of a few statistics, calibrated per category.
 
 ``CategoryModel.calibration`` holds, for each map (``pose``: the pose is right; ``keypoints``: at least 80 % of the keypoints are within
 0.1; ``present``: the object is there at all; ``found``: it is there and the pose is right), ``<map>.bias`` and
@@ -23,7 +23,7 @@ from semalign3d_core.alignment.gauss_newton.poses import Candidates, poses_of_ke
 from semalign3d_core.alignment.observation import Observation
 from semalign3d_core.runtime.values import ShortRepr
 
-# What the maps of a category are pulled towards, and what stands in for them where a model carries no calibration of its own: one
+# The prior of the maps of a category, used in their place where a model has no calibration of its own: one
 # fit to the calibration trials of six synthetic categories together, with simulated features and with those of the embedded backbone
 # (bench/confidence_prior.py).
 # A category's own training images show too few wrong results to learn all these weights from.
@@ -47,13 +47,12 @@ WORST_DEVIATION = 4.0  # standard deviations a single point can be off
 NEAR_KEYPOINT = 0.05  # object scales: sigma of p_spat in the evidence for a keypoint
 COVERED = 0.04  # object scales from a point of the cloud, within which the mask is covered by it
 UNKNOWN_SHARE = 0.9  # in place of ``cover`` and ``inside`` without a mask
-DEPTH_WEIGHT = 0.15  # of the depth-order correlation, where the category's calibration says nothing
-OCCLUDED = 0.5  # share of a keypoint's confidence without any evidence for it: the other keypoints place an occluded one too
+DEPTH_WEIGHT = 0.15  # of the depth-order correlation, for a category without calibration
 
 
 @dataclass(frozen=True, repr=False)
 class Calibration(ShortRepr):
-    """What the calibration of a category says, as tensors; without one, the defaults. K present keypoints, S statistics.
+    """The calibration of a category as tensors; the defaults without one. K present keypoints, S statistics.
 
     biases: (4,) and weights: (4, S) of the MAPS;  depth_weight: of the depth-order correlation
     axis: (3,) unit vector, object frame, about which the pose is not determined, or None;  keypoint_bias: (K, 3) in diameters, or None
@@ -102,7 +101,7 @@ def statistics(
     out from that of the same points all over the mask, in standard deviations (independent of how noisy features are);
     depth: the depth-order correlation; evidence: mean of that of the keypoints; deformation: of the shape, in standard
     deviations; cover: share of the mask that its cloud covers; inside: share of its cloud inside the mask; masked: 1 with a mask;
-    with_depth: 1 with a depth map, without one ``depth`` is 0 and says nothing.
+    with_depth: 1 with a depth map, without one ``depth`` is 0 and means nothing.
     best: of it alone (B = 1); evidence: (K,) :func:`keypoint_evidence` of it.
     """
     cloud, masked, with_depth = best.projected[0, : category.dense], best.distance is not None, observation.image.depth is not None

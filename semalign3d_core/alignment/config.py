@@ -75,7 +75,7 @@ class ReferenceConfig:
 
 @dataclass(frozen=True)
 class AlignConfig:
-    """Everything an :class:`~semalign3d_core.alignment.aligner.Aligner` can be told."""
+    """All settings of an :class:`~semalign3d_core.alignment.aligner.Aligner`."""
 
     solver: str = "gauss_newton"
     keypoint_bias: bool = True  # report keypoints where they are annotated rather than where features look like them (confidence.py)

@@ -1,4 +1,4 @@
-"""What one image says about a category: mask, boxes, likelihoods, sampled pixels. Computed once per image.
+"""What is computed of one image for a category: mask, boxes, likelihoods, sampled pixels. Computed once per image.
 
 The similarity product is the largest cost of an alignment. All points are needed at the few sampled pixels, and the keypoints in all
 cells; viewpoints are scored by fewer points on coarse cells of 2 x 2 cells. After :meth:`ImageTensors.of` no value is read back before

@@ -63,5 +63,5 @@ def _moved(poses: Poses, observation: Observation, before: Tensor) -> Poses:
 
 
 def needs_search(alignment: Alignment, state: TrackState) -> bool:
-    """Whether a warm result is not to be trusted: the object was not found, or the energy is far above that of the frame before."""
+    """Whether a warm result is doubtful: the object was not found, or the energy is far above that of the frame before."""
     return not alignment.found or alignment.tracking is None or alignment.tracking.score - state.score > ENERGY_JUMP

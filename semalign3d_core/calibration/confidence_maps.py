@@ -1,4 +1,4 @@
-"""What a category's training images teach: where keypoints are annotated, and how far an alignment is to be trusted.
+"""What is learned from a category's training images: where keypoints are annotated, and how often an alignment is right.
 
 Run once, when the category is built; the result is stored in ``CategoryModel.calibration`` (its keys: alignment/confidence.py).
 """

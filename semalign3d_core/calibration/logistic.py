@@ -1,4 +1,4 @@
-"""Logistic regression on a few statistics, and how well it tells right from wrong."""
+"""Logistic regression on a few statistics, and how well it separates right from wrong."""
 
 import torch
 from scipy.stats import mannwhitneyu

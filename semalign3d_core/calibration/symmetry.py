@@ -25,7 +25,7 @@ def undetermined_axis_of(axes: Tensor, losses: Sequence[Tensor], pose_rotations:
 
     axes: (3, 3) rows, of :func:`principal_axes`;  losses: images of (3,), of :func:`turning_losses`;  pose_rotations: (N, 3, 3) of the
     training views, object to camera. Median over images. By convention all training views of a body of revolution show one side of it,
-    of which the cloud then consists, so that less similarity under turns is asked for.
+    of which the cloud then consists, so that less similarity under turns is required.
     """
     if not len(losses):
         return None

@@ -27,7 +27,7 @@ class SemAlign3DMatcher(Matcher):
 
     model: :class:`~semalign3d_core.category.model.CategoryModel`; preset: of the alignment (``fast``, ``reference``, a YAML file);
     transfer: a :class:`Transfer`, or the name of its preset. By default queries are taken for annotated keypoints, as
-    those of benchmarks are (preset ``keypoints``); for points anywhere on the object say ``fast``.
+    those of benchmarks are (preset ``keypoints``); for points anywhere on the object choose ``fast``.
     """
 
     name = "semalign3d"
@@ -50,7 +50,7 @@ class SemAlign3DMatcher(Matcher):
         return aligned_image(self.surface, evidence, self.aligner.align(evidence))
 
     def match(self, source: ImageEvidence | AlignedImage, target: ImageEvidence | AlignedImage, points: torch.Tensor) -> Matches:
-        """Carries ``points`` (Q, 2), pixels of ``source``, to ``target``: :class:`~semalign3d_core.matchers.Matches`.
+        """Finds ``points`` (Q, 2), pixels of ``source``, in ``target``.
 
         ``source`` and ``target`` are evidence or, so that an image is aligned once, what ``prepare`` made of it.
         """

@@ -1,1 +1,1 @@
-"""Carrying points from one image to another through the category (Eq. 14)."""
+"""Transfer of points from one image to another through the category (Eq. 14)."""

@@ -1,4 +1,4 @@
-"""Which of the solutions of two aligned images a transfer between them believes."""
+"""Which of the solutions of two aligned images a transfer between them uses."""
 
 import torch
 

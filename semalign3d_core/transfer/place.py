@@ -38,7 +38,7 @@ def place_points(surface: CategorySurface, lifted: CategoryPoints, image: Aligne
     in the source, whose known residual is therefore added, mapped locally. Its random error is independent of that of the alignment, so a
     mean with the plain projection is better than either. The 3D position is the found pixel at the depth of y_j*. The confidence is the
     product of both alignments' confidences and the tempered likelihoods of the point in the images that show it. Where the alignments of
-    the images have several solutions, :func:`best_solutions` says which ones to believe.
+    the images have several solutions, :func:`best_solutions` chooses among them.
     """
     lifted, image = best_solutions(lifted, image, config)
     index, alignment, camera = lifted.index, image.alignment, image.alignment.camera

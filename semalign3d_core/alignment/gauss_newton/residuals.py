@@ -103,7 +103,7 @@ class RobustResiduals:
     def _dense(self, places: Tensor, step: int) -> tuple[Tensor, list[Tensor]]:
         """Eq. 7, 8 for places with norms (B, 3, P): residuals and weights (B, 3, P), likelihoods [(B, U)].
 
-        The maximum is found without an index: rows are compared with their maximum, and a matrix product with the outcome (0 or 1)
+        The maximum is found without an index: rows are compared with their maximum, and a matrix product with the result (0 or 1)
         collects what every point attracts.
         """
         batch = len(places)
