@@ -28,11 +28,11 @@ def providers():
     """{spelling: (function(device, dtype) that makes it in its official size, weights it needs)}; dtype None: the default."""
     import official_models as official
 
+    from semalign3d_core.learned.geoaware.backbone import GeoAwareBackbone
     from semalign3d_core.learned.geoaware.network import AggregationNetwork
     from semalign3d_core.perception.backbones.captioner import ImplicitCaptioner
     from semalign3d_core.perception.backbones.compact import CompactBackbone
     from semalign3d_core.perception.backbones.fused import FusedBackbone
-    from semalign3d_core.perception.backbones.geoaware import GeoAwareBackbone
     from semalign3d_core.perception.backbones.stable_diffusion import StableDiffusionBackbone
     from semalign3d_core.perception.backbones.transformers_vit import TransformerBackbone
     from semalign3d_core.perception.depth.transformers_depth import TransformersDepth

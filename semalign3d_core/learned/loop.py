@@ -194,9 +194,9 @@ def _write_page(folder, journal, training, title, writes):
         return
     from html import escape
 
-    from semalign3d_core.visualization.charts import line_chart
-    from semalign3d_core.visualization.html import note, page, section
-    from semalign3d_core.visualization.page import picture_url
+    from semalign3d_core.pages.charts import line_chart
+    from semalign3d_core.pages.html import note, page, section
+    from semalign3d_core.pages.page import picture_url
 
     title, losses, scores = title or folder.name, journal.losses(), journal.scores()
     curves = {name: _averaged([(line["step"], line[name]) for line in losses if name in line]) for name in losses[0] if name != "step"}

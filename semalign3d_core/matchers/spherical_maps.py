@@ -6,9 +6,9 @@ import torch
 from torch.nn.functional import normalize
 
 from semalign3d_core.geometry.image_grid import CANVAS_SIDE
+from semalign3d_core.geometry.readouts import READOUTS
 from semalign3d_core.learned.spherical_maps.inference import FEATURE_SHARE
 from semalign3d_core.matchers.matcher import Matcher
-from semalign3d_core.matchers.soft_argmax import READOUTS
 from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.transfer.matches import Matches
 
@@ -52,7 +52,7 @@ class SphericalMapsMatcher(Matcher):
     measure:  ``cosine``, or a negative distance: ``l2`` (published for fused features), ``l1``, ``l2norm``
     share:    of the features' similarity; the sphere has the rest
     rounding: where cell ``c`` of 60 is on the canvas of 840 pixels: ``first`` release 14 c + 6.5, ``later`` 14 c + 7
-    readout, width: how a position is read off the similarities, see :data:`~semalign3d_core.matchers.soft_argmax.READOUTS`
+    readout, width: how a position is read off the similarities, see :data:`~semalign3d_core.geometry.readouts.READOUTS`
     """
 
     measure: str = "cosine"

@@ -21,7 +21,8 @@ def code_hash():
 def provider_hash(kind):
     """As :func:`code_hash`, of the sources that providers of a kind (``backbones``, ``depth``, ``masks``) depend on."""
     shared = (PACKAGE / "geometry" / "image_grid.py", PACKAGE / "perception" / "images.py")
-    return _files_hash([*sorted((PACKAGE / "perception" / kind).glob("*.py")), *shared])
+    learned = [path for name in ("backbone", "network", "inference") for path in sorted((PACKAGE / "learned").glob(f"*/{name}.py"))]
+    return _files_hash([*sorted((PACKAGE / "perception" / kind).glob("*.py")), *learned, *shared])
 
 
 def _files_hash(paths):

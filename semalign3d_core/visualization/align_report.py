@@ -6,7 +6,7 @@ import torch
 from semalign3d_core.alignment.category_tensors import semantic_sd
 from semalign3d_core.alignment.config import ObservationConfig
 from semalign3d_core.alignment.energy import log_semantic
-from semalign3d_core.visualization.page import bytes_text, page, picture_url, rounded
+from semalign3d_core.pages.page import bytes_text, page, picture_url, rounded
 
 LARGEST_PICTURE = 900
 

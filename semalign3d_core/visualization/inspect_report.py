@@ -9,9 +9,9 @@ import torch
 
 from semalign3d_core.category.storage import model_hash
 from semalign3d_core.datasets.folder import FolderDataset
+from semalign3d_core.pages.page import page, picture_url, rounded
 from semalign3d_core.perception.images import read_image
 from semalign3d_core.runtime.errors import InputError, MissingFileError
-from semalign3d_core.visualization.page import page, picture_url, rounded
 
 THUMBNAIL = 320  # pixels
 BAD_RATIO, BAD_ERROR, BAD_WEIGHT = 3.0, 0.03, 0.3  # error over the median and absolute (both), or weight in the fit

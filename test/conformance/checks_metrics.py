@@ -100,7 +100,7 @@ def _keypoint_padding(data, path):
 
 
 def _nn_transfer(data, path):
-    from semalign3d_core.matchers.soft_argmax import arg_max, soft_arg_max, window_soft_arg_max
+    from semalign3d_core.geometry.readouts import arg_max, soft_arg_max, window_soft_arg_max
 
     cells, side = int(data["num_patches"]), float(data["anno_size"])
     stride = side / cells

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from semalign3d_core.evaluation.run.cache import Cache
+from semalign3d_core.runtime.cache import Cache
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.processes import in_processes
 

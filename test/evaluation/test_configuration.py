@@ -70,7 +70,7 @@ def test_a_cache_that_cannot_be_written_ends_the_run(folder, models, method):
 
 
 def test_a_full_disk_is_named(folder, monkeypatch):
-    from semalign3d_core.evaluation.run import cache
+    from semalign3d_core.runtime import cache
 
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")

@@ -14,7 +14,7 @@ from semalign3d_core.evaluation.report.report import write_report
 from semalign3d_core.evaluation.report.tables import published_tables
 from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.evaluation.run.runner import evaluate
-from semalign3d_core.visualization.charts import category_chart, line_chart
+from semalign3d_core.pages.charts import category_chart, line_chart
 
 
 @pytest.fixture(scope="module")

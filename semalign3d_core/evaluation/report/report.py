@@ -6,9 +6,9 @@ from semalign3d_core.evaluation.keypoints.scoring import curve
 from semalign3d_core.evaluation.report import tables as tables
 from semalign3d_core.evaluation.report.gallery import best_and_worst, figure
 from semalign3d_core.evaluation.report.published import published_results
+from semalign3d_core.pages.charts import category_chart, line_chart
+from semalign3d_core.pages.html import details, note, page, section, tiles, warning
 from semalign3d_core.runtime.files import write_text
-from semalign3d_core.visualization.charts import category_chart, line_chart
-from semalign3d_core.visualization.html import details, note, page, section, tiles, warning
 
 CURVE_ALPHAS = tuple(round(0.005 * step, 3) for step in range(41))
 MOST_CURVES = 20

@@ -5,7 +5,7 @@ from html import escape
 from semalign3d_core.evaluation.keypoints.kap import kap_keys
 from semalign3d_core.evaluation.keypoints.results import kap_places
 from semalign3d_core.evaluation.report.published import AVERAGING, published_results
-from semalign3d_core.visualization.html import note, table
+from semalign3d_core.pages.html import note, table
 
 METRICS = {"pck": "PCK", "pck_dagger": "PCK-dagger", "pck_dagger_inclusive": "PCK-dagger, inclusive", "geometry_aware": "PCK", "kap": "KAP"}
 # how we average: (name, key of a category, key over all)

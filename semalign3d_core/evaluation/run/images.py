@@ -6,12 +6,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from semalign3d_core.category.storage import check_backbone, load_model, model_hash
-from semalign3d_core.evaluation.run.cached_providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest, image_hash
 from semalign3d_core.evaluation.run.methods import model_of
 from semalign3d_core.evaluation.run.packing import pack, unpack
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import mirror_image
 from semalign3d_core.perception import backbones, depth, masks
+from semalign3d_core.perception.cached_providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest, image_hash
 from semalign3d_core.perception.evidence import ImageEvidence
 from semalign3d_core.perception.images import read_image
 from semalign3d_core.perception.look import TYPICAL_FOCAL, look

@@ -11,10 +11,10 @@ import torch
 from semalign3d_core.category.storage import check_backbone
 from semalign3d_core.evaluation.items import ItemResult
 from semalign3d_core.evaluation.keypoints.kap import feature_similarity, pair_samples, source_keypoints
-from semalign3d_core.evaluation.run.cache import Cache
 from semalign3d_core.evaluation.run.images import ImageStore
 from semalign3d_core.evaluation.run.methods import make_matcher
 from semalign3d_core.perception.backbones.precision import choose_device
+from semalign3d_core.runtime.cache import Cache
 from semalign3d_core.runtime.errors import OutputError, SemAlign3DError
 from semalign3d_core.runtime.files import sha256_of_arrays
 

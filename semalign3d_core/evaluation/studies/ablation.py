@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from semalign3d_core.evaluation.report.published import published_ablation
 from semalign3d_core.evaluation.report.tables import main_alpha
 from semalign3d_core.evaluation.run.runner import evaluate
+from semalign3d_core.pages.charts import bar_chart, line_chart
+from semalign3d_core.pages.html import note, table
 from semalign3d_core.runtime.errors import SemAlign3DError
 from semalign3d_core.runtime.files import write_json, write_text
-from semalign3d_core.visualization.charts import bar_chart, line_chart
-from semalign3d_core.visualization.html import note, table
 
 # term -> what turns it off, in the reported energy and in both solvers
 TERMS = {

@@ -15,11 +15,11 @@ from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.learned.geoaware.losses import LossConfig
 from semalign3d_core.learned.geoaware.network import save_network
 from semalign3d_core.learned.geoaware.train import GeoAwareTraining, train_geoaware
+from semalign3d_core.pages.charts import bar_chart
+from semalign3d_core.pages.html import note, table
 from semalign3d_core.runtime.config import from_dict
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 from semalign3d_core.runtime.files import write_json, write_text
-from semalign3d_core.visualization.charts import bar_chart
-from semalign3d_core.visualization.html import note, table
 
 ARG_MAX, WINDOW = "nearest_neighbour", "window_soft_argmax"
 SPARSE = LossConfig(dense=False, variants=False, noise=0.0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from semalign3d_core.geometry.image_grid import CANVAS_SIDE, patch_index
-from semalign3d_core.matchers.soft_argmax import TEMPERATURE, soft_arg_max, window_soft_arg_max
+from semalign3d_core.geometry.readouts import TEMPERATURE, soft_arg_max, window_soft_arg_max
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,17 @@ from torch import Tensor
 
 from semalign3d_core.datasets.canvas import canvas_keypoints
 from semalign3d_core.datasets.records import ImageRecord, PairRecord
-from semalign3d_core.evaluation.run.cache import Cache
-from semalign3d_core.evaluation.run.cached_providers import CachedMasks, image_hash
 from semalign3d_core.geometry.image_grid import CANVAS_SIDE, SquareGrid
+from semalign3d_core.learned.geoaware.backbone import raw_features
 from semalign3d_core.learned.geoaware.network import OFFICIAL_DIMS
 from semalign3d_core.perception import backbones, masks
 from semalign3d_core.perception.backbones.fused import FusedBackbone
-from semalign3d_core.perception.backbones.geoaware import raw_features
+from semalign3d_core.perception.cached_providers import CachedMasks, image_hash
 from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.perception.images import read_image
 from semalign3d_core.perception.look import close_up
 from semalign3d_core.perception.providers import on_device
+from semalign3d_core.runtime.cache import Cache
 from semalign3d_core.runtime.code_hash import provider_hash
 from semalign3d_core.runtime.errors import InputError
 

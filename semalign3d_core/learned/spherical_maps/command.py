@@ -81,7 +81,7 @@ def _samples(dataset, split, categories, providers, options):
 
 def _pictures(trainer, samples, others):
     """A few samples with their sphere colours, for the page of the training."""
-    from semalign3d_core.visualization.sphere import sample_pictures
+    from semalign3d_core.learned.spherical_maps.pictures import sample_pictures
 
     shown = {"training": samples} if others is None else {"training": samples, "validation": others}
     return sample_pictures(trainer.model.sphere_mapper, shown)

@@ -76,13 +76,13 @@ def _diffusion_and_transformer(argument, revision=None, device=None, dtype=None,
 
 
 def _geoaware(argument, dataset_root=None, captioner="", revision=None, device=None, dtype=None, base=""):
-    from semalign3d_core.perception.backbones.geoaware import load_geoaware
+    from semalign3d_core.learned.geoaware.backbone import load_geoaware
 
     return load_geoaware(argument, captioner, revision, device, dtype, base, dataset_root)
 
 
 def _spherical_maps(argument, dataset_root=None, features="", mapped="", share="0.8", device="cpu"):
-    from semalign3d_core.perception.backbones.spherical_maps import load_spherical_maps
+    from semalign3d_core.learned.spherical_maps.backbone import load_spherical_maps
 
     return load_spherical_maps(argument, features, mapped, share, dataset_root, device)
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from semalign3d_core.evaluation.run.cache import Cache
-from semalign3d_core.evaluation.run.cached_providers import CachedBackbone
 from semalign3d_core.geometry.image_grid import SquareGrid, mirror_image
 from semalign3d_core.geometry.mask_field import mask_box, square_around
 from semalign3d_core.learned.compact.train import CompactTraining, save_network
 from semalign3d_core.perception.backbones.compact import CELLS, INPUT_SIDE, CompactBackbone, CompactNet, load_network, prepare
+from semalign3d_core.perception.cached_providers import CachedBackbone
 from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.perception.look import look
+from semalign3d_core.runtime.cache import Cache
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 
 

@@ -12,12 +12,12 @@ pytest.importorskip("diffusers", reason="needs the extra hf")
 import transformers
 from tiny_models import tiny_captioner, tiny_diffusion, tiny_transformer
 
+from semalign3d_core.learned.geoaware import backbone as geoaware_module
+from semalign3d_core.learned.geoaware.backbone import load_geoaware
 from semalign3d_core.learned.geoaware.network import AggregationNetwork
 from semalign3d_core.perception import backbones
 from semalign3d_core.perception.backbones import captioner as captioner_module
-from semalign3d_core.perception.backbones import geoaware as geoaware_module
 from semalign3d_core.perception.backbones.captioner import LEARNED, ImplicitCaptioner, load_captioner
-from semalign3d_core.perception.backbones.geoaware import load_geoaware
 from semalign3d_core.perception.backbones.stable_diffusion import StableDiffusionBackbone
 from semalign3d_core.perception.backbones.transformers_vit import TransformerBackbone
 from semalign3d_core.perception.evidence import ImageInput

@@ -9,12 +9,12 @@ pytest.importorskip("diffusers", reason="needs the extra hf")
 
 from tiny_models import tiny_captioner, tiny_diffusion, tiny_transformer
 
+from semalign3d_core.learned.geoaware.backbone import GeoAwareBackbone
 from semalign3d_core.learned.geoaware.network import AggregationNetwork
 from semalign3d_core.perception.backbones.captioner import ImplicitCaptioner
 from semalign3d_core.perception.backbones.diffusion_steps import SlidingCrops, add_noise, co_pca, merge_crops, shared_noise
 from semalign3d_core.perception.backbones.freeu import apply_freeu, filter_low_frequencies
 from semalign3d_core.perception.backbones.fused import FusedBackbone
-from semalign3d_core.perception.backbones.geoaware import GeoAwareBackbone
 from semalign3d_core.perception.backbones.pair_features import pair_features
 from semalign3d_core.perception.backbones.stable_diffusion import DiffusionConfig, StableDiffusionBackbone, added_time, recorded_levels
 from semalign3d_core.perception.backbones.transformers_vit import TransformerBackbone

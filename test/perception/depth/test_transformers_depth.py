@@ -12,11 +12,11 @@ pytest.importorskip("transformers", reason="needs the extra hf")
 import transformers
 from tiny_models import tiny_depth
 
-from semalign3d_core.evaluation.run.cache import Cache
-from semalign3d_core.evaluation.run.cached_providers import CachedDepth
 from semalign3d_core.perception import depth
+from semalign3d_core.perception.cached_providers import CachedDepth
 from semalign3d_core.perception.depth.transformers_depth import TransformersDepth, depth_anything_processor, depth_kind, load_depth
 from semalign3d_core.perception.evidence import ImageInput
+from semalign3d_core.runtime.cache import Cache
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 
 # preprocessor_config.json as the published checkpoints have it, for a smaller input

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from semalign3d_core.evaluation.run.cache import Cache
-from semalign3d_core.evaluation.run.cached_providers import CachedMasks
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.geometry.mask_field import mask_box
 from semalign3d_core.perception import masks
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.compact import CompactBackbone
+from semalign3d_core.perception.cached_providers import CachedMasks
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.look import look
 from semalign3d_core.perception.masks.compact import CompactMasks, strongest_parts
+from semalign3d_core.runtime.cache import Cache
 
 
 class Marked(FeatureBackbone):

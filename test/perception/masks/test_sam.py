@@ -12,11 +12,11 @@ pytest.importorskip("transformers", reason="needs the extra hf")
 import transformers
 from tiny_models import tiny_sam, tiny_sam2
 
-from semalign3d_core.evaluation.run.cache import Cache
-from semalign3d_core.evaluation.run.cached_providers import CachedMasks
+from semalign3d_core.perception.cached_providers import CachedMasks
 from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.masks.sam import SamMasks, load_sam
+from semalign3d_core.runtime.cache import Cache
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 
 MODELS = {"sam": tiny_sam, "sam2": tiny_sam2}

@@ -1,0 +1,1 @@
+"""HTML pages in one file: the frame, tables, tiles and charts as SVG."""
