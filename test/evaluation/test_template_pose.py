@@ -8,6 +8,7 @@ import torch
 from tiny_dataset import make_dataset
 
 from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.methods import templates_of
 from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.matchers import pose_prediction
 from semalign3d_core.matchers.pose_prediction import VIEWS
@@ -60,8 +61,9 @@ def test_only_pairs_of_opposite_sides_are_matched_through_the_mirror(folder, tem
 
 
 def test_missing_templates_are_said_before_any_work(folder, templates, tmp_path):
-    with pytest.raises(InputError, match=r"template_pose needs template pictures: --templates DIR with DIR/chair/<set>/back\.jpg"):
-        run(folder, tmp_path / "out")
+    with pytest.raises(InputError, match="no templates of 'dog': choose one of aeroplane, car, chair"):
+        templates_of(EvaluationConfig(folder), "dog")
+    assert list(templates_of(EvaluationConfig(folder), "chair")) == ["set1", "set2", "set3"]  # the shipped ones
     (templates / "chair" / "one" / "left.jpg").unlink()
     with pytest.raises(MissingFileError, match="one has no picture called left"):
         run(folder, tmp_path / "out", templates=templates)

@@ -34,7 +34,8 @@ class EvaluationConfig(ProviderOptions):
     models: Path | None = None
     """Folder of category models, for methods that need them; nothing means the shipped ones."""
     templates: Path | None = None
-    """Template pictures for the method template_pose: TEMPLATES/<category>/<set>/back.jpg, front.jpg, left.jpg, right.jpg."""
+    """Template pictures for the method template_pose: TEMPLATES/<category>/<set>/back.jpg, front.jpg, left.jpg, right.jpg; nothing means
+    the shipped ones."""
     network: str = ""
     """Trained network of the method sfnet: a file that semalign3d train wrote (or the authors' checkpoint: FILE.pth,resnet101:FILE)."""
     preset: str = ""

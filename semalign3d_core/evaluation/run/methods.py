@@ -5,7 +5,7 @@ from pathlib import Path
 
 from semalign3d_core.category.storage import find_model, load_model, model_hash
 from semalign3d_core.matchers import MATCHERS
-from semalign3d_core.matchers.pose_prediction import VIEWS, read_templates
+from semalign3d_core.matchers.pose_prediction import read_templates, shipped_templates
 from semalign3d_core.runtime.code_hash import code_hash, learned_hash
 from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.runtime.files import sha256_of_arrays
@@ -63,11 +63,8 @@ def model_of(config, category):
 
 
 def templates_of(config, category):
-    """The template pictures of a category: {set: {view: :class:`ImageInput`}}."""
-    if config.templates is None:
-        views = ", ".join(f"{view}.jpg" for view in VIEWS)
-        raise InputError(f"method {config.method} needs template pictures: --templates DIR with DIR/{category}/<set>/{views}")
-    return read_templates(config.templates / category)
+    """The template pictures of a category, the shipped ones unless a folder is given: {set: {view: :class:`ImageInput`}}."""
+    return read_templates(shipped_templates(category) if config.templates is None else config.templates / category)
 
 
 @dataclass(frozen=True)

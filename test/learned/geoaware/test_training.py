@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from published_format import write_ap10k_prepared, write_image, write_pf_pascal, write_spair
 from safetensors.torch import load_file, save_file
 from tiny_dataset import make_dataset
 
@@ -192,3 +194,36 @@ def test_two_processes_train_one_network(folder, tmp_path):
 def test_losses_can_be_left_out(folder, tmp_path):
     run(folder, tmp_path, GeoAwareTraining(steps=1, losses=LossConfig(dense=False, variants=False), **QUICK))
     assert set(losses(tmp_path)[0]) == {"step", "loss", "sparse"}
+
+
+@pytest.mark.parametrize("kind", ["ap10k", "pf_pascal", "spair"])
+def test_the_chain_of_the_published_runs_on_their_own_formats(kind, tmp_path):
+    """Pre-training on AP-10K, training on SPair-71k, fine-tuning on PF-PASCAL read the data sets as they are published."""
+    root = tmp_path / "SPair-71k" if kind == "spair" else tmp_path / kind
+    {"ap10k": write_ap10k_prepared, "pf_pascal": write_pf_pascal, "spair": write_spair}[kind](root)
+    if kind == "ap10k":  # the hand-made lists have no pairs for training, or none with common keypoints
+        shutil.copytree(root / "PairAnnotation" / "test", root / "PairAnnotation" / "trn")
+        shutil.copytree(root / "PairAnnotation" / "test_cross_species", root / "PairAnnotation" / "val_cross_species")
+    if kind == "spair":
+        shutil.copytree(root / "PairAnnotation" / "val", root / "PairAnnotation" / "trn", dirs_exist_ok=True)
+        shutil.copy(root / "Layout" / "large" / "val.txt", root / "Layout" / "large" / "trn.txt")
+    _write_features(open_dataset(root), root)
+    config = GeoAwareTraining(steps=2, width=128, validate_every=2, checkpoint_every=1)
+    split = {"ap10k": "val_cross_species"}.get(kind, "val")
+    run(root, tmp_path / "work", config, validation_split=split)
+    (first, second) = losses(tmp_path / "work")
+    assert ("self" in first) == (kind != "pf_pascal")
+
+
+def _write_features(dataset, root):
+    """Random features of all images."""
+    (root / "Features" / "sim").mkdir(parents=True)
+    (root / "Features" / "sim" / "grid.json").write_text('{"padding": "canvas"}')
+    records = {record.path: record for split in dataset.splits() for pair in dataset.pairs(split) for record in (pair.source, pair.target)}
+    for path, record in records.items():
+        if not path.is_file():
+            write_image(path, record.width, record.height)
+        for end in ("", ".flip"):
+            target = root / "Features" / "sim" / record.category / f"{record.name}{end}.safetensors"
+            target.parent.mkdir(exist_ok=True)
+            save_file({"features": torch.randn(16, 12, 12).half()}, target)
