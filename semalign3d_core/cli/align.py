@@ -4,6 +4,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -66,7 +67,7 @@ def alignment_picture(rgb, alignment):
     return draw_alignment(rgb, alignment, OverlayStyle(scale=readable_scale(rgb)))
 
 
-def write_picture(path, rgb):
+def write_picture(path: Any, rgb: Any) -> None:
     """Writes an (h, w, 3) uint8 RGB picture atomically."""
     from PIL import Image
 

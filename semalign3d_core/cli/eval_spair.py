@@ -7,7 +7,7 @@ from semalign3d_core.evaluation.run.config import EvaluationConfig
 Options = EvaluationConfig
 
 
-def run(options):
+def run(options: EvaluationConfig) -> int:
     """Runs the evaluation, prints the table and returns the exit code."""
     from semalign3d_core.evaluation.run.runner import evaluate
 
@@ -29,7 +29,7 @@ def run(options):
     return 0
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """The console script ``eval_spair``."""
     from semalign3d_core.cli.main import run_command
 

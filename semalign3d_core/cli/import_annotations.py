@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from semalign3d_core.datasets.importing import ImportReport
 from semalign3d_core.runtime.errors import InputError
 
 SHOWN = 8  # reasons printed; all are in import_report.json
@@ -37,7 +38,7 @@ class Options:
     """What happens to missing or damaged images and to keypoints outside the image: skipped and listed, or an error."""
 
 
-def run(options):
+def run(options: Options) -> int:
     """Imports, prints what was taken and left out, and writes import_report.json into the data set folder."""
     from semalign3d_core.datasets.left_right import parse_pairs
     from semalign3d_core.runtime.files import write_json
@@ -50,7 +51,7 @@ def run(options):
     return 0 if report.written.total() else 1
 
 
-def summary(output, report):
+def summary(output: Path, report: ImportReport) -> str:
     """What an import did, as text."""
     lines = []
     for category, counts in report.keypoints.items():

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.perception.images import list_images, read_image
 from semalign3d_core.perception.providers import ProviderOptions
 from semalign3d_core.runtime.errors import InputError, MissingFileError
@@ -48,7 +50,7 @@ def make_pipeline(options, transfer="fast"):
     return create_pipeline(config, options.dataset)
 
 
-def input_images(paths):
+def input_images(paths: tuple[Path, ...]) -> list[Path]:
     """The image files that ``paths`` name: files as they are, folders by their content."""
     files = [file for path in paths for file in (list_images(path) if path.is_dir() else [path])]
     if not files:
@@ -56,7 +58,7 @@ def input_images(paths):
     return files
 
 
-def read_input(path, dataset):
+def read_input(path: Path, dataset: Any) -> ImageInput:
     """The :class:`ImageInput` of a file, with its record if it belongs to the data set folder ``dataset`` (None: to none)."""
     image = read_image(path)
     return image if dataset is None else replace(image, record=_record(path, dataset))
@@ -89,7 +91,7 @@ def parse_points(text, image):
     return np.array(points, dtype=np.float32)
 
 
-def result_names(files):
+def result_names(files: list[Path]) -> list[str]:
     """A name for the results of each file: its stem, with the folder before it where stems repeat."""
     stems = [file.stem for file in files]
     names = [stem if stems.count(stem) == 1 else f"{file.resolve().parent.name}_{stem}" for file, stem in zip(files, stems, strict=True)]

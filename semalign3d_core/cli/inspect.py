@@ -18,7 +18,7 @@ class Options:
     """Data set folder with the training images; nothing means the folder that the model names, if it is here."""
 
 
-def run(options):
+def run(options: Options) -> int:
     """Writes the page and names the images that look wrong."""
     from semalign3d_core.category.storage import find_model, load_model
     from semalign3d_core.runtime.files import write_text

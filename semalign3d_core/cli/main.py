@@ -30,7 +30,7 @@ def overview() -> str:
     return "\n".join(lines + [f"  {name:10s} {text}" for name, (_, text) in COMMANDS.items()])
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code; errors meant for the user are printed without a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -46,7 +46,7 @@ def main(arguments=None):
     return run_command(f"semalign3d_core.cli.{COMMANDS[arguments[0]][0]}", arguments[1:], f"semalign3d {arguments[0]}")
 
 
-def run_command(module_name, arguments, program):
+def run_command(module_name: str, arguments: list[str], program: str) -> int:
     """Parses ``arguments`` into the module's ``Options`` and runs it."""
     import tyro
 

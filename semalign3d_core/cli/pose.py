@@ -7,10 +7,13 @@ import csv
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 from semalign3d_core.cli.inputs import input_images, read_input, result_names
+from semalign3d_core.matchers.pose_prediction import PosePrediction
+from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.perception.providers import ProviderOptions
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, SemAlign3DError
 from semalign3d_core.runtime.files import write_json
@@ -43,7 +46,7 @@ class Options(ProviderOptions):
     """Folder for NAME.pose.json of every image, and pose_table.json."""
 
 
-def run(options):
+def run(options: Options) -> int:
     """Predicts the pose of all images; a bad one is reported and does not stop the others. Returns 1 if there was one, else 0."""
     from semalign3d_core.matchers.pose_prediction import PoseTable, read_templates, shipped_templates
 
@@ -96,7 +99,7 @@ def _predictions(options, spec, files, templates, labels):
         yield None if labels is None else labels.get(file.name, labels.get(file.stem)), found
 
 
-def write_picture(path, image, predictor, described, mask, templates):
+def write_picture(path: Any, image: Any, predictor: Any, described: Any, mask: Any, templates: Any) -> None:
     """One row per template set: the image with its distances to each view over it, and the template beside it."""
     import numpy as np
 
@@ -144,7 +147,7 @@ def table_text(table):
     return "\n".join(lines)
 
 
-def result(image, found, sets, masked):
+def result(image: ImageInput, found: PosePrediction, sets: list[str], masked: bool) -> dict[str, Any]:
     """The JSON of one image: votes, and the distances to all templates."""
     from semalign3d_core.matchers.pose_prediction import VIEWS
 

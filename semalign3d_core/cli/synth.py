@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from semalign3d_core.datasets.synthetic.simulated_features import FeatureFiles
+from semalign3d_core.datasets.synthetic.writer import WriterConfig
 from semalign3d_core.runtime.errors import InputError
 
 
@@ -87,7 +89,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def feature_files(options):
+def feature_files(options: Options) -> FeatureFiles | None:
     """Writer of the simulated features that the options ask for, or None."""
     from semalign3d_core.datasets.synthetic.simulated_features import FeatureFiles, SimulatedFeatureConfig
 
@@ -97,7 +99,7 @@ def feature_files(options):
     return FeatureFiles(options.features, config).claim(options.output)
 
 
-def writer_config(options):
+def writer_config(options: Options) -> WriterConfig:
     """The :class:`WriterConfig` that the options stand for."""
     from semalign3d_core.datasets.synthetic.disparity import DisparityConfig
     from semalign3d_core.datasets.synthetic.rendering import RenderConfig

@@ -1,5 +1,6 @@
 """Data sets: one folder on disk, one class, one protocol (:class:`~semalign3d_core.datasets.records.Dataset`)."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from semalign3d_core.datasets.ap10k import Ap10kDataset
@@ -8,10 +9,11 @@ from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.freiburg_cars import FreiburgCarsDataset
 from semalign3d_core.datasets.pf_pascal import PfPascalDataset
 from semalign3d_core.datasets.pf_willow import PfWillowDataset
+from semalign3d_core.datasets.records import Dataset
 from semalign3d_core.datasets.spair import SpairDataset, SpairUDataset, is_spair
 from semalign3d_core.runtime.errors import InputError, MissingFileError, choice
 
-DATASETS = {
+DATASETS: dict[str, Callable[[str | Path], Dataset]] = {
     "folder": FolderDataset,
     "spair": SpairDataset,
     "spair_u": SpairUDataset,
@@ -23,7 +25,7 @@ DATASETS = {
 }
 
 
-def open_dataset(root, kind=None):
+def open_dataset(root: str | Path, kind: str | None = None) -> Dataset:
     """The data set in folder ``root``: of a ``kind`` in :data:`DATASETS`, or of the one that its content shows."""
     root = Path(root)
     if kind is not None:

@@ -4,6 +4,7 @@ Two folders are read: the download itself (``annotations`` and ``data``; the ben
 folder that the published preparation makes of it (``ImageAnnotation/<family>/<species>``, ``PairAnnotation``), with its own lists.
 """
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -34,29 +35,29 @@ class Ap10kDataset:
     annotation = "keypoints"
     has_mirror_table = True
 
-    def __init__(self, root):
+    def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         prepared = (self.root / "ImageAnnotation").is_dir()
         self._files = _Prepared(self.root) if prepared else _Download(self.root)
-        self._records = {}
+        self._records: dict[tuple[str, str], ImageRecord] = {}
 
-    def categories(self):
+    def categories(self) -> list[str]:
         """Species, then families of several species, then ``all``."""
         tree = self._files.tree
         families = [family for family, species in tree.items() if len(species) > 1]
         return [*sorted(name for species in tree.values() for name in species), *families, "all"]
 
-    def keypoint_spec(self, category):
+    def keypoint_spec(self, category: str) -> KeypointSpec:
         """The 17 keypoints all animals share."""
         check_categories([category], self.categories(), self.root)
         return KeypointSpec(AP10K_KEYPOINTS, tuple(flip_permutation("ap10k")))
 
-    def geometry_groups(self, category):
+    def geometry_groups(self, category: str) -> Sequence[Sequence[int]]:
         """Groups of keypoints that look alike, the same for all animals."""
         check_categories([category], self.categories(), self.root)
         return GEOMETRY_GROUPS["ap10k"]
 
-    def images(self, category, split=None):
+    def images(self, category: str, split: str | None = None) -> list[ImageRecord]:
         """Images of a species, of a family or of ``all``, or those that the pairs of a split use; sorted by name."""
         check_categories([category], self.categories(), self.root)
         if split is None:
@@ -66,26 +67,26 @@ class Ap10kDataset:
             chosen = sorted({end for pair in ends for end in pair})
         return sorted((self.image(species, name) for species, name in chosen), key=lambda record: record.name)
 
-    def splits(self):
+    def splits(self) -> list[str]:
         """The sets of pairs, within species first."""
         return sorted(self._files.splits(), key=lambda name: (name.count("_"), name))
 
-    def pair_names(self, split, layout="large"):
+    def pair_names(self, split: str, layout: str = "large") -> list[str]:
         """Names ``<source>-<target>:<category>`` of the pairs of a split, sorted. There is one layout only."""
         if layout != "large":
             raise InputError(f"AP-10K has no layout {layout!r}: its only one is called large")
         return self._files.pair_names(split)
 
-    def pairs(self, split, layout="large", categories=None):
+    def pairs(self, split: str, layout: str = "large", categories: Sequence[str] | None = None) -> Iterator[PairRecord]:
         """The :class:`PairRecord` of a split, optionally of some categories only."""
         return selected_pairs(self, split, layout, categories)
 
-    def pair(self, split, name, category=None):
+    def pair(self, split: str, name: str, category: str | None = None) -> PairRecord:
         """One :class:`PairRecord` by its name."""
         source, target = self._files.ends(split, name)
         return PairRecord(name, self.image(*source), self.image(*target))
 
-    def image(self, species, name):
+    def image(self, species: str, name: str) -> ImageRecord:
         """The :class:`ImageRecord` of one image by its twelve-digit name."""
         if (species, name) not in self._records:
             content, where, path = self._files.image(species, name)
@@ -129,7 +130,7 @@ class _Download:
             sets[split] = dict(sorted(names.items()))
         return sets
 
-    def splits(self):
+    def splits(self) -> list[str]:
         return list(self._pairs)
 
     def pair_names(self, split):
@@ -174,7 +175,7 @@ class _Prepared:
     def _family(self):
         return {species: family for family, names in self.tree.items() for species in names}
 
-    def splits(self):
+    def splits(self) -> list[str]:
         return sorted(p.name for p in (self.root / "PairAnnotation").iterdir() if p.is_dir())
 
     def pair_names(self, split):

@@ -6,6 +6,7 @@ it; here folders and images are sorted, which gives the same benchmark everywher
 
 import itertools
 import random
+from typing import Any
 
 SEED = 42
 PARTS = ("train", "test", "val")  # order of annotation files and of draws
@@ -13,7 +14,7 @@ PairSets = dict[str, list[tuple[int, int, str]]]  # set -> (source id, target id
 MIN_COMMON = 3  # common keypoints of a pair, and labelled ones of an image
 
 
-def merge_annotations(parts):
+def merge_annotations(parts: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """{image id: one merged annotation} of the COCO-like contents of the three files, in the order train, test, val.
 
     Only the first annotation of an image counts. The merged dictionary has the annotation's and the image's entries (of
@@ -30,7 +31,7 @@ def merge_annotations(parts):
     return merged
 
 
-def usable_images(merged, crowd):
+def usable_images(merged: dict[int, dict[str, Any]], crowd: set[str]) -> dict[str, dict[str, list[int]]]:
     """{family: {species: [image ids]}} in sorted order, without images in ``crowd`` (12-digit names) and with fewer than 3 keypoints."""
     tree: dict[str, dict[str, list[int]]] = {}
     for key in sorted(merged):
@@ -41,13 +42,13 @@ def usable_images(merged, crowd):
     return {family: dict(sorted(tree[family].items())) for family in sorted(tree)}
 
 
-def split_images(ids):
+def split_images(ids: list[int]) -> dict[str, list[int]]:
     """{part: ids} of one species: test = last 30, val = the 20 before, train = the rest."""
     rest, test = ids[: max(0, len(ids) - 30)], ids[max(0, len(ids) - 30) :]
     return {"train": rest[: max(0, len(rest) - 20)], "val": rest[max(0, len(rest) - 20) :], "test": test}
 
 
-def build_pairs(tree, visible):
+def build_pairs(tree: dict[str, dict[str, list[int]]], visible: dict[int, list[int]]) -> dict[str, list[tuple[int, int, str]]]:
     """All pairs of the benchmark: {set: [(source id, target id, label)]} with label = species, family or ``all``.
 
     tree: {family: {species: [ids]}};  visible: {id: visibility flags 0..2 of the keypoints}.

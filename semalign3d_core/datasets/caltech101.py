@@ -1,5 +1,7 @@
 """Caltech-101 (Fei-Fei et al., 2004) with the 1,515 pairs of SCNet and WeakAlign: object outlines, no keypoints."""
 
+from pathlib import Path
+
 import numpy as np
 
 from semalign3d_core.datasets import tabular
@@ -26,30 +28,30 @@ class Caltech101Dataset(tabular.OneListDataset):
     annotation = "masks"
     columns, list_remedy = 7, _PAIRS
 
-    def __init__(self, root):
+    def __init__(self, root: str | Path) -> None:
         super().__init__(root)
         self.list_path = self.root / PAIR_LIST
         if not (self.root / "101_ObjectCategories").is_dir():
             raise MissingFileError(f"{self.root / '101_ObjectCategories'} does not exist: the download is not complete; {_IMAGES}")
 
-    def categories(self):
+    def categories(self) -> list[str]:
         """Image folders, sorted, without the clutter that ``BACKGROUND_Google`` holds."""
         folders = (p.name for p in (self.root / "101_ObjectCategories").iterdir() if p.is_dir())
         return sorted(name for name in folders if name != "BACKGROUND_Google" and not name.startswith("."))
 
-    def keypoint_spec(self, category):
+    def keypoint_spec(self, category: str) -> KeypointSpec:
         """No keypoints."""
         self.check_category(category)
         return KeypointSpec((), ())
 
-    def images(self, category, split=None):
+    def images(self, category: str, split: str | None = None) -> list[ImageRecord]:
         """All images of a category with the outlines of their .mat files, or those the pair list uses with its outlines; sorted."""
         if split is not None:
             return self.listed_images(category, split)
         self.check_category(category)
         return [self._annotated(category, path) for path in sorted((self.root / "101_ObjectCategories" / category).glob("*.jpg"))]
 
-    def sides(self, split, name, row):
+    def sides(self, split: str, name: str, row: list[str]) -> list[ImageRecord]:
         """Source and target of a row of the list."""
         where = f"{self.list_path}, pair {name}"
         xa, ya, xb, yb = (tabular.numbers(entry, ",", where) for entry in row[3:7])
@@ -58,7 +60,7 @@ class Caltech101Dataset(tabular.OneListDataset):
             for listed, x, y in ((row[0], xa, ya), (row[1], xb, yb))
         ]
 
-    def mask(self, record):
+    def mask(self, record: ImageRecord) -> np.ndarray:
         """(h, w) bool: the filled outline of a record."""
         return fill_outline(record.attributes["outline"], record.height, record.width)
 
@@ -82,7 +84,7 @@ class Caltech101Dataset(tabular.OneListDataset):
         return ImageRecord(category, path.stem, path, height, width, keypoints, box, {"outline": outline}, _IMAGES)
 
 
-def fill_outline(outline, height, width):
+def fill_outline(outline: np.ndarray, height: int, width: int) -> np.ndarray:
     """(height, width) bool: pixels whose centres, at integers, lie inside the closed polygon ``outline`` (n, 2), even-odd rule."""
     first = np.asarray(outline, dtype=np.float64)
     second = np.roll(first, -1, axis=0)

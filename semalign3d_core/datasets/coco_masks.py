@@ -3,6 +3,8 @@
 pycocotools is not used: it reads run lengths in C without checking that they end and that they fit the image.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -11,7 +13,7 @@ from semalign3d_core.runtime.errors import FileFormatError
 SHIFT = 4  # fractional bits of polygon corners
 
 
-def decode_mask(segmentation, height, width):
+def decode_mask(segmentation: dict[str, Any] | list[list[int]], height: int, width: int) -> np.ndarray | None:
     """(h, w) bool mask of a COCO ``segmentation`` (polygons, or run lengths as list or string); None if there is none.
 
     Polygon corners are pixel positions. Raises :class:`FileFormatError` for anything else.

@@ -1,5 +1,6 @@
 """Any data set folder in SPair-71k's layout."""
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -26,13 +27,13 @@ class FolderDataset:
     has_mirror_table = True
     remedy = ""  # what to do about a missing file, for data sets that can be downloaded
 
-    def __init__(self, root):
+    def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         if not (self.root / "ImageAnnotation").is_dir():
             raise self._missing(self.root / "ImageAnnotation", f"{self.root} is not a data set folder in SPair-71k's layout")
-        self._records = {}
+        self._records: dict[tuple[str, str], ImageRecord] = {}
 
-    def categories(self):
+    def categories(self) -> list[str]:
         """Names of all annotated categories, sorted."""
         return list(self._categories)
 
@@ -40,7 +41,7 @@ class FolderDataset:
     def _categories(self):
         return sorted(p.name for p in (self.root / "ImageAnnotation").iterdir() if p.is_dir() and not p.name.startswith("."))
 
-    def keypoint_spec(self, category):
+    def keypoint_spec(self, category: str) -> KeypointSpec:
         """The :class:`KeypointSpec` of a category, from ``keypoints.json`` or SPair-71k's tables."""
         check_categories([category], self.categories(), self.root)
         path = self.root / "keypoints.json"
@@ -57,7 +58,7 @@ class FolderDataset:
             raise FileFormatError(f"{path}: flip_permutation of {category} must pair its {len(names)} labels, found {list(flip)}")
         return KeypointSpec(names, flip)
 
-    def geometry_groups(self, category):
+    def geometry_groups(self, category: str) -> Sequence[Sequence[int]]:
         """Groups of labels that look alike: published ones for SPair-71k, ``groups`` of ``keypoints.json``, else its mirror pairs."""
         flip = self.keypoint_spec(category).flip_permutation
         if self._keypoints is None:
@@ -67,14 +68,14 @@ class FolderDataset:
             raise FileFormatError(f"{self.root / 'keypoints.json'}: groups of {category} name labels beyond its {len(flip)} keypoints")
         return tuple(tuple(group) for group in groups)
 
-    def image(self, category, name):
+    def image(self, category: str, name: str) -> ImageRecord:
         """The :class:`ImageRecord` of one image."""
         key = category, name
         if key not in self._records:
             self._records[key] = self._read_image(category, name)
         return self._records[key]
 
-    def images(self, category, split=None):
+    def images(self, category: str, split: str | None = None) -> list[ImageRecord]:
         """All images of a category that the pairs of ``split`` (trn, val, test) use; all annotated ones without a split. Sorted."""
         check_categories([category], self.categories(), self.root)
         if split is None:
@@ -84,11 +85,11 @@ class FolderDataset:
             names = {name for pair in pairs for name in self._image_names(split, pair)}
         return [self.image(category, name) for name in sorted(names)]
 
-    def splits(self):
+    def splits(self) -> list[str]:
         """Splits that ``Layout/large`` lists, sorted."""
         return sorted(p.stem for p in (self.root / "Layout" / "large").glob("*.txt"))
 
-    def pair_names(self, split, layout="large"):
+    def pair_names(self, split: str, layout: str = "large") -> list[str]:
         """Names of all pairs of a split, in the order of ``Layout/<layout>/<split>.txt``."""
         path = self.root / "Layout" / layout / f"{split}.txt"
         if not path.is_file():
@@ -98,11 +99,11 @@ class FolderDataset:
             raise self._missing(self.root / "ImageAnnotation" / category, f"{path} lists pairs of {category!r}")
         return names
 
-    def pairs(self, split, layout="large", categories=None):
+    def pairs(self, split: str, layout: str = "large", categories: Sequence[str] | None = None) -> Iterator[PairRecord]:
         """The :class:`PairRecord` of a split, optionally of some categories only."""
         return selected_pairs(self, split, layout, categories)
 
-    def pair(self, split, name, category=None):
+    def pair(self, split: str, name: str, category: str | None = None) -> PairRecord:
         """One :class:`PairRecord` from ``PairAnnotation/<split>/<name>.json``."""
         path = self._pair_path(split, name)
         if not path.is_file():
@@ -167,7 +168,7 @@ class FolderDataset:
         return next((folder / c for c in candidates if (folder / c).is_file()), folder / candidates[0])
 
 
-def spair_keypoint_spec(category):
+def spair_keypoint_spec(category: str) -> KeypointSpec:
     """The 30 raw labels of SPair-71k, which publishes no names; unused ones stay without annotation."""
     return KeypointSpec.unnamed(SPAIR_LABELS, flip_permutation(category, SPAIR_LABELS))
 

@@ -5,13 +5,14 @@ Layout: one folder of images per car, whose name ends in the car's two digits, a
 ``Segmentation/car/<folder>/<image>.png``, or use a mask source that finds cars (``instances``).
 """
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
-from semalign3d_core.datasets.selection import check_categories
+from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
+from semalign3d_core.datasets.selection import check_categories, selected_pairs
 from semalign3d_core.datasets.tabular import image_size
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
@@ -27,37 +28,45 @@ class FreiburgCarsDataset:
     annotation = "keypoints"
     has_mirror_table = False
 
-    def __init__(self, root):
+    def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self._files = {path.name[:-10][-2:]: path for path in sorted(self.root.rglob("*_annot.txt"))}
         if not self._files:
             raise MissingFileError(f"{self.root} holds no file <car>_annot.txt: the download is not complete; {_REMEDY}")
 
-    def categories(self):
+    def categories(self) -> list[str]:
         """One: ``car``."""
         return [CATEGORY]
 
-    def keypoint_spec(self, category):
+    def keypoint_spec(self, category: str) -> KeypointSpec:
         """No keypoints."""
         check_categories([category], self.categories(), self.root)
         return KeypointSpec((), ())
 
-    def geometry_groups(self, category):
+    def geometry_groups(self, category: str) -> Sequence[Sequence[int]]:
         """None."""
         return ()
 
-    def images(self, category, split=None):
+    def images(self, category: str, split: str | None = None) -> list[ImageRecord]:
         """All annotated images, sorted; names are ``<folder>/<image>``, ``attributes["azimuth_deg"]`` says from where the car is seen."""
         check_categories([category], self.categories(), self.root)
         if split is not None:
             raise InputError(f"Freiburg cars have no split {split!r}: all images are used")
         return self._records
 
-    def splits(self):
+    def splits(self) -> list[str]:
         """None: there are no pairs."""
         return []
 
-    def pair_names(self, split, layout="large"):
+    def pairs(self, split: str, layout: str = "large", categories: Sequence[str] | None = None) -> Iterator[PairRecord]:
+        """None are published, which is an error."""
+        return selected_pairs(self, split, layout, categories)
+
+    def pair(self, split: str, name: str, category: str | None = None) -> PairRecord:
+        """None are published, which is an error."""
+        raise InputError(f"{self.root} has no pair {name!r}: Freiburg cars come without pairs")
+
+    def pair_names(self, split: str, layout: str = "large") -> list[str]:
         """There are none."""
         raise InputError(f"{self.root}: Freiburg cars have no pairs of images to score; they are for training")
 
@@ -71,7 +80,7 @@ class FreiburgCarsDataset:
     @cached_property
     def _lines(self):
         """{(digits of the car, image): numbers of its line}."""
-        lines = {}
+        lines: dict[tuple[str, str], list[float]] = {}
         for car, path in self._files.items():
             for number, line in enumerate(path.read_text().splitlines(), start=1):
                 parts = line.split()

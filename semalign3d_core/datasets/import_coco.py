@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -42,7 +43,7 @@ class CocoOptions:
     masks: Path | None = None
 
 
-def import_coco(annotations, images, output, options=None):
+def import_coco(annotations: Path, images: Path, output: Path, options: CocoOptions | None = None) -> ImportReport:
     """Writes the objects of a COCO keypoint file into the data set folder ``output``; returns the :class:`ImportReport`.
 
     annotations: the JSON file; images: folder in which its ``file_name`` are found, directly or anywhere below.
@@ -65,7 +66,7 @@ def import_coco(annotations, images, output, options=None):
     return report
 
 
-def read_coco(path):
+def read_coco(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The parsed file; raises :class:`FileFormatError` unless it has images, annotations and categories."""
     content = read_json(path)
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(content, dict) or key not in content]
@@ -74,7 +75,7 @@ def read_coco(path):
     return content
 
 
-def category_spec(category, where, pairs=()):
+def category_spec(category: dict[str, Any], where: Path, pairs: tuple = ()) -> KeypointSpec:
     """:class:`KeypointSpec` of a COCO category: its names, pairs from ``pairs``, from the file (``flip_pairs``), from names."""
     names = tuple(str(name) for name in category["keypoints"])
     if len(set(names)) != len(names):
@@ -87,13 +88,13 @@ def category_spec(category, where, pairs=()):
 class FileFinder:
     """Finds image files by the names that annotation tools give them."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise MissingFileError(f"folder of images {self.folder} does not exist; give it with --images")
-        self._by_name = None
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
 
-    def find(self, name):
+    def find(self, name: str) -> Path:
         """The path of ``name``: relative to the folder, else the one file below it of that name (or stem). Errors name both."""
         direct = self.folder / name
         if direct.is_file():
@@ -108,8 +109,7 @@ class FileFinder:
         raise MissingFileError(f"image {name} is not below {self.folder}; copy it there, or give another folder with --images")
 
     def _files(self):
-        if self._by_name is None:
-            self._by_name = defaultdict(list)
+        if not self._by_name:
             for path in sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
                 self._by_name[path.name.lower()].append(path)
                 self._by_name[path.stem.lower()].append(path)
@@ -171,6 +171,7 @@ def _annotated_object(files, image, entry, loose, least, masks):
     path = files.find(image["file_name"])
     size = (int(image["width"]), int(image["height"])) if image.get("width") and image.get("height") else None
     box, parts = _parts(entry, loose, values[values[:, 2] > 0, :2])
+    mask: np.ndarray | None
     if masks is not None:
         mask = read_mask(masks, path)
         size = size or mask.shape[::-1]
@@ -212,4 +213,5 @@ def _is_extent(box, points):
 
 def _joint_mask(entries, size):
     masks = [decode_mask(entry["segmentation"], size[1], size[0]) for entry in entries if entry.get("segmentation")]
-    return np.logical_or.reduce(masks) if masks else None
+    known = [mask for mask in masks if mask is not None]
+    return np.logical_or.reduce(known) if known else None

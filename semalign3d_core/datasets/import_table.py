@@ -4,6 +4,7 @@ import csv
 import math
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,15 @@ from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingF
 from semalign3d_core.runtime.files import read_json
 
 
-def import_table(table, images, output, category, pairs=(), masks=None, on_bad_input="skip"):
+def import_table(
+    table: Path,
+    images: Path,
+    output: Path,
+    category: str,
+    pairs: tuple[tuple[str, str], ...] = (),
+    masks: Path | None = None,
+    on_bad_input: str = "skip",
+) -> ImportReport:
     """Writes a plain folder into the data set folder ``output``; returns the :class:`ImportReport`.
 
     table: CSV or JSON file (see ``read_table``); images: folder of the images; category: name in the data set;
@@ -37,7 +46,7 @@ def import_table(table, images, output, category, pairs=(), masks=None, on_bad_i
     return report
 
 
-def read_table(path):
+def read_table(path: Path) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
     """(names, {image: {name: (x, y)}}) of a file of keypoints, names in the order of their first appearance.
 
     JSON: ``{"a.jpg": {"nose": [x, y], "tail": null}, ...}``. CSV, either one line per keypoint with the header

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from semalign3d_core.datasets.left_right import unpaired
+from semalign3d_core.datasets.records import KeypointSpec
+from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.perception.images import read_image, read_labels
 from semalign3d_core.runtime.errors import InputError, MissingFileError
 from semalign3d_core.runtime.files import atomic_path, read_json, write_json
@@ -45,7 +47,7 @@ class ImportReport:
     skipped: list = field(default_factory=list)
     remarks: list = field(default_factory=list)
 
-    def skip(self, reason, on_bad_input):
+    def skip(self, reason: str, on_bad_input: str) -> None:
         """Notes what is left out, or raises :class:`InputError` if bad input is to stop the import."""
         if on_bad_input == "error":
             raise InputError(reason)
@@ -59,13 +61,13 @@ class DatasetWriter:
     on_bad_input: ``skip`` (leave it out and note it) or ``error``.
     """
 
-    def __init__(self, root, category, spec, report, on_bad_input="skip"):
+    def __init__(self, root: Path, category: str, spec: KeypointSpec, report: ImportReport, on_bad_input: str = "skip") -> None:
         self.root, self.category, self.spec, self.report, self.on_bad_input = Path(root), safe_name(category), spec, report, on_bad_input
-        self._names = set()
+        self._names: set[str] = set()
         self._register()
         self.report.keypoints[self.category] = dict.fromkeys(spec.names, 0)
 
-    def write(self, item):
+    def write(self, item: AnnotatedObject) -> str | None:
         """Writes image, annotation and mask of an :class:`AnnotatedObject`; returns its name, or None if it was left out."""
         try:
             image = read_image(item.path)
@@ -144,12 +146,12 @@ class DatasetWriter:
         return path
 
 
-def read_mask(folder, image):
+def read_mask(folder: Path, image: Path) -> np.ndarray:
     """(h, w) bool mask of an image file: ``folder``/<its name>.png, above 0 is object."""
     return read_labels(Path(folder) / f"{Path(image).stem}.png") > 0
 
 
-def object_box(item, keypoints, width, height):
+def object_box(item: AnnotatedObject, keypoints: np.ndarray, width: int, height: int) -> tuple[tuple[float, float, float, float], str]:
     """((x1, y1, x2, y2), where it is from): the annotated box, else the mask's, else that of the keypoints with a margin."""
     if item.box is not None and item.box[2] > item.box[0] and item.box[3] > item.box[1]:
         return item.box, "annotation"
@@ -162,7 +164,7 @@ def object_box(item, keypoints, width, height):
     return (*low, *high), "keypoints"
 
 
-def safe_name(text):
+def safe_name(text: str) -> str:
     """``text`` as a name in the layout, where pairs are spelt ``number-source-target:category``."""
     name = re.sub(r"[^\w.]+", "_", text.strip()).strip("._")
     if not name:
@@ -170,7 +172,7 @@ def safe_name(text):
     return name
 
 
-def closing_remarks(report, specs):
+def closing_remarks(report: ImportReport, specs: dict[str, KeypointSpec]) -> None:
     """Adds to the remarks what the user should know before building; specs: {category: :class:`KeypointSpec`}."""
     for category, spec in specs.items():
         images, seen = report.written[category], report.keypoints.get(category, {})
@@ -189,7 +191,7 @@ def closing_remarks(report, specs):
             report.remarks.append(f"{category}: no left/right pairs; if the object has a left and a right, give them with --pairs")
 
 
-def as_displayed(item, image):
+def as_displayed(item: AnnotatedObject, image: ImageInput) -> AnnotatedObject:
     """``item`` in the pixels of ``image`` (:class:`ImageInput`), which is turned as its EXIF data say.
 
     Tools that ignore EXIF annotate the unturned picture: told by the exchanged sides. Raises :class:`InputError` when the

@@ -1,6 +1,7 @@
 """Which keypoints change places in the mirror image: from what a file says, from names, or from the user."""
 
 import re
+from collections.abc import Sequence
 
 from semalign3d_core.runtime.errors import InputError
 
@@ -8,7 +9,7 @@ SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^A-Za-z\d]+")  # words of snake_case, camelCase and plain names
 
 
-def flip_permutation(names, pairs=()):
+def flip_permutation(names: Sequence[str], pairs: Sequence[tuple[int | str, int | str]] = ()) -> tuple[int, ...]:
     """Index of the label that every one of ``names`` becomes in the mirror image (tuple of K).
 
     pairs: ((name or index, name or index), ...) that are known; the rest is read off the names, see ``partner_name``.
@@ -23,13 +24,14 @@ def flip_permutation(names, pairs=()):
         taken |= {a, b}
         flip[a], flip[b] = b, a
     for name, a in index.items():
-        b = index.get(partner_name(name))
+        partner = partner_name(name)
+        b = None if partner is None else index.get(partner)
         if b is not None and a != b and not {a, b} & taken:
             flip[a], flip[b] = b, a
     return tuple(flip)
 
 
-def partner_name(name):
+def partner_name(name: str) -> str | None:
     """``name`` with its side exchanged: left_eye -> right_eye, EyeL -> EyeR, l_1 -> r_1; None if it names no side or two."""
     words = WORDS.findall(name)
     sided = [n for n, word in enumerate(words) if word.lower() in SIDES]
@@ -41,12 +43,12 @@ def partner_name(name):
     return "".join(words)
 
 
-def unpaired(names, flip):
+def unpaired(names: Sequence[str], flip: tuple[int, ...]) -> list[str]:
     """Names that mention a side but have no partner: probably misspelt."""
     return [name for k, name in enumerate(names) if flip[k] == k and partner_name(name) is not None]
 
 
-def parse_pairs(text):
+def parse_pairs(text: str) -> tuple[tuple[str, str], ...]:
     """``"left_eye:right_eye wheel_1:wheel_2"`` as pairs of names."""
     pairs = []
     for part in text.replace(",", " ").split():

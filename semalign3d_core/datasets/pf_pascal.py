@@ -32,23 +32,25 @@ class PfPascalDataset(tabular.TabularDataset):
     published_name = "PF-PASCAL"
     threshold_kind = "image"
 
-    def __init__(self, root):
+    def __init__(self, root: str | Path) -> None:
         super().__init__(root)
         for name in ("JPEGImages", "Annotations"):
             if not (self.root / name).is_dir():
                 raise MissingFileError(f"{self.root / name} does not exist: the download of PF-PASCAL is not complete; {_REMEDY}")
-        self._rows, self._records, self._sizes = {}, {}, {}
+        self._rows: dict[str, dict[str, list[str]]] = {}
+        self._records: dict[tuple[str, str], ImageRecord] = {}
+        self._sizes: dict[Path, tuple[int, int]] = {}
 
-    def categories(self):
+    def categories(self) -> list[str]:
         """The 20 categories of PASCAL VOC."""
         return list(CATEGORIES)
 
-    def keypoint_spec(self, category):
+    def keypoint_spec(self, category: str) -> KeypointSpec:
         """20 labels without names, each its own mirror image; most categories use fewer."""
         self.check_category(category)
         return KeypointSpec.unnamed(LABELS)
 
-    def images(self, category, split=None):
+    def images(self, category: str, split: str | None = None) -> list[ImageRecord]:
         """Images of a category with the keypoints of their .mat files, sorted by name."""
         self.check_category(category)
         if split is None:
@@ -58,21 +60,21 @@ class PfPascalDataset(tabular.TabularDataset):
             names = {Path(row[side]).stem for row in chosen for side in (0, 1)}
         return [self.image(category, name) for name in sorted(names)]
 
-    def image(self, category, name):
+    def image(self, category: str, name: str) -> ImageRecord:
         """The :class:`ImageRecord` of one image as its .mat file annotates it."""
         if (category, name) not in self._records:
             path = self._find(f"JPEGImages/{name}.jpg")
             self._records[category, name] = self._record(category, path, self._annotated(category, name))
         return self._records[category, name]
 
-    def splits(self):
+    def splits(self) -> list[str]:
         """Splits whose list is there."""
         return [split for split in _SPLITS if any(path.is_file() for path in self._list_files(split))]
 
-    def sides(self, split, name, row):
+    def sides(self, split: str, name: str, row: list[str]) -> list[ImageRecord]:
         """Source and target of a row of a list."""
         category, where = category_of(name), f"{self.root}, split {split}, pair {name}"
-        keypoints = [None, None]
+        keypoints: list[np.ndarray | None] = [None, None]
         if split != "trn":
             xs, ys, target_xs, target_ys = (tabular.numbers(row[c], ";", where) for c in (3, 4, 5, 6))
             keypoints = [tabular.points(xs, ys, LABELS, where), tabular.points(target_xs, target_ys, LABELS, where)]
@@ -82,7 +84,7 @@ class PfPascalDataset(tabular.TabularDataset):
             for path, positions in zip(paths, keypoints, strict=True)
         ]
 
-    def rows(self, split):
+    def rows(self, split: str) -> dict[str, list[str]]:
         """{pair name: row} of a split's CSV file."""
         if split not in _SPLITS:
             raise InputError(f"PF-PASCAL has no split {split!r}: choose one of {', '.join(_SPLITS)}")

@@ -1,5 +1,7 @@
 """PF-WILLOW (Ham et al., Proposal Flow, 2016): 10 keypoints per image, one list of test pairs."""
 
+from pathlib import Path
+
 import numpy as np
 
 from semalign3d_core.datasets import tabular
@@ -25,7 +27,7 @@ class PfWillowDataset(tabular.OneListDataset):
     threshold_kind = "bbox"
     columns, list_remedy = 2 + 4 * LABELS, _REMEDY
 
-    def __init__(self, root):
+    def __init__(self, root: str | Path) -> None:
         super().__init__(root)
         files = [self.root / name for name in ("test_pairs_pf.csv", "test_pairs.csv")]
         found = next((f for f in files if f.is_file()), None)
@@ -33,20 +35,20 @@ class PfWillowDataset(tabular.OneListDataset):
             raise MissingFileError(f"{files[0]} does not exist: the download of PF-WILLOW is not complete; {_REMEDY}")
         self.list_path = found
 
-    def categories(self):
+    def categories(self) -> list[str]:
         """Folders that the pair list names, sorted."""
         return sorted({category_of(name) for name in self.rows("test")})
 
-    def keypoint_spec(self, category):
+    def keypoint_spec(self, category: str) -> KeypointSpec:
         """10 labels without names, each its own mirror image."""
         self.check_category(category)
         return KeypointSpec.unnamed(LABELS)
 
-    def images(self, category, split=None):
+    def images(self, category: str, split: str | None = None) -> list[ImageRecord]:
         """All images of a category that the pair list names, sorted by name."""
         return self.listed_images(category, split or "test")
 
-    def sides(self, split, name, row):
+    def sides(self, split: str, name: str, row: list[str]) -> list[ImageRecord]:
         """Source and target of a row of the list."""
         where = f"{self.list_path}, pair {name}"
         values = [tabular.numbers(entry, ";", where) for entry in row[2 : 2 + 4 * LABELS]]

@@ -1,5 +1,6 @@
 """What a data set hands to the rest of the package."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -11,11 +12,11 @@ import numpy as np
 class KeypointSpec:
     """The keypoints of a category: K names and the label each becomes in the mirror image (K indices)."""
 
-    names: tuple
-    flip_permutation: tuple
+    names: tuple[str, ...]
+    flip_permutation: tuple[int, ...]
 
     @classmethod
-    def unnamed(cls, count, flip_permutation=None):
+    def unnamed(cls, count: int, flip_permutation: Sequence[int] | None = None) -> "KeypointSpec":
         """``count`` keypoints that have numbers only; without a permutation each is its own mirror image."""
         return cls(tuple(f"kp{label:02d}" for label in range(count)), tuple(flip_permutation or range(count)))
 
@@ -56,7 +57,7 @@ class PairRecord:
     attributes: dict = field(default_factory=dict)
 
     @property
-    def category(self):
+    def category(self) -> str:
         """What the pair is scored under: the part of its name behind the last colon (of cross-species pairs a family)."""
         _, colon, category = self.name.rpartition(":")
         return category if colon else self.source.category
@@ -73,29 +74,38 @@ class Dataset(Protocol):
     """
 
     threshold_kind: str
+    root: Path
     annotation: str
     has_mirror_table: bool
 
-    def categories(self):
+    def categories(self) -> list[str]:
         """Names of all categories."""
+        ...
 
-    def keypoint_spec(self, category):
+    def keypoint_spec(self, category: str) -> KeypointSpec:
         """The :class:`KeypointSpec` of a category; :class:`~semalign3d_core.runtime.errors.InputError` if there is no such category."""
+        ...
 
-    def geometry_groups(self, category):
+    def geometry_groups(self, category: str) -> Sequence[Sequence[int]]:
         """Groups of keypoint labels that look alike, for ``metrics.geometry_subset``; empty where none are known."""
+        ...
 
-    def images(self, category, split=None):
+    def images(self, category: str, split: str | None = None) -> list[ImageRecord]:
         """All :class:`ImageRecord` of a category, or those that the pairs of a split use, sorted by name."""
+        ...
 
-    def splits(self):
+    def splits(self) -> list[str]:
         """Names of the splits that have pairs here; empty for a folder of annotated images without pairs."""
+        ...
 
-    def pair_names(self, split, layout="large"):
+    def pair_names(self, split: str, layout: str = "large") -> list[str]:
         """Names of the pairs of a split, in published order, each ending in ``:<category>``."""
+        ...
 
-    def pair(self, split, name, category=None):
+    def pair(self, split: str, name: str, category: str | None = None) -> PairRecord:
         """One :class:`PairRecord` by its name."""
+        ...
 
-    def pairs(self, split, layout="large", categories=None):
+    def pairs(self, split: str, layout: str = "large", categories: Sequence[str] | None = None) -> Iterator[PairRecord]:
         """The :class:`PairRecord` of a split, one after the other, of all or of some categories."""
+        ...

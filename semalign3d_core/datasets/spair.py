@@ -1,5 +1,8 @@
 """SPair-71k (Min et al., 2019) and SPair-U, its extension by unseen keypoints (Mariotti et al., 2025)."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.records import KeypointSpec
 from semalign3d_core.datasets.selection import category_of
@@ -18,7 +21,7 @@ class SpairDataset(FolderDataset):
         "(tar -xzf SPair-71k.tar.gz) and give the folder SPair-71k"
     )
 
-    def __init__(self, root):
+    def __init__(self, root: str | Path) -> None:
         super().__init__(root)
         if not (self.root / "JPEGImages").is_dir():  # pairs and layouts are missed when they are asked for
             raise self._missing(self.root / "JPEGImages", "the download of SPair-71k is not complete")
@@ -38,7 +41,7 @@ class SpairUDataset(FolderDataset):
         "and put (or link) JPEGImages and Layout of SPair-71k into it, or keep both folders side by side"
     )
 
-    def __init__(self, root):
+    def __init__(self, root: str | Path) -> None:
         super().__init__(root)
         self._beside = self.root.parent / "SPair-71k"
         if not (self.root / "PairAnnotation").is_dir():
@@ -46,20 +49,20 @@ class SpairUDataset(FolderDataset):
         if not any((folder / "JPEGImages").is_dir() for folder in (self.root, self._beside)):
             raise self._missing(self.root / "JPEGImages", "SPair-U has the images of SPair-71k")
 
-    def keypoint_spec(self, category):
+    def keypoint_spec(self, category: str) -> KeypointSpec:
         """30 raw labels, each its own mirror image."""
         super().keypoint_spec(category)
         return KeypointSpec.unnamed(SPAIR_LABELS)
 
-    def geometry_groups(self, category):
+    def geometry_groups(self, category: str) -> Sequence[Sequence[int]]:
         """None are published for the new keypoints."""
         return ()
 
-    def splits(self):
+    def splits(self) -> list[str]:
         """Splits with annotated pairs; published is ``test``."""
         return sorted(p.name for p in (self.root / "PairAnnotation").iterdir() if any(p.glob("*.json")))
 
-    def pair_names(self, split, layout="large"):
+    def pair_names(self, split: str, layout: str = "large") -> list[str]:
         """The annotated pairs of a split: in the order of the layout where there is one, else sorted."""
         annotated = {p.stem for p in (self.root / "PairAnnotation" / split).glob("*.json")}
         if not annotated:
@@ -77,6 +80,6 @@ class SpairUDataset(FolderDataset):
         return path if path.is_file() else self._beside / "JPEGImages" / category / path.name
 
 
-def is_spair(categories):
+def is_spair(categories: list[str]) -> bool:
     """True if every category is one of SPair-71k's."""
     return bool(categories) and set(categories) <= set(SPAIR_CATEGORIES)

@@ -4,6 +4,8 @@ Neither data set publishes these; they are those of the GeoAware-SC evaluation (
 annotation files. Labels that no table names map to themselves and belong to no group.
 """
 
+import numpy as np
+
 SPAIR_CATEGORIES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
     *("cow", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "train", "tvmonitor"),
@@ -95,12 +97,12 @@ MIRROR_PAIRS = {
 }
 
 
-def used_labels(category):
+def used_labels(category: str) -> list[int]:
     """Raw labels that occur in the annotations of a category (``ap10k`` for all animals of AP-10K), ascending."""
     return [label for first, last in _USED[category] for label in range(first, last + 1)]
 
 
-def flip_permutation(category, count=None, visible=None):
+def flip_permutation(category: str, count: int | None = None, visible: np.ndarray | None = None) -> list[int]:
     """The label that each of ``count`` labels becomes in the mirror image (default: up to the largest used one).
 
     With ``visible`` (bool per label) a pair changes places only if both of its labels are visible.

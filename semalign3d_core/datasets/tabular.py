@@ -1,18 +1,19 @@
 """What data sets published as CSV lists and MATLAB files share."""
 
 import csv
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from semalign3d_core.datasets.records import ImageRecord, PairRecord
+from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
 from semalign3d_core.datasets.selection import check_categories, selected_pairs
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 
-def read_rows(path, columns, remedy):
+def read_rows(path: Path, columns: int, remedy: str) -> list[list[str]]:
     """All rows of a CSV file behind its header line, each with at least ``columns`` entries."""
     path = Path(path)
     if not path.is_file():
@@ -25,7 +26,7 @@ def read_rows(path, columns, remedy):
     return rows[1:]
 
 
-def numbers(text, separator, where):
+def numbers(text: str, separator: str, where: str) -> list[float]:
     """A list of floats from one CSV entry, such as ``12.5;30;7``."""
     try:
         return [float(part) for part in text.split(separator) if part.strip()]
@@ -33,7 +34,7 @@ def numbers(text, separator, where):
         raise FileFormatError(f"{where}: {error}; expected numbers separated by {separator!r}") from None
 
 
-def points(xs, ys, count, where):
+def points(xs: list[float], ys: list[float], count: int, where: str) -> np.ndarray:
     """(count, 2) float32 of two equally long lists, NaN behind their end."""
     if len(xs) != len(ys) or len(xs) > count:
         raise FileFormatError(f"{where}: {len(xs)} x and {len(ys)} y coordinates, expected equally many, at most {count}")
@@ -42,7 +43,7 @@ def points(xs, ys, count, where):
     return result
 
 
-def read_mat(path, names, remedy):
+def read_mat(path: Path, names: list[str], remedy: str) -> list[np.ndarray]:
     """The named variables of a MATLAB file (version 7 or older)."""
     from scipy.io import loadmat
 
@@ -59,7 +60,7 @@ def read_mat(path, names, remedy):
     return [content[name] for name in names]
 
 
-def find_image(root, listed, remedy):
+def find_image(root: Path, listed: str, remedy: str) -> Path:
     """The file that a list calls ``listed``: relative to the data set's folder, to the one above, or below any leading folder."""
     parts = Path(listed.strip()).parts
     candidates = [root.parent.joinpath(*parts), *(root.joinpath(*parts[i:]) for i in range(len(parts)))]
@@ -69,7 +70,7 @@ def find_image(root, listed, remedy):
     return found
 
 
-def image_size(path):
+def image_size(path: Path) -> tuple[int, int]:
     """(height, width) from an image file's header."""
     try:
         with Image.open(path) as picture:
@@ -80,7 +81,7 @@ def image_size(path):
         raise FileFormatError(f"{path} is not a readable image ({error}); copy it again") from error
 
 
-def pair_name(number, source, target, category):
+def pair_name(number: int, source: str, target: str, category: str) -> str:
     """The name of a pair in the style of SPair-71k; ``number`` counts from 1."""
     return f"{number:06d}-{Path(source).stem}-{Path(target).stem}:{category}"
 
@@ -92,6 +93,7 @@ class TabularDataset:
     """
 
     published_name: str = ""
+    threshold_kind: str
     annotation: str = "keypoints"
     has_mirror_table = False
 
@@ -102,6 +104,18 @@ class TabularDataset:
         """Names of all categories, sorted."""
         raise NotImplementedError
 
+    def keypoint_spec(self, category: str) -> KeypointSpec:
+        """The keypoints of a category."""
+        raise NotImplementedError
+
+    def images(self, category: str, split: str | None = None) -> list[ImageRecord]:
+        """All images of a category, or those that the pairs of a split use, sorted by name."""
+        raise NotImplementedError
+
+    def splits(self) -> list[str]:
+        """Names of the splits that have pairs here."""
+        raise NotImplementedError
+
     def rows(self, split: str) -> dict[str, list[str]]:
         """{pair name: row} of the list of a split."""
         raise NotImplementedError
@@ -110,21 +124,21 @@ class TabularDataset:
         """Source and target of a row of the list."""
         raise NotImplementedError
 
-    def geometry_groups(self, category):
+    def geometry_groups(self, category: str) -> Sequence[Sequence[int]]:
         """None are published."""
         return ()
 
-    def pairs(self, split, layout="large", categories=None):
+    def pairs(self, split: str, layout: str = "large", categories: Sequence[str] | None = None) -> Iterator[PairRecord]:
         """The :class:`PairRecord` of a split, optionally of some categories only."""
         return selected_pairs(self, split, layout, categories)
 
-    def pair_names(self, split, layout="large"):
+    def pair_names(self, split: str, layout: str = "large") -> list[str]:
         """Names ``<row>-<source>-<target>:<category>`` of a list's pairs, in its order. There is one layout only."""
         if layout != "large":
             raise InputError(f"{self.published_name} has no layout {layout!r}: its only one is called large")
         return list(self.rows(split))
 
-    def pair(self, split, name, category=None):
+    def pair(self, split: str, name: str, category: str | None = None) -> PairRecord:
         """One :class:`PairRecord` by its name."""
         rows = self.rows(split)
         if name not in rows:
@@ -132,7 +146,7 @@ class TabularDataset:
         source, target = self.sides(split, name, rows[name])
         return PairRecord(name, source, target)
 
-    def check_category(self, category):
+    def check_category(self, category: str) -> None:
         """Raises :class:`InputError` for an unknown category."""
         check_categories([category], self.categories(), self.root)
 
@@ -147,11 +161,11 @@ class OneListDataset(TabularDataset):
     columns: int
     list_remedy: str
 
-    def splits(self):
+    def splits(self) -> list[str]:
         """The only one, ``test``."""
         return ["test"]
 
-    def rows(self, split):
+    def rows(self, split: str) -> dict[str, list[str]]:
         """{pair name: row} of the list."""
         if split != "test":
             raise InputError(f"{self.published_name} has no split {split!r}: its only one is test")
@@ -162,7 +176,7 @@ class OneListDataset(TabularDataset):
         rows = read_rows(self.list_path, self.columns, self.list_remedy)
         return {pair_name(i, r[0], r[1], Path(r[0].strip()).parent.name): r for i, r in enumerate(rows, start=1)}
 
-    def listed_images(self, category, split):
+    def listed_images(self, category: str, split: str) -> list[ImageRecord]:
         """All images of a category that the list names, as it annotates them, sorted by name."""
         records = {record.name: record for pair in self.pairs(split, categories=[category]) for record in (pair.source, pair.target)}
         return [records[name] for name in sorted(records)]

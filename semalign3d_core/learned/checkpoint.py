@@ -37,7 +37,7 @@ def load_checkpoint(path, network, optimiser=None):
 
 
 def _restore(optimiser, tensors):
-    state = {}
+    state: dict[int, dict] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):
             _, index, key = name.split(".")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,7 +91,7 @@ def load_checkpoint(path: Path, training: Training) -> int:
     try:
         for name, module in training.modules.items():
             module.load_state_dict(_part(tensors, f"module.{name}."))
-        state = {}
+        state: dict[int, dict[str, Any]] = {}
         for name, value in _part(tensors, "optimiser.").items():
             index, key = name.split(".")
             state.setdefault(int(index), {})[key] = value

@@ -5,16 +5,18 @@ import json
 import math
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 from semalign3d_core.runtime.errors import InputError
 
 FOLDER = Path(__file__).parent.parent / "assets" / "pages"
 
 
-def page(title, script, data, pictures=None):
+def page(title: str, script: str, data: dict[str, Any], pictures: dict[str, np.ndarray] | None = None) -> str:
     """HTML of a page: ``assets/pages/<script>.html`` with the shared style, its script, and ``data`` (JSON) as ``DATA``.
 
     Non-finite numbers become null. ``pictures`` {caption: (h, w, 3) uint8 RGB} stand at its end.
@@ -28,13 +30,13 @@ def page(title, script, data, pictures=None):
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n{scripts}\n</body></html>\n'
 
 
-def figures(pictures):
+def figures(pictures: dict[str, np.ndarray]) -> str:
     """HTML of pictures {caption: (h, w, 3) uint8 RGB} beside each other."""
     each = (f'<figure><img src="{picture_url(rgb)}"><figcaption>{escape(text)}</figcaption></figure>' for text, rgb in pictures.items())
     return f'<div class="row thumbs">{"".join(each)}</div>' if pictures else ""
 
 
-def picture_url(rgb, longer_side=None, quality=85):
+def picture_url(rgb: np.ndarray, longer_side: int | None = None, quality: int = 85) -> str:
     """A picture (h, w, 3) uint8 RGB as a JPEG ``data:`` address, reduced to ``longer_side`` if it is larger."""
     factor = 1.0 if longer_side is None else min(1.0, longer_side / max(rgb.shape[:2]))
     if factor < 1:
@@ -45,13 +47,13 @@ def picture_url(rgb, longer_side=None, quality=85):
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
-def bytes_text(values):
+def bytes_text(values: np.ndarray) -> str:
     """Values in [0, 1] as base64 of one byte each; pages read them with ``bytesOf``."""
     scaled = np.clip(np.rint(np.asarray(values, dtype=np.float64) * 255), 0, 255).astype(np.uint8)
     return base64.b64encode(scaled.tobytes()).decode()
 
 
-def rounded(values, digits=4):
+def rounded(values: np.ndarray | torch.Tensor, digits: int = 4) -> list:
     """A tensor or array as nested lists of short numbers."""
     return np.round(np.asarray(values, dtype=np.float64), digits).tolist()
 

@@ -4,14 +4,17 @@ import dataclasses
 import types
 import typing
 from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 from semalign3d_core.runtime.files import write_text
 
+Config = TypeVar("Config")  # a frozen dataclass
 
-def preset_folder():
+
+def preset_folder() -> Path:
     """Where the shipped presets are: ``config/presets`` of the sources, ``semalign3d_core/presets`` once installed."""
     package = Path(__file__).parents[1]
     for folder in (package.parent / "config" / "presets", package / "presets"):
@@ -20,7 +23,7 @@ def preset_folder():
     raise InputError(f"the presets are missing beside {package}; install the package again")
 
 
-def load_preset(config_class, kind, name):
+def load_preset(config_class: type[Config], kind: str, name: str) -> Config:
     """Reads the preset ``<kind>_<name>.yaml``, or the YAML file that ``name`` is a path of, into ``config_class``."""
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -35,21 +38,21 @@ def load_preset(config_class, kind, name):
     return from_dict(config_class, values, str(path))
 
 
-def from_dict(config_class, values, where):
+def from_dict(config_class: type[Config], values: dict[str, Any], where: str) -> Config:
     """Builds a (nested) dataclass from a dictionary; ``where`` names its origin in errors."""
     if not isinstance(values, dict):
         raise FileFormatError(f"{where}: expected a mapping for {config_class.__name__}, found {type(values).__name__}")
-    hints = typing.get_type_hints(config_class)
-    unknown = sorted(set(values) - {f.name for f in dataclasses.fields(config_class)})
+    hints, names = typing.get_type_hints(config_class), [f.name for f in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(names))
     if unknown:
-        legal = ", ".join(f.name for f in dataclasses.fields(config_class))
+        legal = ", ".join(names)
         raise InputError(f"{where}: unknown key {unknown[0]!r} in {config_class.__name__}; it has {legal}")
     return config_class(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 
 
 def _convert(hint, value, where):
     if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)
+        return from_dict(typing.cast(type, hint), value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None:
@@ -72,12 +75,12 @@ def _tuple(value):
     return tuple(_tuple(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def to_dict(config):
+def to_dict(config: Any) -> dict[str, Any]:
     """The resolved configuration as plain dictionaries, lists and numbers."""
     return dataclasses.asdict(config)
 
 
-def save(config, path):
+def save(config: Any, path: str | Path) -> None:
     """Writes the resolved configuration as YAML, for example beside a result."""
     write_text(path, yaml.safe_dump(_plain(to_dict(config)), sort_keys=False))
 

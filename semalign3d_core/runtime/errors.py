@@ -3,6 +3,8 @@
 Every message names the file, topic or key, what was found, what was expected, and what to do.
 """
 
+from typing import Any
+
 
 class SemAlign3DError(Exception):
     """Base of all errors this package raises on purpose; its text is meant for the user."""
@@ -32,7 +34,7 @@ class MissingWeightsError(SemAlign3DError):
     """Pretrained weights are needed but neither on disk nor allowed to be downloaded."""
 
 
-def choice(kind, name, registry):
+def choice(kind: str, name: str, registry: dict[str, Any]) -> Any:
     """Returns ``registry[name]``; an unknown name raises :class:`InputError` naming the legal ones."""
     if name in registry:
         return registry[name]

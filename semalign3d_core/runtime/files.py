@@ -5,8 +5,10 @@ import json
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,7 @@ _ONE_READER, _ONE_UMASK = threading.Lock(), threading.Lock()
 
 
 @contextmanager
-def atomic_path(path):
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` and renames it to ``path`` when the block succeeds.
 
     The temporary name keeps the suffix of ``path``, because writers choose their format by it.
@@ -47,18 +49,18 @@ def _umask():
     return umask
 
 
-def write_text(path, text):
+def write_text(path: str | Path, text: str) -> None:
     """Writes a text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path, value):
+def write_json(path: str | Path, value: Any) -> None:
     """Writes JSON atomically, keys in insertion order."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path):
+def read_json(path: str | Path) -> Any:
     """Reads a JSON file; errors name the file and where it is broken."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -68,7 +70,7 @@ def read_json(path):
         raise FileFormatError(f"{path} is not valid JSON ({error}); restore or re-export the file") from error
 
 
-def read_arrays(path):
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """{name: array} of a NumPy archive (``.npz``) without pickled objects.
 
     One at a time: array headers are Python expressions, and Python before 3.11.8 and 3.12.2 fails now and then when several threads
@@ -78,13 +80,13 @@ def read_arrays(path):
         return dict(stored)
 
 
-def sha256_of_file(path):
+def sha256_of_file(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def sha256_of_arrays(arrays):
+def sha256_of_arrays(arrays: dict[str, np.ndarray]) -> str:
     """Hexadecimal SHA-256 of a dictionary of NumPy arrays: names, types, shapes and bytes, in name order."""
     digest = hashlib.sha256()
     for name in sorted(arrays):

@@ -5,17 +5,20 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, TypeVar
 
 from semalign3d_core.runtime.errors import SemAlign3DError
 
 _on_interrupt: Any = signal.SIG_IGN  # in a worker: what Ctrl-C did before it was told to leave it to its parent
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 PRELOADED = ["semalign3d_core.evaluation.run.worker", "semalign3d_core.datasets.synthetic.writer"]
 
 
-def executor(workers):
+def executor(workers: int) -> ProcessPoolExecutor:
     """A ``ProcessPoolExecutor`` whose workers have one CPU thread each and end with this process, however it ends.
 
     Workers are forked from a server that imported the package once and has touched neither threads nor a GPU: a process forked
@@ -27,7 +30,7 @@ def executor(workers):
     return ProcessPoolExecutor(workers, context, _start_worker)
 
 
-def in_processes(function, items, workers):
+def in_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
     """Yields ``function(item)`` of all items in their order, computed by ``workers`` processes; with one worker in this process.
 
     ``function``, items and results must be picklable. On an error or an interrupt items not yet begun are dropped.
@@ -48,7 +51,7 @@ def in_processes(function, items, workers):
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def interruptible(function, item):
+def interruptible(function: Callable[[Item], Result], item: Item) -> Result:
     """``function(item)`` in a worker, which Ctrl-C interrupts there too: nobody waits for the end of a long item."""
     signal.signal(signal.SIGINT, _on_interrupt)
     try:

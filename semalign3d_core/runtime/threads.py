@@ -3,13 +3,17 @@
 import contextlib
 import os
 from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 MOST_WORKERS = 8  # more wait for the interpreter, and each holds the images that it works on
 
 
 @contextlib.contextmanager
-def one_thread():
+def one_thread() -> Iterator[None]:
     """PyTorch computes with one thread inside; a context manager and a decorator.
 
     Alignment and shape building are thousands of operations on small tensors: a second thread gains nothing, and on a machine whose
@@ -26,17 +30,17 @@ def one_thread():
         torch.set_num_threads(before)
 
 
-def processors():
+def processors() -> int:
     """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def usual_workers():
+def usual_workers() -> int:
     """How many threads work at a time: one for each processor, as far as that makes sense."""
     return min(processors(), MOST_WORKERS)
 
 
-def in_parallel(function, items, workers=None):
+def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None) -> Generator[Result, None, None]:
     """Yields ``function(item)`` of all items in their order, computed by ``workers`` threads (default: one for each processor, at most 8).
 
     PyTorch has one thread in each of them and lets go of the interpreter while it computes. ``function`` must be safe to call from

@@ -6,12 +6,15 @@ import torch
 from semalign3d_core.alignment.category_tensors import semantic_sd
 from semalign3d_core.alignment.config import ObservationConfig
 from semalign3d_core.alignment.energy import log_semantic
+from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.pages.page import bytes_text, page, picture_url, rounded
+from semalign3d_core.perception.evidence import ImageEvidence
 
 LARGEST_PICTURE = 900
 
 
-def align_page(model, evidence, alignment, pictures=None):
+def align_page(model: CategoryModel, evidence: ImageEvidence, alignment: Alignment, pictures: dict[str, np.ndarray] | None = None) -> str:
     """HTML of the page for the ``alignment`` of ``model`` to ``evidence``; diagnostics that are missing are left out.
 
     pictures: more of them, {caption: (h, w, 3) uint8 RGB}
@@ -45,7 +48,7 @@ def align_page(model, evidence, alignment, pictures=None):
     return page(f"{alignment.category} in {evidence.name}", "align", data, pictures)
 
 
-def likelihood_maps(model, evidence):
+def likelihood_maps(model: CategoryModel, evidence: ImageEvidence) -> list[str | None]:
     """p_sem (Eq. 4) of every keypoint on the feature grid, as the fast solver sees it.
 
     Returns text of one byte per cell for each keypoint; None for absent keypoints.

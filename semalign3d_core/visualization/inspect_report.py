@@ -3,10 +3,12 @@
 import base64
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import model_hash
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.pages.page import page, picture_url, rounded
@@ -17,7 +19,7 @@ THUMBNAIL = 320  # pixels
 BAD_RATIO, BAD_ERROR, BAD_WEIGHT = 3.0, 0.03, 0.3  # error over the median and absolute (both), or weight in the fit
 
 
-def inspect_page(model, dataset=None):
+def inspect_page(model: CategoryModel, dataset: Path | None = None) -> str:
     """HTML of the page of a :class:`CategoryModel`; dataset: folder that holds its training images, None for no pictures."""
     report = model.built_from.get("report", {})
     images, notes = image_cards(model, report, dataset)
@@ -50,7 +52,7 @@ def inspect_page(model, dataset=None):
     return page(f"Category model: {model.category}", "inspect", data)
 
 
-def feature_colours(features):
+def feature_colours(features: torch.Tensor) -> torch.Tensor:
     """(P, 3) uint8: the three main components of features (P, C), each spread over its middle 96 %."""
     centred = (features - features.mean(0)).double()
     components = centred @ torch.linalg.svd(centred, full_matrices=False)[2][:3].T
@@ -59,7 +61,7 @@ def feature_colours(features):
     return ((components - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).mul(255).round().byte()
 
 
-def viewing_directions(rotations):
+def viewing_directions(rotations: torch.Tensor) -> list:
     """[[azimuth, elevation]] in degrees from which object-to-camera rotations (N, 3, 3) see the object.
 
     Azimuth turns about the object's y axis from -z; elevation is towards -y, which is up where x_cam = R X has y down.
@@ -70,7 +72,7 @@ def viewing_directions(rotations):
     return rounded(torch.stack([azimuth, elevation], 1), 1)
 
 
-def image_cards(model, report, dataset):
+def image_cards(model: CategoryModel, report: dict[str, Any], dataset: Path | None) -> tuple[list[dict[str, Any]], list[str]]:
     """(cards of the training images, the worst first; remarks about pictures that are missing)."""
     entries = sorted(report.get("images", []), key=lambda entry: -entry["reprojection_error_relative"])
     median = float(np.median([entry["reprojection_error_relative"] for entry in entries])) if entries else 0.0
@@ -153,7 +155,7 @@ def _packed(array, dtype):
     return base64.b64encode(np.ascontiguousarray(array, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()).decode()
 
 
-def default_dataset(model):
+def default_dataset(model: CategoryModel) -> Path | None:
     """The folder a model says it was built from, if it is here; else None."""
     folder = model.built_from.get("dataset")
     return Path(folder) if folder and (Path(folder) / "ImageAnnotation").is_dir() else None

@@ -4,11 +4,15 @@ All pictures are (h, w, 3) uint8 RGB; the functions return new ones and leave th
 """
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
+
+from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.transfer.matches import Matches
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 AXIS_COLOURS = ((230, 60, 60), (60, 200, 60), (70, 110, 255))  # x, y, z as RViz has them
@@ -26,7 +30,7 @@ class OverlayStyle:
     scale: int = 1  # the picture is enlarged by this factor first
 
 
-def draw_alignment(image, alignment, style=None):
+def draw_alignment(image: np.ndarray, alignment: Alignment, style: OverlayStyle | None = None) -> np.ndarray:
     """The picture with an alignment on it: visible keypoints solid, hidden ones hollow, cloud, pose axes, confidence.
 
     image: (h, w, 3); alignment: :class:`~semalign3d_core.alignment.result.Alignment` of it. A picture without the object gets a
@@ -45,17 +49,24 @@ def draw_alignment(image, alignment, style=None):
     return _banner(canvas, text, BLACK)
 
 
-def draw_points(image, points, labels=None, visible=None, known=()):
+def draw_points(
+    image: np.ndarray,
+    points: torch.Tensor,
+    labels: Sequence[str] | None = None,
+    visible: torch.Tensor | None = None,
+    known: tuple[str, ...] = (),
+) -> np.ndarray:
     """The picture with points (Q, 2) pixels as crosses with their labels; hidden ones (visible (Q,) bool) are thin.
 
     known: names that the picture shows already, in the order of :func:`keypoint_colours`; a point of such a name takes its
     colour, and its name is not written again.
     """
-    canvas, unit, placed = image.copy(), _unit(image), []
-    points = np.asarray(points.detach().cpu() if isinstance(points, torch.Tensor) else points, dtype=np.float64)
-    labels = [str(q) for q in range(len(points))] if labels is None else labels
+    canvas, unit = image.copy(), _unit(image)
+    placed: list[tuple[int, int, int, int]] = []
+    places = np.asarray(points.detach().cpu() if isinstance(points, torch.Tensor) else points, dtype=np.float64)
+    labels = [str(q) for q in range(len(places))] if labels is None else labels
     colours = dict(zip(known, keypoint_colours(len(known)), strict=True))
-    for q, (place, colour) in enumerate(zip(points, keypoint_colours(len(points)), strict=True)):
+    for q, (place, colour) in enumerate(zip(places, keypoint_colours(len(places)), strict=True)):
         if np.isfinite(place).all() and _near(place, canvas):
             thickness, colour = 2 * unit if visible is None or visible[q] else unit, colours.get(labels[q], colour)
             cv2.drawMarker(canvas, _pixel(place), BLACK, cv2.MARKER_TILTED_CROSS, 12 * unit, thickness + 2, cv2.LINE_AA)
@@ -65,7 +76,14 @@ def draw_points(image, points, labels=None, visible=None, known=()):
     return canvas
 
 
-def draw_matches(source, target, points, matches, labels=None, least_height=240):
+def draw_matches(
+    source: np.ndarray,
+    target: np.ndarray,
+    points: torch.Tensor,
+    matches: Matches,
+    labels: Sequence[str] | None = None,
+    least_height: int = 240,
+) -> np.ndarray:
     """Source and target side by side with a line per match; matches that are hidden in the target end in a ring.
 
     source, target: pictures, any sizes; points: (Q, 2) pixels of the source; matches: :class:`~semalign3d_core.matchers.Matches`;
@@ -77,7 +95,8 @@ def draw_matches(source, target, points, matches, labels=None, least_height=240)
     here = np.asarray(points, dtype=np.float64) * (height / source.shape[0])
     there = _array(matches.points) * (height / target.shape[0]) + [left.shape[1] + 6, 0]
     visible = np.ones(len(here), bool) if matches.visible is None else _array(matches.visible)
-    colours, placed, unit = keypoint_colours(len(here)), [], _unit(canvas)
+    colours, unit = keypoint_colours(len(here)), _unit(canvas)
+    placed: list[tuple[int, int, int, int]] = []
     for a, b, colour in zip(here, there, colours, strict=True):
         if np.isfinite(b).all():
             cv2.line(canvas, _pixel(a), _pixel(b), colour, unit, cv2.LINE_AA)
@@ -90,13 +109,14 @@ def draw_matches(source, target, points, matches, labels=None, least_height=240)
     return canvas
 
 
-def keypoint_colours(count):
+def keypoint_colours(count: int) -> list[tuple[int, int, int]]:
     """``count`` colours (RGB tuples) that are easy to tell apart, the same for the same index in every picture."""
     hues = (0.13 + 0.618034 * np.arange(count)) % 1
-    return [tuple(int(255 * c) for c in colorsys.hsv_to_rgb(h, 0.85 - 0.3 * (i % 2), 1.0)) for i, h in enumerate(hues)]
+    rgb = (colorsys.hsv_to_rgb(h, 0.85 - 0.3 * (i % 2), 1.0) for i, h in enumerate(hues))
+    return [(int(255 * r), int(255 * g), int(255 * b)) for r, g, b in rgb]
 
 
-def readable_scale(image, longer_side=640):
+def readable_scale(image: np.ndarray, longer_side: int = 640) -> int:
     """Factor by which a small picture must be enlarged so that names can be read."""
     return max(1, round(longer_side / max(image.shape[:2])))
 
@@ -119,9 +139,10 @@ def _draw_cloud(canvas, alignment, scale):
 
 
 def _draw_axes(canvas, alignment, scale):
-    ends = alignment.translation + AXIS_LENGTH * alignment.scale * torch.cat([torch.zeros(1, 3), torch.eye(3)]).to(
-        alignment.rotation
-    ) @ alignment.rotation.T
+    ends = (
+        alignment.translation
+        + AXIS_LENGTH * alignment.scale * torch.cat([torch.zeros(1, 3), torch.eye(3)]).to(alignment.rotation) @ alignment.rotation.T
+    )
     if (ends[:, 2] <= 1e-9).any():
         return
     pixels = _enlarge(_array(alignment.camera.to_pixels(alignment.camera.project(ends))), scale)

@@ -26,12 +26,12 @@ class Materials:
     gloss: np.ndarray
     power: np.ndarray
 
-    def colours(self, index, points):
+    def colours(self, index: np.ndarray, points: np.ndarray) -> np.ndarray:
         """Colours (N, 3) of surface ``points`` (N, 3) made of the materials ``index`` (N,)."""
         return texture_colours(self, index, points)
 
 
-def random_materials(rng, count, unit=1.0):
+def random_materials(rng: np.random.Generator, count: int, unit: float | np.ndarray = 1.0) -> Materials:
     """``count`` random textures for surfaces whose coordinates are measured in ``unit`` (a number or (count, 1, 1))."""
     kind = rng.choice(4, size=count, p=(0.35, 0.25, 0.25, 0.15))  # plain, soft noise, hard blotches, stripes
     direction = rng.normal(size=(count, _WAVES, 3))
@@ -61,7 +61,7 @@ def _random_colours(rng, count):
     return (value[:, None] * (1 - saturation[:, None] * (1 - np.clip(channel, 0, 1)))) ** 2.2
 
 
-def texture_colours(materials, index, points):
+def texture_colours(materials: Materials, index: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Colours (N, 3) of surface ``points`` (N, 3) made of the materials ``index`` (N,)."""
     colours = np.empty((len(index), 3), dtype=np.float32)
     order = np.argsort(index, kind="stable")
@@ -90,7 +90,7 @@ class Light:
     camera_lamp: float
 
 
-def random_light(rng):
+def random_light(rng: np.random.Generator) -> Light:
     """A lamp anywhere above, of any warmth and any share of the ambient light."""
     direction = np.array([rng.normal(0, 0.9), -rng.uniform(0.3, 1.5), -rng.uniform(-0.3, 1.2)])
     warm = np.array([1 + rng.normal(0, 0.12), 1.0, 1 + rng.normal(0, 0.15)])
@@ -100,12 +100,14 @@ def random_light(rng):
     return Light(direction, (key * warm).astype(np.float32), ambient.astype(np.float32), rng.uniform(0.0, 0.25))
 
 
-def dot(first, second):
+def dot(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Row-wise inner products (N, 1) of (N, 3); much quicker than a sum over the short axis."""
     return np.einsum("nk,nk->n", first, second)[:, None]
 
 
-def shade(colours, normals, rays, lit, light, gloss, power):
+def shade(
+    colours: np.ndarray, normals: np.ndarray, rays: np.ndarray, lit: np.ndarray, light: Light, gloss: np.ndarray, power: np.ndarray
+) -> np.ndarray:
     """Radiance (N, 3): ambient, lamp (where ``lit``) and camera lamp with highlights; normals face the camera, rays are unit."""
     up = 0.75 - 0.25 * normals[:, 1:2]
     cosine = np.clip(normals @ light.direction, 0, None)[:, None] * lit[:, None]
@@ -129,12 +131,12 @@ class CameraEffects:
     seed: int
     quality: int = 0
 
-    def next_frame(self, number):
+    def next_frame(self, number: int) -> "CameraEffects":
         """The same camera, other noise."""
         return replace(self, seed=self.seed + number)
 
 
-def random_effects(rng):
+def random_effects(rng: np.random.Generator) -> CameraEffects:
     """What an ordinary camera might do to the picture."""
     cast = np.exp(rng.normal(0, 0.06, 3))
     return CameraEffects(
@@ -142,7 +144,7 @@ def random_effects(rng):
     )
 
 
-def develop(radiance, effects):
+def develop(radiance: np.ndarray, effects: CameraEffects) -> np.ndarray:
     """Radiance (h, w, 3) to the picture (h, w, 3) uint8."""
     exposed = 0.9 * effects.gain * radiance / max(np.percentile(radiance, 98), 1e-3)
     picture = np.clip(exposed * effects.cast, 0, 1) ** (effects.gamma / 2.2)
@@ -152,4 +154,4 @@ def develop(radiance, effects):
     if not effects.quality:
         return shown
     stored = cv2.imencode(".jpg", shown[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, effects.quality])[1]
-    return np.ascontiguousarray(cv2.imdecode(stored, cv2.IMREAD_COLOR)[..., ::-1])
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR))[..., ::-1])

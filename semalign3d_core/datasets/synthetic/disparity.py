@@ -16,7 +16,7 @@ class DisparityConfig:
     blur: float = 0.6
 
 
-def monocular_disparity(depth, mask, rng, config):
+def monocular_disparity(depth: np.ndarray, mask: np.ndarray, rng: np.random.Generator, config: DisparityConfig) -> np.ndarray:
     """(h, w) float32, larger is nearer, unknown scale and shift.
 
     depth: (h, w) metres, NaN where there is nothing;  mask: (h, w) bool of the object;  rng: numpy generator.

@@ -104,8 +104,8 @@ def studio(rng: np.random.Generator) -> np.ndarray:
 
 def sky(view: View, rng: np.random.Generator) -> np.ndarray:
     """Blue, grey or evening sky, with or without clouds, brighter towards the horizon."""
-    zenith = [np.array([0.05, 0.16, 0.5]), np.array([0.15, 0.32, 0.7]), np.full(3, rng.uniform(0.3, 0.8)), np.array([0.3, 0.3, 0.35])]
-    zenith = zenith[rng.choice(4, p=(0.3, 0.3, 0.25, 0.15))] * rng.uniform(0.6, 1.4) * (1 + rng.normal(0, 0.08, 3))
+    colours = [np.array([0.05, 0.16, 0.5]), np.array([0.15, 0.32, 0.7]), np.full(3, rng.uniform(0.3, 0.8)), np.array([0.3, 0.3, 0.35])]
+    zenith = colours[rng.choice(4, p=(0.3, 0.3, 0.25, 0.15))] * rng.uniform(0.6, 1.4) * (1 + rng.normal(0, 0.08, 3))
     horizon = 0.35 * zenith + 0.65 * np.array([0.75, 0.85, 0.95]) * rng.uniform(0.6, 1.1)
     down = np.linspace(0, 1, 96)[:, None, None] if view.rotation[1, 1] < 0 else np.linspace(1, 0, 96)[:, None, None]
     picture = zenith + rng.uniform(0, 0.9) * down * (horizon - zenith) + np.zeros((1, 96, 1))

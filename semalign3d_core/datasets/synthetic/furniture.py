@@ -1,8 +1,10 @@
 """Chair and television or monitor. Each builder maps the shape numbers ``p`` to all parts (also absent ones) and all keypoints."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from semalign3d_core.datasets.synthetic.primitives import both_sides, box, hexahedron, revolve, tube
+from semalign3d_core.datasets.synthetic.primitives import Built, both_sides, box, hexahedron, revolve, tube
 
 CHAIR_RANGES = {
     "width": (0.38, 0.62),
@@ -29,7 +31,7 @@ CHAIR_NAMES = (
 )  # fmt: skip
 
 
-def build_chair(p):
+def build_chair(p: SimpleNamespace) -> Built:
     """A chair that faces +z; left is the sitter's left, +x."""
     front, back, h = 0.5 * p.width, 0.5 * p.width * p.seat_taper, p.seat_height
     zf, zb, low = 0.5 * p.depth, -0.5 * p.depth, p.seat_height - p.seat_thickness
@@ -137,7 +139,7 @@ TV_NAMES = tuple(
 )
 
 
-def build_tvmonitor(p):
+def build_tvmonitor(p: SimpleNamespace) -> Built:
     """A screen that faces +z; left is the viewer's left, -x (as one speaks of a picture)."""
     w, h = 0.5 * p.width, p.width * p.aspect
     bezel, chin, panel = p.bezel * p.width, p.bezel * p.chin * p.width, p.panel * p.width

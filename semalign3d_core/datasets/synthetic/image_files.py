@@ -1,5 +1,8 @@
 """The files of one image of a synthetic data set: picture, mask, depth, truth, annotation."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -9,12 +12,12 @@ from semalign3d_core.runtime.files import atomic_path, write_json
 POSES = ("Frontal", "Left", "Rear", "Right")  # by azimuth; the side of the object that one sees
 
 
-def is_written(root, task):
+def is_written(root: Path, task: Any) -> bool:
     """Whether the image is complete: its annotation is written last."""
     return (root / "ImageAnnotation" / task.category / f"{task.name}.json").is_file()
 
 
-def write_image_files(root, task, rendering, config):
+def write_image_files(root: Path, task: Any, rendering: Any, config: Any) -> None:
     """All files of one image; the annotation comes last."""
     place = f"{task.category}/{task.name}"
     with atomic_path(root / "JPEGImages" / f"{place}.jpg") as path:
@@ -24,11 +27,11 @@ def write_image_files(root, task, rendering, config):
     with atomic_path(root / "Depth" / f"{place}.npz") as path:
         np.savez_compressed(path, depth=_depth(rendering, task, config), kind=config.depth_kind)
     with atomic_path(root / "Truth" / f"{place}.npz") as path:
-        np.savez_compressed(path, **truth(rendering))
+        np.savez_compressed(path, **truth(rendering))  # type: ignore[arg-type]
     write_json(root / "ImageAnnotation" / f"{place}.json", annotation(rendering, task, config))
 
 
-def truth(rendering):
+def truth(rendering: Any) -> dict[str, np.ndarray]:
     """What the renderer knows (``Truth/<category>/<name>.npz``).
 
     K (3, 3) pixels;  R (3, 3), t (3,), scale: ``x_cam = scale R X + t`` in metres;  keypoints_3d (K, 3) camera frame, metres;
@@ -36,7 +39,7 @@ def truth(rendering):
     azimuth, elevation, roll in degrees;  depth (h, w) metres;  amodal_mask (h, w) bool;  instance_seed, view_seed.
     NaN marks keypoints of absent parts.
     """
-    kept = ("scale", "keypoints_3d", "keypoints_2d", "visible", "shape", "azimuth", "elevation", "roll")
+    kept: tuple[str, ...] = ("scale", "keypoints_3d", "keypoints_2d", "visible", "shape", "azimuth", "elevation", "roll")
     kept += ("depth", "amodal_mask", "instance_seed", "view_seed")
     arrays = {name: np.asarray(getattr(rendering, name)) for name in kept}
     arrays |= {"K": rendering.matrix, "R": rendering.rotation, "t": rendering.translation}
@@ -51,7 +54,7 @@ def _depth(rendering, task, config):
     return rendering.depth * np.float32(np.exp(generator("depth scale", task.category, task.name, config.seed).normal(0, 1)))
 
 
-def annotation(rendering, task, config):
+def annotation(rendering: Any, task: Any, config: Any) -> dict[str, Any]:
     """The image annotation with SPair-71k's fields. Annotated keypoints are the visible ones."""
     height, width = rendering.mask.shape
     box = rendering.box + (0, 0, 1, 1)

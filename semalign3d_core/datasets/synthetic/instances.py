@@ -10,6 +10,7 @@ import zlib
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -129,19 +130,19 @@ class Instance:
     groups: tuple = ()
 
 
-def generator(*keys):
+def generator(*keys: Any) -> np.random.Generator:
     """A random generator for a sequence of strings and numbers; equal keys give equal numbers on every machine."""
     return np.random.default_rng([zlib.crc32(k.encode()) if isinstance(k, str) else int(k) for k in keys])
 
 
-def make_instance(category, seed, world="simple"):
+def make_instance(category: str, seed: int, world: str = "simple") -> Instance:
     """The :class:`Instance` number ``seed`` of a category in a world of :data:`WORLDS`; unknown names raise, naming the known ones."""
     definition = choice("synthetic category", category, CATEGORIES)
     kinds = choice("synthetic world", world, WORLDS).get(category)
     return _assemble(category, seed, _sample_shape(definition, generator("instance", category, seed), kinds))
 
 
-def shows_its_turn(category, visible):
+def shows_its_turn(category: str, visible: list[bool]) -> bool:
     """Whether a view that shows the keypoints ``visible`` (K,) bool tells by which angle the object is turned about y.
 
     False for a mug whose handle is hidden: nothing but the shape tells where it is, and that is the same all around.
@@ -151,12 +152,12 @@ def shows_its_turn(category, visible):
     return any(shown) or not shown
 
 
-def template(category):
+def template(category: str) -> Instance:
     """The instance whose surface is the canonical frame: middle of all ranges, every optional part present."""
     return _template(category)[0]
 
 
-def mean_shape(category, count=400, first_seed=0):
+def mean_shape(category: str, count: int = 400, first_seed: int = 0) -> np.ndarray:
     """(K, 3) mean of the keypoints of ``count`` instances after similarity alignment; diameter 1, mirrors into itself across x = 0.
 
     Keypoints of absent parts do not count; generalised Procrustes analysis with missing points.

@@ -131,9 +131,9 @@ def _box_of(instance, group):
 def spread(instance: Instance, group: str, across: tuple = (1.0, 0.0, 0.0), repeat: float = 1.0) -> np.ndarray:
     """A projection that spreads a picture over the box of a group, upright, its columns along the direction ``across``."""
     low, high = _box_of(instance, group)
-    across, middle = np.asarray(across, dtype=float), 0.5 * (low + high)
-    width, height = max(np.abs(across) @ (high - low), 1e-6), max(high[1] - low[1], 1e-6)
-    rows = np.array([across / width, [0, -1 / height, 0]]) * repeat
+    direction, middle = np.asarray(across, dtype=float), 0.5 * (low + high)
+    width, height = max(np.abs(direction) @ (high - low), 1e-6), max(high[1] - low[1], 1e-6)
+    rows = np.array([direction / width, [0, -1 / height, 0]]) * repeat
     return np.column_stack([rows, 0.5 - rows @ middle])
 
 

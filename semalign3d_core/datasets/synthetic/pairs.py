@@ -1,7 +1,9 @@
 """Pairs of images and their lists, as SPair-71k has them."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from semalign3d_core.datasets.synthetic.instances import generator
 from semalign3d_core.runtime.files import read_json, write_json, write_text
@@ -10,7 +12,7 @@ COMMON_KEYPOINTS = 3  # a pair shares at least that many
 SMALL_SHARE = 5  # the small layout holds every fifth pair
 
 
-def write_pairs(root, categories, counts, count, seed):
+def write_pairs(root: Path, categories: Sequence[str], counts: dict[str, int], count: int, seed: int) -> None:
     """Writes ``PairAnnotation`` and ``Layout`` for all splits.
 
     ``count`` ordered pairs per category and split are drawn without replacement among pairs with enough common keypoints (fewer if
@@ -53,7 +55,7 @@ def _draw(annotations, count, rng):
     return [legal[i] for i in rng.permutation(len(legal))[:count]]
 
 
-def pair_annotation(name, number, source, target):
+def pair_annotation(name: str, number: int, source: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
     """SPair-71k's fields of a pair. Variations: 0 easy, 1 medium, 2 hard; truncation and occlusion: 0 none, 1 source, 2 target, 3 both."""
     common = [k for k in source["kps"] if source["kps"][k] is not None and target["kps"][k] is not None]
     turn = abs(source["azimuth_id"] - target["azimuth_id"])

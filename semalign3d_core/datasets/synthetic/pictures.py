@@ -83,10 +83,8 @@ def _small(path):
 
 def fractal(rng: np.random.Generator, side: int = SIDE, octaves: tuple = (4, 8, 16, 32, 64), fall: float = 0.6) -> np.ndarray:
     """(side, side) noise with values from 0 to 1."""
-    total = sum(
-        fall**n * cv2.resize(rng.normal(size=(cells, cells)), (side, side), interpolation=cv2.INTER_CUBIC)
-        for n, cells in enumerate(octaves)
-    )
+    layers = [cv2.resize(rng.normal(size=(cells, cells)), (side, side), interpolation=cv2.INTER_CUBIC) for cells in octaves]
+    total = sum((fall**n * layer for n, layer in enumerate(layers)), np.zeros((side, side)))
     return (total - total.min()) / np.ptp(total)
 
 
@@ -126,7 +124,7 @@ def _bricks(rng):
     for r in range(rows):
         for c in range(columns):
             columns_here = (np.arange(wide - 1) + c * wide + (r % 2) * wide // 2) % SIDE
-            picture[np.ix_(range(r * high, (r + 1) * high - 1), columns_here)] = tone[r, c]
+            picture[np.ix_(np.arange(r * high, (r + 1) * high - 1), columns_here)] = tone[r, c]
     return _grey(picture + rng.normal(0, 0.05, (SIDE, SIDE)))
 
 

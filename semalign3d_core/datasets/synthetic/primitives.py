@@ -4,9 +4,12 @@ That is what makes dense correspondences between instances free: vertex v of a p
 same part of another one are the same semantic surface point. All lengths in metres, y up.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,15 @@ class Part:
     group: str
     smooth: bool = False
 
-    def mirrored(self, name):
+    def mirrored(self, name: str) -> "Part":
         """The mirror image across x = 0, under another name."""
         return replace(self, name=name, vertices=self.vertices * np.array([-1.0, 1.0, 1.0]), faces=self.faces[:, ::-1])
 
 
-def shell(name, group, rings):
+Built = tuple[list[Part], dict[str, Any], dict[str, bool], tuple[str, ...]]  # parts, keypoints, absent parts, missing keypoints
+
+
+def shell(name: str, group: str, rings: ArrayLike) -> Part:
     """A smooth surface through ``rings`` (n, m, 3) of m points each, open at both ends."""
     rings = np.asarray(rings, dtype=float)
     count, around = rings.shape[:2]
@@ -40,7 +46,7 @@ def shell(name, group, rings):
     return Part(name, body, sides, group, smooth=True)
 
 
-def sheet(name, group, points):
+def sheet(name: str, group: str, points: np.ndarray) -> Part:
     """An open smooth surface through a grid of ``points`` (n, m, 3)."""
     rows, columns = points.shape[:2]
     corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).reshape(-1, 1)
@@ -48,7 +54,7 @@ def sheet(name, group, points):
     return Part(name, points.reshape(-1, 3), faces, group, smooth=True)
 
 
-def loft(name, group, rings, smooth=True):
+def loft(name: str, group: str, rings: ArrayLike, smooth: bool = True) -> Part:
     """A closed surface through ``rings`` (n, m, 3) with flat ends (creased: the end rings are doubled)."""
     rings = np.asarray(rings, dtype=float)
     open_surface = shell(name, group, rings)
@@ -62,12 +68,19 @@ def loft(name, group, rings, smooth=True):
     return Part(name, np.concatenate(vertices), np.concatenate(faces), group, smooth)
 
 
-def revolve(name, group, profile, around=32, axis="y", centre=(0, 0, 0)):
+def revolve(
+    name: str,
+    group: str,
+    profile: ArrayLike,
+    around: int = 32,
+    axis: str = "y",
+    centre: ArrayLike = (0, 0, 0),
+) -> Part:
     """A solid of revolution: ``profile`` (n, 2) of (radius, height along the axis); doubled points make a crease."""
     return loft(name, group, _turned(profile, around, axis, centre))
 
 
-def hoop(name, group, profile, around=32):
+def hoop(name: str, group: str, profile: ArrayLike, around: int = 32) -> Part:
     """As :func:`revolve` around y, but open: a band or ring without discs at its ends."""
     return shell(name, group, _turned(profile, around, "y", (0, 0, 0)))
 
@@ -81,7 +94,14 @@ def _turned(profile, around, axis, centre):
     return np.stack(columns, -1) + np.asarray(centre, dtype=float)
 
 
-def tube(name, group, path, radius, around=10, up=(0.0, 0.0, 1.0)):
+def tube(
+    name: str,
+    group: str,
+    path: ArrayLike,
+    radius: ArrayLike,
+    around: int = 10,
+    up: Sequence[float] | np.ndarray = (0.0, 0.0, 1.0),
+) -> Part:
     """A tube along ``path`` (n, 3); ``radius`` is a number, or (n, 2) for the half axes across ``up`` and along it."""
     path = np.asarray(path, dtype=float)
     radius = np.broadcast_to(np.asarray(radius, dtype=float), (len(path), 2))
@@ -95,10 +115,14 @@ def tube(name, group, path, radius, around=10, up=(0.0, 0.0, 1.0)):
     return loft(name, group, path[:, None] + offsets)
 
 
-def hexahedron(name, group, lower, upper):
+def hexahedron(
+    name: str,
+    group: str,
+    lower: ArrayLike,
+    upper: ArrayLike,
+) -> Part:
     """A block between the quadrilaterals ``lower`` and ``upper``, (4, 3) each, corners in the same order; flat faces."""
-    lower, upper = np.asarray(lower, dtype=float), np.asarray(upper, dtype=float)
-    corners = np.concatenate([lower, upper])
+    corners = np.concatenate([np.asarray(lower, dtype=float), np.asarray(upper, dtype=float)])
     quads = [(3, 2, 1, 0), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)]
     cells = 3
     step = np.arange(cells + 1) / cells
@@ -114,7 +138,7 @@ def hexahedron(name, group, lower, upper):
     return Part(name, np.concatenate(vertices), np.concatenate(faces), group)
 
 
-def box(name, group, low, high):
+def box(name: str, group: str, low: Sequence[float] | np.ndarray, high: Sequence[float] | np.ndarray) -> Part:
     """An axis-aligned block between two opposite corners."""
     (x0, y0, z0), (x1, y1, z1) = low, high
     return hexahedron(
@@ -122,6 +146,6 @@ def box(name, group, low, high):
     )
 
 
-def both_sides(part):
+def both_sides(part: Part) -> list[Part]:
     """``[part, its mirror image]``; a name ending in ``_left`` becomes ``_right``."""
     return [part, part.mirrored(part.name.removesuffix("_left") + "_right")]

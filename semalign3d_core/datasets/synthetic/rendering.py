@@ -1,18 +1,20 @@
 """Ray casting (embree, no display): picture and full ground truth of an object in a scene."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
 
 from semalign3d_core.datasets.synthetic.appearance import develop, dot, random_effects, shade
 from semalign3d_core.datasets.synthetic.disparity import DisparityConfig, monocular_disparity
-from semalign3d_core.datasets.synthetic.instances import CATEGORIES, generator, make_instance
+from semalign3d_core.datasets.synthetic.instances import CATEGORIES, Instance, generator, make_instance
 from semalign3d_core.datasets.synthetic.pictures import picture_bank
 from semalign3d_core.datasets.synthetic.scene import OBJECT, OCCLUDER, SceneConfig, corner_normals, random_surroundings
 from semalign3d_core.datasets.synthetic.varied_scene import varied_effects, varied_surroundings
-from semalign3d_core.datasets.synthetic.viewpoints import ViewConfig, orbit_views, random_view, varied
+from semalign3d_core.datasets.synthetic.viewpoints import View, ViewConfig, orbit_views, random_view, varied
 from semalign3d_core.runtime.errors import MissingDependencyError
 
 
@@ -75,7 +77,9 @@ class Rendering:
     world: str = "simple"
 
 
-def sample_rendering(category, instance_seed, view_seed, size=256, config=RenderConfig()):  # noqa: B008 (frozen)
+def sample_rendering(
+    category: str, instance_seed: int, view_seed: int, size: int | tuple[int, int] = 256, config: RenderConfig = RenderConfig()
+) -> Rendering:  # noqa: B008 (frozen)
     """A random picture of instance ``instance_seed``; equal arguments give equal pixels.
 
     ``size``: side of a square picture, or (height, width), in pixels.
@@ -87,10 +91,11 @@ def sample_rendering(category, instance_seed, view_seed, size=256, config=Render
     return render(instance, view, view_seed, config)
 
 
-def render(instance, view, seed, config=RenderConfig()):  # noqa: B008 (frozen)
+def render(instance: Instance, view: View, seed: int, config: RenderConfig = RenderConfig()) -> Rendering:  # noqa: B008 (frozen)
     """Renders an instance in a given view; ``seed`` decides everything else (surroundings, textures, light, camera, disparity)."""
     rng = generator("scene", instance.category, instance.seed, seed)
-    return _render(instance, view, *_scene(instance, view, rng, config), seed, config)
+    surroundings, effects = _scene(instance, view, rng, config)
+    return _render(instance, view, surroundings, effects, seed, config)
 
 
 def _scene(instance, view, rng, config):
@@ -100,7 +105,9 @@ def _scene(instance, view, rng, config):
     return random_surroundings(instance, view, rng, config.scene), random_effects(rng)
 
 
-def orbit(instance, count, size=256, seed=0, config=RenderConfig(), **motion):  # noqa: B008 (frozen)
+def orbit(
+    instance: Instance, count: int, size: int | tuple[int, int] = 256, seed: int = 0, config: RenderConfig = RenderConfig(), **motion: Any
+) -> Iterator[Rendering]:  # noqa: B008 (frozen)
     """Yields ``count`` renderings of a smooth sequence: the object turns in front of a fixed scene.
 
     ``motion``: turns, focal, fill, elevation; see :func:`~semalign3d_core.datasets.synthetic.viewpoints.orbit_views`.

@@ -38,7 +38,7 @@ def _smooth(at, places, values, width):
 class Cabin:
     """The dome above the belt line: from the outline at the belt, (half width, front, rear), to the one at the roof."""
 
-    def __init__(self, belt, roof, low_outline, high_outline):
+    def __init__(self, belt: float, roof: float, low_outline: tuple[float, float, float], high_outline: tuple[float, float, float]) -> None:
         self.belt, self.roof, self.low, self.high = belt, roof, np.array(low_outline), np.array(high_outline)
 
     def points(self, height: np.ndarray, angle: np.ndarray, grow: float = 1.0) -> np.ndarray:
@@ -71,7 +71,7 @@ class Cabin:
         return [rear, *(part for pane in sides for part in both_sides(pane))]
 
     def _pane(self, name, angles, heights):
-        height, angle = np.linspace(*heights, 6), np.linspace(*angles, 15)
+        height, angle = np.linspace(heights[0], heights[1], 6), np.linspace(angles[0], angles[1], 15)
         return sheet(name, "glass", self.points(height, angle, 1.012))
 
 

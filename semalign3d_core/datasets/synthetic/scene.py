@@ -1,6 +1,7 @@
 """What surrounds an object: a wall, a floor, clutter that looks like objects, and occluders. Everything in the camera frame, metres."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -40,12 +41,12 @@ class Surroundings:
     environment: object = None
     grounds: tuple = ()
 
-    def with_environment(self, environment, object_materials, grounds=()):
+    def with_environment(self, environment: Any, object_materials: Any, grounds: tuple[int, ...] = ()) -> "Surroundings":
         """The same with an environment, other materials of the object, and the numbers of the materials it casts contact shadows on."""
         return replace(self, environment=environment, object_materials=object_materials, grounds=grounds)
 
 
-def corner_normals(vertices, faces, smooth):
+def corner_normals(vertices: np.ndarray, faces: np.ndarray, smooth: np.ndarray) -> np.ndarray:
     """(F, 3, 3) unit normals at the corners of every triangle: interpolated where ``smooth`` (F,), else the triangle's own."""
     corners = vertices[faces]
     flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -54,7 +55,7 @@ def corner_normals(vertices, faces, smooth):
     return normals / (np.linalg.norm(normals, axis=-1, keepdims=True) + 1e-12)
 
 
-def random_surroundings(instance, view, rng, config=SceneConfig()):  # noqa: B008 (frozen)
+def random_surroundings(instance: Any, view: Any, rng: np.random.Generator, config: SceneConfig = SceneConfig()) -> Surroundings:  # noqa: B008 (frozen)
     """Draws the :class:`Surroundings` of an object seen in ``view``."""
     diameter = instance.diameter
     points = view.to_camera(instance.vertices, diameter)
@@ -77,14 +78,14 @@ def random_surroundings(instance, view, rng, config=SceneConfig()):  # noqa: B00
     return _assemble(pieces, owners, diameter, rng, int(instance.group.max()) + 1, config)
 
 
-def occluder(instance, view, sizes, rng):
+def occluder(instance: Any, view: Any, sizes: tuple[float, float], rng: np.random.Generator) -> list:
     """Parts of a thing in front of an object."""
     points = view.to_camera(instance.vertices, instance.diameter)
     pixels = view.project(points)
     return _occluder(view, np.array([*pixels.min(0), *pixels.max(0)]), points[:, 2].min(), sizes, rng)
 
 
-def gathered(pieces, owners):
+def gathered(pieces: list[list], owners: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(triangles, corner normals, owners, material numbers) of ``pieces``, lists of parts, every part with a material of its own."""
     triangles, normals, owner, material = [], [], [], []
     count = 0

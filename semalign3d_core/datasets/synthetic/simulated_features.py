@@ -17,6 +17,7 @@ opposite sign. Its noise is its own; its surroundings are mirrored.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class SimulatedFeatureConfig:
     blobs: tuple = (1, 4)
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.folding <= 1 or min(self.noise, self.blur, self.offset, self.instance_change) < 0:
             raise InputError(f"simulated features: folding must lie in 0..1 and noise, blur, offset not below 0, found {self}")
         if self.channels < 1 or self.cells < 2 or self.wavelength <= 0:
@@ -75,7 +76,9 @@ class _Field:
         return np.float32(np.sqrt(2)) * np.cos(points.astype(np.float32) @ self.frequency.T + self.phase)
 
 
-def simulated_features(rendering, config=SimulatedFeatureConfig(), mirrored=False, with_object=True):  # noqa: B008 (frozen)
+def simulated_features(
+    rendering: Any, config: SimulatedFeatureConfig = SimulatedFeatureConfig(), mirrored: bool = False, with_object: bool = True
+) -> np.ndarray:  # noqa: B008 (frozen)
     """Features (C, cells, cells) float32 of unit norm of a rendering, or of its mirror image; grid padded at the bottom right.
 
     with_object: False gives the surroundings alone, as if the object were not there.
@@ -102,7 +105,7 @@ class FeatureFiles:
     name: str
     config: SimulatedFeatureConfig
 
-    def claim(self, root):
+    def claim(self, root: Path) -> "FeatureFiles":
         """Writes ``grid.json``, which also tells how the features were made; returns self. Refuses a folder made otherwise."""
         path = self._folder(root) / "grid.json"
         content = {"padding": "bottom_right", "simulated": asdict(self.config) | {"blobs": list(self.config.blobs)}}
@@ -112,11 +115,11 @@ class FeatureFiles:
             raise InputError(f"{path}: these features were made with other options; choose another name or remove {path.parent}")
         return self
 
-    def exists(self, root, task):
+    def exists(self, root: Path, task: Any) -> bool:
         """Whether both files of an image are there."""
         return all(path.is_file() for path in self._paths(root, task))
 
-    def write(self, root, task, rendering):
+    def write(self, root: Path, task: Any, rendering: Any) -> None:
         """Writes both files of an image."""
         for mirrored, path in enumerate(self._paths(root, task)):
             features = torch.from_numpy(simulated_features(rendering, self.config, bool(mirrored))).half()

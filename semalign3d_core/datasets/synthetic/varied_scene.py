@@ -1,5 +1,7 @@
 """Scenes of the varied world: studios, tables, rooms, roads and skies around an object, instead of floating clutter."""
 
+from typing import Any
+
 import numpy as np
 
 from semalign3d_core.datasets.synthetic.appearance import CameraEffects, Light, random_light
@@ -110,7 +112,7 @@ class _Stage:
         """A random surface: plain, with a pattern that repeats every ``repeat`` diameters, or with a photograph."""
         rng, kind = self.rng, self.rng.random()
         first = white(rng) if rng.random() < 0.3 else tint(rng, saturation=0.7)
-        gloss = {"gloss": float(rng.choice([0.0, 0.1, 0.3])), "mirror": float(rng.choice([0.0, 0.0, 0.04]))}
+        gloss: dict[str, Any] = {"gloss": float(rng.choice([0.0, 0.1, 0.3])), "mirror": float(rng.choice([0.0, 0.0, 0.04]))}
         if kind < 0.4:
             return Look(first, **gloss)
         second = np.clip(first * rng.uniform(0.4, 1.5), 0.003, 0.95) if rng.random() < 0.75 else tint(rng)

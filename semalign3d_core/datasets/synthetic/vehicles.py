@@ -1,8 +1,11 @@
 """Car and aeroplane. Each builder maps the shape numbers ``p`` to all parts (also absent ones) and all keypoints."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 
-from semalign3d_core.datasets.synthetic.primitives import both_sides, box, hexahedron, loft, revolve, tube
+from semalign3d_core.datasets.synthetic.primitives import Built, both_sides, box, hexahedron, loft, revolve, tube
 from semalign3d_core.datasets.synthetic.round_car import Cabin, body, lamp, open_top
 
 CAR_RANGES = {
@@ -31,7 +34,7 @@ CAR_NAMES = tuple(
 )
 
 
-def build_car(p):
+def build_car(p: SimpleNamespace) -> Built:
     """A car that drives towards +z; left is the driver's left, +x."""
     length, w = p.length, 0.5 * p.width * p.length
     unit = {key: getattr(p, key) * length for key in CAR_RANGES if key not in ("length", "cabin_taper", "nose_taper")}
@@ -72,7 +75,7 @@ def build_car(p):
             arch = [(1.16 * radius, w - 0.02 * length), (1.16 * radius, w + 0.002 * length)]
             parts += both_sides(revolve(f"arch_{end}_left", "tyre", arch, 20, "x", centre))
         parts += both_sides(revolve(f"hub_{end}_left", "hub", hub, 20, "x", centre))
-    half = {f"wheel_{end}": (rim + 0.015, radius, z) for end, z in axles.items()}
+    half: dict[str, Any] = {f"wheel_{end}": (rim + 0.015, radius, z) for end, z in axles.items()}
     half |= {"roof_front": (top_w, roof, roof_front), "roof_rear": (top_w, roof, roof_rear)}
     half |= {
         "headlight": (0.70 * w, tops[0] - 0.03 * length, front + 0.012),
@@ -87,7 +90,7 @@ def build_car(p):
         half |= {"roof_front": cabin.corner(1), "roof_rear": cabin.corner(-1), "headlight": nose + (0, 0, 0.03 * length)}
     if p.open_top:
         parts += open_top(belt, w, hood_end, trunk_end)
-    keypoints = {f"{k}_{s}": np.asarray(v) * (x, 1, 1) for k, v in half.items() for s, x in (("left", 1), ("right", -1))}
+    keypoints: dict[str, Any] = {f"{k}_{s}": np.asarray(v) * (x, 1, 1) for k, v in half.items() for s, x in (("left", 1), ("right", -1))}
     absent = {"spoiler": not p.spoiler, "bumper_front": not p.bumpers, "bumper_rear": not p.bumpers}
     for side in ("left", "right"):
         absent |= {f"mirror_{side}": not p.mirrors, f"rack_{side}": not p.roof_rack or p.open_top}
@@ -99,7 +102,16 @@ def build_car(p):
     return parts, keypoints, absent, tuple(missing)
 
 
-_ANGULAR = ("body", "cabin", "windscreen", "rear_window", "window_left", "window_right", "headlight_left", "headlight_right")
+_ANGULAR: tuple[str, ...] = (
+    "body",
+    "cabin",
+    "windscreen",
+    "rear_window",
+    "window_left",
+    "window_right",
+    "headlight_left",
+    "headlight_right",
+)
 _ANGULAR += ("pillar_front_left", "pillar_front_right", "pillar_rear_left", "pillar_rear_right", "bumper_front", "bumper_rear")
 _ROOF = ("round_cabin", "round_rear_window", "round_window")
 
@@ -190,7 +202,7 @@ PLANE_NAMES = (
 )  # fmt: skip
 
 
-def build_aeroplane(p):
+def build_aeroplane(p: SimpleNamespace) -> Built:
     """An aeroplane that flies towards +z; left is the pilot's left, +x."""
     u, r = p.length, p.radius * p.length
     front, rear, lift = 0.5 * u, -0.5 * u, p.upsweep * r
@@ -219,9 +231,14 @@ def build_aeroplane(p):
     )
     engine = wing_at(p.engine_place)[0]
     parts += _engines(p, engine, wing_at(min(p.engine_place + 0.27, 0.9))[0]) + _plane_details(p, front, r)
-    half = {"wing_tip": wing_at(1)[0], "wing_root_front": wing_at(0.06)[0], "wing_root_rear": wing_at(0.06)[1], "stabiliser_tip": stab_tip}
+    half: dict[str, Any] = {
+        "wing_tip": wing_at(1)[0],
+        "wing_root_front": wing_at(0.06)[0],
+        "wing_root_rear": wing_at(0.06)[1],
+        "stabiliser_tip": stab_tip,
+    }
     half["engine"] = engine + _ENGINE_SHIFT * p.engine_radius * u
-    keypoints = {f"{k}_{s}": np.asarray(v) * (x, 1, 1) for k, v in half.items() for s, x in (("left", 1), ("right", -1))}
+    keypoints: dict[str, Any] = {f"{k}_{s}": np.asarray(v) * (x, 1, 1) for k, v in half.items() for s, x in (("left", 1), ("right", -1))}
     keypoints |= {"nose": (0, -0.1 * r, front), "tail_end": (0, lift, rear), "fin_top": fin_high}
     absent = {
         "propeller": not p.propeller,

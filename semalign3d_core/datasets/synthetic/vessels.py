@@ -1,8 +1,10 @@
 """Bottle and mug. Each builder maps the shape numbers ``p`` to all parts (also absent ones) and all keypoints."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from semalign3d_core.datasets.synthetic.primitives import hoop, revolve, tube
+from semalign3d_core.datasets.synthetic.primitives import Built, hoop, revolve, tube
 
 BOTTLE_RANGES = {
     "height": (0.16, 0.36),
@@ -23,7 +25,7 @@ BOTTLE_LABELS = ("top", "collar", "neck", "shoulder", "waist", "base")
 BOTTLE_NAMES = tuple(f"{label}_{side}" for label in BOTTLE_LABELS for side in ("left", "right"))
 
 
-def build_bottle(p):
+def build_bottle(p: SimpleNamespace) -> Built:
     """A surface of revolution around y. Keypoints are silhouette points: left and right of the picture, x = -r and x = +r."""
     height, radius = p.height, p.radius * p.height
     neck, shoulder = p.neck_radius * radius, p.shoulder * height
@@ -85,7 +87,7 @@ MUG_NAMES = (
 )  # fmt: skip
 
 
-def build_mug(p):
+def build_mug(p: SimpleNamespace) -> Built:
     """A cup with its handle towards +z, so that the mirror plane x = 0 halves the handle."""
     height, radius = p.height, p.radius * p.height
     base, foot = p.taper * radius, p.foot * p.height

@@ -1,6 +1,8 @@
 """Where the camera stands: random views of an object, and orbits around it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -44,36 +46,36 @@ class View:
     translation: np.ndarray
 
     @property
-    def matrix(self):
+    def matrix(self) -> np.ndarray:
         """3x3 intrinsic matrix in pixels."""
         f = self.focal * max(self.height, self.width)
         return np.array([[f, 0, self.width / 2], [0, f, self.height / 2], [0, 0, 1]])
 
-    def project(self, points):
+    def project(self, points: np.ndarray) -> np.ndarray:
         """Camera-frame points (..., 3) to pixels (..., 2)."""
         f = self.focal * max(self.height, self.width)
         return f * points[..., :2] / points[..., 2:] + np.array([self.width, self.height]) / 2
 
-    def back_project(self, pixel, depth):
+    def back_project(self, pixel: np.ndarray, depth: float) -> np.ndarray:
         """The camera-frame point (3,) at a pixel (2,) and a depth in metres."""
         f = self.focal * max(self.height, self.width)
         return np.append((np.asarray(pixel) - np.array([self.width, self.height]) / 2) / f, 1.0) * depth
 
     @property
-    def half_extent(self):
+    def half_extent(self) -> np.ndarray:
         """(2,) tangents of half the field of view."""
         return np.array([self.width, self.height]) / (2 * self.focal * max(self.height, self.width))
 
-    def camera_position(self, diameter):
+    def camera_position(self, diameter: float) -> np.ndarray:
         """(3,) the camera in the object frame."""
         return -self.rotation.T @ self.translation / diameter
 
-    def to_camera(self, points, diameter):
+    def to_camera(self, points: np.ndarray, diameter: float) -> np.ndarray:
         """Object-frame points (..., 3) to the camera frame in metres."""
         return diameter * points @ self.rotation.T + self.translation
 
 
-def rotation_matrix(azimuth, elevation, roll):
+def rotation_matrix(azimuth: float, elevation: float, roll: float) -> np.ndarray:
     """Object-to-camera rotation of a camera at ``azimuth`` (0 = in front, on +z; 90 = on +x) and ``elevation``, rolled; degrees."""
     a, e, r = np.deg2rad([azimuth, elevation, roll])
     forward = -np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
@@ -82,14 +84,14 @@ def rotation_matrix(azimuth, elevation, roll):
     return np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]]) @ upright
 
 
-def varied(config, category, rng):
+def varied(config: ViewConfig, category: str, rng: np.random.Generator) -> ViewConfig:
     """The settings with the elevations, sizes and rolls of one of the varied world's kinds of views of a category."""
     return replace(config, **pick(rng, VIEWS[category])[1])
 
 
-def random_view(instance, rng, size, config=ViewConfig()):  # noqa: B008 (frozen)
+def random_view(instance: Any, rng: np.random.Generator, size: int | tuple[int, int], config: ViewConfig = ViewConfig()) -> View:  # noqa: B008 (frozen)
     """A random :class:`View` of an instance; ``size`` is the side of a square image or (height, width) in pixels."""
-    height, width = (size, size) if np.isscalar(size) else size
+    height, width = (size, size) if isinstance(size, int) else size
     category = CATEGORIES[instance.category]
     azimuth = rng.uniform(0, 360)
     if category.frontal is not None and rng.random() < FRONTAL_SHARE:
@@ -135,7 +137,7 @@ def _box_shift(rng, fill, size, truncated):
     return shift
 
 
-def place(instance, view, fill, shift=None):
+def place(instance: Any, view: View, fill: float, shift: Callable[[np.ndarray], np.ndarray] | None = None) -> View:
     """The view with the translation at which the object's box has a longer side of ``fill`` L and lies where ``shift`` says."""
     longer = max(view.height, view.width)
     points = instance.diameter * instance.vertices @ view.rotation.T
@@ -154,9 +156,17 @@ def place(instance, view, fill, shift=None):
     return replace(view, translation=np.array([*offset, max(depth, nearest)]))
 
 
-def orbit_views(instance, count, size, turns=1.0, focal=1.5, fill=0.7, elevation=(5.0, 30.0)):
+def orbit_views(
+    instance: Any,
+    count: int,
+    size: int | tuple[int, int],
+    turns: float = 1.0,
+    focal: float = 1.5,
+    fill: float = 0.7,
+    elevation: tuple[float, float] = (5.0, 30.0),
+) -> list[View]:
     """``count`` smoothly changing views: the object turns (a bottle only nods and rolls, it looks the same from all sides)."""
-    height, width = (size, size) if np.isscalar(size) else size
+    height, width = (size, size) if isinstance(size, int) else size
     symmetric = CATEGORIES[instance.category].symmetric
     views = []
     for phase in np.arange(count) / max(count, 1):

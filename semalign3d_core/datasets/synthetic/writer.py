@@ -4,8 +4,10 @@ Every image depends on (seed, category, split, index) and the options alone, nev
 Instances of the splits come from disjoint ranges of instance seeds.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +42,7 @@ class WriterConfig:
     keypoint_noise: float = 0.0
     render: RenderConfig = field(default_factory=RenderConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.depth_kind not in DEPTH_KINDS:
             raise InputError(f"unknown depth kind {self.depth_kind!r}: choose one of {', '.join(DEPTH_KINDS)}")
         if self.keypoint_noise < 0:
@@ -56,18 +58,18 @@ class ImageTask:
     index: int
 
     @property
-    def name(self):
+    def name(self) -> str:
         """File name without suffix; unique within the category."""
         return f"{self.split}_{self.index:05d}"
 
 
-def instance_range(split):
+def instance_range(split: str) -> tuple[int, int]:
     """(first, one past the last) instance seed of a split; the ranges of the splits do not meet."""
     start = SPLITS.index(split) * INSTANCES_PER_SPLIT
     return start, start + INSTANCES_PER_SPLIT
 
 
-def draw(task, config):
+def draw(task: ImageTask, config: WriterConfig) -> Any:
     """The :class:`Rendering` of one image; images that hardly show their object are drawn again."""
     rng = generator("image", task.category, task.split, task.index, config.seed)
     for _ in range(20):
@@ -82,7 +84,16 @@ def draw(task, config):
     raise InputError(f"{task.category} {task.name}: 20 drawings showed too little of the object; lower the occluder and truncation rates")
 
 
-def write_data_set(root, categories, counts, pairs, config, workers=1, progress=None, sidecar=None):
+def write_data_set(
+    root: Path,
+    categories: tuple[str, ...],
+    counts: dict[str, int],
+    pairs: int,
+    config: WriterConfig,
+    workers: int = 1,
+    progress: Callable | None = None,
+    sidecar: Any = None,
+) -> int:
     """Writes (or completes) a data set.
 
     root: folder;  categories: names;  counts: {split: images per category};  pairs: per category and split
@@ -106,7 +117,7 @@ def write_data_set(root, categories, counts, pairs, config, workers=1, progress=
     return len(missing)
 
 
-def write_keypoint_table(root, categories):
+def write_keypoint_table(root: Path, categories: Sequence[str]) -> None:
     """``keypoints.json``: names and flip permutations; categories that are already in it stay."""
     path = Path(root) / "keypoints.json"
     table = read_json(path) if path.is_file() else {}

@@ -1,7 +1,9 @@
 """Views of training samples: cropped, turned, mirrored, partly covered, in other colours. Batched, on the samples' own device."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
@@ -26,7 +28,9 @@ class Augmentation:
     blur_rate: float = 0.3
 
 
-def views(samples, index, side, cell, config, generator):
+def views(
+    samples: Any, index: torch.Tensor, side: int, cell: int, config: Augmentation, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draws one view of each sample ``index`` (B,).
 
     Returns images (B, 3, side, side) in [0, 1], canonical (B, 3, side / cell, side / cell), NaN off the objects, and the
@@ -73,14 +77,13 @@ def _placement(window, shift, turn):
 def _look(samples, index, placement, side, cell, alone=False):
     """(image, canonical, labels) of a placed view, see :func:`views`; ``alone`` adds (B, 1, side, side) bool: pixels of the object."""
     transform, hand = placement
-    shape = (len(index), 3, side, side)
-    grid = affine_grid(transform, shape, align_corners=False)
+    grid = affine_grid(transform, [len(index), 3, side, side], align_corners=False)
     picture = samples.pictures[index].float() / 255 - GREY
     image = grid_sample(picture, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + GREY
     places = samples.canonical[index].float()
     known = ~torch.isnan(places[:, :1])
     stored = torch.cat([places.nan_to_num(), known.float()], 1)
-    cells = affine_grid(transform, (len(index), 4, side // cell, side // cell), align_corners=False)
+    cells = affine_grid(transform, [len(index), 4, side // cell, side // cell], align_corners=False)
     seen = grid_sample(stored, cells, mode="nearest", padding_mode="zeros", align_corners=False)
     on_object = seen[:, 3] > 0.5
     canonical = torch.where(on_object[:, None], seen[:, :3], torch.nan)
@@ -104,7 +107,7 @@ def _blurred(images, config, uniform):
     return torch.where((uniform(0, 1) < config.blur_rate)[:, None, None, None], blurred, images)
 
 
-def change_colours(images, config, uniform, generator):
+def change_colours(images: torch.Tensor, config: Augmentation, uniform: Callable, generator: torch.Generator) -> torch.Tensor:
     """Other brightness, contrast, tint, order of colours and noise for images (B, 3, h, w) in [0, 1]: colours carry no meaning."""
     order = torch.rand((len(images), 3), generator=generator, device=images.device).argsort(1)
     images = images.gather(1, order[:, :, None, None].expand_as(images))

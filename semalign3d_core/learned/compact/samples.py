@@ -1,6 +1,7 @@
 """Rendered training samples: pictures with the template coordinates of every second pixel, kept on disk."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ class SampleSet:
     boxes:    (N, 3) middle (x, y) and half of the longer side of the object's box, where the picture goes from -1 to 1
     """
 
-    def __init__(self, pictures, canonical, labels):
+    def __init__(self, pictures: torch.Tensor, canonical: torch.Tensor, labels: torch.Tensor) -> None:
         self.pictures, self.canonical, self.labels = pictures, canonical, labels
         self.categories = int(labels.max()) + 1
         self.boxes = torch.cat([_boxes(part) for part in canonical.split(CHUNK)])
@@ -54,7 +55,7 @@ class SampleSet:
             labels.append(torch.full((len(pictures[-1]),), categories.index(category), device=device))
         return cls(torch.cat(pictures), torch.cat(canonical), torch.cat(labels))
 
-    def draw(self, counts, generator):
+    def draw(self, counts: list[int], generator: torch.Generator) -> torch.Tensor:
         """Indices (B,) of as many random samples of every category as ``counts`` says, one category after the other."""
         score = torch.rand(self.labels.shape, generator=generator, device=self.labels.device)
         chosen = [torch.where(self.labels == c, score, -1.0).topk(count).indices for c, count in enumerate(counts)]
@@ -73,7 +74,7 @@ def _boxes(canonical):
     return torch.cat([(low + high) / 2, (high - low).amax(1, keepdim=True) / 2], 1)
 
 
-def chunk_jobs(folder, categories, counts, seed, pictures=""):
+def chunk_jobs(folder: Path, categories: tuple[str, str, str], counts: list[int], seed: int, pictures: str = "") -> list[tuple]:
     """[(file, category, seed, first, end, pictures)] of ``counts`` pictures of the categories, which take turns."""
     if not 0 <= seed < 10 or max(counts) > 2 * SEEDS:
         raise InputError(f"training uses seeds 0 to 9 and up to {2 * SEEDS} pictures per category, not seed {seed} and {max(counts)}")
@@ -85,7 +86,7 @@ def chunk_jobs(folder, categories, counts, seed, pictures=""):
     ]
 
 
-def render_chunk(job):
+def render_chunk(job: Any) -> None:
     """Renders and writes the pictures of one job of :func:`chunk_jobs`."""
     from semalign3d_core.datasets.synthetic import WORLDS, sample_rendering
     from semalign3d_core.datasets.synthetic.rendering import RenderConfig

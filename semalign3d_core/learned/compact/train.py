@@ -10,6 +10,7 @@ import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -52,11 +53,11 @@ class CompactTraining:
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.emphasis and (len(self.emphasis) != len(self.categories) or min(self.emphasis) <= 0):
             raise InputError(f"emphasis {self.emphasis} must hold one positive number for each of {', '.join(self.categories)}")
 
-    def of_categories(self, count):
+    def of_categories(self, count: int) -> list[int]:
         """``count`` of every category, as many times as the emphasis says, but at least one."""
         return [max(1, round(count * weight)) for weight in self.emphasis or [1.0] * len(self.categories)]
 
@@ -64,13 +65,14 @@ class CompactTraining:
 class TrainedModel(nn.Module):
     """Everything that is trained: the network that is kept, and the embedding of the surfaces and the head for places, which are not."""
 
-    def __init__(self, config):
+    def __init__(self, config: CompactTraining) -> None:
         super().__init__()
-        self.network = CompactNet(config.channels, 1 + len(config.categories)).to(memory_format=torch.channels_last)
+        self.network = CompactNet(config.channels, 1 + len(config.categories))
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.surface = SurfaceEmbedding(len(config.categories), config.channels)
         self.place = nn.Conv2d(self.network.head.in_channels, 3, 1)
 
-    def see(self, images):
+    def see(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What the head reads, and the unit features, of images (B, 3, h, w)."""
         # The gradient of the fused attention takes longer on processors than that of its parts.
         attention = sdpa_kernel(SDPBackend.MATH) if images.device.type == "cpu" else nullcontext()
@@ -80,7 +82,15 @@ class TrainedModel(nn.Module):
         return trunk, nn.functional.normalize(self.network.head(trunk), dim=1)
 
 
-def train_compact(config, samples_folder, checkpoint, workers=2, initial=None, device="cpu", quiet=False):
+def train_compact(
+    config: CompactTraining,
+    samples_folder: Path,
+    checkpoint: Path,
+    workers: int = 2,
+    initial: Path | None = None,
+    device: str = "cpu",
+    quiet: bool = False,
+) -> CompactNet:
     """Renders what is missing in ``samples_folder``, trains on ``device``, and returns the :class:`CompactNet` in evaluation mode.
 
     ``checkpoint`` (a path) is written every ``checkpoint_every`` steps and resumed from; ``initial`` is the checkpoint of an
@@ -108,7 +118,7 @@ def train_compact(config, samples_folder, checkpoint, workers=2, initial=None, d
     return model.network.eval().to("cpu")
 
 
-def begin_with(initial, model, samples, config, quiet=False):
+def begin_with(initial: Path, model: TrainedModel, samples: SampleSet, config: CompactTraining, quiet: bool = False) -> None:
     """Gives the :class:`TrainedModel` the weights of a checkpoint, or those of a network's file and to them what it does not keep."""
     if not is_network(initial):
         if load_checkpoint(initial, model) == 0:
@@ -118,7 +128,7 @@ def begin_with(initial, model, samples, config, quiet=False):
     learn_heads(model, samples, config, quiet)
 
 
-def learn_heads(model, samples, config, quiet=False):
+def learn_heads(model: TrainedModel, samples: SampleSet, config: CompactTraining, quiet: bool = False) -> None:
     """Trains the embedding of the surfaces and the head for places for a network that stays as it is."""
     device = samples.labels.device
     batches = [_seen(model.eval(), samples, config, number) for number in range(HEAD_BATCHES)]
@@ -145,7 +155,7 @@ def _seen(model, samples, config, number):
     return trunk.half(), features.half(), canonical, labels
 
 
-def set_training(model, config):
+def set_training(model: TrainedModel, config: CompactTraining) -> None:
     """Training mode, but for the statistics that shall not change."""
     model.train()
     for module in model.modules():
@@ -153,7 +163,7 @@ def set_training(model, config):
             module.train(not config.fixed_statistics)
 
 
-def set_learning_rate(optimiser, config, step):
+def set_learning_rate(optimiser: Any, config: CompactTraining, step: int) -> None:
     """Linear warm-up over the first 5 %, then cosine decay to 1 % of the peak."""
     progress = (step + 1) / config.steps
     factor = progress / 0.05 if progress < 0.05 else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - 0.05) / 0.95))
@@ -161,7 +171,7 @@ def set_learning_rate(optimiser, config, step):
         group["lr"] = config.learning_rate * factor
 
 
-def training_step(model, optimiser, samples, config, step):
+def training_step(model: TrainedModel, optimiser: Any, samples: SampleSet, config: CompactTraining, step: int) -> torch.Tensor:
     """One optimisation step; returns the loss, a tensor. Its randomness depends on the seed and the step alone."""
     device = samples.labels.device
     generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
@@ -178,12 +188,14 @@ def training_step(model, optimiser, samples, config, step):
     return loss.detach()
 
 
-def halves_are_quick(device):
+def halves_are_quick(device: torch.device) -> bool:
     """Whether ``device`` computes in bfloat16; a processor without AVX-512 would take a hundred times as long."""
     return device.type == "cuda" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
-def draw_points(features, canonical, labels, config, generator):
+def draw_points(
+    features: torch.Tensor, canonical: torch.Tensor, labels: torch.Tensor, config: CompactTraining, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draws object and background cells of every view.
 
     features (B, C, H, W); canonical (B, 3, H, W), NaN off the objects; labels (B, H, W), -1 for background.
@@ -195,12 +207,12 @@ def draw_points(features, canonical, labels, config, generator):
     score = torch.rand(category.shape, generator=generator, device=category.device).clamp(min=1e-9).log()
     if config.evenness:
         score = score * cells_of_a_place(places, category) ** config.evenness
-    chosen, weights = [], []
+    chosen, weighted = [], []
     for wanted, eligible in ((config.points, category >= 0), (config.background_points, category < 0)):
         best = torch.where(eligible, score, -torch.inf).topk(min(wanted, score.shape[1]), dim=1)
         chosen.append(best.indices)
-        weights.append(torch.isfinite(best.values).float())
-    index, weights = torch.cat(chosen, 1), torch.cat(weights, 1)
+        weighted.append(torch.isfinite(best.values).float())
+    index, weights = torch.cat(chosen, 1), torch.cat(weighted, 1)
 
     def take(values):
         return values.gather(2, index[:, None].expand(-1, values.shape[1], -1)).transpose(1, 2).flatten(0, 1)
@@ -208,7 +220,7 @@ def draw_points(features, canonical, labels, config, generator):
     return take(flat), take(places), category.gather(1, index).flatten(), weights.flatten()
 
 
-def cells_of_a_place(places, category):
+def cells_of_a_place(places: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
     """(B, N): how many cells of all views show the same place, within a voxel of the category's template, as each cell.
 
     places (B, 3, N); category (B, N), -1 for the background, all of which is one place.
@@ -223,7 +235,14 @@ def cells_of_a_place(places, category):
     return count[index].to(places)
 
 
-def matching_loss(model, features, canonical, labels, config, generator):
+def matching_loss(
+    model: TrainedModel,
+    features: torch.Tensor,
+    canonical: torch.Tensor,
+    labels: torch.Tensor,
+    config: CompactTraining,
+    generator: torch.Generator,
+) -> torch.Tensor:
     """:func:`contrastive_loss` of points of the views, see :func:`draw_points`, and the embeddings of their places."""
     descriptors, coordinates, categories, weights = draw_points(features, canonical, labels, config, generator)
     keys = model.surface(coordinates, categories)
@@ -237,20 +256,30 @@ class SurfaceEmbedding(nn.Module):
     Source: continuous surface embeddings (Neverova et al., NeurIPS 2020), with a coordinate network in place of a table.
     """
 
-    def __init__(self, categories, channels, frequencies=32, width=128):
+    frequencies: torch.Tensor
+
+    def __init__(self, categories: int, channels: int, frequencies: int = 32, width: int = 128) -> None:
         super().__init__()
         self.register_buffer("frequencies", torch.randn(3, frequencies) * 6)
         self.code = nn.Embedding(categories + 1, width)
         self.place = nn.Linear(2 * frequencies, width)
         self.output = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, channels))
 
-    def forward(self, coordinates, categories):
+    def forward(self, coordinates: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
         phase = coordinates @ self.frequencies
         place = self.place(torch.cat([phase.sin(), phase.cos()], dim=1)) * (categories >= 0)[:, None]
         return nn.functional.normalize(self.output(place + self.code(categories + 1)), dim=1)
 
 
-def contrastive_loss(descriptors, keys, coordinates, categories, weights, temperature, tolerance):
+def contrastive_loss(
+    descriptors: torch.Tensor,
+    keys: torch.Tensor,
+    coordinates: torch.Tensor,
+    categories: torch.Tensor,
+    weights: torch.Tensor,
+    temperature: float,
+    tolerance: float,
+) -> torch.Tensor:
     """Cross entropy between soft positives and the softmax of the similarities of features to embedded places.
 
     descriptors, keys (N, C) unit; coordinates (N, 3); categories (N,), -1 for background; weights (N,), 0 leaves a point out.
@@ -265,7 +294,7 @@ def contrastive_loss(descriptors, keys, coordinates, categories, weights, temper
     return (losses * weights).sum() / weights.sum()
 
 
-def place_loss(output, canonical):
+def place_loss(output: torch.Tensor, canonical: torch.Tensor) -> torch.Tensor:
     """Error of the place of every cell, asked directly: it carries the first steps, in which similarities say little.
 
     output, canonical (B, 3, H, W), the latter NaN off the objects.
@@ -275,7 +304,7 @@ def place_loss(output, canonical):
     return 10 * error.sum() / (3 * on_object.sum().clamp(min=1))
 
 
-def save_network(network, path, name, config):
+def save_network(network: CompactNet, path: Path, name: str, config: CompactTraining) -> None:
     """Writes the network (half precision safetensors with its name and settings) where the backbone expects it."""
     state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     header = {"name": name, "categories": json.dumps(config.categories), "training": json.dumps(asdict(config))}

@@ -3,10 +3,13 @@
 Pictures are (h, w, 3) uint8 RGB. A place on the sphere has the colour (x, y, z) / 2 + 1 / 2, so opposite sides have opposite colours.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
 
+from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.learned.spherical_maps.network import sphere_points
 from semalign3d_core.visualization.overlay import draw_points, keypoint_colours
 
@@ -15,12 +18,12 @@ DULL = 0.35  # of the picture's own brightness that shows behind the colours
 SHOWN = 4  # samples of a kind on the page of a training
 
 
-def sphere_colours(points):
+def sphere_colours(points: np.ndarray | torch.Tensor) -> np.ndarray:
     """Colours (..., 3) uint8 of unit vectors (..., 3)."""
     return np.clip(np.rint(127.5 * (np.asarray(points, np.float64) + 1)), 0, 255).astype(np.uint8)
 
 
-def pca_colours(values, inside=None):
+def pca_colours(values: torch.Tensor, inside: torch.Tensor | None = None) -> np.ndarray:
     """Colours (h, w, 3) uint8 of features (C, h, w): their three main directions, those of the cells ``inside`` (h, w) bool if given."""
     rows = values.flatten(1).T.double()
     known = rows if inside is None or int(inside.sum()) < 4 else rows[inside.flatten()]
@@ -32,7 +35,7 @@ def pca_colours(values, inside=None):
     return (255 * shade).round().byte().reshape(*values.shape[1:], -1).numpy()
 
 
-def over_picture(rgb, colours, grid, mask=None):
+def over_picture(rgb: np.ndarray, colours: np.ndarray, grid: SquareGrid, mask: np.ndarray | torch.Tensor | None = None) -> np.ndarray:
     """The picture under the ``colours`` (cells, cells, 3) of its feature cells, bilinear; where ``mask`` (h, w) is, or everywhere."""
     height, width = rgb.shape[:2]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -43,7 +46,12 @@ def over_picture(rgb, colours, grid, mask=None):
     return np.where(shown[..., None], DULL * grey + (1 - DULL) * shade, rgb).round().clip(0, 255).astype(np.uint8)
 
 
-def draw_ball(points, colours=None, view=(0.0, 0.0), side=SIDE):
+def draw_ball(
+    points: np.ndarray | list[list[float]],
+    colours: Sequence[Sequence[int]] | None = None,
+    view: tuple[float, float] = (0.0, 0.0),
+    side: int = SIDE,
+) -> np.ndarray:
     """A ball with ``points`` (M, 3) of unit length as dots; those behind it are small and pale.
 
     colours: RGB of each; nothing means its own;  view: (longitude, latitude) in degrees of the point that faces us
@@ -54,19 +62,26 @@ def draw_ball(points, colours=None, view=(0.0, 0.0), side=SIDE):
     near = np.concatenate([grid[inside] * [1, -1], np.sqrt(1 - (grid[inside] ** 2).sum(-1, keepdims=True))], -1)
     canvas[inside] = (0.55 * sphere_colours(near @ axes) + 0.45 * 255).astype(np.uint8)
     points = np.asarray(points, np.float64).reshape(-1, 3)
-    colours = sphere_colours(points) if colours is None else np.asarray(colours, np.uint8).reshape(-1, 3)
+    shown = sphere_colours(points) if colours is None else np.asarray(colours, np.uint8).reshape(-1, 3)
     seen = points @ axes.T
     for i in np.argsort(seen[:, 2]):
         place = (round(side / 2 + radius * seen[i, 0]), round(side / 2 - radius * seen[i, 1]))
         front = seen[i, 2] > 0
-        colour = colours[i] if front else 0.3 * colours[i] + 0.7 * 255
+        colour = shown[i] if front else 0.3 * shown[i] + 0.7 * 255
         cv2.circle(canvas, place, 4 if front else 2, [int(c) for c in colour], -1, cv2.LINE_AA)
         if front:
             cv2.circle(canvas, place, 4, (40, 40, 40), 1, cv2.LINE_AA)
     return canvas
 
 
-def sphere_pictures(rgb, features, sphere, grid, mask=None, keypoints=None):
+def sphere_pictures(
+    rgb: np.ndarray,
+    features: torch.Tensor,
+    sphere: torch.Tensor,
+    grid: SquareGrid,
+    mask: torch.Tensor | None = None,
+    keypoints: torch.Tensor | None = None,
+) -> dict[str, np.ndarray]:
     """{caption: picture} of an image: sphere colours over it, the ball with its cells, PCA colours of the features.
 
     features: (C, cells, cells);  sphere: (3, cells, cells);  grid: of both;  mask: (h, w) bool or None;  keypoints: (K, 2) pixels or None
