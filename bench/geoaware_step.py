@@ -21,7 +21,7 @@ class OnePair:
         keypoints = torch.cat([torch.rand(2, 20, 2) * 800 + 20, torch.ones(2, 20, 1)], -1)
         self.sample = Sample(torch.randn(count, sum(OFFICIAL_DIMS), 60, 60).half(), keypoints, (30.0, 30.0), torch.arange(20))
 
-    def at(self, number):
+    def at(self, number, following=None):
         return self.sample
 
 

@@ -47,7 +47,7 @@ def run_training_ablation(evaluation):
 
     Writes ``training_ablation.json`` and ``training_ablation.csv`` beside the other results.
     """
-    config = replace(evaluation.config, cache=evaluation.config.cache_folder, predictions=None, window=None, gallery=0)
+    config = replace(evaluation.config, cache=evaluation.config.cache_folder, predictions=None, gallery=0)
     settings = training_settings(config.training)
     rows = [Row("features without training", _evaluated(config, "zero shot", config.backbone, ARG_MAX))]
     for name, (losses, dropout, readout) in ROWS.items():
@@ -106,7 +106,8 @@ def _trained(config, settings, losses, dropout, dataset, initial, categories):
 def _evaluated(config, name, backbone, method):
     print(f"{name}:")
     folder = config.output / "training_ablation" / "rows" / re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    return evaluate(replace(config, backbone=backbone, method=method, output=folder)).results
+    window = config.window if method == WINDOW else None
+    return evaluate(replace(config, backbone=backbone, method=method, window=window, output=folder)).results
 
 
 def _scores(row, alpha):

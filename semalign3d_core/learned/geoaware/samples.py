@@ -1,8 +1,10 @@
 """What the post-processor is trained on: pairs of images with their raw features, read once and kept on disk."""
 
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -39,7 +41,7 @@ class FeatureSource:
         self.backbone = backbones.create(on_device(backbone, backbones.BACKBONES, device), dataset_root)
         found = masks.create(segmenter, dataset_root, None, self.backbone)
         self.masks = CachedMasks.wrap(found, segmenter, self.cache, features=self.backbone.name, code=provider_hash("masks"))
-        self._kept, self._bytes = OrderedDict(), 0
+        self._kept, self._bytes, self._one = OrderedDict(), 0, Lock()
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -50,15 +52,16 @@ class FeatureSource:
     def look(self, record: ImageRecord, mirrored: bool = False) -> FeatureMap:
         """The raw features (C, cells, cells), half precision, of an image or its mirror image; see :func:`raw_features`."""
         key = record.category, record.name, mirrored
-        if key not in self._kept:
-            found = self._look(record, mirrored)
-            self._kept[key] = found
-            self._bytes += found.values.nbytes
-            while self._bytes > MEMORY and len(self._kept) > 1:
-                _, oldest = self._kept.popitem(last=False)
-                self._bytes -= oldest.values.nbytes
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        with self._one:
+            if key not in self._kept:
+                found = self._look(record, mirrored)
+                self._kept[key] = found
+                self._bytes += found.values.nbytes
+                while self._bytes > MEMORY and len(self._kept) > 1:
+                    _, oldest = self._kept.popitem(last=False)
+                    self._bytes -= oldest.values.nbytes
+            self._kept.move_to_end(key)
+            return self._kept[key]
 
     def _look(self, record, mirrored):
         image = read_image(record.path, record)
@@ -112,12 +115,22 @@ class PairSamples:
         if not self.names:
             raise InputError(f"{dataset.root}: split {split!r} has no pairs{' of ' + ', '.join(categories) if categories else ''}")
         self._epoch, self._order = -1, []
+        self._reader, self._ahead = ThreadPoolExecutor(1), None
 
     def __len__(self):
         return len(self.names)
 
-    def at(self, number: int) -> Sample:
-        """The :class:`Sample` number ``number`` of the training, counted over all epochs."""
+    def at(self, number: int, following: int | None = None) -> Sample:
+        """The :class:`Sample` number ``number`` of the training, counted over all epochs.
+
+        following: number of the next one, which is read from the disk meanwhile.
+        """
+        ahead, sample = (None, None) if self._ahead is None else (self._ahead[0], self._ahead[1].result())
+        sample = sample if ahead == number else self._read(number)
+        self._ahead = None if following is None else (following, self._reader.submit(self._read, following))
+        return sample
+
+    def _read(self, number):
         epoch, place = divmod(number, len(self.names))
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.seed + epoch)

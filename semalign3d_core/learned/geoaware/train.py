@@ -123,7 +123,7 @@ class Step:
         total = {}
         for part in range(self.config.accumulate):
             index = (number * self.config.accumulate + part) * self.world + self.rank
-            losses = self.module(self.samples.at(index))
+            losses = self.module(self.samples.at(index, index + self.world))
             (losses["loss"] / self.config.accumulate).backward()
             for name, value in losses.items():
                 total.setdefault(name, []).append(value.detach())

@@ -9,10 +9,11 @@ from torch import Tensor
 from semalign3d_core.datasets.canvas import published_subsample
 from semalign3d_core.evaluation.keypoints.pairs import keypoint_pair
 from semalign3d_core.evaluation.keypoints.scoring import score_pair, summarise
+from semalign3d_core.geometry.image_grid import CANVAS_CELLS
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher
 from semalign3d_core.perception.evidence import FeatureMap
 
-WIDTH = 7  # half width of the window in cells, as in the published evaluation
+WIDTH = 7  # half width of the window in cells of 60, as in the published evaluation
 ALPHAS = {"bbox": (0.1, 0.05), "image": (0.05, 0.1)}  # the first one chooses the network
 IMAGES = 60  # whose features are kept while the pairs of a category are matched
 
@@ -24,7 +25,7 @@ class Validation:
     """
 
     def __init__(self, pairs, source, alphas):
-        self.pairs, self.source, self.alphas, self.matcher = pairs, source, alphas, SimilarityMatcher("window_soft_argmax", WIDTH)
+        self.pairs, self.source, self.alphas = pairs, source, alphas
 
     @classmethod
     def of(cls, dataset, source, split, categories, config):
@@ -50,7 +51,8 @@ class Validation:
         for pair in self.pairs:
             source, target = (self._features(module, side, seen) for side in (pair.record.source, pair.record.target))
             points = torch.from_numpy(pair.source_points).to(source.features.values.device)
-            scores.append(score_pair(pair, self.matcher.match(source, target, points).points.cpu().numpy(), self.alphas))
+            matcher = SimilarityMatcher("window_soft_argmax", WIDTH * target.features.grid.cells / CANVAS_CELLS)
+            scores.append(score_pair(pair, matcher.match(source, target, points).points.cpu().numpy(), self.alphas))
         module.train(was_training)
         summary = summarise(scores, self.alphas)["all"]
         found = {f"PCK@{alpha}": summary["pck"][str(alpha)]["pair_weighted"] for alpha in self.alphas}
