@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_semalign3d_runs import tiny_model
+from tiny_category import tiny_model
 from tiny_dataset import make_dataset
 
 from semalign3d_core.category.storage import save_model

@@ -240,7 +240,7 @@ def test_geometry_aware_subset_holds_confusable_keypoints_only(folder, tmp_path)
 
 
 def test_masks_that_ask_the_category_model(folder, tmp_path, monkeypatch):
-    from test_semalign3d_runs import tiny_model
+    from tiny_category import tiny_model
 
     from semalign3d_core.category.storage import save_model
 

@@ -1,16 +1,15 @@
 """SemAlign3D in an evaluation: alignments are cached small and exactly, studies end up in the report."""
 
-import itertools
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny_dataset import CATEGORIES, CELLS, CHANNELS, KEYPOINTS, make_dataset
+from tiny_category import tiny_model
+from tiny_dataset import CATEGORIES, CELLS, KEYPOINTS, make_dataset
 
 from semalign3d_core.alignment.config import AlignConfig
-from semalign3d_core.category.model import BetaTable, CategoryModel
 from semalign3d_core.category.storage import save_model
 from semalign3d_core.evaluation.report.report import write_report
 from semalign3d_core.evaluation.run.config import EvaluationConfig
@@ -18,31 +17,8 @@ from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.evaluation.run.worker import Worker
 from semalign3d_core.evaluation.studies import ablation
 from semalign3d_core.evaluation.studies.ablation import TERMS, Row, ablated, run_ablation, sections
-from semalign3d_core.geometry.rotations import shape_diameter, uniform_rotations
 from semalign3d_core.matchers.semalign3d import SemAlign3DMatcher, transfer_preset
 from semalign3d_core.metrics.kap import KapAccumulator, KapPair
-
-
-def tiny_model(category, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-
-    def unit(*shape):
-        return torch.nn.functional.normalize(torch.randn(*shape, generator=generator), dim=-1)
-
-    shape = torch.randn(KEYPOINTS, 3, generator=generator)
-    shape = (shape - shape.mean(0)) / shape_diameter(shape)
-    weights = torch.softmax(3 * torch.randn(20, KEYPOINTS, generator=generator), -1)
-    edges, quads = (torch.tensor(list(itertools.combinations(range(KEYPOINTS), n))) for n in (2, 4))
-    betas = BetaTable(
-        edges, edges.roll(1, 0), torch.full((len(edges), 4), 2.0), quads[:, :3], quads[:, 3], torch.full((len(quads), 6), 2.0)
-    )
-    return CategoryModel(
-        category, tuple(f"part{k}" for k in range(KEYPOINTS)), (1, 0, 2, 3, 4), "sim", torch.ones(KEYPOINTS, dtype=torch.bool), shape,
-        unit(KEYPOINTS, CHANNELS), torch.full((KEYPOINTS,), 0.6), torch.full((KEYPOINTS,), 0.2),
-        unit(20, CHANNELS), torch.full((20,), 0.6), torch.full((20,), 0.2), weights, betas,
-        unit(3, KEYPOINTS * 3).reshape(3, KEYPOINTS, 3), torch.full((3,), 1e-3), uniform_rotations(12), torch.tensor([1.5, 0.2]),
-        torch.full((2,), torch.nan),
-    )  # fmt: skip
 
 
 @pytest.fixture

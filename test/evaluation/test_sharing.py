@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from test_semalign3d_runs import tiny_model
+from tiny_category import tiny_model
 from tiny_dataset import make_dataset
 
 from semalign3d_core.category.storage import save_model
