@@ -2,6 +2,7 @@
 
     python bench/sfnet.py DIR [--network sfnet.safetensors] [--mode bbox]
     python bench/sfnet.py DIR --speed --network sfnet.safetensors
+    python bench/sfnet.py PICTURES_WITH_MASKS --training 3 [--precision bfloat16]
 
 DIR: PF-WILLOW, PF-PASCAL, Caltech-101, SPair-71k or any data set folder of ours with pairs (for masks: Caltech-101). Keypoints: target
 points are carried to the source, PCK is inclusive and a mean over pairs, with its 95 % bootstrap interval (images drawn anew); the mode
@@ -24,8 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.learned.sfnet.benchmark import adapted_levels, interval, keypoint_scores, mask_scores, pixel_grid
 from semalign3d_core.learned.sfnet.network import SFNet, SFNetConfig
+from semalign3d_core.learned.sfnet.pictures import masked_pictures
 from semalign3d_core.learned.sfnet.pyramids import create_pyramid
 from semalign3d_core.learned.sfnet.storage import load_network
+from semalign3d_core.learned.sfnet.train import Batches, Lesson, SFNetTraining, new_network
 from semalign3d_core.perception.images import read_image
 from semalign3d_core.runtime.files import read_json
 
@@ -55,6 +58,10 @@ class Options:
     """Only the first so many pairs."""
     speed: bool = False
     """Print what a pair costs, instead of scores."""
+    training: int = 0
+    """Print what a step of the training on a folder of pictures with masks costs, measured over so many steps."""
+    precision: str = "float32"
+    """Of the training: float32 or bfloat16."""
 
 
 def rows(options):
@@ -117,7 +124,24 @@ def print_speed(options, pairs):
     print(f"a pair: {np.median(wall):.3f} s wall clock, {np.median(cpu):.3f} s of processor time, {torch.get_num_threads()} threads")
 
 
+def print_training(options):
+    """Seconds of a training step of 16 pairs, and of 40 epochs of 400 pictures: wall clock and processor."""
+    config = SFNetTraining(SFNetConfig(options.pyramid), precision=options.precision)
+    batches = Batches(masked_pictures(options.dataset), config)
+    network = new_network(config.network, create_pyramid(options.pyramid), 0)
+    lesson = Lesson({"one": (network, config.losses)}, batches, config)
+    lesson.step(0)
+    start, used = time.perf_counter(), time.process_time()
+    for number in range(options.training):
+        lesson.step(number + 1)
+    wall, cpu = ((now - then) / options.training for now, then in ((time.perf_counter(), start), (time.process_time(), used)))
+    print(f"a step: {wall:.2f} s wall clock, {cpu:.2f} s of processor time, {torch.get_num_threads()} threads, {options.precision}")
+    print(f"40 epochs of 400 pictures: {wall * 1000 / 60:.1f} minutes wall clock, {cpu * 1000 / 60:.1f} minutes of processor time")
+
+
 def main(options):
+    if options.training:
+        return print_training(options)
     dataset = open_dataset(options.dataset)
     pairs = list(dataset.pairs(options.split))[: options.limit]
     print(f"{options.dataset}; published with ResNet-101: {'; '.join(PUBLISHED.values())}")

@@ -76,7 +76,8 @@ class SFNetMatcher(Matcher):
 
     def lift(self, source, points):
         """The points on their image, once for all targets."""
-        return LiftedPoints(self._prepared(source), points.float())
+        image = self._prepared(source)
+        return LiftedPoints(image, points.float().to(image.levels[0].device))
 
     def place(self, lifted, rows, target):
         """Where the points ``rows`` (N,) of ``lifted`` are in ``target``: :class:`Matches`."""

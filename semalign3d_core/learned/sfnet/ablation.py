@@ -49,9 +49,9 @@ ROWS = (
 )
 
 
-def train_variants(pictures, config, work, quiet=False):
+def train_variants(pictures, config, work, quiet=False, device="cpu"):
     """{name: :class:`SFNet` in evaluation mode} of ``TRAINED``, resumable in the folder ``work``."""
-    pyramid, networks = create_pyramid(config.network.pyramid), {}
+    pyramid, networks = create_pyramid(config.network.pyramid).to(device), {}
     for name, (changes, left_out) in TRAINED.items():
         weights = replace(config.losses, **dict.fromkeys(left_out, 0.0))
         networks[name] = new_network(replace(config.network, **changes), pyramid, config.seed), weights
@@ -71,7 +71,7 @@ def evaluate_variants(networks, config, pairs, mode="bbox"):
     pyramid, found = networks["full"].pyramid, []
     for label, name, levels, readout, published in ROWS:
         settings = replace(config.network, levels=levels, readout=readout, adapt=name is not None)
-        network = SFNet(pyramid, settings).eval()
+        network = SFNet(pyramid, settings).to(next(pyramid.parameters()).device).eval()
         if name is not None:
             network.load_state_dict(networks[name].state_dict())
         scores = keypoint_scores(network, pairs, mode)[:, 0]
@@ -80,9 +80,9 @@ def evaluate_variants(networks, config, pairs, mode="bbox"):
     return found
 
 
-def run_ablation(pictures, config, work, pairs):
+def run_ablation(pictures, config, work, pairs, device="cpu"):
     """Trains and evaluates all variants; writes ``ablation.json`` into ``work`` and returns the table as text."""
-    rows = evaluate_variants(train_variants(pictures, config, work), config, pairs)
+    rows = evaluate_variants(train_variants(pictures, config, work, device=device), config, pairs)
     write_json(work / "ablation.json", rows)
     return table(rows)
 

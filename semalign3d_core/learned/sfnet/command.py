@@ -31,6 +31,8 @@ class Options:
     ablation: Path | None = None
     """Instead of one network train all variants of the paper's Tables 3 and 4 side by side on the same pairs, and print their
     PCK@0.1 on this data set folder (split test)."""
+    device: str = "cpu"
+    """Device that trains: cpu, cuda, cuda:1 or auto."""
     config: SFNetTraining = field(default_factory=SFNetTraining)
     """Settings of the training."""
 
@@ -38,19 +40,20 @@ class Options:
 def run(options):
     """Trains, writes the network, and returns the exit code."""
     from semalign3d_core.datasets import open_dataset
+    from semalign3d_core.perception.backbones.precision import choose_device
 
-    pictures = training_pictures(options)
+    pictures, device = training_pictures(options), choose_device(options.device)
     print(f"{len(pictures)} pictures with masks")
     if options.ablation is not None:
         from semalign3d_core.learned.sfnet.ablation import run_ablation
 
-        print(run_ablation(pictures, options.config, options.work, list(open_dataset(options.ablation).pairs("test"))))
+        print(run_ablation(pictures, options.config, options.work, list(open_dataset(options.ablation).pairs("test")), device))
         return 0
     from semalign3d_core.learned.sfnet.storage import save_network
     from semalign3d_core.learned.sfnet.train import train_sfnet
 
     validate = None if options.validation is None else _validation(options)
-    network = train_sfnet(pictures, options.config, options.work, validate)
+    network = train_sfnet(pictures, options.config, options.work, validate, device=device)
     save_network(network, options.output, pictures=len(pictures), folders=[str(folder) for folder in options.dataset])
     print(f"wrote {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
     return 0

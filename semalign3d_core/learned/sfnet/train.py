@@ -77,9 +77,9 @@ class Batches:
 
 
 def new_network(config, pyramid, seed):
-    """A :class:`SFNet` with fresh adaptation layers."""
+    """A :class:`SFNet` with fresh adaptation layers, on the pyramid's device."""
     torch.manual_seed(seed)
-    return SFNet(pyramid, config)
+    return SFNet(pyramid, config).to(next(pyramid.parameters()).device)
 
 
 class Lesson:
@@ -91,6 +91,7 @@ class Lesson:
     def __init__(self, networks, batches, config):
         self.networks, self.batches, self.config = networks, batches, config
         self.pyramid = next(iter(networks.values()))[0].pyramid
+        self.device = next(self.pyramid.parameters()).device
         self.modules = {name: network for name, (network, _) in networks.items()}
         parameters = [p for network in self.modules.values() for p in network.parameters()]
         self.optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
@@ -100,7 +101,7 @@ class Lesson:
         epoch = number // self.batches.per_epoch
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.learning_rate * (self.config.drop if epoch >= self.config.drop_after else 1)
-        images, masks = self.batches(number)
+        images, masks = ([values.to(self.device) for values in kind] for kind in self.batches(number))
         with torch.no_grad(), self._precision():
             levels = [[level.float() for level in self.pyramid(image)] for image in images]
         self.optimiser.zero_grad()
@@ -120,16 +121,16 @@ class Lesson:
         return {name: value.detach() for name, value in terms.items()}
 
     def _precision(self):
-        return torch.autocast("cpu", torch.bfloat16) if self.config.precision == "bfloat16" else nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16) if self.config.precision == "bfloat16" else nullcontext()
 
 
-def train_sfnet(pictures, config, work, validate=None, quiet=False):
+def train_sfnet(pictures, config, work, validate=None, quiet=False, device="cpu"):
     """Trains an :class:`SFNet`, going on in the folder ``work`` where an earlier run stopped, and returns it in evaluation mode.
 
     pictures: :class:`MaskedPicture` ...;  config: :class:`SFNetTraining`;  validate: function(network) -> PCK in percent, asked after every
     epoch: the best network is returned; without it the last one
     """
-    network = new_network(config.network, create_pyramid(config.network.pyramid), config.seed)
+    network = new_network(config.network, create_pyramid(config.network.pyramid).to(device), config.seed)
     batches = Batches(pictures, config)
     lesson = Lesson({"sfnet": (network, config.losses)}, batches, config)
     training = Training(
