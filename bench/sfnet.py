@@ -23,7 +23,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from semalign3d_core.datasets import open_dataset
-from semalign3d_core.learned.sfnet.benchmark import adapted_levels, interval, keypoint_scores, mask_scores, pixel_grid
+from semalign3d_core.learned.sfnet.benchmark import FrozenLevels, adapted_levels, interval, keypoint_scores, mask_scores, pixel_grid
 from semalign3d_core.learned.sfnet.network import SFNet, SFNetConfig
 from semalign3d_core.learned.sfnet.pictures import masked_pictures
 from semalign3d_core.learned.sfnet.pyramids import create_pyramid
@@ -83,9 +83,11 @@ def rows(options):
 def print_keypoints(options, pairs):
     heads = "".join(f"{f'PCK@{alpha}':>9s}" for alpha in ALPHAS)
     print(f"{len(pairs)} pairs, mode {options.mode}\n{'':38s}{heads}   95 % interval at 0.1")
-    scores = {}
-    for name, network in rows(options).items():
-        scores[name] = keypoint_scores(network, pairs, options.mode, ALPHAS)
+    scores, networks = {}, rows(options)
+    first = next(iter(networks.values()))
+    frozen = FrozenLevels(first.pyramid, first.config.cells)
+    for name, network in networks.items():
+        scores[name] = keypoint_scores(network, pairs, options.mode, ALPHAS, frozen)
         low, high = interval(pairs, scores[name][:, 1])
         values = "".join(f"{100 * value:9.1f}" for value in np.nanmean(scores[name], axis=0))
         print(f"{name:38s}{values}   {100 * low:.1f} to {100 * high:.1f}", flush=True)

@@ -8,12 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from semalign3d_core.learned.loop import Training, train
-from semalign3d_core.learned.sfnet.benchmark import interval, keypoint_scores
+from semalign3d_core.learned.sfnet.benchmark import FrozenLevels, interval, keypoint_scores
 from semalign3d_core.learned.sfnet.network import SFNet
 from semalign3d_core.learned.sfnet.pyramids import create_pyramid
+from semalign3d_core.learned.sfnet.storage import save_network
 from semalign3d_core.learned.sfnet.train import Batches, Lesson, new_network
 from semalign3d_core.runtime.config import to_dict
 from semalign3d_core.runtime.files import write_json
+
+CHECKPOINT_EVERY = 20  # steps; a step of all variants takes as long as several of one
 
 # of the networks that are trained: name -> (changes of SFNetConfig, losses that are left out)
 TRAINED = {
@@ -59,7 +62,7 @@ def train_variants(pictures, config, work, quiet=False, device="cpu"):
     lesson = Lesson(networks, batches, config)
     settings = {"training": to_dict(config), "pictures": [str(picture.picture) for picture in pictures], "variants": list(TRAINED)}
     training = Training(lesson.modules, lesson.optimiser, lesson.step, settings=settings)
-    train(training, work, config.epochs * batches.per_epoch, batches.per_epoch, title="SFNet, ablation", quiet=quiet)
+    train(training, work, config.epochs * batches.per_epoch, min(batches.per_epoch, CHECKPOINT_EVERY), title="SFNet, ablation", quiet=quiet)
     return {name: network.eval() for name, network in lesson.modules.items()}
 
 
@@ -69,20 +72,23 @@ def evaluate_variants(networks, config, pairs, mode="bbox"):
     pairs: :class:`PairRecord` ...;  mode: of the threshold, see :mod:`.benchmark`
     """
     pyramid, found = networks["full"].pyramid, []
+    frozen = FrozenLevels(pyramid, config.network.cells)
     for label, name, levels, readout, published in ROWS:
         settings = replace(config.network, levels=levels, readout=readout, adapt=name is not None)
         network = SFNet(pyramid, settings).to(next(pyramid.parameters()).device).eval()
         if name is not None:
             network.load_state_dict(networks[name].state_dict())
-        scores = keypoint_scores(network, pairs, mode)[:, 0]
+        scores = keypoint_scores(network, pairs, mode, frozen=frozen)[:, 0]
         low, high = interval(pairs, scores)
         found.append({"row": label, "pck": 100 * np.nanmean(scores), "low": 100 * low, "high": 100 * high, "published": published})
     return found
 
 
 def run_ablation(pictures, config, work, pairs, device="cpu"):
-    """Trains and evaluates all variants; writes ``ablation.json`` into ``work`` and returns the table as text."""
-    rows = evaluate_variants(train_variants(pictures, config, work, device=device), config, pairs)
+    """Trains and evaluates all variants; writes ``ablation.json`` and ``full.safetensors`` into ``work`` and returns the table as text."""
+    networks = train_variants(pictures, config, work, device=device)
+    save_network(networks["full"], work / "full.safetensors", pictures=len(pictures))
+    rows = evaluate_variants(networks, config, pairs)
     write_json(work / "ablation.json", rows)
     return table(rows)
 

@@ -19,26 +19,48 @@ SIDE = 288  # of the pictures without their ring, in the mode "image"
 IMAGES_IN_MEMORY = 100
 
 
+class FrozenLevels:
+    """What a pyramid says of images, the last ones in memory: networks above the same pyramid share it."""
+
+    def __init__(self, pyramid, cells):
+        self.pyramid, self.cells, self._kept = pyramid, cells, OrderedDict()
+
+    @torch.no_grad()
+    def __call__(self, record):
+        """Both levels (1, C, h, w) of an :class:`ImageRecord`."""
+        if record.path not in self._kept:
+            while len(self._kept) >= IMAGES_IN_MEMORY:
+                self._kept.popitem(last=False)
+            self._kept[record.path] = frozen_levels(self.pyramid, self.cells, read_image(record.path, record).rgb)
+        return self._kept[record.path]
+
+
 class ImageLevels:
-    """The adapted levels of images, the last ones in memory."""
+    """A network's adapted levels of images, the last ones in memory. frozen: :class:`FrozenLevels` to share, or None"""
 
-    def __init__(self, network):
+    def __init__(self, network, frozen=None):
         self.network, self._kept = network, OrderedDict()
+        self.frozen = frozen or FrozenLevels(network.pyramid, network.config.cells)
 
+    @torch.no_grad()
     def __call__(self, record):
         """Adapted levels (1, C, h, w) of an :class:`ImageRecord`."""
         if record.path not in self._kept:
             while len(self._kept) >= IMAGES_IN_MEMORY:
                 self._kept.popitem(last=False)
-            self._kept[record.path] = adapted_levels(self.network, read_image(record.path, record).rgb)
+            self._kept[record.path] = self.network.adapted(*self.frozen(record))
         return self._kept[record.path]
+
+
+def frozen_levels(pyramid, cells, rgb):
+    """Both levels of a pyramid, (1, C, h, w), of a picture (h, w, 3) uint8 as the published protocol frames it."""
+    return pyramid(canvas(rgb, cells)[None].to(next(pyramid.parameters()).device))
 
 
 @torch.no_grad()
 def adapted_levels(network, rgb):
     """The adapted levels of a picture (h, w, 3) uint8, each (1, C, cells, cells)."""
-    device = next(network.pyramid.parameters()).device
-    return network.adapted(*network.pyramid(canvas(rgb, network.config.cells)[None].to(device)))
+    return network.adapted(*frozen_levels(network.pyramid, network.config.cells, rgb))
 
 
 @torch.no_grad()
@@ -69,12 +91,12 @@ def _bbox_mode(pair):
 MODES = {"image": _image_mode, "bbox": _bbox_mode}
 
 
-def keypoint_scores(network, pairs, mode="bbox", alphas=(0.1,), levels=None):
+def keypoint_scores(network, pairs, mode="bbox", alphas=(0.1,), frozen=None):
     """PCK of every pair at every alpha, (pairs, alphas) in [0, 1]; NaN for a pair without common keypoints.
 
-    pairs: :class:`PairRecord` ...;  mode: see ``MODES``;  levels: :class:`ImageLevels` to share
+    pairs: :class:`PairRecord` ...;  mode: see ``MODES``;  frozen: :class:`FrozenLevels` to share
     """
-    measure, levels, scores = choice("mode", mode, MODES), levels or ImageLevels(network), []
+    measure, levels, scores = choice("mode", mode, MODES), ImageLevels(network, frozen), []
     for pair in pairs:
         source_size, target_size, scales, reference = measure(pair)
         both = np.isfinite(pair.source.keypoints).all(1) & np.isfinite(pair.target.keypoints).all(1)
