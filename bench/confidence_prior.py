@@ -29,7 +29,6 @@ from semalign3d_core.runtime.files import atomic_path
 
 BACKBONES = ("precomputed:sim", "compact")
 RIDGE, BIAS_RIDGE = 3.0, 0.3  # pull of the common fit towards nothing; it rests on thousands of samples
-SMALLEST = 0.05  # weights below it are left out
 
 
 @dataclass
@@ -85,11 +84,9 @@ def main(options):
         chances, truth = torch.cat(chances), torch.cat(truth)
         print(f"{name:10s} {len(truth):5d} samples, {100 * float(truth.double().mean()):3.0f} % true  "
               f"{area_under_roc(chances, truth):.3f}  {calibration_error(chances, truth):.3f}")  # fmt: skip
-    print("\nDEFAULTS")
+    print("\nPRIOR")
     for name in MAPS:
-        bias, *weights = fit(list(parts.values()), name).tolist()
-        entries = [f'"{name}.{s}": {weight:.2f}' for s, weight in zip(STATISTICS, weights, strict=True) if abs(weight) >= SMALLEST]
-        print(", ".join([f'"{name}.bias": {bias:.2f}', *entries]) + ",")
+        print(f'"{name}": ({", ".join(f"{weight:.2f}" for weight in fit(list(parts.values()), name).tolist())}),')
 
 
 if __name__ == "__main__":

@@ -50,11 +50,10 @@ class ProjectedSolutions(ShortRepr):
     def energy(self, category: CategoryTensors, observation: Observation, weights: EnergyConfig) -> tuple[dict[str, Tensor], Tensor]:
         """The terms {name: (B,)} of Eq. 13 and their weighted sum (B,)."""
         cloud, points = self.projected.split((category.dense, len(category.shape)), 1)
-        terms = energy.terms(
-            pixels=observation.pixels, pixel_log=observation.pixel_log, cloud=cloud, cells=observation.keypoint_cells,
-            cell_log=observation.keypoint_log, points=points, keypoints=self.points[:, category.dense :], betas=category.spread_betas,
-            distance=self.distance, scale=observation.object_scale,
-        )  # fmt: skip
+        dense = observation.pixel_log, observation.pixels, cloud
+        sparse = observation.keypoint_log, observation.keypoint_cells, points
+        keypoints, scale = self.points[:, category.dense :], observation.object_scale
+        terms = energy.terms(dense, sparse, keypoints, category.spread_betas, self.distance, scale)
         return terms, energy.total(terms, vars(weights))
 
 

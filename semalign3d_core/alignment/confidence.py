@@ -23,26 +23,17 @@ from semalign3d_core.alignment.gauss_newton.poses import Candidates, poses_of_ke
 from semalign3d_core.alignment.observation import Observation
 from semalign3d_core.runtime.values import ShortRepr
 
-# The prior of the maps of a category, used in their place where a model has no calibration of its own: one
-# fit to the calibration trials of six synthetic categories together, with simulated features and with those of the embedded backbone
-# (bench/confidence_prior.py).
-# A category's own training images show too few wrong results to learn all these weights from.
-DEFAULTS = {
-    "pose.bias": -3.78, "pose.energy": -1.67, "pose.margin": 1.02, "pose.lead": 0.48, "pose.fit": 0.17, "pose.contrast": 1.22,
-    "pose.depth": 2.55, "pose.evidence": 0.44, "pose.deformation": -1.18, "pose.cover": 2.58, "pose.inside": -0.12, "pose.masked": 1.24,
-    "pose.with_depth": -0.87,
-    "keypoints.bias": -7.99, "keypoints.energy": -1.38, "keypoints.margin": 0.32, "keypoints.lead": 0.56, "keypoints.fit": 0.09,
-    "keypoints.contrast": 0.79, "keypoints.depth": 0.75, "keypoints.evidence": 3.05, "keypoints.deformation": -2.23,
-    "keypoints.cover": 4.68, "keypoints.inside": 2.78, "keypoints.masked": -0.40, "keypoints.with_depth": -0.48,
-    "present.bias": -10.48, "present.energy": -0.41, "present.margin": 1.10, "present.lead": 1.43, "present.fit": 1.59,
-    "present.contrast": 0.44, "present.depth": 0.44, "present.evidence": 2.39, "present.deformation": -2.12, "present.cover": 11.45,
-    "present.inside": 3.00, "present.masked": 2.25, "present.with_depth": -0.27,
-    "found.bias": -4.93, "found.energy": -0.14, "found.margin": 0.89, "found.lead": 0.62, "found.fit": 1.49, "found.contrast": 0.43,
-    "found.depth": 2.01, "found.evidence": -0.41, "found.deformation": -1.41, "found.cover": 7.04, "found.inside": 1.85,
-    "found.masked": 1.92, "found.with_depth": -0.68,
-}  # fmt: skip
 MAPS = ("pose", "keypoints", "present", "found")
 STATISTICS = ("energy", "margin", "lead", "fit", "contrast", "depth", "evidence", "deformation", "cover", "inside", "masked", "with_depth")
+# Bias and weights of the STATISTICS: the prior of the maps of a category, used in their place where a model has no calibration of its own.
+# A category's own training images show too few wrong results to learn all weights from. Fit to the calibration trials of six synthetic
+# categories together, with simulated features and with those of the embedded backbone (bench/confidence_prior.py).
+PRIOR = {
+    "pose":      (-3.78, -1.67, 1.02, 0.48, 0.17, 1.22, 2.55, 0.44, -1.18, 2.58, -0.12, 1.24, -0.87),
+    "keypoints": (-7.99, -1.38, 0.32, 0.56, 0.09, 0.79, 0.75, 3.05, -2.23, 4.68, 2.78, -0.40, -0.48),
+    "present":   (-10.48, -0.41, 1.10, 1.43, 1.59, 0.44, 0.44, 2.39, -2.12, 11.45, 3.00, 2.25, -0.27),
+    "found":     (-4.93, -0.14, 0.89, 0.62, 1.49, 0.43, 2.01, -0.41, -1.41, 7.04, 1.85, 1.92, -0.68),
+}  # fmt: skip
 WORST_DEVIATION = 4.0  # standard deviations a single point can be off
 NEAR_KEYPOINT = 0.05  # object scales: sigma of p_spat in the evidence for a keypoint
 COVERED = 0.04  # object scales from a point of the cloud, within which the mask is covered by it
@@ -67,16 +58,15 @@ class Calibration(ShortRepr):
     @classmethod
     def of(cls, calibration: dict[str, float], category: CategoryTensors) -> "Calibration":
         """Reads ``CategoryModel.calibration``."""
-        tables = [calibration if f"{kind}.bias" in calibration else DEFAULTS for kind in MAPS]
-        biases = torch.tensor([table[f"{kind}.bias"] for kind, table in zip(MAPS, tables, strict=True)])
-        rows = [[table.get(f"{kind}.{name}", 0.0) for name in STATISTICS] for kind, table in zip(MAPS, tables, strict=True)]
+        own = {kind: tuple(calibration.get(f"{kind}.{name}", 0.0) for name in ("bias", *STATISTICS)) for kind in MAPS}
+        table = torch.tensor([own[kind] if f"{kind}.bias" in calibration else PRIOR[kind] for kind in MAPS]).to(category.shape)
         axis = bias = None
         if "axis_x" in calibration:
             axis = torch.tensor([calibration[f"axis_{c}"] for c in "xyz"]).to(category.shape)
         if "offset.0.x" in calibration:
             bias = torch.tensor([[calibration[f"offset.{k}.{c}"] for c in "xyz"] for k in category.keypoints.tolist()]).to(category.shape)
         depth_weight = calibration.get("depth_weight", DEPTH_WEIGHT)
-        return cls(biases.to(category.shape), torch.tensor(rows).to(category.shape), depth_weight, axis, bias)
+        return cls(table[:, 0], table[:, 1:], depth_weight, axis, bias)
 
     def probabilities(self, statistics: Tensor) -> Tensor:
         """(4,) of the MAPS, from statistics (S,)."""

@@ -124,13 +124,8 @@ class DistanceField:
 
 
 def terms(
-    *,
-    pixels: Tensor,
-    pixel_log: Tensor,
-    cloud: Tensor,
-    cells: Tensor,
-    cell_log: Tensor,
-    points: Tensor,
+    dense: tuple[Tensor, Tensor, Tensor],
+    sparse: tuple[Tensor, Tensor, Tensor],
     keypoints: Tensor,
     betas: BetaTable,
     distance: Tensor | None,
@@ -138,15 +133,15 @@ def terms(
 ) -> dict[str, Tensor]:
     """The terms {name: (B,)} of Eq. 13 by which solutions of every solver are compared, and which are reported.
 
-    pixels (U, 2), pixel_log (U, P), cloud (B, P, 2): of Eq. 7, 8;  cells (K, N, 2), cell_log (K, N), points (B, K, 2): of Eq. 9;
-    keypoints (B, K, 3), betas: of Eq. 10;  distance: (B, P) of the cloud to the mask, None without one;  scale: () object scale in L.
+    dense, sparse: arguments of Eq. 7, 8 and of Eq. 9 but for sigma;  keypoints (B, K, 3), betas: of Eq. 10;
+    distance: (B, P) of the cloud to the mask, None without one;  scale: () object scale in L.
     Image lengths are in object scales, so that energies of large and small objects compare.
     """
     sigma = (SIGMA * scale).expand(len(keypoints))
-    outside = torch.zeros_like(cloud[..., 0]) if distance is None else distance
+    outside = torch.zeros_like(dense[2][..., 0]) if distance is None else distance
     return {
-        "dense": dense_reconstruction(pixel_log, pixels, cloud, sigma),
-        "sparse": sparse_reconstruction(cell_log, cells, points, sigma),
+        "dense": dense_reconstruction(*dense, sigma),
+        "sparse": sparse_reconstruction(*sparse, sigma),
         "geometry": geometric_consistency(keypoints, betas),
         "background": background(outside, BACKGROUND_CAP * scale) / scale,
         "depth": depth_regularisation(keypoints),

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import TypeVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.choice import rotation_distance
-from semalign3d_core.alignment.confidence import DEFAULTS, DEPTH_WEIGHT, STATISTICS
+from semalign3d_core.alignment.confidence import DEPTH_WEIGHT, PRIOR, STATISTICS
 from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.result import Alignment, Alternatives, Diagnostics
 from semalign3d_core.calibration.keypoint_bias import estimated_keypoint_bias, pixels_with_bias, stored_keypoint_bias
@@ -67,7 +68,7 @@ def calibrate(
     truth_rotations: Tensor | None = None,
     held_out_models: Sequence[CategoryModel] | None = None,
     negatives: Sequence[ImageEvidence] = (),
-    progress: Callable[[int, int], object] | None = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> dict[str, float]:
     """Entries of ``CategoryModel.calibration`` from N training images of a category.
 
@@ -81,9 +82,16 @@ def calibrate(
     workers = 1 if model.shape.is_cuda else None
     models, numbers = held_out_models or [model] * len(evidences), range(len(evidences))
     rotations = [None] * len(evidences) if truth_rotations is None else truth_rotations
-    counted = _Counted(progress or (lambda *_: None), 2 * len(evidences) + len(negatives))
+    total, so_far = 2 * len(evidences) + len(negatives), count(1)
     axis_images = set(range(0, len(evidences), max(len(evidences) // AXIS_IMAGES, 1)))
     axes, aligners = principal_axes(Aligner(replace(model, calibration={}), config).category), _aligners(models, {}, config)
+
+    def counted(results: Iterable[Result]) -> list[Result]:
+        listed = []
+        for result in results:
+            listed.append(result)
+            progress(next(so_far), total)
+        return listed
 
     def unchanged(n: int) -> tuple[Alignment, Tensor | None]:
         evidence = _with_or_without_depth(evidences[n], n, 0)
@@ -112,21 +120,6 @@ def calibrate(
     absent = counted(in_parallel(partial(_statistics, aligner), negatives, workers))
     trials, absent = [t for some, _ in done for t in some], [v for _, some in done for v in some] + absent
     return {**entries, **_depth_entry(trials), **_maps(samples_of(trials, absent))}
-
-
-class _Counted:
-    """Lists results as they come and reports how many of all there are so far."""
-
-    def __init__(self, progress: Callable[[int, int], object], total: int):
-        self.progress, self.done, self.total = progress, 0, total
-
-    def __call__(self, results: Iterable[Result]) -> list[Result]:
-        listed = []
-        for result in results:
-            listed.append(result)
-            self.done += 1
-            self.progress(self.done, self.total)
-        return listed
 
 
 def _aligners(models: Sequence[CategoryModel], calibration: dict[str, float], config: AlignConfig | str) -> list[Aligner]:
@@ -235,8 +228,7 @@ def _maps(samples: Samples) -> dict[str, float]:
     """The logistic maps and how well each separates the images it was learned from; samples as of :func:`samples_of`."""
     entries = {}
     for name, (table, labels) in samples.items():
-        prior = [DEFAULTS[f"{name}.bias"], *(DEFAULTS.get(f"{name}.{s}", 0.0) for s in STATISTICS)]
-        bias, *weights = fit_logistic(table, labels, torch.tensor(prior, dtype=torch.float64))
+        bias, *weights = fit_logistic(table, labels, torch.tensor(PRIOR[name], dtype=torch.float64))
         entries[f"{name}.bias"] = bias
         entries.update({f"{name}.{s}": weight for s, weight in zip(STATISTICS, weights, strict=True)})
         entries[f"{name}.auroc"] = area_under_roc(table @ torch.tensor(weights, dtype=torch.float64), labels)
