@@ -45,5 +45,5 @@ def test_what_is_wrong_is_named(root, tmp_path):
     with pytest.raises(FileFormatError, match="line of f001 is too short"):
         open_dataset(root).images("car")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingFileError, match=r"_annot\.txt"):
+    with pytest.raises(MissingFileError, match="holds no file"):
         open_dataset(tmp_path / "empty", "freiburg_cars")

@@ -5,15 +5,19 @@ import json
 import pytest
 import torch
 from tiny_dataset import make_dataset
+from tiny_models import tiny_transformer
 
 from semalign3d_core.cli.eval_spair import main as eval_spair
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.learned.spherical_maps.backbone import SphericalMapsBackbone
+from semalign3d_core.learned.spherical_maps.inference import TrainedMapper
 from semalign3d_core.learned.spherical_maps.network import SphericalMaps
 from semalign3d_core.learned.spherical_maps.storage import MapperFacts, save_spherical_maps
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.spherical_maps import SphericalMapsMatcher
 from semalign3d_core.perception import backbones
+from semalign3d_core.perception.backbones.transformers_vit import TransformerBackbone
 from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence
 from semalign3d_core.perception.images import read_image
 from semalign3d_core.runtime.errors import InputError
@@ -90,6 +94,22 @@ def test_raw_features_and_other_backbones_are_checked(tiny, mapper, tmp_path):
     save_spherical_maps(SphericalMaps(64, 2), wide)
     with pytest.raises(InputError, match="reads 64 channels"):
         backbones.create(f"spherical_maps:{wide},features=precomputed:sim", tiny)
+
+
+def test_an_official_checkpoint_reads_the_tokens_of_the_transformer(tiny, tmp_path):
+    transformer = TransformerBackbone(tiny_transformer(width=24), "tiny", cells=4)
+    path, image = tmp_path / "official.pth", _first_image(tiny)
+    save_spherical_maps(SphericalMaps(24, 18), path)
+    mapper = TrainedMapper(path)
+    expected = mapper.points(transformer.raw([image])[0])
+    alone = SphericalMapsBackbone(transformer, transformer, mapper).extract(image)
+    torch.testing.assert_close(alone.values[-3:], 0.2**0.5 * expected)
+    other = backbones.create("precomputed:sim", tiny)  # compared on its own grid, which lies otherwise on the image
+    mixed = SphericalMapsBackbone(other, transformer, mapper).extract(image)
+    assert mixed.values.shape == (19, 12, 12) and mixed.grid == other.extract(image).grid
+    torch.testing.assert_close(mixed.values[-3:].norm(dim=0), torch.full((12, 12), 0.2**0.5))
+    with pytest.raises(InputError, match="reads features before normalisation"):
+        mapper.of_features(torch.ones(24, 2, 2))
 
 
 def test_eval_spair_with_kap_of_the_fused_similarity(tiny, mapper, tmp_path):

@@ -28,6 +28,8 @@ class Options:
     """File to write; used with --backbone spherical_maps:FILE. Not .safetensors: as the official code writes it."""
     work: Path = Path("runs/spherical_maps")
     """Folder of extracted features, checkpoints and training.html; an interrupted run goes on from there."""
+    device: str = "cpu"
+    """Device that extracts features and trains, for example cuda."""
     samples: SampleConfig = field(default_factory=SampleConfig)
     """What the samples are made of."""
     config: SphericalTraining = field(default_factory=SphericalTraining)
@@ -42,18 +44,21 @@ def run(options):
     from semalign3d_core.learned.spherical_maps.storage import MapperFacts, save_spherical_maps
     from semalign3d_core.learned.spherical_maps.train import Trainer
     from semalign3d_core.perception import backbones, masks
+    from semalign3d_core.perception.backbones.precision import choose_device
+    from semalign3d_core.perception.providers import on_device
     from semalign3d_core.runtime.errors import InputError
 
     dataset = open_dataset(options.dataset)
     categories = tuple(options.categories or dataset.categories())
-    backbone = backbones.create(options.backbone, options.dataset)
-    segmenter = masks.create(options.masks, options.dataset, backbone=backbone, load_model=load_model)
+    backbone = backbones.create(on_device(options.backbone, backbones.BACKBONES, options.device), options.dataset)
+    mask_source = on_device(options.masks, masks.MASKS, options.device)
+    segmenter = masks.create(mask_source, options.dataset, backbone=backbone, load_model=load_model)
     if segmenter is None:
         raise InputError("--masks none: the training needs to know where the objects are; choose another mask source")
     providers = backbone, segmenter
     samples = _samples(dataset, options.split, categories, providers, options)
     others = _samples(dataset, options.validation, categories, providers, options) if options.validation else None
-    trainer = Trainer(samples, len(categories), options.config)
+    trainer = Trainer(samples, len(categories), options.config, choose_device(options.device))
     settings = {"backbone": backbone.name, "categories": categories, "samples": dataclasses.asdict(options.samples)}
     kept = {k: v for k, v in dataclasses.asdict(options.config).items() if k not in ("steps", "checkpoint_every")}  # may change on the way
     training = Training(

@@ -33,12 +33,16 @@ def grid_positions(rows, columns):
 
 
 def draw_triplets(points, count, generator=None):
-    """(rows, triplets) of ``count`` random triplets, with replacement, among the cells that lie inside the object of each image."""
-    inside = (points.detach().norm(dim=-1) > INSIDE).float()
+    """(rows, triplets) of ``count`` random triplets, with replacement, among the cells that lie inside the object of each image.
+
+    They are drawn on the CPU, so that a seed means the same on every device.
+    """
+    inside = (points.detach().norm(dim=-1) > INSIDE).float().cpu()
     rows = inside.any(1).nonzero()[:, 0]
-    if not len(rows):
-        return rows, rows.new_zeros(0, 3, count)
-    return rows, torch.multinomial(inside[rows], 3 * count, replacement=True, generator=generator).unflatten(1, (3, count))
+    triplets = rows.new_zeros(0, 3 * count)
+    if len(rows):
+        triplets = torch.multinomial(inside[rows], 3 * count, replacement=True, generator=generator)
+    return rows.to(points.device), triplets.unflatten(1, (3, count)).to(points.device)
 
 
 def reconstruction_loss(features, points, condition, decoder):

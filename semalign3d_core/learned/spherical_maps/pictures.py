@@ -111,7 +111,7 @@ def sample_pictures(mapper, kinds):
     for kind, samples in kinds.items():
         for index in torch.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).long().tolist():
             features, masks = samples.take(torch.tensor([index]))
-            points = sphere_points(mapper(features))[0]
+            points = sphere_points(mapper(features.to(mapper[0].weight.device)))[0].cpu()
             colours = np.where(masks[0].numpy() > 0.5, sphere_colours(points.numpy()), 255).astype(np.uint8)
             grid = colours.reshape(samples.cells, samples.cells, 3)
             path, view = samples.files[index]

@@ -62,7 +62,7 @@ def _some(points, count, generator):
     if not 0 < count < seen:
         return points
     kept = torch.rand(points.shape[:2], generator=generator) < count / seen
-    return points * kept[..., None]
+    return points * kept[..., None].to(points.device)
 
 
 class Trainer:
@@ -71,11 +71,12 @@ class Trainer:
     samples: :class:`~semalign3d_core.learned.spherical_maps.samples.SampleSet`;  categories: how many the decoder knows
     """
 
-    def __init__(self, samples, categories, config):
+    def __init__(self, samples, categories, config, device="cpu"):
         torch.manual_seed(config.seed)
-        self.samples, self.config = samples, config
+        self.samples, self.config, self.device = samples, config, torch.device(device)
         self.model = SphericalMaps(samples.channels, categories)
         _start_at_standard_scale(self.model.sphere_mapper[0], samples)
+        self.model.to(self.device)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.Adam(trained, lr=config.learning_rate)
         self.positions = grid_positions(samples.cells, samples.cells)
@@ -102,9 +103,8 @@ class Trainer:
         if 0 < self.config.cells < len(positions):
             cells = torch.rand(len(index), len(positions), generator=generator).topk(self.config.cells, dim=1).indices
             positions = positions[cells]
-        features, masks = self.samples.take(index, cells)
-        known = self.samples.categories[index], self.samples.degrees[index]
-        return training_losses(self.model, features, masks, positions, *known, self.config, generator)
+        known = *self.samples.take(index, cells), positions, self.samples.categories[index], self.samples.degrees[index]
+        return training_losses(self.model, *(values.to(self.device) for values in known), self.config, generator)
 
     def _batch(self, number):
         """Samples of a step: epoch after epoch in a new order, the last batch of one smaller."""
@@ -130,9 +130,9 @@ def _start_at_standard_scale(layer, samples):
 @torch.no_grad()
 def directions_of(mapper, samples, index=None, chunk=16):
     """Mean directions (M, 3) of the objects of samples (of ``index`` (M,), or of all), all cells seen."""
-    index = torch.arange(len(samples)) if index is None else index
+    index, device = torch.arange(len(samples)) if index is None else index, mapper[0].weight.device
     found = []
     for part in index.split(chunk):
         features, masks = samples.take(part)
-        found.append(mean_directions(sphere_points(mapper(features), masks)))
+        found.append(mean_directions(sphere_points(mapper(features.to(device)), masks.to(device))).cpu())
     return torch.cat(found)
