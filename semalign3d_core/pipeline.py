@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import yaml
+from PIL.Image import Image
 from typing_extensions import Doc
 
 from semalign3d_core.alignment.aligner import Aligner
@@ -22,7 +23,7 @@ from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageInput
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.images import as_image, read_image
 from semalign3d_core.perception.look import Window, look, look_at, window_after, window_of_small_mask
 from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.providers import ProviderOptions, on_device
@@ -99,17 +100,18 @@ class Pipeline:
 
     def process(
         self,
-        image: ImageInput,
+        image: ImageInput | str | Path | np.ndarray | Image,
         camera: PinholeCamera | None = None,
         depth: DepthMap | None = None,
         mask: torch.Tensor | None = None,
         previous: Alignment | None = None,
     ) -> FrameResult:
-        """Finds the category's object in an image.
+        """Finds the category's object in an image: a path, an RGB array (h, w, 3) uint8, a Pillow image, or an :class:`ImageInput`.
 
         camera, depth, mask ((h, w) bool): what is known of the image; each replaces what the source of that name would have said.
         previous: the alignment of the frame before, to start from.
         """
+        image = as_image(image)
         mask_source = self.mask_source if mask is None else None
         depth_source = self.depth_source if depth is None else None
         last_box = last_seen(previous, self.aligner.model_hash, max(image.height, image.width))
@@ -178,6 +180,14 @@ def create_pipeline(config: PipelineConfig, dataset_root: Path | None = None) ->
         load_demonstration(config.demonstration) if config.demonstration else None,
         load_preset(Transfer, "transfer", config.transfer),
     )
+
+
+def load_pipeline(category: str = "bottle", **options: str) -> Pipeline:
+    """The :class:`Pipeline` of a category: the name of a shipped model, or the path of a model file.
+
+    options: further fields of :class:`PipelineConfig`, for example ``device="cpu"``.
+    """
+    return create_pipeline(PipelineConfig(category=category, **options))
 
 
 def load_demonstration(path: str | Path) -> Demonstration:

@@ -28,9 +28,10 @@ ROSDEP_KEYS = {
     "tyro": "python3-tyro-pip",
     "pyyaml": "python3-yaml",
     "tqdm": "python3-tqdm",
+    "typing-extensions": "python3-typing-extensions",
     "rosbags": "python3-rosbags-pip",
 }
-MODULES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+MODULES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "typing_extensions": "typing-extensions"}
 
 
 def depends(*tags):

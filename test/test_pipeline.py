@@ -246,3 +246,20 @@ def test_a_demonstration_that_names_no_picture(tmp_path):
 def test_a_device_that_is_not_there():
     with pytest.raises(InputError, match="'cuda:99' is not available here: choose one of auto, cpu"):
         create_pipeline(PipelineConfig(category="chair", device="cuda:99"))
+
+
+def test_images_are_taken_as_users_have_them(category, model, aligner, tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 255, (240, 240, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "image.png")
+    pipeline = Pipeline(model, OneImage(category.image(3)), aligner)
+    for image in (rgb, str(tmp_path / "image.png"), tmp_path / "image.png", Image.fromarray(rgb), ImageInput(rgb)):
+        np.testing.assert_array_equal(pipeline.process(image).evidence.image, rgb)
+    with pytest.raises(InputError, match="found list"):
+        pipeline.process([rgb])
+
+
+def test_the_package_offers_a_pipeline_in_two_lines():
+    import semalign3d_core
+
+    assert semalign3d_core.load_pipeline("mug", device="cpu").model.category == "mug"
+    assert all(hasattr(semalign3d_core, name) for name in semalign3d_core.__all__)

@@ -33,6 +33,19 @@ def read_image(path, record=None):
     return ImageInput(rgb, str(path), record)
 
 
+def as_image(image: "ImageInput | str | Path | np.ndarray | Image.Image") -> ImageInput:
+    """An :class:`ImageInput` of what users have: a path, an RGB array (h, w, 3) uint8, a Pillow image, or an :class:`ImageInput` itself."""
+    if isinstance(image, ImageInput):
+        return image
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return ImageInput(_to_rgb(ImageOps.exif_transpose(image)))
+    if isinstance(image, np.ndarray):
+        return ImageInput(image)
+    raise InputError(f"an image is a path, an RGB array (h, w, 3) uint8 or a Pillow image, found {type(image).__name__}")
+
+
 def read_labels(path):
     """(h, w) what every pixel of a mask picture says: palette index, grey value, or the largest of its colours; never its transparency.
 
