@@ -180,7 +180,8 @@ def _views(
 @dataclass(frozen=True)
 class _Reading:
     """The view of an image (None if it has too few annotated keypoints), whether it was made now, or the error that prevents it; and why
-    keypoints were dropped."""
+    keypoints were dropped.
+    """
 
     view: View | None
     fresh: bool

@@ -1,10 +1,21 @@
 """Build the model of one or several categories from an annotated data set folder."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from semalign3d_core.perception.providers import ProviderOptions
 from semalign3d_core.runtime.errors import InputError, SemAlign3DError
+
+if TYPE_CHECKING:  # the command line starts without what only a build needs
+    from semalign3d_core.category.config import BuildConfig
+    from semalign3d_core.category.model import CategoryModel
+    from semalign3d_core.category.progress import Progress
+    from semalign3d_core.datasets.records import Dataset, ImageRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +66,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def configuration(options):
+def configuration(options: Options) -> BuildConfig:
     """The :class:`BuildConfig` that the options stand for."""
     from dataclasses import replace
 
@@ -68,7 +79,7 @@ def configuration(options):
     return config if options.seed < 0 else replace(config, seed=options.seed)
 
 
-def training_records(dataset, category, split, limit):
+def training_records(dataset: Dataset, category: str, split: str, limit: int) -> list[ImageRecord]:
     """The records to build from: those of the split, or all where the data set has no splits (or ``all`` is asked for)."""
     splits = dataset.splits()
     if split != "all" and splits and split not in splits:
@@ -81,7 +92,7 @@ def training_records(dataset, category, split, limit):
     return records
 
 
-def _build(options, category):
+def _build(options: Options, category: str) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from semalign3d_core.calibration.build import build_category
@@ -99,13 +110,16 @@ def _build(options, category):
     records = training_records(dataset, category, options.split, options.max_images)
     device = choose_device(options.device)
     backbone = backbones.create(on_device(options.backbone, backbones.BACKBONES, device), options.dataset)
-    segmenter = masks.create(on_device(options.masks, masks.MASKS, device), options.dataset, backbone=backbone, load_model=load_model)
-    providers = Providers(backbone, depth.create(on_device(options.depth, depth.DEPTHS, device), options.dataset), segmenter)
-    for name, option in (("depth", "--depth"), ("segmenter", "--masks")):
-        if getattr(providers, name) is None:
-            raise InputError(f"building needs {name} of every training image: give another source with {option}")
+    depth_source = depth.create(on_device(options.depth, depth.DEPTHS, device), options.dataset)
+    mask_spec = on_device(options.masks, masks.MASKS, device)
+    mask_source = masks.create(mask_spec, options.dataset, backbone=backbone, load_model=load_model)  # type: ignore[arg-type]
+    if depth_source is None:
+        raise InputError("building needs depth of every training image: give another source with --depth")
+    if mask_source is None:
+        raise InputError("building needs a mask of every training image: give another source with --masks")
+    providers = Providers(backbone, depth_source, mask_source)
     work = options.output / ".build" / category
-    with logging_redirect_tqdm(), _Progress(category) as progress:
+    with logging_redirect_tqdm(), _progress_bar(category) as progress:
         model, report = build_category(category, dataset.keypoint_spec(category), records, providers, settings, work, progress)
     model.built_from["dataset"] = str(options.dataset)
     path = options.output / f"{category}.safetensors"
@@ -116,7 +130,7 @@ def _build(options, category):
     print(summary(category, path, model, report))
 
 
-def summary(category, path, model, report):
+def summary(category: str, path: Path, model: CategoryModel, report: dict[str, Any]) -> str:
     """Two lines about a finished build, and its warnings."""
     errors = sorted(image["reprojection_error_relative"] for image in report["images"])
     lines = [
@@ -131,7 +145,7 @@ def summary(category, path, model, report):
     return "\n".join(lines + [f"  warning: {text}" for text in report["warnings"][:5]])
 
 
-def _remove(work):
+def _remove(work: Path) -> None:
     import shutil
 
     shutil.rmtree(work, ignore_errors=True)
@@ -139,27 +153,23 @@ def _remove(work):
         work.parent.rmdir()
 
 
-class _Progress:
-    """A progress bar on standard error, one step after the other."""
+@contextmanager
+def _progress_bar(category: str) -> Iterator[Progress]:
+    """A bar on standard error, for one step after the other."""
+    import sys
 
-    def __init__(self, category):
-        self.category = category
+    from tqdm import tqdm
 
-    def __enter__(self):
-        import sys
+    with tqdm(total=1, desc=category, file=sys.stderr, leave=False) as bar:
+        shown = ""
 
-        from tqdm import tqdm
+        def show(step: str, done: int, total: int) -> None:
+            nonlocal shown
+            if step != shown:  # its rate is that of this step alone
+                bar.reset(total)
+                shown = step
+            bar.set_description(f"{category}: {step}", refresh=False)
+            bar.total, bar.n = total, done
+            bar.refresh()
 
-        self.bar, self.step = tqdm(total=1, desc=self.category, file=sys.stderr, leave=False), None
-        return self
-
-    def __call__(self, step, done, total):
-        if step != self.step:  # its rate is that of this step alone
-            self.bar.reset(total)
-            self.step = step
-        self.bar.set_description(f"{self.category}: {step}", refresh=False)
-        self.bar.total, self.bar.n = total, done
-        self.bar.refresh()
-
-    def __exit__(self, *_):
-        self.bar.close()
+        yield show

@@ -66,6 +66,7 @@ class PairRecord:
 class Dataset(Protocol):
     """What evaluation and building ask of a data set; nobody asks for its name.
 
+    root:           folder of its files
     threshold_kind: what PCK thresholds are relative to: ``bbox`` (longest side of the target's box) or ``image`` (longest side)
     annotation:     ``keypoints``, or ``masks`` where only masks are published (:meth:`mask` gives them)
     has_mirror_table: whether it is known which keypoints change places in the mirror image
@@ -73,6 +74,7 @@ class Dataset(Protocol):
     Keypoints outside their image are handed on as annotated; who uses them applies its own policy.
     """
 
+    root: Path
     threshold_kind: str
     root: Path
     annotation: str

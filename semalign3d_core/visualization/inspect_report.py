@@ -16,11 +16,15 @@ from semalign3d_core.perception.images import read_image
 from semalign3d_core.runtime.errors import InputError, MissingFileError
 
 THUMBNAIL = 320  # pixels
-BAD_RATIO, BAD_ERROR, BAD_WEIGHT = 3.0, 0.03, 0.3  # error over the median and absolute (both), or weight in the fit
+BAD_RATIO, BAD_ERROR = 3.0, 0.03  # an image looks wrong if its error is above both: times the median, and of the object's size
+BAD_WEIGHT = 0.3  # or if its weight in the fit is below this
+
+Report = dict[str, Any]
+Card = dict[str, Any]
 
 
 def inspect_page(model: CategoryModel, dataset: Path | None = None) -> str:
-    """HTML of the page of a :class:`CategoryModel`; dataset: folder that holds its training images, None for no pictures."""
+    """HTML of the page of a model; dataset: folder that holds its training images, None for a page without images."""
     report = model.built_from.get("report", {})
     images, notes = image_cards(model, report, dataset)
     data = {
@@ -61,7 +65,7 @@ def feature_colours(features: torch.Tensor) -> torch.Tensor:
     return ((components - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).mul(255).round().byte()
 
 
-def viewing_directions(rotations: torch.Tensor) -> list:
+def viewing_directions(rotations: torch.Tensor) -> list[list[float]]:
     """[[azimuth, elevation]] in degrees from which object-to-camera rotations (N, 3, 3) see the object.
 
     Azimuth turns about the object's y axis from -z; elevation is towards -y, which is up where x_cam = R X has y down.
@@ -72,8 +76,8 @@ def viewing_directions(rotations: torch.Tensor) -> list:
     return rounded(torch.stack([azimuth, elevation], 1), 1)
 
 
-def image_cards(model: CategoryModel, report: dict[str, Any], dataset: Path | None) -> tuple[list[dict[str, Any]], list[str]]:
-    """(cards of the training images, the worst first; remarks about pictures that are missing)."""
+def image_cards(model: CategoryModel, report: Report, dataset: Path | None) -> tuple[list[Card], list[str]]:
+    """What the page says of the training images, the worst first, and remarks about image files that are missing."""
     entries = sorted(report.get("images", []), key=lambda entry: -entry["reprojection_error_relative"])
     median = float(np.median([entry["reprojection_error_relative"] for entry in entries])) if entries else 0.0
     source, notes = None, []
@@ -85,14 +89,14 @@ def image_cards(model: CategoryModel, report: dict[str, Any], dataset: Path | No
     for entry in entries:
         card = _card(entry, median)
         try:
-            cards.append(card if source is None else {**card, **_picture(source, model, entry)})
+            cards.append(card if source is None else card | _thumbnail(source, model, entry))
         except (InputError, MissingFileError) as error:
             cards.append(card)
             notes.append(str(error))
     return cards, notes
 
 
-def _card(entry, median):
+def _card(entry: Report, median: float) -> Card:
     error = entry["reprojection_error_relative"]
     return {
         "name": entry["name"],
@@ -105,7 +109,7 @@ def _card(entry, median):
     }
 
 
-def _picture(source, model, entry):
+def _thumbnail(source: FolderDataset, model: CategoryModel, entry: Report) -> Card:
     """Thumbnail and [keypoint, x, y, dx, dy] of the annotated keypoints, in pixels of the whole image."""
     record = source.image(model.category, entry["name"])
     image, moved = read_image(record.path), entry.get("model_minus_annotation_pixels", {})
@@ -117,7 +121,7 @@ def _picture(source, model, entry):
     return {"picture": picture_url(image.rgb, THUMBNAIL, 80), "width": image.width, "height": image.height, "points": points}
 
 
-def _seen(model, report):
+def _seen(model: CategoryModel, report: Report) -> list[int | None]:
     """In how many training images each keypoint was used; None where the report does not say."""
     images = [entry.get("model_minus_annotation_pixels") for entry in report.get("images", [])]
     if not images or None in images:
@@ -125,7 +129,7 @@ def _seen(model, report):
     return [sum(name in image for image in images) for name in model.keypoint_names]
 
 
-def _facts(model, report):
+def _facts(model: CategoryModel, report: Report) -> list[list[Any]]:
     built = model.built_from
     metres, spread = model.diameter_metres.tolist()
     return [
@@ -144,13 +148,13 @@ def _facts(model, report):
     ]
 
 
-def _left_out(report):
+def _left_out(report: Report) -> list[list[str]]:
     skipped = [[name, reason] for name, reason in report.get("skipped_images", {}).items()]
     dropped = [[name, "; ".join(reasons)] for name, reasons in report.get("dropped_keypoints", {}).items()]
     return skipped + dropped + [[name, "keypoint absent"] for name in report.get("absent_keypoints", [])]
 
 
-def _packed(array, dtype):
+def _packed(array: np.ndarray, dtype: type) -> str:
     """An array as base64 of its little-endian bytes."""
     return base64.b64encode(np.ascontiguousarray(array, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()).decode()
 

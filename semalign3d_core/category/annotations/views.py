@@ -166,7 +166,7 @@ def gather_view(record: ImageRecord, keypoints: Tensor, providers: Providers, op
 
 
 def published_depth(view: View, inverse: Tensor) -> Tensor:
-    """z from inverse depths by the published formula, ``1 - 0.3 d / max(d)`` for disparity; NaN stays NaN."""
+    """Depth z from inverse depths by the published formula, ``1 - 0.3 d / max(d)`` for disparity; NaN stays NaN."""
     return 1 - 0.3 * inverse / view.largest_inverse if view.kind == "disparity" else 1 / inverse
 
 

@@ -53,9 +53,9 @@ def reconstruct(table: BetaTable, count: int, descent: Descent, generator: torch
     starts = 0.3 * torch.randn(descent.starts, count, 3, generator=generator)
     coarse = _descend(starts, table, placed, descent.coarse_steps, descent.features, generator)
     mirror = torch.tensor([-1.0, 1.0, 1.0])
-    rivals = torch.cat([coarse, coarse * mirror])
-    best = _losses(rivals, table).argsort()[:2]
-    refined = _descend(rivals[best], table, placed, descent.steps, descent.features, generator)
+    candidates = torch.cat([coarse, coarse * mirror])
+    best = _losses(candidates, table).argsort()[:2]
+    refined = _descend(candidates[best], table, placed, descent.steps, descent.features, generator)
     loss = _losses(refined, table)
     points = refined[loss.argmin()]
     points = points - points[placed].mean(0)

@@ -104,7 +104,7 @@ def _depth_gap(z: Tensor, value: Tensor, known: Tensor, slope: Tensor) -> Readin
 
 
 def _predicted_depth(depth: Tensor, value: Tensor, known: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """z (N, M) from the regression of 1/z on the map, and which images' regression is usable (enough points, positive slope)."""
+    """Depth z (N, M) from the regression of 1/z on the map, and which images' regression is usable (enough points, positive slope)."""
     count = known.sum(1)
     target = 1 / depth
     has_offset = torch.isnan(slope)

@@ -81,8 +81,8 @@ def handedness_evidence(model: FactorModel, data: Constellations) -> float:
     Keypoints alone hardly do (only by perspective), few depth readings may err together. The reversed model descends first; those of flat
     shapes would descend to the model itself, which says nothing.
     """
-    rival = expectation(depth_reversed(model), data, FIRST_STEPS)[0]
-    advantage = image_costs(rival, data) - image_costs(model, data)
+    reversed_model = expectation(depth_reversed(model), data, FIRST_STEPS)[0]
+    advantage = image_costs(reversed_model, data) - image_costs(model, data)
     return float(advantage.mean() / (advantage.std() / len(advantage) ** 0.5).clamp(min=1e-9))
 
 

@@ -21,8 +21,8 @@ def fit_outline_model(model: FactorModel, data: Constellations, rounds: int) -> 
 
     The thickness is the one whose poses agree best with the depth maps; with 0 the keypoints' model stays.
     """
-    rivals = [without_reversals(replace(model, thickness=thickness), data) for thickness in THICKNESSES]
-    best = min(rivals, key=lambda rival: unexplained_depth(rival, data) / (CLEARLY if rival.thickness != ROUND else 1))
+    candidates = [without_reversals(replace(model, thickness=thickness), data) for thickness in THICKNESSES]
+    best = min(candidates, key=lambda candidate: unexplained_depth(candidate, data) / (CLEARLY if candidate.thickness != ROUND else 1))
     return continued(best, data, rounds) if best.thickness else model
 
 
@@ -45,13 +45,13 @@ def without_reversals(model: FactorModel, data: Constellations) -> FactorModel:
     A flat shape tilted away from the camera looks (nearly) as if it were tilted towards it: only the depth map tells them apart, and a
     descent does not get from one to the other.
     """
-    rivals = [expectation(rival, data, FIRST_STEPS)[0] for rival in (model, reversed_poses(model))]
-    first = image_costs(rivals[0], data) <= image_costs(rivals[1], data)
+    candidates = [expectation(candidate, data, FIRST_STEPS)[0] for candidate in (model, reversed_poses(model))]
+    first = image_costs(candidates[0], data) <= image_costs(candidates[1], data)
 
     def chosen(value: Tensor, other: Tensor) -> Tensor:
         return torch.where(first.reshape(-1, *[1] * (value.ndim - 1)), value, other)
 
-    a, b = rivals
+    a, b = candidates
     return replace(
         model,
         rotation=chosen(a.rotation, b.rotation),

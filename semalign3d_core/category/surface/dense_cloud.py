@@ -32,7 +32,8 @@ REWEIGHTINGS = 6  # of the robust regression
 @dataclass(frozen=True)
 class Samples:
     """Merged pixels in the object frame: points (P, 3) float64, image (P,) index of the view, row (P,) index of its pixel,
-    mirrored (P,) bool."""
+    mirrored (P,) bool.
+    """
 
     points: Tensor
     image: Tensor
@@ -57,7 +58,7 @@ def merged_samples(views: Sequence[View], model: FactorModel, data: Constellatio
 
 
 def _pixel_depth(model: FactorModel, readings: Readings, data: Constellations, index: int, inverse: Tensor) -> Tensor:
-    """z (S,) in diameters of pixels with relative inverse depth ``inverse`` (S,) of image ``index``.
+    """Depth z (S,) in diameters of pixels with relative inverse depth ``inverse`` (S,) of image ``index``.
 
     readings: of :func:`depth_readings`. 1/z of the image's completed shape is regressed on the inverse depth read there, robustly; a
     weak prior pulls the slope towards a usual relative depth range, which decides where the readings do not.
