@@ -197,7 +197,9 @@ def test_metric_depth_and_known_cameras(tmp_path):
 def test_command_writes_model_and_report(folder, tmp_path, capsys):
     preset = tmp_path / "fast.yaml"
     preset.write_text("calibrate: false\nem: {rounds: 4}\ndense: {points: 30}\n")
-    options = build_command.Options(folder, ("thing",), tmp_path / "models", "precomputed:sim", preset=str(preset))
+    options = build_command.Options(
+        dataset=folder, category=("thing",), output=tmp_path / "models", backbone="precomputed:sim", preset=str(preset)
+    )
     assert build_command.run(options) == 0
     assert "thing.safetensors" in capsys.readouterr().out
     model = load_model(tmp_path / "models/thing.safetensors")
