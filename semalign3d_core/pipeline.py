@@ -24,7 +24,7 @@ from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageInput
 from semalign3d_core.perception.images import as_image, read_image
-from semalign3d_core.perception.look import Window, look, look_at, window_after, window_of_small_mask
+from semalign3d_core.perception.look import Box, Window, look, look_at, window_after, window_of_small_mask
 from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.providers import ProviderOptions, on_device
 from semalign3d_core.runtime.config import load_preset
@@ -105,17 +105,19 @@ class Pipeline:
         depth: DepthMap | None = None,
         mask: torch.Tensor | None = None,
         previous: Alignment | None = None,
+        box: Box | None = None,
     ) -> FrameResult:
         """Finds the category's object in an image: a path, an RGB array (h, w, 3) uint8, a Pillow image, or an :class:`ImageInput`.
 
         camera, depth, mask ((h, w) bool): what is known of the image; each replaces what the source of that name would have said.
         previous: the alignment of the frame before, to start from.
+        box: (x0, y0, x1, y1) in pixels, where somebody else detected the object.
         """
         image = as_image(image)
         mask_source = self.mask_source if mask is None else None
         depth_source = self.depth_source if depth is None else None
         last_box = last_seen(previous, self.aligner.model_hash, max(image.height, image.width))
-        evidence = look(image, self.backbone, depth_source, mask_source, camera, mask=mask, last_box=last_box)
+        evidence = look(image, self.backbone, depth_source, mask_source, camera, mask=mask, last_box=last_box, detection=box)
         if depth is not None:
             evidence = replace(evidence, depth=depth)
         with torch.no_grad():

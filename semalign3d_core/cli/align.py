@@ -8,7 +8,7 @@ from typing import Any
 
 import tyro
 
-from semalign3d_core.cli.inputs import MethodOptions, input_images, make_pipeline, parse_camera, read_input, result_names
+from semalign3d_core.cli.inputs import MethodOptions, input_images, make_pipeline, parse_box, parse_camera, read_input, result_names
 from semalign3d_core.cli.results import alignment_to_dict, keypoint_table
 from semalign3d_core.runtime.errors import SemAlign3DError
 from semalign3d_core.runtime.files import atomic_path, write_json, write_text
@@ -51,7 +51,7 @@ def run(options):
 def _align(pipeline, file, name, options):
     image = read_input(file, options.dataset)
     start = time.perf_counter()
-    found = pipeline.process(image, camera=parse_camera(options.camera, image))
+    found = pipeline.process(image, camera=parse_camera(options.camera, image), box=parse_box(options.boxes, image))
     result = alignment_to_dict(found.alignment, image, time.perf_counter() - start)
     write_json(options.output / f"{name}.json", result)
     write_picture(options.output / f"{name}.png", alignment_picture(image.rgb, found.alignment))

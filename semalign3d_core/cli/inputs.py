@@ -10,7 +10,8 @@ from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.perception.images import list_images, read_image
 from semalign3d_core.perception.providers import ProviderOptions
-from semalign3d_core.runtime.errors import InputError, MissingFileError
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.files import read_json
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class MethodOptions(ProviderOptions):
     """Preset of the alignment: fast, reference, or a YAML file."""
     camera: str = ""
     """Measured camera: fx,fy,cx,cy in pixels; nothing means that the focal length is estimated."""
+    boxes: str = ""
+    """Where the object is, as a detector says: x0,y0,x1,y1 in pixels, or a JSON file {name of the image file: [x0, y0, x1, y1]}, which
+    may leave out images; nothing means that it is searched for."""
     dataset: Path | None = None
     """Data set folder that the images belong to; needed by precomputed features, depth and masks."""
 
@@ -73,6 +77,27 @@ def parse_camera(text, image):
     except ValueError:
         raise InputError(f"--camera {text!r}: expected four numbers fx,fy,cx,cy in pixels") from None
     return PinholeCamera.from_pixels([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], image.height, image.width)
+
+
+def parse_box(text, image):
+    """(x0, y0, x1, y1) in pixels of ``image`` from numbers or from the JSON file that ``text`` names; None where neither says it."""
+    if not text:
+        return None
+    box = text.split(",")
+    if text.endswith(".json"):
+        boxes = read_json(Path(text))
+        if not isinstance(boxes, dict):
+            raise FileFormatError(f"{text} must be an object {{name of the image file: [x0, y0, x1, y1]}}, found {type(boxes).__name__}")
+        box = boxes.get(Path(image.name).name)
+        if box is None:
+            return None
+    try:
+        x0, y0, x1, y1 = (float(number) for number in box)
+    except (TypeError, ValueError):
+        raise InputError(f"--boxes {text!r}: expected x0,y0,x1,y1 in pixels for {image.name}, found {box!r}") from None
+    if not (max(x0, 0) < min(x1, image.width) and max(y0, 0) < min(y1, image.height)):
+        raise InputError(f"--boxes: {box} is no box inside {image.name} of {image.width} x {image.height} pixels")
+    return x0, y0, x1, y1
 
 
 def parse_points(text, image):

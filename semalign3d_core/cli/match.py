@@ -8,7 +8,7 @@ import torch
 import tyro
 
 from semalign3d_core.cli.align import write_picture
-from semalign3d_core.cli.inputs import MethodOptions, make_pipeline, parse_camera, parse_points, read_input
+from semalign3d_core.cli.inputs import MethodOptions, make_pipeline, parse_box, parse_camera, parse_points, read_input
 from semalign3d_core.cli.results import match_table, matches_to_list
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import write_json
@@ -78,7 +78,8 @@ def _match_by_model(options):
     images = [read_input(path, options.dataset) for path in (options.source, options.target)]
     points = parse_points(options.points, images[0])
     pipeline = make_pipeline(options, options.transfer)
-    found = [pipeline.process(image, camera=parse_camera(options.camera, image)) for image in images]
+    seen = [(image, parse_camera(options.camera, image), parse_box(options.boxes, image)) for image in images]
+    found = [pipeline.process(image, camera=camera, box=box) for image, camera, box in seen]
     for image, result in zip(images, found, strict=True):
         if not result.alignment.found:
             text = f"{result.alignment.category} not found in {image.name} (confidence {result.alignment.confidence:.2f})"

@@ -16,10 +16,12 @@ from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence, ImageInput
 from semalign3d_core.perception.masks import MaskSource
+from semalign3d_core.runtime.errors import InputError
 
 SMALL = 0.35  # objects whose longer side is below this share of the image are looked at in a window of their own
 MARGIN = 0.25  # of that window around the object, on each side, in object sizes
 BEYOND = 0.05  # of a window's side by which an object reaches beyond it before more is looked at
+SPANNED = 0.7  # of a detected box, that the box of a mask in it covers; else the mask is not of the whole object
 TYPICAL_FOCAL = 1.5  # longer sides of the image, where no camera is known
 
 Window = tuple[int, int, int]  # left, top, side in whole pixels; may reach beyond the image
@@ -35,14 +37,18 @@ def look(
     box: Box | None = None,
     mask: torch.Tensor | None = None,
     last_box: Box | None = None,
+    detection: Box | None = None,
 ) -> ImageEvidence:
     """Asks the providers for everything they know of an image.
 
     camera: measured, or None;  box: of the object, a prompt for the mask source;
     mask: (h, w) bool of the object if it is known: the mask source is not asked then. An empty mask counts as none.
     last_box: of the object's mask in the frame before; the object is looked for there first.
+    detection: box of the object, by a detector; it is the mask where the mask source finds nothing of nearly its size in it.
     """
-    if mask is not None:
+    if detection is not None and mask is None:
+        features, mask = _in_box(image, backbone, mask_source, detection)
+    elif mask is not None:
         mask = mask if mask.any() else None
         features = backbone.extract(close_up(image, mask, backbone))
     else:
@@ -87,6 +93,34 @@ def features_and_mask(
     mask = mask_source.segment_features(features, image, box=box, points=points)
     closer = close_up(image, mask, backbone)
     return features if closer is image else backbone.extract(closer), mask
+
+
+def _in_box(image, backbone, mask_source, box):
+    """:func:`features_and_mask` of an object in a known box, which is looked at at once."""
+    filled = filled_box(image, box)
+    closer = close_up(image, filled, backbone)
+    features, mask = backbone.extract(closer), None
+    if mask_source is not None and mask_source.reads_features:
+        mask = mask_source.segment_features(features, closer, box=box)
+    elif mask_source is not None:
+        mask = mask_source.segment(image, box=box)
+    return features, mask if mask is not None and _area(mask) > SPANNED * _area(filled) else filled
+
+
+def _area(mask):
+    """Of the box around a mask, in pixels."""
+    box = mask_box(mask.cpu().numpy())
+    return float((box[2:] - box[:2]).prod())
+
+
+def filled_box(image: ImageInput, box: Box) -> torch.Tensor:
+    """(h, w) bool mask of a box; raises :class:`InputError` for one outside of the image."""
+    x0, y0, x1, y1 = (max(round(edge), 0) for edge in box)
+    mask = torch.zeros(image.height, image.width, dtype=torch.bool)
+    mask[y0:y1, x0:x1] = True
+    if not mask.any():
+        raise InputError(f"{image.name}: the box {tuple(box)} lies outside of its {image.width} x {image.height} pixels")
+    return mask
 
 
 def _from_two_looks(image, backbone, mask_source, box, points, last_box):

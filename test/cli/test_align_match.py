@@ -186,3 +186,18 @@ def test_viz_with_a_mapper_shows_the_sphere(folder, tmp_path, capsys):
     assert "place on the sphere" in (tmp_path / "look.html").read_text()
     assert main([*base, str(tmp_path / "other.safetensors")]) == 1
     assert "trained on features of another backbone" in capsys.readouterr().err
+
+
+def test_a_box_says_where_the_object_is(folder, tmp_path, capsys):
+    root, _ = folder
+    method = [*_method(root), "--masks", "none"]
+    where = {"one.png": [20, 20, 200, 200]}
+    (tmp_path / "boxes.json").write_text(json.dumps(where))
+    for boxes in ("20,20,200,200", str(tmp_path / "boxes.json")):
+        assert main(["align", _image(root, "one"), *method, "--boxes", boxes, "--output", str(tmp_path / "out")]) == 0
+        results = json.loads((tmp_path / "out" / "one.json").read_text())
+        assert np.isfinite([k["pixel"] for k in results["keypoints"]]).all()
+    (tmp_path / "list.json").write_text("[1, 2]")
+    for boxes, reason in (("1,2,3", "expected x0,y0,x1,y1"), ("900,900,990,990", "no box inside"), (str(tmp_path / "list.json"), "object")):
+        assert main(["align", _image(root, "one"), *method, "--boxes", boxes, "--output", str(tmp_path / "bad")]) == 1
+        assert reason in capsys.readouterr().err

@@ -14,6 +14,7 @@ from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.look import look
 from semalign3d_core.perception.masks.compact import CompactMasks, strongest_parts
 from semalign3d_core.runtime.cache import Cache
+from semalign3d_core.runtime.errors import InputError
 
 
 class Marked(FeatureBackbone):
@@ -147,6 +148,18 @@ def test_a_cached_glance_is_not_taken_for_a_look(tmp_path):
     for _ in range(2):
         assert torch.equal(look(image, backbone, mask_source=cached).mask, plain.mask)
     assert backbone.glances == 1
+
+
+def test_a_detected_box_is_looked_at_at_once_and_stands_in_for_a_mask_that_does_not_fill_it():
+    backbone, (image, truth) = Coarse(), square_object(29, 21)
+    source = CompactMasks(backbone, "mug", shared=True)
+    evidence = look(image, backbone, mask_source=source, detection=(20, 28, 37, 45))
+    assert (backbone.extracted, backbone.glances) == (1, 0) and overlap(evidence.mask, truth) > 0.75
+    evidence = look(image, backbone, mask_source=source, detection=(10, 20, 50, 60))
+    assert evidence.mask.sum() == 40 * 40 and evidence.mask[20:60, 10:50].all()
+    assert look(image, backbone, detection=(10, 20, 50, 60)).mask.sum() == 40 * 40  # no mask source at all
+    with pytest.raises(InputError, match="outside"):
+        look(image, backbone, mask_source=source, detection=(70, 70, 90, 90))
 
 
 def test_what_a_closer_look_loses_stays_as_it_was():
