@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from semalign3d_core.perception.images import IMAGE_SUFFIXES, read_image
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import atomic_path, read_arrays
 from semalign3d_core.runtime.processes import in_processes
@@ -24,10 +26,14 @@ class SampleSet:
     pictures: (N, 3, 288, 288) uint8;  labels: (N,) int64 category index
     canonical: (N, 3, 144, 144) float16, place on the category's template of every second pixel's surface point; NaN off the object
     boxes:    (N, 3) middle (x, y) and half of the longer side of the object's box, where the picture goes from -1 to 1
+    photographs: (M, 3, 288, 288) uint8, what may be put behind and onto the objects
     """
 
-    def __init__(self, pictures: torch.Tensor, canonical: torch.Tensor, labels: torch.Tensor) -> None:
+    def __init__(
+        self, pictures: torch.Tensor, canonical: torch.Tensor, labels: torch.Tensor, photographs: torch.Tensor | None = None
+    ) -> None:
         self.pictures, self.canonical, self.labels = pictures, canonical, labels
+        self.photographs = pictures[:0] if photographs is None else photographs
         self.categories = int(labels.max()) + 1
         self.boxes = torch.cat([_boxes(part) for part in canonical.split(CHUNK)])
 
@@ -60,6 +66,21 @@ class SampleSet:
         score = torch.rand(self.labels.shape, generator=generator, device=self.labels.device)
         chosen = [torch.where(self.labels == c, score, -1.0).topk(count).indices for c, count in enumerate(counts)]
         return torch.cat(chosen)
+
+
+def photograph_pieces(folder: Path | str, pieces: int = 6, seed: int = 0) -> torch.Tensor:
+    """(M, 3, 288, 288) uint8: random squares of all picture files below ``folder``, a few of each."""
+    rng, found = np.random.default_rng(seed), []
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise InputError(f"{folder} holds no picture ({', '.join(IMAGE_SUFFIXES)})")
+    for path in files:
+        rgb = read_image(path).rgb
+        for size in rng.uniform(0.3, 1.0, pieces) * min(rgb.shape[:2]):
+            size = int(size)
+            top, left = (int(rng.integers(0, length - size + 1)) for length in rgb.shape[:2])
+            found.append(cv2.resize(rgb[top : top + size, left : left + size], (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+    return torch.from_numpy(np.stack(found)).movedim(3, 1).contiguous()
 
 
 def _boxes(canonical):

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from semalign3d_core.learned.checkpoint import load_checkpoint, save_checkpoint
 from semalign3d_core.learned.compact.augmentation import Augmentation, views
-from semalign3d_core.learned.compact.samples import SampleSet
+from semalign3d_core.learned.compact.samples import SampleSet, photograph_pieces
 from semalign3d_core.perception.backbones.compact import CELL, INPUT_SIDE, CompactNet, is_network, load_network
 from semalign3d_core.runtime.errors import InputError, MissingFileError
 from semalign3d_core.runtime.files import atomic_path
@@ -99,6 +99,8 @@ def train_compact(
     """
     pictures = config.of_categories(math.ceil(config.images / len(config.categories)))
     samples = SampleSet.render(samples_folder, config.categories, pictures, config.seed, workers, quiet, device, config.pictures)
+    if config.pictures:
+        samples.photographs = photograph_pieces(config.pictures, seed=config.seed).to(device)
     torch.manual_seed(config.seed)
     model = TrainedModel(config).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)

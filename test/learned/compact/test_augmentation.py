@@ -90,3 +90,24 @@ def test_pasted_objects_bring_their_own_labels(samples):
 def test_the_same_seed_gives_the_same_views(samples):
     for one, two in zip(draw(samples, Augmentation(), 3), draw(samples, Augmentation(), 3), strict=True):
         torch.testing.assert_close(one, two, equal_nan=True)
+
+
+def test_another_background_leaves_the_object(samples):
+    samples.photographs = torch.full((2, 3, 288, 288), 128, dtype=torch.uint8)
+    plain = replace(PLAIN, window=(1.0, 1.0))
+    before, canonical, _ = draw(samples, plain)
+    for change in ({"photograph_rate": 1.0}, {"studio_rate": 1.0}):
+        after, moved, _ = draw(samples, replace(plain, **change))
+        on_object = ~torch.isnan(moved[:, 0])
+        assert on_object.any() and not torch.equal(before, after)
+        inside = torch.nn.functional.interpolate(on_object[:, None].float(), scale_factor=4)[:, 0] > 0
+        spread = [torch.stack([image[:, where].std() for image, where in zip(after, mask, strict=True)]) for mask in (inside, ~inside)]
+        assert (spread[0] < 0.2).all() and (spread[1] < 0.2).all()  # each is of one kind
+
+
+def test_textures_and_compression_change_the_pictures_and_nothing_else(samples):
+    samples.photographs = torch.randint(0, 255, (2, 3, 288, 288), generator=torch.Generator().manual_seed(5)).to(torch.uint8)
+    for change in ({"texture_rate": 1.0}, {"jpeg_rate": 1.0}, {"gamma": 0.5}):
+        images, canonical, labels = draw(samples, replace(PLAIN, **change))
+        assert images.shape == (6, 3, 96, 96) and torch.isfinite(images).all() and images.min() >= 0 and images.max() <= 1
+        assert torch.equal(~torch.isnan(canonical[:, 0]), labels >= 0) and (labels >= 0).any()
