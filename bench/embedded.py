@@ -87,7 +87,7 @@ class Scored:
 
 def score_category(options, dataset, category):
     """:class:`Scored` of a category."""
-    config = PipelineConfig(category, options.models, options.backbone, options.depth, options.masks)
+    config = PipelineConfig(category=category, models=options.models, backbone=options.backbone, depth=options.depth, masks=options.masks)
     pipeline = create_pipeline(config, dataset.root)
     matcher, nearest = MATCHERS["semalign3d"](model=pipeline.model), MATCHERS["nearest_neighbour"]()
     evidence, aligned, pose, right, told, seconds = {}, {}, [], [], [], []

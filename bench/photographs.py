@@ -204,7 +204,8 @@ def main(options):
     contents = {folder: photographs(folder, options.categories) for folder in folders}
     pipelines = {}
     for category in options.categories:
-        pipelines[category] = create_pipeline(PipelineConfig(category, options.models, options.backbone, masks=options.masks))
+        config = PipelineConfig(category=category, models=options.models, backbone=options.backbone, masks=options.masks)
+        pipelines[category] = create_pipeline(config)
     heads = ("photos", "found %", "PCK .05/.1/.2", "right %", "found+right", "mask IoU", "box IoU", "view error")
     pooled, seconds = {}, []
     for folder, content in contents.items():
