@@ -110,9 +110,9 @@ def _before_another_background(image, opaque, photographs, config, uniform, gene
     behind, replaced = plain, studio
     if len(photographs):
         replaced = kind < config.studio_rate + config.photograph_rate
-        behind = torch.where(studio[:, None, None, None], plain, pieces_of(photographs, len(image), image.shape[-1], generator))
+        behind = torch.where(studio[:, None, None, None], plain, _pieces_of(photographs, len(image), image.shape[-1], generator))
         textured = (uniform(0, 1) < config.texture_rate)[:, None, None, None] & (opaque > 0.5)
-        cloth = pieces_of(photographs, len(image), image.shape[-1], generator)
+        cloth = _pieces_of(photographs, len(image), image.shape[-1], generator)
         shading = image.mean(1, keepdim=True) / 0.5
         image = torch.where(textured, (cloth * shading).clamp(0, 1), image)
     return torch.where(replaced[:, None, None, None], opaque * image + (1 - opaque) * behind, image)
@@ -126,7 +126,7 @@ def _studio(image, uniform):
     return (level + tint + slope).clamp(0, 1).expand_as(image)
 
 
-def pieces_of(photographs, count, side, generator):
+def _pieces_of(photographs, count, side, generator):
     """Random squares (count, 3, side, side) in [0, 1] of photographs (N, 3, H, H) uint8, of any size down to a fifth of their side."""
     device = photographs.device
     chosen = torch.randint(len(photographs), (count,), generator=generator, device=device)
