@@ -31,7 +31,13 @@ ROSDEP_KEYS = {
     "typing-extensions": "python3-typing-extensions",
     "rosbags": "python3-rosbags-pip",
 }
-MODULES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "typing_extensions": "typing-extensions", "skimage": "scikit-image"}
+MODULES = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "typing_extensions": "typing-extensions",
+    "skimage": "scikit-image",
+}
 
 
 def depends(*tags):
