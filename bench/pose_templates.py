@@ -1,7 +1,7 @@
 """Template pictures of the shipped categories, and how well poses are predicted with them.
 
-    python bench/pose_templates.py render [FOLDER]      renders semalign3d_core/assets/templates: three objects from four sides
-    python bench/pose_templates.py table --count 20     the table: unseen rendered objects, per category and feature backbone
+python bench/pose_templates.py render [FOLDER]      renders semalign3d_core/assets/templates: three objects from four sides
+python bench/pose_templates.py table --count 20     the table: unseen rendered objects, per category and feature backbone
 """
 
 import argparse

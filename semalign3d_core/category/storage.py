@@ -16,6 +16,7 @@ from torch import Tensor
 
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.statistics.beta import BetaTable
+from semalign3d_core.perception.masks import KnownObject
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import atomic_path, sha256_of_arrays
 
@@ -112,7 +113,7 @@ def find_model(category_or_path: Path | str, models_dir: Path | str | None = Non
     )
 
 
-def check_backbone(model: CategoryModel, name: str) -> None:
+def check_backbone(model: KnownObject, name: str) -> None:
     """Raises :class:`InputError` unless ``name`` is that of the backbone whose features the model knows."""
     if name != model.backbone:
         raise InputError(

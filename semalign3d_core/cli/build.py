@@ -112,7 +112,7 @@ def _build(options: Options, category: str) -> None:
     backbone = backbones.create(on_device(options.backbone, backbones.BACKBONES, device), options.dataset)
     depth_source = depth.create(on_device(options.depth, depth.DEPTHS, device), options.dataset)
     mask_spec = on_device(options.masks, masks.MASKS, device)
-    mask_source = masks.create(mask_spec, options.dataset, backbone=backbone, load_model=load_model)  # type: ignore[arg-type]
+    mask_source = masks.create(mask_spec, options.dataset, backbone=backbone, load_model=load_model)
     if depth_source is None:
         raise InputError("building needs depth of every training image: give another source with --depth")
     if mask_source is None:

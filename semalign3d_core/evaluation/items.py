@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from semalign3d_core.datasets.records import ImageRecord
+
 
 @dataclass(frozen=True)
 class Query:
@@ -32,7 +34,7 @@ class WorkItem:
     """
 
     category: str
-    record: object
+    record: ImageRecord
     digest: str = ""
     queries: tuple = ()
 

@@ -186,7 +186,7 @@ def patch_index(points, side=CANVAS_SIDE, cells=CANVAS_CELLS):
     Positions on the far border belong to the last cell (the published code lets them wrap into the next row).
     """
     # float32 times float32, then truncation: a position on a cell border must fall to the same side as published
-    position = (torch.as_tensor(points, dtype=torch.float32)[..., :2] * np.float32(cells / side)).long().clamp(0, cells - 1)
+    position = (torch.as_tensor(points, dtype=torch.float32)[..., :2] * float(np.float32(cells / side))).long().clamp(0, cells - 1)
     return position[..., 1] * cells + position[..., 0]
 
 

@@ -31,7 +31,8 @@ def mask_shape(mask, nodes, extended):
     """:class:`MaskShape` of a mask (h, w) bool array with something in it; nodes: per longer side; extended: with larger boxes."""
     box, touched = mask_box(mask), touched_sides(mask)
     boxes = extended_boxes(box, touched) if extended else box[None]
-    return MaskShape(*distance_field(mask, nodes), (boxes / max(mask.shape)).astype(np.float32))
+    distance, offset, origin = distance_field(mask, nodes)
+    return MaskShape(distance, offset, origin, (boxes / max(mask.shape)).astype(np.float32))
 
 
 def touched_sides(mask):

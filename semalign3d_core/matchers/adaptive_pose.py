@@ -137,4 +137,3 @@ def through_mirror(matcher, images, points, permutation, visible, found):
     other = matcher.match(mirrored, target, turned)
     replace = visible & visible[permutation]
     return Matches(torch.where(replace[:, None], other.points, found.points), torch.where(replace, other.confidence, found.confidence))
-

@@ -64,4 +64,5 @@ class Matcher(Protocol):
 
     def score_maps(self, lifted: Any, target: Any) -> torch.Tensor:
         """How likely each lifted point is at each cell of the target, (Q, cells * cells); only of matchers that rate cells."""
-        raise NotImplementedError(f"{self.name} does not rate cells")
+        problem = f"{self.name} does not rate cells"
+        raise NotImplementedError(problem)

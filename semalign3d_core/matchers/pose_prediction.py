@@ -72,7 +72,7 @@ class PoseTable:
     """How often poses are right, as the paper's table counts: left or right, front or back, one of the two, one of four."""
 
     def __init__(self):
-        self._hits = {name: [] for name in ("left/right", "front/back", "either", "four ways")}
+        self._hits: dict[str, list[bool]] = {name: [] for name in ("left/right", "front/back", "either", "four ways")}
 
     def add(self, truth, found):
         """Counts an image whose side is ``truth``, a name of ``VIEWS``, and the :class:`PosePrediction` of it."""
@@ -113,13 +113,13 @@ class PosePredictor:
 
         mask: (h, w) bool of the object; None: everywhere.
         """
-        distances = torch.stack([masked_imd(*pair, self.cells) for pair in self._compared(description, mask)])
+        distances = torch.stack([masked_imd(a, b, inside, all_, self.cells) for a, b, inside, all_ in self._compared(description, mask)])
         front_back, left_right, view = (VIEWS[vote] for vote in vote_pose(distances[None]))
         return PosePrediction(front_back, left_right, view, distances.reshape(-1, len(VIEWS)).cpu())
 
     def maps(self, description, mask=None):
         """Where the distances of :meth:`predict` come from: (cells, cells) per template, NaN off the object."""
-        return [distance_map(*pair, self.cells) for pair in self._compared(description, mask)]
+        return [distance_map(a, b, inside, all_, self.cells) for a, b, inside, all_ in self._compared(description, mask)]
 
     def _compared(self, description, mask):
         """(query, template, mask of the query, mask of the template) for every template."""
@@ -174,4 +174,3 @@ class TemplatePoseMatcher(Matcher):
         if source.right == target.right:
             return found
         return through_mirror(self.matcher, (source.evidence, mirrored, target.evidence), points, permutation, visible, found)
-

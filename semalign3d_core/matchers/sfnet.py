@@ -60,7 +60,8 @@ class SFNetMatcher(Matcher):
         """The :class:`SFNetImage` of an image (:class:`ImageEvidence` with its picture)."""
         if evidence.image is None:
             raise InputError(f"{evidence.name}: SFNet needs the picture itself, and the evidence does not hold it")
-        return SFNetImage(*evidence.image.shape[:2], tuple(adapted_levels(self.network, evidence.image)), evidence.features.grid)
+        height, width = evidence.image.shape[:2]
+        return SFNetImage(height, width, tuple(adapted_levels(self.network, evidence.image)), evidence.features.grid)
 
     def look(self, image):
         """The :class:`SFNetImage` of an :class:`ImageInput`, for who has no evidence."""

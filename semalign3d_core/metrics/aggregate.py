@@ -30,8 +30,10 @@ class PckAccumulator:
 
     def __init__(self, alphas):
         self.alphas = tuple(float(a) for a in alphas)
-        self._shares, self._correct = defaultdict(list), defaultdict(lambda: np.zeros(len(self.alphas), np.int64))
-        self._points, self._skipped = defaultdict(int), defaultdict(int)
+        self._shares: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+        self._correct: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(self.alphas), np.int64))
+        self._points: defaultdict[str, int] = defaultdict(int)
+        self._skipped: defaultdict[str, int] = defaultdict(int)
 
     def add(self, category, correct):
         """Adds one pair: ``correct`` (n, A) bool of its n common keypoints. Returns its share of correct keypoints (A) or None."""

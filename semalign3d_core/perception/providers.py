@@ -52,8 +52,8 @@ def create_provider(kind, registry, spec, **context):
     legal = [name for name in list(parameters)[1:] if name not in context and parameters[name].kind is not inspect.Parameter.VAR_KEYWORD]
     for name in options:
         if name not in legal:
-            known = f"it has {', '.join(legal)}" if legal else "it has none"
-            raise InputError(f"{kind} {family!r} has no option {name!r}: {known}")
+            hint = f"it has {', '.join(legal)}" if legal else "it has none"
+            raise InputError(f"{kind} {family!r} has no option {name!r}: {hint}")
     known = {name: value for name, value in context.items() if name in parameters or (open_ended and name == "dataset_root")}
     return factory(argument, **known, **options)
 

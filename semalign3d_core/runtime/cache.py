@@ -28,7 +28,7 @@ class Cache:
 
     def __init__(self, root):
         self.root = Path(root)
-        self.counts = Counter()
+        self.counts: Counter[str] = Counter()
 
     def fetch(self, kind, depends_on, compute):
         """Returns (structure, tensors) of an entry, from disk or from ``compute()``, which returns the same pair.

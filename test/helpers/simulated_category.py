@@ -38,16 +38,41 @@ def monitor(rng):
     """Boxes of one flat screen on a foot."""
     w, h, t = rng.uniform(0.6, 0.9), rng.uniform(0.35, 0.55), rng.uniform(0.04, 0.1)
     foot, stand = rng.uniform(0.2, 0.45), rng.uniform(0.1, 0.25)
-    return np.stack([_box((0, 0, 0), (w, h, t)), _box((0, h + stand / 2, 0), (0.06, stand / 2, 0.05)),
-                     _box((0, h + stand, 0), (foot, 0.03, foot * 0.6))])
+    return np.stack(
+        [
+            _box((0, 0, 0), (w, h, t)),
+            _box((0, h + stand / 2, 0), (0.06, stand / 2, 0.05)),
+            _box((0, h + stand, 0), (foot, 0.03, foot * 0.6)),
+        ]
+    )
 
 
 # Keypoints as (part, sign x, sign y, sign z) corners; partners under mirroring stand next to each other.
 KEYPOINTS = {
-    "chair": [(0, -1, -1, -1), (0, 1, -1, -1), (0, -1, -1, 1), (0, 1, -1, 1), (1, -1, -1, 1), (1, 1, -1, 1),
-              (2, -1, 1, -1), (4, 1, 1, -1), (3, -1, 1, 1), (5, 1, 1, 1)],
-    "monitor": [(0, -1, -1, -1), (0, 1, -1, -1), (0, -1, 1, -1), (0, 1, 1, -1), (0, -1, -1, 1), (0, 1, -1, 1),
-                (2, -1, 1, -1), (2, 1, 1, -1), (2, -1, 1, 1), (2, 1, 1, 1)],
+    "chair": [
+        (0, -1, -1, -1),
+        (0, 1, -1, -1),
+        (0, -1, -1, 1),
+        (0, 1, -1, 1),
+        (1, -1, -1, 1),
+        (1, 1, -1, 1),
+        (2, -1, 1, -1),
+        (4, 1, 1, -1),
+        (3, -1, 1, 1),
+        (5, 1, 1, 1),
+    ],
+    "monitor": [
+        (0, -1, -1, -1),
+        (0, 1, -1, -1),
+        (0, -1, 1, -1),
+        (0, 1, 1, -1),
+        (0, -1, -1, 1),
+        (0, 1, -1, 1),
+        (2, -1, 1, -1),
+        (2, 1, 1, -1),
+        (2, -1, 1, 1),
+        (2, 1, 1, 1),
+    ],
 }
 SHAPES = {"chair": chair, "monitor": monitor}
 
@@ -120,8 +145,15 @@ class SimulatedCategory:
         def to_camera(points):
             return torch.tensor(((points - centre) @ rotation.T + offset) * scale, dtype=torch.float32)
 
-        return self._splat(rng, camera, to_camera(surface), to_camera(keypoints), torch.tensor(rotation, dtype=torch.float32),
-                           self.noise if noise is None else noise, "metric" if metric else "disparity")
+        return self._splat(
+            rng,
+            camera,
+            to_camera(surface),
+            to_camera(keypoints),
+            torch.tensor(rotation, dtype=torch.float32),
+            self.noise if noise is None else noise,
+            "metric" if metric else "disparity",
+        )
 
     def _splat(self, rng, camera, surface, keypoints, rotation, noise, kind):
         pixels = camera.to_pixels(camera.project(surface)).numpy()
@@ -181,11 +213,21 @@ class SimulatedCategory:
         statistics = self._feature_statistics(chosen, surface, images)
         rotations = torch.stack([torch.tensor(view_rotation(*self._view(rng)), dtype=torch.float32) for _ in range(60)])
         return CategoryModel(
-            category=self.name, keypoint_names=tuple(f"k{k}" for k in range(10)), flip_permutation=self.flip, backbone="simulated",
-            present=torch.ones(10, dtype=torch.bool), shape=mean.float(), **statistics, weights=weights.float(),
-            betas=moment_betas(aligned) if betas else empty_betas(), modes=basis[:modes].reshape(modes, 10, 3).float(),
-            mode_variances=(singular[:modes] ** 2 / len(shapes)).clamp(min=1e-6).float(), pose_rotations=rotations,
-            focal=torch.tensor([1.5, 0.35]), diameter_metres=torch.tensor([float("nan"), float("nan")]))
+            category=self.name,
+            keypoint_names=tuple(f"k{k}" for k in range(10)),
+            flip_permutation=self.flip,
+            backbone="simulated",
+            present=torch.ones(10, dtype=torch.bool),
+            shape=mean.float(),
+            **statistics,
+            weights=weights.float(),
+            betas=moment_betas(aligned) if betas else empty_betas(),
+            modes=basis[:modes].reshape(modes, 10, 3).float(),
+            mode_variances=(singular[:modes] ** 2 / len(shapes)).clamp(min=1e-6).float(),
+            pose_rotations=rotations,
+            focal=torch.tensor([1.5, 0.35]),
+            diameter_metres=torch.tensor([float("nan"), float("nan")]),
+        )
 
     def _view(self, rng):
         limit = 65 if self.front_only or self.name == "monitor" else 180
@@ -195,7 +237,8 @@ class SimulatedCategory:
         """Mean features of dense points and keypoints with cosine statistics, from noisy copies of the field."""
         rng = np.random.default_rng(5)
         corner = (torch.tensor(self.corners(self.mean_boxes)) - torch.tensor(self.corners(self.mean_boxes)).mean(0)) / shape_diameter(
-            torch.tensor(self.corners(self.mean_boxes)))
+            torch.tensor(self.corners(self.mean_boxes))
+        )
         nearest = torch.cdist(torch.cat([surface[chosen], corner]), surface).topk(25, largest=False).indices
         field = torch.tensor(self.surface_features)[nearest]
         seen = field[:, torch.tensor(rng.integers(0, 25, images))].clone()
@@ -205,8 +248,14 @@ class SimulatedCategory:
         cosine = (seen * mean[:, None]).sum(-1)
         mu, sd, count = cosine.mean(1).float(), cosine.std(1).float(), len(chosen)
         mean = mean.float()
-        return {"dense_features": mean[:count], "dense_mu": mu[:count], "dense_sd": sd[:count],
-                "keypoint_features": mean[count:], "keypoint_mu": mu[count:], "keypoint_sd": sd[count:]}
+        return {
+            "dense_features": mean[:count],
+            "dense_mu": mu[:count],
+            "dense_sd": sd[:count],
+            "keypoint_features": mean[count:],
+            "keypoint_mu": mu[count:],
+            "keypoint_sd": sd[count:],
+        }
 
 
 def view_rotation(azimuth, elevation, roll):

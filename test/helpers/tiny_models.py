@@ -41,9 +41,7 @@ def tiny_captioner():
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = t.CLIPVisionConfig(**shape, image_size=28, patch_size=14, projection_dim=10)
     shapes = ((12, 10), (12,), (1, 7, 12), (1, 7, 12), (32, 10), (32,), (1, 1, 32), (32,))
-    return _seeded(
-        lambda: (t.CLIPVisionModelWithProjection(config), {n: torch.randn(s) for n, s in zip(LEARNED, shapes, strict=True)})
-    )
+    return _seeded(lambda: (t.CLIPVisionModelWithProjection(config), {n: torch.randn(s) for n, s in zip(LEARNED, shapes, strict=True)}))
 
 
 def tiny_depth(kind="relative"):

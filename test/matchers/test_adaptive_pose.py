@@ -117,7 +117,6 @@ def test_what_pose_alignment_needs_is_said():
         MATCHERS["adaptive_pose"]().match(image, image, torch.zeros(1, 2))
 
 
-
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_a_target_seen_turned_is_matched_through_the_turned_image(quarters):
     values = torch.nn.functional.normalize(torch.randn(16, 12, 12), dim=0)

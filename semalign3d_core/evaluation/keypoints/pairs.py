@@ -158,7 +158,7 @@ def _unit(target, kind):
 
 def image_items(pairs):
     """One :class:`WorkItem` per image and category of pairs that use it, by category."""
-    items = {}
+    items: dict[tuple, WorkItem] = {}
     for pair in pairs:
         for record in (pair.record.source, pair.record.target):
             items.setdefault(image_key(pair.category, record), WorkItem(pair.category, record))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from semalign3d_core.evaluation.keypoints.pairs import EvaluationPair
 from semalign3d_core.metrics.aggregate import PckAccumulator
 from semalign3d_core.metrics.breakdown import BreakdownAccumulator
 from semalign3d_core.metrics.pck import pck_correct, pck_dagger_correct, pck_dagger_correct_inclusive
@@ -24,7 +25,7 @@ class PairScore:
     problem: why it was skipped, "" if it was scored
     """
 
-    pair: object
+    pair: EvaluationPair
     points: np.ndarray | None
     correct: np.ndarray
     dagger: np.ndarray
@@ -47,7 +48,8 @@ def score_pair(pair, points, alphas):
     points = np.asarray(points, np.float64).reshape(-1, 2)
     truth, common = pair.target_points.astype(np.float64), np.ones(len(pair.labels), bool)
     if not len(common):
-        return PairScore(pair, points, *[np.zeros((0, len(alphas)), bool)] * 3)
+        nothing = np.zeros((0, len(alphas)), bool)
+        return PairScore(pair, points, nothing, nothing, nothing)
     return PairScore(
         pair,
         points,

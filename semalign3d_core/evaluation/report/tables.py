@@ -94,8 +94,8 @@ def published_tables(results):
     """Ours beside what papers report for this data set and split; for a data set of one's own, beside SPair-71k."""
     kind, split = results["config"]["kind"], results["config"]["split"]
     own = kind == "folder"
-    place = ("spair", "test") if own else (kind, split)
-    published = {metric: published_results(*place, metric) for metric in ("pck", "pck_dagger", "geometry_aware", "kap")}
+    place = {"kind": "spair", "split": "test"} if own else {"kind": kind, "split": split}
+    published = {metric: published_results(**place, metric=metric) for metric in ("pck", "pck_dagger", "geometry_aware", "kap")}
     parts = [_published_categories(results, published["pck"])]
     parts += [_published_totals(results, metric, rows) for metric, rows in published.items()]
     parts = [part for part in parts if part]

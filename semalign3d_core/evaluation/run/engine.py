@@ -9,6 +9,7 @@ import logging
 import os
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 from semalign3d_core.runtime import processes
 from semalign3d_core.runtime.errors import MissingDependencyError, SemAlign3DError
@@ -79,7 +80,7 @@ def _in_processes(function, items, workers, retries):
 
 def _drain(executor, function, items, waiting, attempts, workers, retries):
     """Works ``waiting`` off until it is empty or a process died; items of a dead pool are put back."""
-    running = {}
+    running: dict[Any, int] = {}
     while waiting or running:
         while waiting and len(running) < 2 * workers:  # few at a time: an error stops the rest early
             index = waiting.pop()
@@ -127,7 +128,8 @@ def _guarded(function, item):
 def _ray_tasks(ray, function, items, workers, retries, device):
     gpus = 1 if device.startswith("cuda") else 0
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=retries, retry_exceptions=True)(_outcome)
-    shared, waiting, running = ray.put(function), list(range(len(items)))[::-1], {}
+    shared, waiting = ray.put(function), list(range(len(items)))[::-1]
+    running: dict[Any, int] = {}
     window = 2 * max(workers, int(ray.cluster_resources().get("CPU", 1)))
     while waiting or running:
         while waiting and len(running) < window:

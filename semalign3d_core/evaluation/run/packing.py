@@ -23,7 +23,7 @@ def pack(value, known=None):
     Raises :class:`InputError` for types that cannot be stored.
     """
     names = {id(item): name for name, item in (known or {}).items() if item is not None}
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     return _packed(value, names, tensors), tensors
 
 

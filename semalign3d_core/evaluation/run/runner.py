@@ -10,10 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from semalign3d_core.datasets import DATASETS, open_dataset
+from semalign3d_core.datasets.records import Dataset
 from semalign3d_core.evaluation.keypoints.kap import source_count
 from semalign3d_core.evaluation.keypoints.pairs import image_items, image_key, match_items, read_pairs, threshold_kind
 from semalign3d_core.evaluation.keypoints.predictions import problem_of, read_predictions, write_predictions
 from semalign3d_core.evaluation.keypoints.results import plain_config
+from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.evaluation.run.engine import ENGINES
 from semalign3d_core.evaluation.run.methods import MethodFacts, check_method
 from semalign3d_core.evaluation.run.tasks import TASKS
@@ -34,8 +36,8 @@ class Evaluation:
     method: :class:`MethodFacts`
     """
 
-    config: object
-    dataset: object = None
+    config: EvaluationConfig
+    dataset: Dataset
     threshold: str = "bbox"
     method: MethodFacts = MethodFacts()
     resolved: dict = field(default_factory=dict)
@@ -55,13 +57,12 @@ class Evaluation:
         return TASKS[self.dataset.annotation]
 
 
-def evaluate(config):
+def evaluate(config: EvaluationConfig) -> Evaluation:
     """Runs an evaluation, writes its files into ``config.output`` and returns the :class:`Evaluation`."""
     write_json(config.output / "config.json", plain_config(config))  # first of all, so that an unwritable folder costs no work
-    evaluation = Evaluation(config)
     started = time.monotonic()
-    evaluation.dataset = dataset = open_dataset(config.dataset, config.kind)
-    task = evaluation.task
+    evaluation = Evaluation(config, open_dataset(config.dataset, config.kind))
+    dataset, task = evaluation.dataset, evaluation.task
     with _clock(evaluation, "read"):
         pairs = read_pairs(dataset, config, task.make_pair)
         _resolve(evaluation, dataset, pairs)
@@ -133,7 +134,7 @@ def _computed(evaluation, pairs):
                 bad[key] = result.failure
             evaluation.digests[key] = result.digest
     problems = {pair.name: reason for pair in pairs if (reason := _bad_image(pair, bad))}
-    points = {}
+    points: dict[str, np.ndarray] = {}
     with _clock(evaluation, "pairs"):
         good = [pair for pair in pairs if pair.name not in problems]
         for item, result in _run(evaluation, match_items(good, evaluation.digests), "pairs", lambda item: len(item.queries)):

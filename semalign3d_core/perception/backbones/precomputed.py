@@ -35,7 +35,7 @@ class PrecomputedBackbone(FeatureBackbone):
             raise FileFormatError(f"{grid_file}: padding is {self.padding!r}, expected one of {', '.join(PADDINGS)}")
 
     @property
-    def channels(self):
+    def channels(self) -> int:  # type: ignore[override]
         """Channel count, read from the first file in name order."""
         first = min(self.folder.rglob("*.safetensors"), default=None)
         if first is None:

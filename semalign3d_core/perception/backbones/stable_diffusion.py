@@ -90,7 +90,7 @@ class StableDiffusionBackbone(FeatureBackbone):
         latent = self.vae.encode(pixels).latent_dist.mean.float() * self.vae.config.scaling_factor
         noisy = add_noise(latent, self.config.step).to(self.dtype)
         text, time = (self.text, None) if self.captioner is None else self.captioner.condition(crop, self.text)
-        kept = {}
+        kept: dict[str, torch.Tensor] = {}
         with recorded_levels(self.unet, kept, self.config.record), added_time(self.unet, time):
             self.unet(noisy, self.config.step, encoder_hidden_states=text)
         return kept

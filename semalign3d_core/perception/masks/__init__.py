@@ -14,14 +14,22 @@ from semalign3d_core.runtime.errors import InputError
 
 
 class KnownObject(Protocol):
-    """What a mask source needs of a category model: the name, and what the object looks like.
+    """What a mask source needs of a category model: the name, and what the object looks like."""
 
-    dense_features: (P, C) unit-norm features of points of the object;  backbone: name of the features
-    """
+    @property
+    def category(self) -> str:
+        """Name of the category."""
+        ...
 
-    category: str
-    backbone: str
-    dense_features: torch.Tensor
+    @property
+    def backbone(self) -> str:
+        """Name of the features."""
+        ...
+
+    @property
+    def dense_features(self) -> torch.Tensor:
+        """(P, C) unit-norm features of points of the object."""
+        ...
 
 
 Box = tuple[float, float, float, float]

@@ -38,7 +38,8 @@ class CompactMasks(MaskSource):
 
     def glance(self, image, box=None):
         """As :meth:`segment`, in half the time and coarser: enough to know where to look closely."""
-        return self._mask(*self.backbone.glance(image), box)
+        grid, probabilities = self.backbone.glance(image)
+        return self._mask(grid, probabilities, box)
 
     def _segment(self, features, box):
         return self._mask(features.grid, self.backbone.class_probabilities(features), box)

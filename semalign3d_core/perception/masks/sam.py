@@ -78,7 +78,7 @@ class SamMasks(MaskSource):
         size = (self.side, self.side)
         if self.pads:
             scale = self.side / max(height, width)
-            size = tuple(max(1, int(length * scale + 0.5)) for length in (height, width))
+            size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
         small = np.array(Image.fromarray(rgb).resize((size[1], size[0]), Image.Resampling.BILINEAR))
         mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
         normalised = (torch.from_numpy(small).permute(2, 0, 1).float() / 255 - mean) / std

@@ -125,7 +125,7 @@ def refine_by_colour(rgb, mask, config, cells):
     if picture[(labels == cv2.GC_PR_FGD) | (labels == cv2.GC_PR_BGD)].std(axis=0).max() < 4:  # grey levels: no edge to find
         return mask
     cv2.setRNGSeed(0)  # the colour clusters start at random: the same image must give the same mask
-    cv2.grabCut(picture, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(picture, labels, (0, 0, 0, 0), np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
     found = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
     if (found * small).sum() < config.keep * small.sum():
         return mask
