@@ -1,5 +1,6 @@
-"""Alignment and transfer with simulated, left/right-folded features and with the embedded backbone: both presets and nearest neighbour
-side by side.
+"""Both presets and nearest neighbour side by side, in alignment and transfer.
+
+With simulated, left/right-folded features and with the embedded backbone.
 
     python bench/alignment.py [--reference 8] [--backbones sim compact] [--confidence] [--hard] [--video] [--ablation] [--wide]
                               [--part development]
@@ -93,8 +94,10 @@ def prepare_models(options, backbone):
 
 
 def comparison(options, backbone):
-    """Prints both presets and nearest neighbour with one kind of features; returns models and scenes, {category: value} each, and the
-    store of further scenes."""
+    """Prints both presets and nearest neighbour with one kind of features.
+
+    Returns models and scenes, {category: value} each, and the store of further scenes.
+    """
     models, store = prepare_models(options, backbone), SceneStore(options.work / "scenes", options.part, backbone)
     scenes = {name: store.scenes(name, "plain", options.images) for name in options.categories}
     print(f"\n{options.part} instances, features: {backbone}")

@@ -25,8 +25,11 @@ STEPS = (1, 2, 4)  # frames of an orbit of a quarter turn that are skipped ahead
 
 @dataclass(frozen=True)
 class Case:
-    """name; kind of rendering; change: (scene, number) -> scene; without: changes of the configuration without the remedy, or None
-    where there is none; zoom: the remedy is a crop; simulated: of simulated features only."""
+    """A hard case and what is done about it.
+
+    kind: of rendering;  change: (scene, number) -> scene;  without: changes of the configuration without the remedy, or None where there is
+    none;  zoom: the remedy is a crop;  simulated: of simulated features only
+    """
 
     name: str
     kind: str = "plain"

@@ -19,8 +19,11 @@ BINS = 8
 
 
 def mixed(scenes, name, store):
-    """Scenes of all kinds: as they are, truncated, small, occluded, and three kinds of damage that calibration does not make: features
-    with noise of several strengths, blurred features, and masks that lack a corner."""
+    """Scenes of all kinds.
+
+    As they are, truncated, small, occluded, and three kinds of damage that calibration does not make: features with noise of several
+    strengths, blurred features, and masks that lack a corner.
+    """
     tests = scenes[name][: 2 * EACH] + [scene for kind in ("truncated", "small", "occluded") for scene in store.scenes(name, kind, EACH)]
     plain = scenes[name]
     for n in range(EACH):

@@ -41,8 +41,11 @@ OUTSIDE_OF_DATA_SETS = 900_000  # first instance of a part for these benchmarks;
 
 @dataclass(frozen=True)
 class Scene:
-    """Evidence with its truth: keypoints (K, 2), visible (K,), rotation (3, 3), shape (K, 3), size of the visible object's box in
-    pixels; ``rendering`` is what it was made of."""
+    """Evidence with its truth.
+
+    keypoints: (K, 2);  visible: (K,);  rotation: (3, 3);  shape: (K, 3);  size: of the visible object's box in pixels;
+    rendering: what it was made of
+    """
 
     evidence: ImageEvidence
     keypoints: torch.Tensor
@@ -91,8 +94,10 @@ class SceneStore:
         return replace(scene, evidence=self.with_mask(scene.evidence, scene.evidence.mask))
 
     def without_object(self, scene):
-        """The scene's evidence with the features of a picture that its object was removed from; all else is left. Not removed as
-        calibration does it (variants.py), which would be tested on what it was fitted to."""
+        """The scene's evidence with the features of a picture that its object was removed from; all else is left.
+
+        Not removed as calibration does it (variants.py), which would be tested on what it was fitted to.
+        """
         evidence = scene.evidence
         if self.provider is None:
             values = torch.from_numpy(simulated_features(scene.rendering, with_object=False))
@@ -180,8 +185,10 @@ def with_known_focal(scene):
 
 
 def with_metric_depth(scene, noise=0.0, holes=0.0, seed=0):
-    """The scene with depth in metres; noise: relative, per pixel; holes: share of the pixels that a sensor did
-    not see, or, if negative, that it saw far too near."""
+    """The scene with depth in metres.
+
+    noise: relative, per pixel;  holes: share of the pixels that a sensor did not see, or, if negative, that it saw far too near
+    """
     rng = np.random.default_rng(seed)
     depth = scene.rendering.depth * (1 + noise * rng.standard_normal(scene.rendering.depth.shape)).astype(np.float32)
     blobs = cv2.GaussianBlur(rng.standard_normal(depth.shape).astype(np.float32), (0, 0), 6)

@@ -16,8 +16,11 @@ ALPHAS = (0.1, 0.05)
 
 @dataclass
 class Score:
-    """Of one image: distances (V,) of visible keypoints in sizes of the object, rotation error in degrees (about what is determined), CPU
-    seconds, the alignment, and whether the image tells the object's turn about its upright axis (a mug whose handle is hidden has none)."""
+    """Scores of one image.
+
+    Distances (V,) of visible keypoints in sizes of the object, rotation error in degrees (about what is determined), CPU seconds, the
+    alignment, and whether the image tells the object's turn about its upright axis (a mug whose handle is hidden has none).
+    """
 
     distances: np.ndarray
     degrees: float
@@ -58,8 +61,10 @@ def timed(call):
 
 
 def transfer_distances(match, images, scenes, pairs):
-    """Distances (N,) of transferred keypoints that both images of a pair show, in sizes of the target object, and (N,) bool: whether both
-    images tell the object's turn, without which nothing in them tells where the point is.
+    """How far transferred keypoints are off.
+
+    Returns distances (N,) of those that both images of a pair show, in sizes of the target object, and (N,) bool: whether both images tell
+    the object's turn, without which nothing in them tells where the point is.
 
     match: (source, target, (Q, 2) pixels) -> :class:`Matches` for two of ``images``; pairs: number of random ordered pairs.
     """

@@ -113,8 +113,10 @@ class WorseDepth(DepthSource):
 
 @dataclass(frozen=True)
 class Pool:
-    """All images of one category: records, true rotations (N, 3, 3) and shapes (N, K, 3), names and flip permutation of its keypoints,
-    {condition: views}."""
+    """All images of one category.
+
+    Records, true rotations (N, 3, 3) and shapes (N, K, 3), names and flip permutation of its keypoints, {condition: views}.
+    """
 
     category: str
     spec: object

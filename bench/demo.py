@@ -1,4 +1,6 @@
-"""The whole path on rendered videos: python bench/demo.py [--frames 36] [--categories bottle chair] [--output out/demo]
+"""The whole path on rendered videos.
+
+    python bench/demo.py [--frames 36] [--categories bottle chair] [--output out/demo]
 
 For each category an object that neither backbone nor model has seen is rendered turning into a video file. A process image_source
 plays the file, a process align looks for the category in every frame, and this process listens; all three talk over DDS. The

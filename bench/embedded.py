@@ -73,8 +73,11 @@ def render(options, folder):
 
 @dataclass
 class Scored:
-    """Of one category: {row: (points, alphas) bool}; per image whether pose and keypoints are right, whether it determines the pose (a mug
-    whose handle is hidden does not), and its alignment; alignments of images without the category; CPU seconds per image."""
+    """What was scored of one category.
+
+    {row: (points, alphas) bool}; per image whether pose and keypoints are right, whether it determines the pose (a mug whose handle is
+    hidden does not), and its alignment; alignments of images without the category; CPU seconds per image.
+    """
 
     rows: dict
     pose: torch.Tensor
@@ -129,8 +132,10 @@ def score_pair(pair, evidence, aligned, nearest, matcher, scores):
 
 
 def pose_right(dataset, record, model, alignment):
-    """Whether the rotation is within 30 degrees of the data set's truth, whose object frame is turned against the model's, as far as it
-    is determined (bottle: up to a turn about its axis)."""
+    """Whether the rotation is right: within 30 degrees of the data set's truth.
+
+    The truth's object frame is turned against the model's. Only what is determined counts (of a bottle: up to a turn about its axis).
+    """
     with np.load(dataset.root / "Truth" / record.category / f"{record.name}.npz", allow_pickle=False) as truth:
         rotation, shape = (torch.from_numpy(truth[key].astype(np.float32)) for key in ("R", "shape"))
     both = model.present & torch.isfinite(shape).all(1)

@@ -1,4 +1,6 @@
-"""Whether the node's memory is stable: python bench/node_memory.py [--frames 1000]
+"""Whether the node's memory is stable.
+
+    python bench/node_memory.py [--frames 1000]
 
 A process align gets frames over DDS, each as soon as the one before is answered, a malformed one in between now and then. Printed
 every hundred frames: resident memory of the process. The exit code is 1 if it grew by more than 5 % after the first fifth.

@@ -1,4 +1,6 @@
-"""How fast the node is from end to end: python bench/node_rate.py [--frames 60]
+"""How fast the node is from end to end.
+
+    python bench/node_rate.py [--frames 60]
 
 A process align gets rendered frames over DDS, each as soon as the one before is answered. Printed for the search anew in every
 frame (cold) and for the start from the frame before (warm): median and 90th percentile of the latency in the node, and answers

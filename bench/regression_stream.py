@@ -1,6 +1,8 @@
-"""What bench/regression.py asks the node: ``regression_stream.py TREE WORLD`` starts the node of the checkout TREE, sends it images of
-the data set WORLD over DDS and prints its answers as JSON: a moving image with warm start and a demonstration, then images with
-camera, depth and mask."""
+"""What bench/regression.py asks the node.
+
+``regression_stream.py TREE WORLD`` starts the node of the checkout TREE, sends it images of the data set WORLD over DDS and prints its
+answers as JSON: a moving image with warm start and a demonstration, then images with camera, depth and mask.
+"""
 
 import json
 import subprocess

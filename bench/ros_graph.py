@@ -1,5 +1,7 @@
-"""For the demo, the benchmarks and the tests of the nodes: real nodes in processes of their own, and a listener that waits with
-deadlines instead of sleeping."""
+"""Real nodes in processes of their own, and a listener that waits with deadlines instead of sleeping.
+
+For the demo, the benchmarks and the tests of the nodes.
+"""
 
 import os
 import signal

@@ -54,8 +54,11 @@ SOLVERS = {"gauss_newton": GaussNewtonSolver, "adamw": AdamWSolver}
 
 @dataclass(frozen=True, repr=False)
 class Solution(ShortRepr):
-    """What was computed of an image: the candidates with their energies (B,), the choice, evidence for the keypoints of the best one (K,),
-    its statistics (S,), and the probabilities (4,) that follow from them."""
+    """What was computed of an image.
+
+    The candidates with their energies (B,), the choice, evidence for the keypoints of the best one (K,), its statistics (S,), and the
+    probabilities (4,) that follow from them.
+    """
 
     candidates: Candidates
     energies: Tensor

@@ -59,9 +59,12 @@ class ProjectedSolutions(ShortRepr):
 
 @dataclass(frozen=True, repr=False)
 class Choice(ShortRepr):
-    """The best of B solutions: its index () int64; score (B,), the energy less the bonus for agreeing with the depth map; the depth-order
-    correlation (B,); the margin () to its best rival, and the lead () of the best start over its best rival while the solver still had
-    all of its starts: later, rivals have moved to the winner or are gone."""
+    """The best of B solutions.
+
+    Its index () int64; score (B,), the energy less the bonus for agreeing with the depth map; the depth-order correlation (B,); the
+    margin () to its best rival, and the lead () of the best start over its best rival while the solver still had all of its starts:
+    later, rivals have moved to the winner or are gone.
+    """
 
     winner: Tensor
     score: Tensor

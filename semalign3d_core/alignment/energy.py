@@ -69,8 +69,10 @@ def dense_reconstruction(log_semantic: Tensor, pixels: Tensor, projections: Tens
 
 
 def best_cells(log_semantic: Tensor, cells: Tensor, projections: Tensor, sigma: Tensor) -> Tensor:
-    """For every keypoint its best cell (Eq. 9): log_semantic (K, N), cells (K, N, 2) candidates of each keypoint,
-    projections (B, K, 2), sigma (B,). Returns indices (B, K)."""
+    """The best cell of every keypoint (Eq. 9).
+
+    log_semantic: (K, N);  cells: (K, N, 2) candidates of each keypoint;  projections: (B, K, 2);  sigma: (B,). Returns indices (B, K).
+    """
     with torch.no_grad():
         distance2 = ((cells - projections[:, :, None]) ** 2).sum(-1)
         return (log_semantic - 0.5 * distance2 / (sigma**2)[:, None, None]).argmax(-1)

@@ -232,8 +232,10 @@ def _halved(values: Tensor, axis: int) -> Tensor:
 
 
 def _likely_boxes(coarse: CoarseMap, dense: int) -> Tensor:
-    """Boxes (Nb, 4) where the object may be when there is no mask: around the coarse cells that are likeliest by any of the first
-    ``dense`` points, at several strictnesses."""
+    """Boxes (Nb, 4) where the object may be when there is no mask.
+
+    They lie around the coarse cells that are likeliest by any of the first ``dense`` points, at several strictnesses.
+    """
     best = coarse.log_semantic[:dense].amax(0).exp()
     smooth = avg_pool2d(best[None, None], SMOOTHING, 1, SMOOTHING // 2, count_include_pad=False)[0, 0]
     excess = (smooth - smooth.median()).clamp(min=0) ** 2 + 1e-9
@@ -248,8 +250,11 @@ def _likely_boxes(coarse: CoarseMap, dense: int) -> Tensor:
 
 
 def _sampled_pixels(category: CategoryTensors, image: ImageTensors, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Positions (V, 2) of cells evenly spread over the mask, at which alone similarities (P, V) are computed; positions (U, 2) of those
-    drawn in proportion to their best likelihood, and log p_sem (U, P) of the dense points there."""
+    """Cells evenly spread over the mask, and pixels drawn from them.
+
+    Returns positions (V, 2) of the cells, at which alone similarities (P, V) are computed; the similarities; positions (U, 2) of those
+    drawn in proportion to their best likelihood; and log p_sem (U, P) of the dense points there.
+    """
     dense = category.dense
     candidates = sampled_cells(inside_mask(image.coverage), UNMASKED_CANDIDATES if image.field is None else CANDIDATES)
     places, values = _cells(image, candidates)

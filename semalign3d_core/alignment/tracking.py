@@ -14,8 +14,10 @@ GROWTH = (0.7, 1.4)  # of the mask's box between frames
 
 
 def start_of(previous: Alignment | None, model_hash: str) -> TrackState | None:
-    """The state that the next frame may start from; None where the object was not found, the alignment is of another model or has no
-    state, or viewpoints are to be searched again."""
+    """The state that the next frame may start from, or None.
+
+    None where the object was not found, the alignment is of another model or has no state, or viewpoints are to be searched again.
+    """
     if previous is None or not previous.found or previous.model_hash != model_hash or previous.tracking is None:
         return None
     return previous.tracking if previous.tracking.warm_frames < REFRESH else None

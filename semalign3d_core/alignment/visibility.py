@@ -87,8 +87,9 @@ def masked_quartiles(values: Tensor, usable: Tensor) -> Tensor:
 
 
 def metric_scale(seen: Tensor, depth: Tensor, usable: Tensor) -> Tensor:
-    """() factor from the camera frame of points with z = depth (P,) to metres by readings ``seen`` (P,) in metres at their pixels; NaN
-    if too little is seen.
+    """The factor () from the camera frame to metres; NaN if too little is seen.
+
+    depth: (P,) z of the points;  seen: (P,) readings in metres at their pixels
 
     Median of the ratios, then the mean of those near it: holes, background and things in front do not count.
     """

@@ -41,8 +41,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Trial:
-    """One calibration alignment: its statistics, whether pose and keypoints are right, and per candidate (B,) the
-    depth-order correlation and whether its keypoints are right."""
+    """One calibration alignment.
+
+    Its statistics, whether pose and keypoints are right, and per candidate (B,) the depth-order correlation and whether its keypoints are
+    right.
+    """
 
     statistics: dict[str, float]
     pose: bool

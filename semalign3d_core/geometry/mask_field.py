@@ -84,8 +84,10 @@ def mask_box(mask):
 
 
 def square_around(box, margin):
-    """The smallest square (left, top, side) of whole pixels around a box (see :func:`mask_box`), larger on each side by ``margin`` times
-    the longer side of the box."""
+    """The smallest square (left, top, side) of whole pixels around a box (see :func:`mask_box`) and a margin.
+
+    margin: by which it is larger on each side, as a share of the longer side of the box
+    """
     x0, y0, x1, y1 = box
     side = math.ceil(max(x1 - x0, y1 - y0) * (1 + 2 * margin))
     return math.floor((x0 + x1 + 1 - side) / 2), math.floor((y0 + y1 + 1 - side) / 2), side

@@ -75,8 +75,11 @@ def samples_as_released(pair, alpha):
 
 
 def samples_visible_only(pair, alpha):
-    """(positives, negatives), each (K): a positive only where both images show the keypoint (else NaN); where the target does
-    not, the negative is the maximum of the whole map."""
+    """The samples (positives, negatives), each (K).
+
+    A positive only where both images show the keypoint (else NaN); where the target does not, the negative is the maximum of the whole
+    map.
+    """
     source, target = np.asarray(pair.source_visible, bool), np.asarray(pair.target_visible, bool)
     positives, negatives = _region_maxima(pair, alpha)
     negatives = np.where(target, negatives, pair.normalised.max(axis=1))

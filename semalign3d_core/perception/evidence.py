@@ -36,11 +36,13 @@ class ImageInput:
             raise InputError(f"{self.name}: expected a non-empty (h, w, 3) uint8 image, got {self.rgb.dtype} {self.rgb.shape}")
 
     @property
-    def height(self):
+    def height(self) -> int:
+        """In pixels."""
         return self.rgb.shape[0]
 
     @property
-    def width(self):
+    def width(self) -> int:
+        """In pixels."""
         return self.rgb.shape[1]
 
     def seen(self):
@@ -100,7 +102,8 @@ class DepthMap:
         read = DepthMap(self.values.reshape(1, -1).index_select(1, index.reshape(-1)), self.kind).inverse().reshape(index.shape)
         return torch.where(inside, read, torch.nan)
 
-    def mirror(self):
+    def mirror(self) -> "DepthMap":
+        """The depth map of the mirror image."""
         return DepthMap(mirror_image(self.values), self.kind)
 
 

@@ -118,8 +118,11 @@ class Lifting:
 
 @dataclass(frozen=True)
 class _Queries:
-    """What of Q queries is the same for all solutions of their image: places (Q, 2), features (Q, C), their similarity (Q, J) to the points
-    of the surface, and which keypoint each is known to be, (Q,) or -1."""
+    """What is the same of Q queries for all solutions of their image.
+
+    Places (Q, 2), features (Q, C), their similarity (Q, J) to the points of the surface, and which keypoint each is known to be, (Q,) or
+    -1.
+    """
 
     places: Tensor
     features: Tensor

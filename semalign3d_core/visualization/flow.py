@@ -17,8 +17,11 @@ def warped_picture(picture, grid):
 
 
 def flow_colours(grid, longest=0.8):
-    """(H, W, 3) uint8 of a sampling grid (H, W, 2): the hue is the direction from each pixel's own place to its match, the more
-    saturated the longer; ``longest`` (of 2, the whole image) is full colour."""
+    """The colours (H, W, 3) uint8 of a sampling grid (H, W, 2).
+
+    The hue is the direction from each pixel's own place to its match, the more saturated the longer; ``longest`` (of 2, the whole image)
+    is full colour.
+    """
     rows, columns = grid.shape[:2]
     own = np.stack(np.meshgrid(np.linspace(-1, 1, columns), np.linspace(-1, 1, rows)), axis=-1)
     flow = grid.float().cpu().numpy() - own
@@ -28,8 +31,9 @@ def flow_colours(grid, longest=0.8):
 
 
 def draw_dense_match(source, target, grid, mask=None):
-    """One row of pictures of the target's size: the target, the source warped onto it, the flow, and with a ``mask`` (h, w) of the source
-    the target with that mask carried over.
+    """One row of pictures of the target's size.
+
+    The target, the source warped onto it, the flow, and with a ``mask`` (h, w) of the source the target with that mask carried over.
 
     source, target: (h, w, 3) uint8 pictures;  grid: (H, W, 2), where the target's pixels are in the source
     """

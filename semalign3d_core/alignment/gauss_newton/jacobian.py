@@ -79,8 +79,11 @@ def _across(motion: Tensor, ray: Tensor) -> Tensor:
 
 
 def _rigid_generators(like: Tensor, focal_known: bool) -> Tensor:
-    """(24, 7) matrix that makes of (turned point, x, y, z, 1) the derivatives (8 x 3) of a point by rotation vector, shift, nothing (the
-    depth of the origin stays), log scale, and, as if it moved the point, log focal; a known focal length has none."""
+    """The (24, 7) matrix that gives the derivatives of a point by the rigid unknowns.
+
+    It makes of (turned point, x, y, z, 1) the derivatives (8 x 3) by rotation vector, shift, nothing (the depth of the origin stays), log
+    scale, and, as if it moved the point, log focal; a known focal length has none.
+    """
     generators = torch.zeros(RIGID, 3, 7)
     generators[0, 1, 2], generators[0, 2, 1] = -1, 1  # e_x x turned
     generators[1, 0, 2], generators[1, 2, 0] = 1, -1

@@ -135,8 +135,11 @@ class RobustResiduals:
         return torch.cat([field.offset.view(-1, 2).T * strength, strength, energy])
 
     def _background(self, places: Tensor, table: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Residuals and weights (B, 3, J) at places (B, 2, J) from the table at the nearest nodes, and energies [(B, P), (B, 1)]: of
-        dense points, to be averaged, and of keypoints, ``c (1 - exp(-mean / c))`` with the limit c."""
+        """What the mask does to points at places (B, 2, J).
+
+        Returns residuals and weights (B, 3, J) from the table at the nearest nodes, and energies [(B, P), (B, 1)]: of dense points, to be
+        averaged, and of keypoints, ``c (1 - exp(-mean / c))`` with the limit c.
+        """
         column, row = torch.add(self.corner, places, alpha=1 / self.spacing).clamp_(0, self.side - 1).int().unbind(1)
         index = torch.add(column, row, alpha=self.side)
         found = table.index_select(1, index.view(-1)).view(4, *index.shape)

@@ -91,8 +91,10 @@ class GaussNewtonSolver:
     def _descend(
         self, observation: Observation, cloud: DeformableCloud, poses: Poses, sigmas: Tensor, stride: int = 1, relaxation: float = 1.0
     ) -> tuple[Poses, Tensor]:
-        """Poses after one step, lengthened by ``relaxation``, for each of sigmas (S,), in object scales, and the energies (S, B) before
-        every step."""
+        """One step for each of sigmas (S,), in object scales, lengthened by ``relaxation``.
+
+        Returns the poses after them and the energies (S, B) before every step.
+        """
         residuals, visited = RobustResiduals(observation, cloud, self.weights, sigmas, stride), []
         largest = torch.cat([self.limits[:3], self.limits[3:5] * observation.object_scale, self.limits[5:]])
         for step in range(len(sigmas)):

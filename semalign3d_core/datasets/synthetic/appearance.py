@@ -120,8 +120,11 @@ def shade(
 
 @dataclass(frozen=True)
 class CameraEffects:
-    """Exposure of a picture: gain, contrast (gamma), colour cast (3,), blur in pixels, noise (of 1), the noise's seed, and the quality
-    of the JPEG that it is stored as (0: none)."""
+    """How a camera makes a picture of the light.
+
+    gain, contrast (gamma), colour cast (3,), blur in pixels, noise (of 1), the noise's seed, and the quality of the JPEG that it is stored
+    as (0: none)
+    """
 
     gain: float
     gamma: float

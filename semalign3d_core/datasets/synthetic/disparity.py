@@ -8,8 +8,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class DisparityConfig:
-    """noise: smooth error, share of the object's own range of disparities;  bend: sd of the log of a random power (0: none);
-    blur: pixels by which edges are smeared."""
+    """How monocular disparity is wrong.
+
+    noise: smooth error, share of the object's own range of disparities;  bend: sd of the log of a random power (0: none);
+    blur: pixels by which edges are smeared
+    """
 
     noise: float = 0.03
     bend: float = 0.0

@@ -35,7 +35,9 @@ MIRROR = np.array([-1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class SimulatedFeatureConfig:
-    """channels, cells: size of the feature map;  folding: w, 0 (sides differ fully) to 1 (indistinguishable)
+    """Size, folding and noise of simulated features.
+
+    channels, cells: size of the feature map;  folding: w, 0 (sides differ fully) to 1 (indistinguishable)
     wavelength: typical length of the fields, template diameters;  offset: norm of the common part, relative to that of the fields
     instance_change: a;  noise: norm of the cell noise relative to the feature's norm (with offset);  blur: sd in cells
     blobs: range of the number of false pieces of surface;  seed: of the fields: one seed is one "backbone".

@@ -101,5 +101,6 @@ class EvaluationConfig(ProviderOptions):
         return self.ablation or bool(self.other_backbone) or bool(self.training_images)
 
     @property
-    def cache_folder(self):
+    def cache_folder(self) -> Path:
+        """Where features, alignments and matches are kept."""
         return self.output / "cache" if self.cache is None else self.cache

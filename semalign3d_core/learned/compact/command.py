@@ -27,7 +27,8 @@ class Options:
     """Settings of the training."""
 
 
-def run(options):
+def run(options: Options) -> int:
+    """Renders what is missing, trains, and writes the network."""
     resolved = dataclasses.asdict(options.config)
     folder = options.work / "samples"
     checkpoint = options.work / "checkpoint.safetensors"

@@ -268,6 +268,7 @@ class SurfaceEmbedding(nn.Module):
         self.output = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, channels))
 
     def forward(self, coordinates: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
+        """Unit-norm embeddings (N, C) of places (N, 3) of categories (N,), -1 for the background."""
         phase = coordinates @ self.frequencies
         place = self.place(torch.cat([phase.sin(), phase.cos()], dim=1)) * (categories >= 0)[:, None]
         return nn.functional.normalize(self.output(place + self.code(categories + 1)), dim=1)

@@ -12,7 +12,8 @@ from torch.nn.functional import grid_sample, pad
 @dataclass(frozen=True)
 class LossWeights:
     """Weights of the terms (Eq. 6), and which smoothness: ``published`` adds both channels of a flow before it takes differences, as the
-    authors' code does (opposite differences cancel), else the L1 norm of the full gradient, as the paper says (Eq. 10)."""
+    authors' code does (opposite differences cancel), else the L1 norm of the full gradient, as the paper says (Eq. 10).
+    """
 
     mask: float = 3.0
     flow: float = 16.0

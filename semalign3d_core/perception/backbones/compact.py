@@ -41,7 +41,8 @@ class Residual(nn.Module):
             _convolution(channels, channels), nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) to the same."""
         return torch.relu(x + self.body(x))
 
 
@@ -55,7 +56,8 @@ class Attention(nn.Module):
         self.inputs, self.output = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
         self.mixing = nn.Sequential(nn.Linear(channels, 3 * channels), nn.GELU(), nn.Linear(3 * channels, channels))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) to the same."""
         batch, channels, rows, columns = x.shape
         tokens = x.flatten(2).transpose(1, 2)
         query, key, value = self.inputs(self.before(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -87,7 +89,8 @@ class CompactNet(nn.Module):
         self.head = nn.Conv2d(levels[0], channels, 1)
         self.classes = nn.Conv2d(channels, classes, 1)
 
-    def forward(self, image):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Unit-norm features (B, channels, 48, 48) of prepared images."""
         return nn.functional.normalize(self.head(self.trunk(image)), dim=1)
 
     def trunk(self, image):

@@ -36,7 +36,8 @@ class SameConv(nn.Conv2d):
     def __init__(self, inputs, outputs, kernel, stride=1, groups=1):
         super().__init__(inputs, outputs, kernel, stride, groups=groups)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The convolution of (B, C, h, w), padded as TensorFlow does."""
         pads = []
         for length, kernel, stride in zip(x.shape[:1:-1], self.kernel_size, self.stride, strict=True):
             total = max((math.ceil(length / stride) - 1) * stride + kernel - length, 0)
@@ -55,7 +56,8 @@ class InvertedBottleneck(nn.Module):
         self.project = SameConv(inner, outputs, 1)
         self.residual = stride == 1 and inputs == outputs
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inputs, h, w) to (B, outputs, h / stride, w / stride)."""
         inner = x if self.expand is None else nn.functional.relu6(self.expand(x))
         out = self.project(nn.functional.relu6(self.depthwise(inner)))
         return x + out if self.residual else out
@@ -80,7 +82,8 @@ class EfficientNetLite(nn.Module):
             channels = outputs
         self.blocks = nn.ModuleList(layers)
 
-    def forward(self, image):
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """See the class."""
         x = nn.functional.relu6(self.stem((image - MEAN) / STD))
         outputs = []
         for number, block in enumerate(self.blocks):

@@ -6,6 +6,7 @@ is kept of an :class:`ImageInput`, and ``together(a, b)``, the row-major tokens 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from semalign3d_core.perception.backbones.diffusion_steps import co_pca
 from semalign3d_core.perception.backbones.fused import FusedBackbone, to_tokens, unit_norm
 from semalign3d_core.perception.backbones.stable_diffusion import StableDiffusionBackbone
 from semalign3d_core.perception.backbones.transformers_vit import TransformerBackbone
+from semalign3d_core.perception.evidence import ImageInput
 
 REDUCED = 256  # dimensions that are kept of each Stable Diffusion level
 
@@ -30,7 +32,7 @@ def pair_features(backbone):
 class Description:
     """What is compared of an image, and how its square grid was padded (see :class:`~semalign3d_core.geometry.image_grid.SquareGrid`)."""
 
-    content: object
+    content: Any
     padding: str = "canvas"
 
 
@@ -40,7 +42,8 @@ class OwnPairFeatures:
     def __init__(self, backbone):
         self.backbone = backbone
 
-    def describe(self, image):
+    def describe(self, image: ImageInput) -> Description:
+        """What is compared of an image."""
         return self.described(self.backbone.extract(image))
 
     @staticmethod
@@ -48,14 +51,16 @@ class OwnPairFeatures:
         """The :class:`Description` of a :class:`~semalign3d_core.perception.evidence.FeatureMap` that is there already."""
         return Description(features.values.flatten(1).T, features.grid.padding)
 
-    def together(self, a, b):
+    def together(self, a: Description, b: Description) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens (P, C) of each of two images, comparable with one another."""
         return a.content, b.content
 
 
 class RawPairFeatures(OwnPairFeatures):
     """Tokens of a vision transformer, not normalised, as published for a single backbone."""
 
-    def describe(self, image):
+    def describe(self, image: ImageInput) -> Description:
+        """What is compared of an image."""
         return Description(to_tokens(self.backbone.raw([image]))[0])
 
 
@@ -65,11 +70,13 @@ class ReducedPairFeatures:
     def __init__(self, diffusion, transformer=None, dims=REDUCED):
         self.diffusion, self.transformer, self.dims = diffusion, transformer, dims
 
-    def describe(self, image):
+    def describe(self, image: ImageInput) -> Description:
+        """What is compared of an image."""
         tokens = None if self.transformer is None else to_tokens(self.transformer.raw([image]))[0]
         return Description((self.diffusion.levels(image), tokens))
 
-    def together(self, a, b):
+    def together(self, a: Description, b: Description) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens (P, C) of each of two images, comparable with one another."""
         levels, tokens = zip(a.content, b.content, strict=True)
         diffusion = self._diffusion_tokens(*levels)
         if self.transformer is None:

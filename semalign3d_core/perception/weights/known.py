@@ -39,7 +39,8 @@ class Weights:
     patterns: tuple = FILES
 
     @property
-    def megabytes(self):
+    def megabytes(self) -> float:
+        """Size in single precision."""
         return 4 * self.parameters
 
     @property
