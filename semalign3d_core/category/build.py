@@ -179,8 +179,10 @@ def _views(
 
 @dataclass(frozen=True)
 class _Reading:
-    """The view of an image (None if it has too few annotated keypoints), whether it was made now, or the error that prevents it; and why
-    keypoints were dropped.
+    """The view of an image, or why there is none.
+
+    view: None if the image has too few annotated keypoints;  fresh: whether it was made now;  error: what prevents it;
+    dropped: why keypoints were dropped
     """
 
     view: View | None

@@ -76,7 +76,6 @@ class Dataset(Protocol):
 
     root: Path
     threshold_kind: str
-    root: Path
     annotation: str
     has_mirror_table: bool
 

@@ -10,6 +10,7 @@ import torch
 
 from semalign3d_core.geometry.image_grid import SquareGrid, bilinear
 from semalign3d_core.learned.sfnet.benchmark import adapted_levels, pixel_grid
+from semalign3d_core.learned.sfnet.network import SFNet
 from semalign3d_core.learned.sfnet.storage import load_network
 from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.metrics.grid_transfer import inner_grid
@@ -47,7 +48,7 @@ class SFNetMatcher(Matcher):
     prepares = uses_picture = rates_cells = True
 
     def __init__(self, network, device="cpu"):
-        self.network = (network if isinstance(network, torch.nn.Module) else load_network(network)).to(device)
+        self.network: SFNet = (network if isinstance(network, SFNet) else load_network(network)).to(device)
         self.network.pyramid.to(device)
 
     @property

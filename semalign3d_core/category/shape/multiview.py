@@ -18,8 +18,10 @@ RIDGE = 0.02  # pull to the last shape
 
 @dataclass(frozen=True)
 class MultiviewStart:
-    """shape (K, 3), diameter 1; cost: mean clipped residual; diversity: smallest RMS component of the viewing directions
-    in the object frame (0.58 for views from everywhere); correlation: mean of -z with the inverse depth before the sign was chosen.
+    """A shape found from many views.
+
+    shape: (K, 3), diameter 1;  cost: mean clipped residual;  diversity: smallest RMS component of the viewing directions in the object
+    frame (0.58 for views from everywhere);  correlation: mean of -z with the inverse depth before the sign was chosen
     """
 
     shape: Tensor

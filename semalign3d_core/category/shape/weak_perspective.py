@@ -18,8 +18,10 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class WeakPoses:
-    """rotation (B, N, 3, 3), scale (B, N), shift (B, N, 2); residual (B, N) squared, relative to the spread of the
-    points; correlation (B, N) of -z with the relative inverse depth, 0 where fewer than three depths are known.
+    """Weak-perspective poses of B shapes in N views.
+
+    rotation: (B, N, 3, 3);  scale: (B, N);  shift: (B, N, 2);  residual: (B, N) squared, relative to the spread of the points;
+    correlation: (B, N) of -z with the relative inverse depth, 0 where fewer than three depths are known
     """
 
     rotation: Tensor

@@ -31,8 +31,9 @@ REWEIGHTINGS = 6  # of the robust regression
 
 @dataclass(frozen=True)
 class Samples:
-    """Merged pixels in the object frame: points (P, 3) float64, image (P,) index of the view, row (P,) index of its pixel,
-    mirrored (P,) bool.
+    """Merged pixels in the object frame.
+
+    points: (P, 3) float64;  image: (P,) index of the view;  row: (P,) index of its pixel;  mirrored: (P,) bool
     """
 
     points: Tensor

@@ -1,5 +1,7 @@
-"""Views of training samples: cropped, turned, mirrored, partly covered, before other backgrounds, in other colours. Batched, on their own
-device."""
+"""Views of training samples: cropped, turned, mirrored, partly covered, before other backgrounds, in other colours.
+
+Batched, on their own device.
+"""
 
 import math
 from collections.abc import Callable
@@ -144,7 +146,7 @@ def _compressed(images, chosen, quality):
     for index in chosen.nonzero()[:, 0].tolist():
         pixels = (255 * images[index]).round().byte().permute(1, 2, 0).cpu().numpy()
         stored = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, int(quality[index])])[1]
-        images[index] = torch.from_numpy(cv2.imdecode(stored, cv2.IMREAD_COLOR).astype(np.float32) / 255).permute(2, 0, 1).to(images)
+        images[index] = torch.from_numpy(np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR), np.float32) / 255).permute(2, 0, 1).to(images)
     return images
 
 

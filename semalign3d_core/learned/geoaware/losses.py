@@ -29,6 +29,7 @@ class TrainingImage:
 
     @property
     def cells(self) -> int:
+        """Side of the grid."""
         return round(len(self.tokens) ** 0.5)
 
     def indices(self, rows: Tensor) -> Tensor:
@@ -137,15 +138,17 @@ def pair_loss(
     Returns {} for a pair without common keypoints.
     """
     source, target, *mirrored = images
-    terms = [("base", source, target, 1.0)]
+    terms: list[tuple[str, TrainingImage, TrainingImage, float]] = [("base", source, target, 1.0)]
     if config.variants and mirrored:
         turned = [replace(m, keypoints=mirrored_keypoints(i.keypoints, permutation)) for m, i in zip(mirrored, images, strict=False)]
-        terms += [("single", turned[0], target, config.single), ("double", *turned, config.double), ("self", turned[0], source, config.own)]
-    losses, total, weights = {}, 0.0, 0.0
+        terms += [("single", turned[0], target, config.single), ("double", turned[0], turned[1], config.double)]
+        terms.append(("self", turned[0], source, config.own))
+    losses: dict[str, Tensor] = {}
+    total, weights = torch.zeros(()).to(source.tokens), 0.0
     for name, a, b, weight in terms:
         if not weight or not len(common_rows(a, b)):
             continue
-        value = 0.0
+        value = torch.zeros(()).to(total)
         if name == "base" or not config.dense:
             losses["sparse" if name == "base" else name] = value = contrastive_loss(a, b, logit_scale)
         if config.dense:

@@ -29,7 +29,8 @@ class NormedConv(nn.Conv2d):
         self.norm = nn.GroupNorm(groups, outputs)
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inputs, h, w) to (B, outputs, h, w)."""
         if self.kernel_size == (1, 1):  # the matrix product takes half the time of the convolution on processors
             return self.norm((self.weight[:, :, 0, 0] @ x.flatten(2)).unflatten(2, x.shape[2:]))
         return self.norm(super().forward(x))
@@ -45,7 +46,8 @@ class Bottleneck(nn.Module):
         self.conv2 = NormedConv(outputs // 4, outputs // 4, 3, groups)
         self.conv3 = NormedConv(outputs // 4, outputs, 1, groups)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inputs, h, w) to (B, outputs, h, w)."""
         main = self.conv3(torch.relu(self.conv2(torch.relu(self.conv1(x)))))
         return torch.relu(main + (x if self.shortcut is None else self.shortcut(x)))
 
@@ -66,7 +68,8 @@ class AggregationNetwork(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.self_logit_scale = nn.Parameter(torch.tensor(math.log(10.0)))  # unused, but part of every checkpoint
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """See the class."""
         if features.shape[1] != sum(self.feature_dims):
             raise InputError(f"features have {features.shape[1]} channels, the network expects {self.feature_dims}")
         groups = self.dropout(features).split(self.feature_dims, dim=1)

@@ -1,10 +1,11 @@
 """What the post-processor is trained on: pairs of images with their raw features, read once and kept on disk."""
 
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ class FeatureSource:
         self.backbone = backbones.create(on_device(backbone, backbones.BACKBONES, device), dataset_root)
         found = masks.create(segmenter, dataset_root, None, self.backbone)
         self.masks = CachedMasks.wrap(found, segmenter, self.cache, features=self.backbone.name, code=provider_hash("masks"))
-        self._kept, self._bytes, self._one = OrderedDict(), 0, Lock()
+        self._kept: OrderedDict[Any, Any] = OrderedDict()
+        self._bytes, self._one = 0, Lock()
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -114,8 +116,10 @@ class PairSamples:
         self.names = [name for name in names if not categories or name.rpartition(":")[2] in categories]
         if not self.names:
             raise InputError(f"{dataset.root}: split {split!r} has no pairs{' of ' + ', '.join(categories) if categories else ''}")
-        self._epoch, self._order = -1, []
-        self._reader, self._ahead = ThreadPoolExecutor(1), None
+        self._epoch = -1
+        self._order: list[int] = []
+        self._reader = ThreadPoolExecutor(1)
+        self._ahead: tuple[int, Future[Sample]] | None = None
 
     def __len__(self):
         return len(self.names)
@@ -125,8 +129,9 @@ class PairSamples:
 
         following: number of the next one, which is read from the disk meanwhile.
         """
-        ahead, sample = (None, None) if self._ahead is None else (self._ahead[0], self._ahead[1].result())
-        sample = sample if ahead == number else self._read(number)
+        ahead = None if self._ahead is None else self._ahead[1].result()  # also an unwanted one: one reads at a time
+        wanted = ahead is not None and self._ahead is not None and self._ahead[0] == number
+        sample = ahead if ahead is not None and wanted else self._read(number)
         self._ahead = None if following is None else (following, self._reader.submit(self._read, following))
         return sample
 
@@ -144,8 +149,8 @@ class PairSamples:
         values = [f.values for f in found] + ([self.source.look(side, True).values for side in sides] if self.mirrored else [])
         keypoints = np.stack([keypoints_on_canvas(side, f.grid) for side, f in zip(sides, found, strict=True)])
         flip = self.dataset.keypoint_spec(pair.source.category).flip_permutation
-        thresholds = tuple(box_in_cells(side, f.grid, self.dataset.threshold_kind) for side, f in zip(sides, found, strict=True))
-        return Sample(torch.stack(values), torch.from_numpy(keypoints), thresholds, torch.tensor(flip))
+        own, other = (box_in_cells(side, f.grid, self.dataset.threshold_kind) for side, f in zip(sides, found, strict=True))
+        return Sample(torch.stack(values), torch.from_numpy(keypoints), (own, other), torch.tensor(flip))
 
 
 def keypoints_on_canvas(record: ImageRecord, grid: SquareGrid) -> np.ndarray:

@@ -7,7 +7,7 @@ Source: GeoAware-SC (CVPR 2024), sections 3.3 and 4.1. What the published runs o
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -61,11 +61,11 @@ class GeoAwareTraining:
     seed: int = 42
 
 
-RECIPES = {
+RECIPES: dict[str, dict[str, Any]] = {
     "ap10k": {"epochs": 1, "schedule": "constant", "pose_variants": True, "validation_pairs": 20},
     "pf_pascal": {"epochs": 100, "schedule": "constant", "pose_variants": False, "validation_pairs": 0},
 }
-OTHERS = {"epochs": 2, "schedule": "one_cycle", "pose_variants": True, "validation_pairs": 0}
+OTHERS: dict[str, Any] = {"epochs": 2, "schedule": "one_cycle", "pose_variants": True, "validation_pairs": 0}
 
 
 def resolved(config: GeoAwareTraining, dataset) -> GeoAwareTraining:
@@ -117,10 +117,11 @@ class Step:
         self.rank, self.world = rank, world
 
     def __call__(self, number: int) -> dict[str, Tensor]:
+        """Performs the step; returns the mean of each loss."""
         self.set_rate(number)
         torch.manual_seed(self.config.seed * 1_000_003 + number * self.world + self.rank)
         self.module.train()
-        total = {}
+        total: dict[str, list[Tensor]] = {}
         for part in range(self.config.accumulate):
             index = (number * self.config.accumulate + part) * self.world + self.rank
             losses = self.module(self.samples.at(index, index + self.world))
@@ -163,10 +164,10 @@ def train_geoaware(
     """
     dataset = open_dataset(root, kind)
     config = resolved(config, dataset)
-    rank, world, device = _processes(device)
-    source = FeatureSource(backbone, segmenter, root, cache or work / "cache", str(device))
+    rank, world, own = _processes(device)
+    source = FeatureSource(backbone, segmenter, root, cache or work / "cache", str(own))
     samples = PairSamples(dataset, source, "trn", categories, bool(config.pose_variants) and config.losses.variants, config.seed)
-    steps = config.steps or max(1, config.epochs * len(samples) // (config.accumulate * world))
+    steps = config.steps or max(1, (config.epochs or 1) * len(samples) // (config.accumulate * world))
     torch.manual_seed(config.seed)
     network = AggregationNetwork(source.dims, config.width, dropout=config.dropout).to(device)
     if initial is not None:
@@ -210,7 +211,7 @@ def _processes(device: str) -> tuple[int, int, torch.device]:
     """(number of this process, number of processes, device) as ``torchrun`` started them; one process otherwise."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return 0, 1, choose_device(device)
-    device = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if str(device).startswith("cuda") else device)
+    own = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if str(device).startswith("cuda") else device)
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return torch.distributed.get_rank(), torch.distributed.get_world_size(), device
+        torch.distributed.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    return torch.distributed.get_rank(), torch.distributed.get_world_size(), own

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Validation:
         """The validation on a split, ``config.validation_pairs`` of each category; None where the data set has no such split."""
         if split not in dataset.splits():
             return None
-        by_category = {}
+        by_category: dict[str, list[str]] = {}
         for name in dataset.pair_names(split):
             by_category.setdefault(name.rpartition(":")[2], []).append(name)
         threshold, pairs = SimpleNamespace(threshold="dataset"), []
@@ -47,7 +48,8 @@ class Validation:
         """{"PCK@0.1": percent, ...}, means over pairs; the first is what the best network is chosen by."""
         was_training = module.training
         module.eval()
-        seen, scores = OrderedDict(), []
+        seen: OrderedDict[Any, Any] = OrderedDict()
+        scores = []
         for pair in self.pairs:
             source, target = (self._features(module, side, seen) for side in (pair.record.source, pair.record.target))
             points = torch.from_numpy(pair.source_points).to(source.features.values.device)

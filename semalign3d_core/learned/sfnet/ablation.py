@@ -4,6 +4,7 @@ All variants are trained side by side on the same pairs, whose frozen features a
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from semalign3d_core.runtime.files import write_json
 CHECKPOINT_EVERY = 20  # steps; a step of all variants takes as long as several of one
 
 # of the networks that are trained: name -> (changes of SFNetConfig, losses that are left out)
-TRAINED = {
+TRAINED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "full": ({}, ()),
     "mask": ({}, ("flow", "smooth")),
     "flow": ({}, ("mask", "smooth")),

@@ -36,7 +36,10 @@ class FrozenLevels:
 
 
 class ImageLevels:
-    """A network's adapted levels of images, the last ones in memory. frozen: :class:`FrozenLevels` to share, or None"""
+    """A network's adapted levels of images, the last ones in memory.
+
+    frozen: :class:`FrozenLevels` to share, or None
+    """
 
     def __init__(self, network, frozen=None):
         self.network, self._kept = network, OrderedDict()

@@ -11,8 +11,10 @@ from torch.nn.functional import grid_sample, pad
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms (Eq. 6), and which smoothness: ``published`` adds both channels of a flow before it takes differences, as the
-    authors' code does (opposite differences cancel), else the L1 norm of the full gradient, as the paper says (Eq. 10).
+    """Weights of the terms (Eq. 6), and which smoothness is meant.
+
+    published: adds both channels of a flow before it takes differences, as the authors' code does (opposite differences cancel); else the
+        L1 norm of the full gradient, as the paper says (Eq. 10)
     """
 
     mask: float = 3.0
@@ -62,10 +64,10 @@ def smoothness(flow, mask, published=True):
 
 def loss_terms(both, weights):
     """{"mask", "flow", "smooth"}: the weighted terms of two :class:`Direction`, sums over the batch divided by its size; add them up."""
-    mask = flow = smooth = 0.0
+    mask = flow = smooth = torch.zeros(())
     for way in both:
         count = 1 + way.mask.sum((1, 2, 3))
-        mask = mask + (way.seen_mask - way.mask).square().mean((1, 2, 3))  # Eq. 7
-        flow = flow + (way.flow - way.returning).square().sum((1, 2, 3)) / count  # Eq. 8 and 9
-        smooth = smooth + way.differences.sum((1, 2, 3)) / count  # Eq. 10
+        mask = mask.to(count) + (way.seen_mask - way.mask).square().mean((1, 2, 3))  # Eq. 7
+        flow = flow.to(count) + (way.flow - way.returning).square().sum((1, 2, 3)) / count  # Eq. 8 and 9
+        smooth = smooth.to(count) + way.differences.sum((1, 2, 3)) / count  # Eq. 10
     return {"mask": weights.mask * mask.mean(), "flow": weights.flow * flow.mean(), "smooth": weights.smooth * smooth.mean()}

@@ -64,7 +64,8 @@ class AdaptationLayers(nn.Module):
             nn.Sequential(nn.Conv2d(channels, channels, kernel, padding=kernel // 2), nn.BatchNorm2d(channels), nn.ReLU()) for _ in range(2)
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, channels, h, w) to the same."""
         x = x + self.conv1(x)
         return x + self.conv2(x)
 
@@ -87,7 +88,8 @@ class SFNet(nn.Module):
             self.adap_layer_feat4 = AdaptationLayers(fourth, 3)
 
     @property
-    def pyramid(self):
+    def pyramid(self) -> nn.Module:
+        """The frozen pyramid."""
         return self._frozen[0]
 
     def forward(self, source, target):

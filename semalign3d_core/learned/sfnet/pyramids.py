@@ -30,7 +30,8 @@ class Bottleneck(nn.Module):
         if inputs != outputs:
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inputs, h, w) to (B, 4 width, h / stride, w / stride)."""
         out = torch.relu(self.bn1(self.conv1(x)))
         out = torch.relu(self.bn2(self.conv2(out)))
         return torch.relu(self.bn3(self.conv3(out)) + (x if self.downsample is None else self.downsample(x)))
@@ -40,6 +41,12 @@ class ResNet101Pyramid(nn.Module):
     """The third and fourth stage of ResNet-101 (He et al. 2016), as torchvision lays it out and names it."""
 
     channels = (1024, 2048)
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self):
         super().__init__()
@@ -54,7 +61,8 @@ class ResNet101Pyramid(nn.Module):
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
-    def forward(self, image):
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See the class; RGB in [0, 1], (B, 3, 16 h, 16 w)."""
         x = torch.relu(self.bn1(self.conv1((image - self.mean) / self.std)))
         x = self.layer2(self.layer1(nn.functional.max_pool2d(x, 3, 2, 1)))
         third = self.layer3(x)
@@ -73,7 +81,8 @@ class EfficientNetPyramid(nn.Module):
         self.channels = tuple(block_table(network.size)[block][0] for block in network.taken)
         self.shift = round(centre_offset(16))
 
-    def forward(self, image):
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See the class; RGB in [0, 1], (B, 3, 16 h, 16 w)."""
         # Its padding lets every output of stride 16 look half a cell behind its middle: the picture is moved there.
         levels = self.network(nn.functional.pad(image, (self.shift, -self.shift) * 2))
         # They are six times as large as ResNet's. What an adaptation layer adds is about one: it would hardly change them.

@@ -54,7 +54,7 @@ def _turned_hue(pixels, turn):
 
 
 def _grey(pixels):
-    return pixels @ np.float32([0.299, 0.587, 0.114])
+    return pixels @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 # name -> function(pixels (h, w, 3), change) of a change of colours, none at 0
@@ -78,7 +78,7 @@ def inverse(transform):
 
 def warp(image, transform, align_corners=True):
     """``image`` (C, h, w) sampled through an affine map, bilinear, zero beyond the border."""
-    grid = affine_grid(transform.float()[None], (1, *image.shape), align_corners=align_corners)
+    grid = affine_grid(transform.float()[None], [1, *image.shape], align_corners=align_corners)
     return grid_sample(image[None], grid, align_corners=align_corners)[0]
 
 

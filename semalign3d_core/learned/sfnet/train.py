@@ -105,7 +105,7 @@ class Lesson:
         with torch.no_grad(), self._precision():
             levels = [[level.float() for level in self.pyramid(image)] for image in images]
         self.optimiser.zero_grad()
-        found = {name: self._learn(*entry, levels, masks) for name, entry in self.networks.items()}
+        found = {name: self._learn(network, weights, levels, masks) for name, (network, weights) in self.networks.items()}
         self.optimiser.step()
         if len(found) == 1:
             return next(iter(found.values()))
@@ -116,7 +116,8 @@ class Lesson:
         with self._precision():
             source, target = (network.adapted(*level) for level in levels)  # source first: two updates of the statistics
         matching = network.compare([level.float() for level in source], [level.float() for level in target])
-        terms = loss_terms(directions(matching, *masks, published=weights.published), weights)
+        source_mask, target_mask = masks
+        terms = loss_terms(directions(matching, source_mask, target_mask, published=weights.published), weights)
         sum(terms.values()).backward()
         return {name: value.detach() for name, value in terms.items()}
 

@@ -81,7 +81,8 @@ def _samples(dataset, split, categories, providers, options):
 
     split = split if dataset.splits() else None
     records = [record for category in categories for record in dataset.images(category, split)]
-    return gather_samples(records, categories, *providers, options.work / "samples", options.samples)
+    backbone, segmenter = providers
+    return gather_samples(records, categories, backbone, segmenter, options.work / "samples", options.samples)
 
 
 def _pictures(trainer, samples, others):

@@ -4,6 +4,7 @@ Source: SphericalMaps (CVPR 2024), section 3. The mapper serves all categories a
 point of the sphere and a category back into a feature, serves the training alone.
 """
 
+import torch
 from torch import nn
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
@@ -17,7 +18,8 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, width) to the same."""
         return self.fc2(nn.functional.gelu(self.fc1(x)))
 
 
@@ -28,7 +30,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, width) to the same."""
         q, k, v = (part.unflatten(2, (-1, HEAD)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=2))
         return self.proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
@@ -41,7 +44,8 @@ class Block(nn.Module):
         self.norm1, self.attn = nn.LayerNorm(width), SelfAttention(width)
         self.norm2, self.mlp = nn.LayerNorm(width), Mlp(width)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, width) to the same."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
@@ -75,7 +79,8 @@ class CategoryAttention(nn.Module):
         self.k, self.v = (nn.Linear(categories, width, bias=False) for _ in range(2))
         self.proj = nn.Linear(width, width)
 
-    def forward(self, condition):
+    def forward(self, condition: torch.Tensor) -> torch.Tensor:
+        """(..., categories) to (..., width)."""
         return self.proj(self.v(condition))
 
 
@@ -89,7 +94,8 @@ class CategoryBlock(nn.Module):
         for dead in (self.norm1, self.attn.q, self.attn.k):
             dead.requires_grad_(False)
 
-    def forward(self, x, condition):
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """(..., width) and (..., categories) to (..., width)."""
         x = x + self.attn(condition)
         return x + self.mlp(self.norm2(x))
 
@@ -106,7 +112,8 @@ class PrototypeDecoder(nn.Module):
         layer = CategoryBlock(channels, categories)
         self.blocks = nn.ModuleList([layer, layer])
 
-    def forward(self, points, condition):
+    def forward(self, points: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """See the class."""
         x = self.proj(points)
         for block in self.blocks:
             x = block(x, condition)

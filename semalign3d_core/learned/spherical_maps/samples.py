@@ -71,7 +71,7 @@ class SampleSet:
         """Features (B, N, C) float32 and masks (B, N, 1) of samples ``index`` (B,), of all cells or of those in ``cells`` (B, N)."""
         features, masks = zip(*(self._read(i) for i in index.tolist()), strict=True)
         if cells is not None:
-            features, masks = ([v[c] for v, c in zip(values, cells, strict=True)] for values in (features, masks))
+            features, masks = (tuple(v[c] for v, c in zip(values, cells, strict=True)) for values in (features, masks))
         return torch.stack(features).float(), torch.stack(masks).float()[..., None]
 
     def _read(self, i):
@@ -90,7 +90,8 @@ def gather_samples(records, categories, backbone, segmenter, folder, config=Samp
         raise InputError(f"{backbone.name} knows whole images only: crops must be 0")
     degrees = [_azimuth(record, config) for record in records]
     _claim(Path(folder), backbone, segmenter, config)
-    files, labels, azimuths = [], [], []
+    files, labels = [], []
+    azimuths: list[float] = []
     for record, azimuth in zip(tqdm(records, desc="features", unit="image", disable=quiet), degrees, strict=True):
         path = Path(folder) / record.category / f"{record.name}.safetensors"
         count = _views(record, path, backbone, segmenter, config)

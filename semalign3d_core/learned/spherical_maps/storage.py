@@ -51,9 +51,9 @@ def load_mapper(path):
     state = {name: value for name, value in _parts(path).items() if name.startswith(f"{MAPPER}.")}
     width, first = _width(state, path), state[f"{MAPPER}.0.weight"]
     holder = torch.nn.Module()
-    holder.sphere_mapper = sphere_mapper(first.shape[1], width)
+    mapper = holder.sphere_mapper = sphere_mapper(first.shape[1], width)
     _load(holder, state, path)
-    return holder.sphere_mapper.eval()
+    return mapper.eval()
 
 
 def read_facts(path):

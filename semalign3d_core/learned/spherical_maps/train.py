@@ -49,8 +49,8 @@ def training_losses(model, features, masks, positions, categories, degrees, conf
     if weights.orientation:
         losses["orientation"] = orientation_loss(points, positions, *draw_triplets(points, config.triplets, generator))
     if weights.distance:
-        drawn = draw_triplets(points, config.triplets, generator)
-        losses["distance"] = distance_loss(points, positions, *drawn, margin=config.margin)
+        rows, triplets = draw_triplets(points, config.triplets, generator)
+        losses["distance"] = distance_loss(points, positions, rows, triplets, config.margin)
     if weights.viewpoint:
         losses["viewpoint"] = viewpoint_loss(points, degrees)
     return losses
@@ -104,7 +104,8 @@ class Trainer:
             cells = torch.rand(len(index), len(positions), generator=generator).topk(self.config.cells, dim=1).indices
             positions = positions[cells]
         known = *self.samples.take(index, cells), positions, self.samples.categories[index], self.samples.degrees[index]
-        return training_losses(self.model, *(values.to(self.device) for values in known), self.config, generator)
+        features, masks, positions, categories, degrees = (values.to(self.device) for values in known)
+        return training_losses(self.model, features, masks, positions, categories, degrees, self.config, generator)
 
     def _batch(self, number):
         """Samples of a step: epoch after epoch in a new order, the last batch of one smaller."""

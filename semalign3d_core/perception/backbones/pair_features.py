@@ -81,7 +81,8 @@ class ReducedPairFeatures:
         diffusion = self._diffusion_tokens(*levels)
         if self.transformer is None:
             return diffusion
-        return tuple(torch.cat([unit_norm(d), unit_norm(t)], dim=1) for d, t in zip(diffusion, tokens, strict=True))
+        first, second = (torch.cat([unit_norm(d), unit_norm(t)], dim=1) for d, t in zip(diffusion, tokens, strict=True))
+        return first, second
 
     def _diffusion_tokens(self, a, b):
         reduced = {name: self._level(a[name], b[name]) for name in a}
