@@ -54,6 +54,8 @@ bench: setup
 
 lint: $(STAMPS)/installed
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 clean:
 	rm -rf build install log out *.egg-info $(STAMPS)/built
