@@ -1,6 +1,6 @@
 """The GeoAware post-processor on simulated left/right-folded features: what training brings on objects that it has not seen.
 
-    python bench/geoaware.py [--folder out/geoaware] [--ablation] [--semalign3d]
+    python bench/geoaware.py [--folder out/geoaware] [--categories car] [--steps 1200] [--ablation] [--semalign3d]
 
 Renders a data set with simulated features (training, validation and test objects differ), averages their cells two by two, which
 makes a training step four times cheaper, evaluates the features as they are, trains, and evaluates the trained features.
@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 COMMAND = [sys.executable, "-m", "semalign3d_core.cli.main"]
-TRAINING = {"width": 128, "learning_rate": 2.5e-3, "validate_every": 300, "validation_pairs": 10, "checkpoint_every": 100}
+TRAINING = {"width": 128, "learning_rate": 5e-3, "dropout": 0, "validate_every": 400, "validation_pairs": 20, "checkpoint_every": 100}
 
 
 def command(*arguments):
@@ -25,11 +25,11 @@ def command(*arguments):
     subprocess.run([*COMMAND, *map(str, arguments)], check=True)
 
 
-def make_data(folder, train, val, test, pairs):
+def make_data(folder, categories):
     """The data set, and its features with half the cells per side."""
     if not (folder / "sim" / "Layout").is_dir():
-        counts = ("--train", train, "--val", val, "--test", test, "--pairs", pairs)
-        command("synth", "--output", folder / "sim", "--features", "sim", *counts)
+        counts = ("--train", 60, "--val", 10, "--test", 30, "--pairs", 200)
+        command("synth", "--output", folder / "sim", "--features", "sim", "--categories", *categories, *counts)
     fine, coarse = folder / "sim" / "Features" / "sim", folder / "sim" / "Features" / "sim30"
     for path in fine.rglob("*.safetensors"):
         target = coarse / path.relative_to(fine)
@@ -40,72 +40,70 @@ def make_data(folder, train, val, test, pairs):
     (coarse / "grid.json").write_text('{"padding": "bottom_right"}')
 
 
-def evaluated(folder, name, backbone, method, *options):
+def evaluated(folder, name, categories, backbone, method, *options):
     """{(set, alpha): PCK per image weighted by pairs} of an evaluation."""
     output = folder / name
     if not (output / "report.html").is_file():
-        options = ("--method", method, "--output", output, "--gallery", 0, *options)
+        options = ("--method", method, "--output", output, "--gallery", 0, "--categories", *categories, *options)
         command("evaluate", "--dataset", folder / "sim", "--backbone", backbone, *options)
     total = json.loads((output / "results.json").read_text())["all"]
     sets = {"standard": total["pck"], "geometry-aware": total["geometry_aware"]["pck"]}
     return {(name, alpha): scores["pair_weighted"] for name, pck in sets.items() for alpha, scores in pck.items()}
 
 
-def train(folder, steps):
+def train(folder, categories, steps):
     """The spelling of the trained features."""
-    network = folder / "s30.safetensors"
+    network = folder / f"{'_'.join(categories)}.safetensors"
     if not network.is_file():
         settings = {**TRAINING, "steps": steps}
         options = [part for name, value in settings.items() for part in (f"--config.{name.replace('_', '-')}", value)]
-        data = ("--dataset", folder / "sim", "--backbone", "precomputed:sim30", "--work", folder / "s30", "--output", network)
-        command("train", "geoaware", *data, *options)
+        data = ("--dataset", folder / "sim", "--backbone", "precomputed:sim30", "--work", network.with_suffix(""), "--output", network)
+        command("train", "geoaware", *data, "--categories", *categories, *options)
     return f"geoaware:{network}"
 
 
-def transferred(folder, name, backbone):
+def transferred(folder, name, categories, backbone):
     """Scores of SemAlign3D with models built of these features."""
     models = folder / f"models_{name}"
-    for category in sorted(p.name for p in (folder / "sim" / "ImageAnnotation").iterdir()):
+    for category in categories:
         if not (models / f"{category}.safetensors").is_file():
             providers = ("--backbone", backbone, "--depth", "precomputed", "--masks", "precomputed")
             command("build", "--dataset", folder / "sim", "--category", category, "--output", models, "--split", "trn", *providers)
     options = ("--models", models, "--depth", "precomputed", "--masks", "precomputed")
-    return evaluated(folder, f"semalign3d_{name}", backbone, "semalign3d", *options)
+    return evaluated(folder, f"semalign3d_{name}", categories, backbone, "semalign3d", *options)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("out/geoaware"))
-    parser.add_argument("--train", type=int, default=60, help="training images per category")
-    parser.add_argument("--val", type=int, default=10)
-    parser.add_argument("--test", type=int, default=30)
-    parser.add_argument("--pairs", type=int, default=200, help="per category and split")
+    parser.add_argument("--categories", nargs="+", default=["car"])
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--semalign3d", action="store_true")
     options = parser.parse_args()
-    folder = options.folder.absolute()
+    folder, categories = options.folder.absolute(), options.categories
     folder.mkdir(parents=True, exist_ok=True)
-    make_data(folder, options.train, options.val, options.test, options.pairs)
+    make_data(folder, categories)
     raw = "precomputed:sim30"
     rows = {
-        "features, arg-max": evaluated(folder, "zero_argmax", raw, "nearest_neighbour"),
-        "features, window": evaluated(folder, "zero_window", raw, "window_soft_argmax", "--window", 3),
+        "features, arg-max": evaluated(folder, "zero_argmax", categories, raw, "nearest_neighbour"),
+        "features, window": evaluated(folder, "zero_window", categories, raw, "window_soft_argmax", "--window", 3),
     }
-    trained = train(folder, options.steps)
-    rows["trained, arg-max"] = evaluated(folder, "trained_argmax", trained, "nearest_neighbour")
-    rows["trained, window"] = evaluated(folder, "trained_window", trained, "window_soft_argmax", "--window", 3)
+    trained = train(folder, categories, options.steps)
+    rows["trained, arg-max"] = evaluated(folder, "trained_argmax", categories, trained, "nearest_neighbour")
+    rows["trained, window"] = evaluated(folder, "trained_window", categories, trained, "window_soft_argmax", "--window", 3)
     if options.semalign3d:
-        rows["SemAlign3D, features"] = transferred(folder, "raw", raw)
-        rows["SemAlign3D, trained"] = transferred(folder, "trained", trained)
+        rows["SemAlign3D, features"] = transferred(folder, "raw", categories, raw)
+        rows["SemAlign3D, trained"] = transferred(folder, "trained", categories, trained)
     columns = list(next(iter(rows.values())))
     print(f"{'PCK per image, weighted by pairs':34s}" + "".join(f"{f'{kind} @{alpha}':>23s}" for kind, alpha in columns))
     for name, scores in rows.items():
         print(f"{name:34s}" + "".join(f"{scores[column]:23.1f}" for column in columns))
     if options.ablation:
         (folder / "training.yaml").write_text("".join(f"{k}: {v}\n" for k, v in {**TRAINING, "steps": options.steps}.items()))
-        arguments = ("--dataset", folder / "sim", "--backbone", raw, "--method", "nearest_neighbour", "--training-ablation")
-        command("evaluate", *arguments, "--training", folder / "training.yaml", "--output", folder / "ablation", "--gallery", 0)
+        arguments = ["--dataset", folder / "sim", "--backbone", raw, "--categories", *categories, "--gallery", 0]
+        arguments += ["--method", "window_soft_argmax", "--window", 3, "--output", folder / "ablation"]
+        command("evaluate", *arguments, "--training-ablation", "--training", folder / "training.yaml")
 
 
 if __name__ == "__main__":
