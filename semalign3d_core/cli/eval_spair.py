@@ -31,7 +31,7 @@ def run(options: EvaluationConfig) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """The console script ``eval_spair``."""
-    from semalign3d_core.cli.main import run_command
+    from semalign3d_core.cli.command import run_command
 
     return run_command("semalign3d_core.cli.eval_spair", sys.argv[1:] if arguments is None else arguments, "eval_spair")
 

@@ -1,11 +1,6 @@
 """``semalign3d <command>``: one module per command, each with a dataclass ``Options`` and a function ``run(options)``."""
 
-import importlib
-import os
-import signal
 import sys
-
-from semalign3d_core.runtime.errors import SemAlign3DError
 
 # command -> (module of semalign3d_core.cli, one line for the overview)
 COMMANDS = {
@@ -44,25 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
 
         return train(arguments[1:])
     return run_command(f"semalign3d_core.cli.{COMMANDS[arguments[0]][0]}", arguments[1:], f"semalign3d {arguments[0]}")
-
-
-def run_command(module_name: str, arguments: list[str], program: str) -> int:
-    """Parses ``arguments`` into the module's ``Options`` and runs it."""
-    import tyro
-
-    module = importlib.import_module(module_name)
-    try:
-        options = tyro.cli(module.Options, args=arguments, prog=program, description=module.__doc__)
-        return module.run(options) or 0
-    except SemAlign3DError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; what is finished is kept, run the same command again to go on", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever read the output (head, less) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains once more when it ends
-        return 128 + signal.SIGPIPE
 
 
 if __name__ == "__main__":

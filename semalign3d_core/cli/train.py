@@ -19,7 +19,7 @@ def overview() -> str:
 
 def main(arguments):
     """Trains one system and returns the exit code."""
-    from semalign3d_core.cli.main import run_command
+    from semalign3d_core.cli.command import run_command
 
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())

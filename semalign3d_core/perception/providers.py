@@ -3,6 +3,7 @@
 ``dinov2:base``, ``vit:google/vit-base-patch16-224,revision=main``, ``depth_anything_v2:small,device=cpu``.
 """
 
+import importlib
 import inspect
 import re
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def create_provider(kind, registry, spec, **context):
     Options of the spelling are texts and must be parameters of the factory; an unknown one raises, naming the legal ones.
     """
     family, argument, options = parse_spec(spec)
-    factory = choice(kind, family, registry)
+    factory = resolved(choice(kind, family, registry))
     parameters = inspect.signature(factory).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     legal = [name for name in list(parameters)[1:] if name not in context and parameters[name].kind is not inspect.Parameter.VAR_KEYWORD]
@@ -58,6 +59,14 @@ def create_provider(kind, registry, spec, **context):
     return factory(argument, **known, **options)
 
 
+def resolved(factory):
+    """A factory itself; one that a registry names as ``module:function`` is imported now."""
+    if not isinstance(factory, str):
+        return factory
+    module, _, name = factory.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def on_device(spec, registry, device):
     """The spelling of a provider with ``device=...`` added, where its factory has that option and the user gave none."""
     return f"{spec},device={device}" if takes(spec, registry, "device") and "device" not in parse_spec(spec)[2] else spec
@@ -65,7 +74,7 @@ def on_device(spec, registry, device):
 
 def takes(spec, registry, parameter):
     """Whether the factory of a provider has a parameter."""
-    factory = registry.get(parse_spec(spec)[0])
+    factory = resolved(registry.get(parse_spec(spec)[0]))
     return factory is not None and parameter in inspect.signature(factory).parameters
 
 
@@ -76,8 +85,6 @@ def first_line(error):
 
 def require(module, extra):
     """Imports an optional package; :class:`MissingDependencyError` names the extra to install."""
-    import importlib
-
     try:
         return importlib.import_module(module)
     except ImportError as error:

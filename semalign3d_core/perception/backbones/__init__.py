@@ -75,19 +75,8 @@ def _diffusion_and_transformer(argument, revision=None, device=None, dtype=None,
     return FusedBackbone(diffusion, _transformer("dinov2")(argument or "base", None, device, dtype))
 
 
-def _geoaware(argument, dataset_root=None, captioner="", revision=None, device=None, dtype=None, base=""):
-    from semalign3d_core.learned.geoaware.backbone import load_geoaware
-
-    return load_geoaware(argument, captioner, revision, device, dtype, base, dataset_root)
-
-
-def _spherical_maps(argument, dataset_root=None, features="", mapped="", share="0.8", device="cpu"):
-    from semalign3d_core.learned.spherical_maps.backbone import load_spherical_maps
-
-    return load_spherical_maps(argument, features, mapped, share, dataset_root, device)
-
-
 # family -> factory(argument: str, *, dataset_root) -> FeatureBackbone; heavy imports happen inside the factories.
+# Those of learned systems are named, module:function, because they stand above this package.
 # A factory that needs no data set folder has no such parameter; its other parameters are options of the spelling.
 BACKBONES = {
     "compact": _compact,
@@ -98,8 +87,8 @@ BACKBONES = {
     "vit": _transformer("vit"),
     "sd": _diffusion,
     "sd_dinov2": _diffusion_and_transformer,
-    "geoaware": _geoaware,
-    "spherical_maps": _spherical_maps,
+    "geoaware": "semalign3d_core.learned.geoaware.backbone:load_geoaware",
+    "spherical_maps": "semalign3d_core.learned.spherical_maps.backbone:load_spherical_maps",
 }
 
 
