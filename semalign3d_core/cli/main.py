@@ -2,6 +2,8 @@
 
 import sys
 
+from semalign3d_core.cli.command import run_command
+
 # command -> (module of semalign3d_core.cli, one line for the overview)
 COMMANDS = {
     "build": ("build", "build the model of a category from an annotated data set folder"),
