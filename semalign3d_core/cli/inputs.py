@@ -76,7 +76,7 @@ def parse_camera(text, image):
         fx, fy, cx, cy = (float(number) for number in text.split(","))
     except ValueError:
         raise InputError(f"--camera {text!r}: expected four numbers fx,fy,cx,cy in pixels") from None
-    return PinholeCamera.from_pixels([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], image.height, image.width)
+    return PinholeCamera.from_pixels([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], image.height, image.width)
 
 
 def parse_box(text, image):

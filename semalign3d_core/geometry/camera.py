@@ -8,6 +8,7 @@ x right, y down, z forward (ROS optical frame).
 from dataclasses import dataclass, replace
 
 import torch
+from numpy.typing import ArrayLike
 
 from semalign3d_core.runtime.errors import InputError
 
@@ -29,38 +30,38 @@ class PinholeCamera:
     known: bool = True
 
     @property
-    def longer_side(self):
+    def longer_side(self) -> int:
         """``L``: the longer image side in pixels."""
         return max(self.height, self.width)
 
     @classmethod
-    def centred(cls, focal, height, width, known=False):
+    def centred(cls, focal: float | torch.Tensor, height: int, width: int, known: bool = False) -> "PinholeCamera":
         """Camera with principal point ``(w, h) / 2L`` and focal length ``focal`` in units of L (scalar)."""
         longer = max(height, width)
-        focal = torch.as_tensor(focal, dtype=torch.float32).reshape(-1).expand(2)
-        return cls(focal, torch.tensor([width / 2 / longer, height / 2 / longer]), height, width, known)
+        both = torch.as_tensor(focal, dtype=torch.float32).reshape(-1).expand(2)
+        return cls(both, torch.tensor([width / 2 / longer, height / 2 / longer]), height, width, known)
 
     @classmethod
-    def from_pixels(cls, matrix, height, width):
+    def from_pixels(cls, matrix: ArrayLike | torch.Tensor, height: int, width: int) -> "PinholeCamera":
         """Camera from a 3x3 intrinsic matrix in pixels (the ``K`` of a CameraInfo, row-major).
 
         Raises :class:`InputError` if the matrix is not finite or has no positive focal lengths.
         """
-        matrix = torch.as_tensor(matrix, dtype=torch.float64).reshape(3, 3)
-        if not torch.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-            raise InputError(f"camera matrix {matrix.flatten().tolist()} has no positive, finite focal lengths; calibrate the camera")
+        pixels = torch.as_tensor(matrix, dtype=torch.float64).reshape(3, 3)
+        if not torch.isfinite(pixels).all() or pixels[0, 0] <= 0 or pixels[1, 1] <= 0:
+            raise InputError(f"camera matrix {pixels.flatten().tolist()} has no positive, finite focal lengths; calibrate the camera")
         longer = max(height, width)
-        scaled = (matrix / longer).float()
+        scaled = (pixels / longer).float()
         return cls(torch.stack([scaled[0, 0], scaled[1, 1]]), scaled[:2, 2].clone(), height, width, True)
 
-    def matrix_pixels(self):
+    def matrix_pixels(self) -> torch.Tensor:
         """3x3 intrinsic matrix in pixels (float32)."""
         matrix = torch.eye(3)
         matrix[[0, 1], [0, 1]] = self.focal * self.longer_side
         matrix[:2, 2] = self.principal * self.longer_side
         return matrix
 
-    def with_focal(self, focal):
+    def with_focal(self, focal: torch.Tensor) -> "PinholeCamera":
         """The same camera with another focal length (units of L)."""
         return replace(self, focal=torch.as_tensor(focal, dtype=torch.float32).reshape(-1).expand(2))
 
@@ -77,24 +78,24 @@ class PinholeCamera:
         principal = (self.principal * self.longer_side - torch.tensor([float(left), float(top)])) / longer
         return replace(self, focal=self.focal * self.longer_side / longer, principal=principal, height=height, width=width)
 
-    def to_pixels(self, points):
+    def to_pixels(self, points: torch.Tensor) -> torch.Tensor:
         """Normalised points (..., 2) to pixels."""
         return points * self.longer_side
 
-    def to_normalised(self, pixels):
+    def to_normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels (..., 2) to normalised points."""
         return pixels / self.longer_side
 
-    def project(self, points):
+    def project(self, points: torch.Tensor) -> torch.Tensor:
         """Camera-frame points (..., 3) to normalised image points (..., 2): ``pi(x) = f (x, y) / z + c``."""
         return project(points, self.focal.to(points), self.principal.to(points))
 
-    def back_project(self, pixels_normalised, depth):
+    def back_project(self, pixels_normalised: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
         """Normalised points (..., 2) and depths z (...) to camera-frame points (..., 3)."""
         return back_project(pixels_normalised, depth, self.focal.to(depth), self.principal.to(depth))
 
 
-def project(points, focal, principal):
+def project(points: torch.Tensor, focal: torch.Tensor, principal: torch.Tensor) -> torch.Tensor:
     """``pi(x) = f (x, y) / z + c``.
 
     points (..., 3); focal and principal broadcast against (..., 2). Returns (..., 2) in the unit of ``focal``.
@@ -103,7 +104,7 @@ def project(points, focal, principal):
     return focal * points[..., :2] / points[..., 2:] + principal
 
 
-def back_project(points, depth, focal, principal):
+def back_project(points: torch.Tensor, depth: torch.Tensor, focal: torch.Tensor, principal: torch.Tensor) -> torch.Tensor:
     """``x = z ((p - c) / f, 1)``: points (..., 2), depth (...) -> (..., 3) in the unit of ``depth``."""
     depth = depth[..., None]
     return torch.cat([(points - principal) / focal * depth, depth], dim=-1)

@@ -6,13 +6,17 @@ The published protocol (GeoAware-SC: Telling Left from Right, CVPR 2024) resizes
 the middle of a square canvas, 840 pixels for the vision transformer and the annotations, 960 for Stable Diffusion, seen as 60 x 60 cells.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from semalign3d_core.runtime.errors import InputError
 
+Pixels = TypeVar("Pixels", np.ndarray, torch.Tensor)
 PADDINGS = ("bottom_right", "centre", "canvas")
 CANVAS_SIDE = 840  # annotations and vision transformer; 14 pixels per cell
 DIFFUSION_CANVAS_SIDE = 960  # Stable Diffusion; 16 pixels per cell
@@ -37,7 +41,7 @@ class SquareGrid:
     padding: str = "bottom_right"
     window: tuple | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
             raise InputError(f"unknown padding {self.padding!r}: choose one of {', '.join(PADDINGS)}")
         if min(self.height, self.width, self.cells) < 1:
@@ -46,12 +50,12 @@ class SquareGrid:
             raise InputError(f"a window of {self.window[2]} pixels: its side must be at least 1")
 
     @property
-    def side(self):
+    def side(self) -> int:
         """Side of the square that the cells cover, in pixels: ``L`` without a window."""
         return max(self.height, self.width) if self.window is None else self.window[2]
 
     @property
-    def offset(self):
+    def offset(self) -> tuple[float, float]:
         """(x, y) of the image's upper left pixel in the square that the cells cover."""
         if self.window is not None:
             return -self.window[0], -self.window[1]
@@ -63,27 +67,27 @@ class SquareGrid:
         return (self.side - self.width) // 2, (self.side - self.height) // 2
 
     @property
-    def cell_size(self):
+    def cell_size(self) -> float:
         """Side of one cell in pixels (float)."""
         return self.side / self.cells
 
-    def pixel_to_cell(self, pixels):
+    def pixel_to_cell(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels (..., 2) to continuous cell coordinates (column, row); cell centres are integers."""
         x, y = self.offset
         return _moved(pixels, x + 0.5, y + 0.5) / self.cell_size - 0.5
 
-    def cell_to_pixel(self, cells):
+    def cell_to_pixel(self, cells: torch.Tensor) -> torch.Tensor:
         """Continuous cell coordinates (..., 2) to pixels of the (unpadded) image."""
         x, y = self.offset
         return _moved((cells + 0.5) * self.cell_size, -0.5 - x, -0.5 - y)
 
-    def cell_centres(self, device=None):
+    def cell_centres(self, device: torch.device | str | None = None) -> torch.Tensor:
         """Pixels (cells * cells, 2) of all cell centres, row-major."""
         index = torch.arange(self.cells, dtype=torch.float32, device=device)
         rows, columns = torch.meshgrid(index, index, indexing="ij")
         return self.cell_to_pixel(torch.stack([columns, rows], dim=-1).reshape(-1, 2))
 
-    def mirrored(self):
+    def mirrored(self) -> "SquareGrid":
         """The grid of the mirror image.
 
         With centred padding and an odd difference the image moves by one pixel inside the square; that is how
@@ -91,15 +95,15 @@ class SquareGrid:
         """
         return self if self.window is None else replace(self, window=mirror_square(self.window, self.width))
 
-    def square(self, image, value=0):
+    def square(self, image: torch.Tensor, value: int = 0) -> torch.Tensor:
         """The square that the cells cover of ``image`` (C, h, w), at the image's own resolution, padded with ``value``."""
         return pad_square(image, self.padding, value) if self.window is None else cut_square(image, self.window, value)
 
-    def sample(self, features, pixels):
+    def sample(self, features: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         """Bilinear sample of ``features`` (C, cells, cells) at ``pixels`` (..., 2): returns (..., C); edges are clamped."""
         return bilinear(features, self.pixel_to_cell(pixels))
 
-    def covered(self, device=None):
+    def covered(self, device: torch.device | str | None = None) -> torch.Tensor:
         """(h, w) bool: the pixels of the image that lie in the square."""
         seen = torch.ones(self.height, self.width, dtype=torch.bool, device=device)
         if self.window is None:
@@ -108,7 +112,7 @@ class SquareGrid:
         rows, columns = (torch.arange(length, device=device) for length in (self.height, self.width))
         return ((rows >= top) & (rows < top + side))[:, None] & ((columns >= left) & (columns < left + side))
 
-    def cells_inside(self, mask):
+    def cells_inside(self, mask: torch.Tensor) -> torch.Tensor:
         """(cells, cells) float: share of each cell's area that lies inside ``mask`` (h, w)."""
         square = self.square(mask.float()[None])[None]
         return torch.nn.functional.interpolate(square, size=(self.cells, self.cells), mode="area")[0, 0]
@@ -119,7 +123,7 @@ def _moved(points, x, y):
     return points + x if x == y else torch.stack([points[..., 0] + x, points[..., 1] + y], -1)
 
 
-def bilinear(values, positions):
+def bilinear(values: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Bilinear sample of ``values`` (C, H, W) at continuous (column, row) ``positions`` (..., 2), clamped at the edges.
 
     Returns (..., C). Differentiable in values and, between cell centres, in positions.
@@ -133,7 +137,7 @@ def bilinear(values, positions):
     return interpolated(at, values.shape[1:], positions)
 
 
-def interpolated(at, size, positions):
+def interpolated(at: Callable, size: torch.Size, positions: torch.Tensor) -> torch.Tensor:
     """As :func:`bilinear`, of a grid of ``size`` (rows, columns) known by ``at(rows, columns) -> (C, ...)`` at whole cells."""
     rows, columns = size
     x = positions[..., 0].clamp(0, columns - 1)
@@ -146,14 +150,15 @@ def interpolated(at, size, positions):
     return mixed.movedim(0, -1)
 
 
-def canvas_placement(width, height, side=CANVAS_SIDE):
+def canvas_placement(width: int, height: int, side: int = CANVAS_SIDE) -> tuple[float, tuple[int, int]]:
     """(scale, (x, y)): canvas position = image position * scale + whole-pixel offset of the published canvas."""
     scale = side / max(width, height)
     # numpy rounds half to even, as the published protocol does
-    return scale, tuple(int((side - np.around(side * length / max(width, height))) / 2) for length in (width, height))
+    x, y = (int((side - np.around(side * length / max(width, height))) / 2) for length in (width, height))
+    return scale, (x, y)
 
 
-def resize_pad(rgb, side, fill="zero"):
+def resize_pad(rgb: np.ndarray, side: int, fill: str = "zero") -> np.ndarray:
     """The published square canvas (side, side, 3) uint8 of ``rgb`` (h, w, 3): LANCZOS resize, then centred padding.
 
     fill: ``zero`` (black) or ``edge`` (border pixels repeated).
@@ -168,19 +173,19 @@ def resize_pad(rgb, side, fill="zero"):
     return np.pad(small, sides, mode="constant" if fill == "zero" else "edge")
 
 
-def keypoints_to_canvas(keypoints, width, height, side=CANVAS_SIDE):
+def keypoints_to_canvas(keypoints: ArrayLike | torch.Tensor, width: int, height: int, side: int = CANVAS_SIDE) -> torch.Tensor:
     """Keypoints (..., K, 3) of x, y, visibility in image pixels to the published canvas, float32.
 
     The published loaders multiply the whole row by the visibility, so that unseen keypoints become zeros; to leave half
     visible ones (0.5, in AP-10K) where they are, pass them with visibility 1.
     """
     scale, offset = canvas_placement(width, height, side)
-    keypoints = torch.as_tensor(keypoints, dtype=torch.float32)
-    moved = torch.cat([keypoints[..., :2] * scale + torch.tensor(offset, dtype=torch.float32), keypoints[..., 2:]], dim=-1)
-    return moved * keypoints[..., 2:]
+    rows = torch.as_tensor(keypoints, dtype=torch.float32)
+    moved = torch.cat([rows[..., :2] * scale + torch.tensor(offset, dtype=torch.float32), rows[..., 2:]], dim=-1)
+    return moved * rows[..., 2:]
 
 
-def patch_index(points, side=CANVAS_SIDE, cells=CANVAS_CELLS):
+def patch_index(points: ArrayLike | torch.Tensor, side: float = CANVAS_SIDE, cells: int = CANVAS_CELLS) -> torch.Tensor:
     """Row-major cell index (...,) int64 of canvas positions ``points`` (..., 2 or more), truncated as published.
 
     Positions on the far border belong to the last cell (the published code lets them wrap into the next row).
@@ -190,7 +195,7 @@ def patch_index(points, side=CANVAS_SIDE, cells=CANVAS_CELLS):
     return position[..., 1] * cells + position[..., 0]
 
 
-def pad_square(image, padding="bottom_right", value=0):
+def pad_square(image: torch.Tensor, padding: str = "bottom_right", value: int = 0) -> torch.Tensor:
     """Pads ``image`` (C, h, w) to a square of side ``max(h, w)``; see :class:`SquareGrid` for ``padding``."""
     height, width = image.shape[-2:]
     grid = SquareGrid(height, width, 1, padding)
@@ -199,7 +204,7 @@ def pad_square(image, padding="bottom_right", value=0):
     return torch.nn.functional.pad(image, sides, value=value)
 
 
-def cut_square(image, square, value=0):
+def cut_square(image: torch.Tensor, square: tuple[int, int, int], value: int = 0) -> torch.Tensor:
     """The square (left, top, side) of ``image`` (C, h, w), filled up with ``value`` beyond it: (C, side, side)."""
     left, top, side = square
     height, width = image.shape[-2:]
@@ -210,25 +215,25 @@ def cut_square(image, square, value=0):
     return torch.nn.functional.pad(part, (before[0], after[0], before[1], after[1]), value=value)
 
 
-def mirror_square(square, width):
+def mirror_square(square: tuple[int, int, int], width: int) -> tuple[int, int, int]:
     """The square (left, top, side) of an image ``width`` pixels wide in the mirror image."""
     left, top, side = square
     return width - left - side, top, side
 
 
-def mirror_image(image):
+def mirror_image(image: Pixels) -> Pixels:
     """Mirrors an array or tensor (..., h, w) left-right; use ``image.transpose`` first for channel-last pictures."""
     return image.flip(-1) if isinstance(image, torch.Tensor) else image[..., ::-1].copy()
 
 
-def mirror_points(points, width):
+def mirror_points(points: Pixels, width: int) -> Pixels:
     """Mirrors pixels (..., 2) of an image ``width`` pixels wide: ``u -> w - 1 - u``."""
     mirrored = points.clone() if isinstance(points, torch.Tensor) else points.copy()
-    mirrored[..., 0] = width - 1 - points[..., 0]
+    mirrored[..., 0] = width - 1 - points[..., 0]  # type: ignore[assignment, operator]
     return mirrored
 
 
-def rotate_points(points, height, width, quarters):
+def rotate_points(points: torch.Tensor, height: int, width: int, quarters: int) -> torch.Tensor:
     """Pixels (..., 2) of an image in the image turned by so many quarters anticlockwise (``numpy.rot90``)."""
     for _ in range(quarters % 4):
         points = torch.stack([points[..., 1], width - 1 - points[..., 0]], -1)
@@ -236,7 +241,7 @@ def rotate_points(points, height, width, quarters):
     return points
 
 
-def rotate_square(square, height, width, quarters):
+def rotate_square(square: tuple[int, int, int], height: int, width: int, quarters: int) -> tuple[int, int, int]:
     """The square (left, top, side) of an image in the image turned by so many quarters anticlockwise."""
     left, top, side = square
     for _ in range(quarters % 4):

@@ -27,7 +27,7 @@ class MaskShape:
     boxes: np.ndarray
 
 
-def mask_shape(mask, nodes, extended):
+def mask_shape(mask: np.ndarray, nodes: int, extended: bool) -> MaskShape:
     """:class:`MaskShape` of a mask (h, w) bool array with something in it; nodes: per longer side; extended: with larger boxes."""
     box, touched = mask_box(mask), touched_sides(mask)
     boxes = extended_boxes(box, touched) if extended else box[None]
@@ -93,7 +93,7 @@ def square_around(box, margin):
     return math.floor((x0 + x1 + 1 - side) / 2), math.floor((y0 + y1 + 1 - side) / 2), side
 
 
-def well_framed(box, square, height, width):
+def well_framed(box: np.ndarray, square: tuple[int, int, int], height: int, width: int) -> bool:
     """Whether a mask's box (see :func:`mask_box`) that was found in a square of the picture may be all of it, and fills the square.
 
     A mask that ends at the square's edge, inside the picture, may go on beyond it.

@@ -9,14 +9,14 @@ import torch
 TEMPERATURE = 0.02
 
 
-def arg_max(similarity):
+def arg_max(similarity: torch.Tensor) -> torch.Tensor:
     """Positions (Q, 2) float of the largest value of each map of ``similarity`` (Q, H, W)."""
     index = similarity.flatten(1).argmax(dim=1)
     columns = similarity.shape[2]
     return torch.stack([index % columns, index // columns], dim=-1).to(similarity.dtype)
 
 
-def soft_arg_max(similarity, temperature=TEMPERATURE):
+def soft_arg_max(similarity: torch.Tensor, temperature: float = TEMPERATURE) -> torch.Tensor:
     """Expected positions (Q, 2) under ``softmax(similarity / temperature)`` over all cells of ``similarity`` (Q, H, W)."""
     _, rows, columns = similarity.shape
     weight = torch.softmax(similarity.flatten(1) / temperature, dim=1).reshape(similarity.shape)
@@ -25,7 +25,7 @@ def soft_arg_max(similarity, temperature=TEMPERATURE):
     return torch.stack([x, y], dim=-1)
 
 
-def window_soft_arg_max(similarity, half_width, temperature=TEMPERATURE, outside=0.0):
+def window_soft_arg_max(similarity: torch.Tensor, half_width: int, temperature: float = TEMPERATURE, outside: float = 0.0) -> torch.Tensor:
     """Soft arg-max (Q, 2) in the window of ``half_width`` cells around the arg-max of ``similarity`` (Q, H, W).
 
     outside: value of the cells outside the window. Published results set them to 0, so that they keep the weight
@@ -36,7 +36,7 @@ def window_soft_arg_max(similarity, half_width, temperature=TEMPERATURE, outside
     return soft_arg_max(torch.where(inside, similarity, outside), temperature)
 
 
-def kernel_soft_arg_max(similarity, sigma, temperature=TEMPERATURE):
+def kernel_soft_arg_max(similarity: torch.Tensor, sigma: int, temperature: float = TEMPERATURE) -> torch.Tensor:
     """Soft arg-max (Q, 2) of ``similarity`` (Q, H, W) times a Gaussian of ``sigma`` cells around its arg-max."""
     dx, dy = _offsets_from_peak(similarity)
     kernel = torch.exp(-(dx.square()[:, None, :] + dy.square()[:, :, None]) / (2 * sigma**2))

@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 
-def rotation_from_vector(vector):
+def rotation_from_vector(vector: torch.Tensor) -> torch.Tensor:
     """Rotation matrices (..., 3, 3) from rotation vectors (..., 3) in radians (Rodrigues); smooth at zero."""
     angle2 = (vector * vector).sum(-1)[..., None, None]
     small = angle2 < 1e-8
@@ -20,7 +20,7 @@ def rotation_from_vector(vector):
     return identity + a * cross + b * (cross @ cross)
 
 
-def turned(rotation, vector):
+def turned(rotation: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
     """Rotation matrices (..., 3, 3) turned by vectors (..., 3) in the outer frame: ``(I - [v] / 2)^-1 (I + [v] / 2) R``.
 
     The Cayley transform: an exact rotation that agrees with :func:`rotation_from_vector` to second order and needs no sine, so a cheap
@@ -32,13 +32,13 @@ def turned(rotation, vector):
     return torch.addcmul(rotation, factor, across.add_(twice, alpha=0.5))
 
 
-def cross_matrix(vector):
+def cross_matrix(vector: torch.Tensor) -> torch.Tensor:
     """(..., 3) to (..., 3, 3) with ``cross_matrix(v) w = v x w``."""
     axes = torch.eye(3, dtype=vector.dtype, device=vector.device)
     return torch.linalg.cross(vector[..., None, :], axes.expand(*vector.shape, 3)).transpose(-1, -2)
 
 
-def rotation_angle(first, second):
+def rotation_angle(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Angle in radians between rotation matrices (..., 3, 3)."""
     trace = (first * second).sum((-2, -1))
     return ((trace - 1) / 2).clamp(-1, 1).acos()
@@ -49,7 +49,7 @@ def quaternion(rotation: torch.Tensor) -> np.ndarray:
     return Rotation.from_matrix(rotation.cpu().numpy()).as_quat(canonical=True)
 
 
-def rotation_from_quaternion(quaternion):
+def rotation_from_quaternion(quaternion: torch.Tensor) -> torch.Tensor:
     """Rotation matrices (..., 3, 3) from quaternions (..., 4) as (x, y, z, w)."""
     quaternion = torch.nn.functional.normalize(quaternion, dim=-1)
     vector, w = quaternion[..., :3], quaternion[..., 3, None, None]
@@ -58,7 +58,9 @@ def rotation_from_quaternion(quaternion):
     return identity + 2 * w * cross + 2 * cross @ cross
 
 
-def similarity_alignment(source, target, weight=None, reflect=False):
+def similarity_alignment(
+    source: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None, reflect: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Least-squares ``scale R source + t = target`` (Umeyama 1991).
 
     source, target: (..., K, 3); weight: (..., K) >= 0 or None; reflect: allow det R = -1.
@@ -79,7 +81,7 @@ def similarity_alignment(source, target, weight=None, reflect=False):
     return scale, rotation, translation
 
 
-def shape_diameter(points):
+def shape_diameter(points: torch.Tensor) -> torch.Tensor:
     """Largest distance between two of the points (..., K, 3)."""
     return torch.cdist(points, points).amax((-2, -1))
 
@@ -91,7 +93,7 @@ def similarity_directions(shape):
     return torch.cat([axes, rotations, shape[None]]).reshape(7, -1)
 
 
-def uniform_rotations(count, dtype=torch.float32):
+def uniform_rotations(count: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """An even, deterministic cover of all rotations, (count, 3, 3): super-Fibonacci spirals (Alexa, CVPR 2022)."""
     phi, psi = math.sqrt(2), 1.533751168755204288118041
     s = torch.arange(count, dtype=torch.float64) + 0.5

@@ -4,6 +4,7 @@ Source: GeoAware-SC (Telling Left from Right, CVPR 2024), section 3.2. Tokens ar
 keypoints live on the 840 canvas.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,16 +13,17 @@ from semalign3d_core.geometry.image_grid import CANVAS_SIDE, mirror_points, rota
 from semalign3d_core.matchers.imd import masked_imd, mutual_nearest_distance
 from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher, transfer_on_canvas
+from semalign3d_core.perception.evidence import ImageEvidence
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.transfer.matches import Matches
 
 
-def conditional_permutation(permutation, visible):
+def conditional_permutation(permutation: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """The mirror permutation (K,) in which a pair is swapped only if both members are ``visible`` (K,)."""
     return torch.where(visible & visible[permutation], permutation, torch.arange(len(permutation), device=permutation.device))
 
 
-def mirror_canvas_keypoints(keypoints, permutation, visible):
+def mirror_canvas_keypoints(keypoints: torch.Tensor, permutation: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """Keypoints (K, 3) of the mirrored canvas: ``x -> 840 - x``, rows in the order of the conditional permutation."""
     mirrored = keypoints.clone()
     mirrored[:, 0] = CANVAS_SIDE - mirrored[:, 0]
@@ -47,16 +49,16 @@ class PosePair:
     mirrored_mask: torch.Tensor | None = None
     target_mask: torch.Tensor | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         masks = (self.source_mask, self.mirrored_mask, self.target_mask)
         if any(m is None for m in masks) and any(m is not None for m in masks):
             raise InputError("pose alignment needs masks of source, mirrored source and target, or none of them")
         if len(self.permutation) != len(self.source_keypoints) or len(self.source_keypoints) != len(self.target_keypoints):
             raise InputError("source keypoints, target keypoints and mirror permutation must have the same length")
 
-    def distances(self, parity=False):
+    def distances(self, parity: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """(distance of the source, distance of the mirrored source) to the target."""
-        if self.target_mask is None:
+        if self.source_mask is None or self.mirrored_mask is None or self.target_mask is None:
             return mutual_nearest_distance(self.source, self.target), mutual_nearest_distance(self.mirrored, self.target)
         return (
             masked_imd(self.source, self.target, self.source_mask, self.target_mask, parity=parity),
@@ -64,7 +66,7 @@ class PosePair:
         )
 
 
-def adaptive_transfer(pair, readout="window_soft_argmax", width=5):
+def adaptive_transfer(pair: PosePair, readout: str = "window_soft_argmax", width: int = 5) -> torch.Tensor:
     """Keypoint transfer with the pose alignment of :class:`PosePair` ``pair``: (K, 2) canvas pixels of the target.
 
     The mirrored source decides a keypoint only if it is strictly nearer to the target and the keypoint and its mirror
@@ -96,7 +98,16 @@ class AdaptivePoseMatcher(Matcher):
     name = "adaptive_pose"
     uses_mirror = True
 
-    def match(self, source, target, points, mirrored=None, permutation=None, visible=None, turned=()):
+    def match(
+        self,
+        source: ImageEvidence,
+        target: ImageEvidence,
+        points: torch.Tensor,
+        mirrored: ImageEvidence | None = None,
+        permutation: torch.Tensor | None = None,
+        visible: torch.Tensor | None = None,
+        turned: Sequence[ImageEvidence] = (),
+    ) -> Matches:
         """Carries the keypoints ``points`` (Q, 2), pixels of ``source``, to ``target``: :class:`Matches`.
 
         mirrored:    :class:`ImageEvidence` of the source's mirror image;  permutation: (Q,) mirror permutation of the points;
@@ -117,16 +128,24 @@ class AdaptivePoseMatcher(Matcher):
         grid = source.features.grid
         return matcher.match(turned[nearest - 2], target, rotate_points(points, grid.height, grid.width, self.quarters[nearest - 2]))
 
-    def distance(self, source, target):
+    def distance(self, source: ImageEvidence, target: ImageEvidence) -> torch.Tensor:
         """Instance matching distance (0-d) of two :class:`ImageEvidence`."""
-        tokens = [e.features.values.flatten(1).T for e in (source, target)]
+        a, b = (e.features.values.flatten(1).T for e in (source, target))
         if not self.use_masks or source.mask is None or target.mask is None:
-            return mutual_nearest_distance(*tokens)
-        masks = [e.features.grid.square(e.mask.float()[None])[0] for e in (source, target)]
-        return masked_imd(*tokens, *masks)
+            return mutual_nearest_distance(a, b)
+        pairs = ((source.features.grid, source.mask), (target.features.grid, target.mask))
+        mask_a, mask_b = (grid.square(mask.float()[None])[0] for grid, mask in pairs)
+        return masked_imd(a, b, mask_a, mask_b)
 
 
-def through_mirror(matcher, images, points, permutation, visible, found):
+def through_mirror(
+    matcher: SimilarityMatcher,
+    images: tuple[ImageEvidence, ImageEvidence, ImageEvidence],
+    points: torch.Tensor,
+    permutation: torch.Tensor,
+    visible: torch.Tensor | None,
+    found: Matches,
+) -> Matches:
     """``found`` with the points replaced that the mirrored source decides: (Q,) :class:`Matches`.
 
     images: evidence of source, its mirror image and target;  points, permutation, visible: see :meth:`AdaptivePoseMatcher.match`

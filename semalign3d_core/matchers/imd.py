@@ -9,7 +9,9 @@ MASKED_VALUE = -100000.0  # what the published code writes over entries that are
 CLOSE, CANDIDATES = 0.1, 3  # distance, in norms of the source, below which so many targets are compared without rounding
 
 
-def masked_imd(source, target, source_mask, target_mask, cells=64, parity=False):
+def masked_imd(
+    source: torch.Tensor, target: torch.Tensor, source_mask: torch.Tensor, target_mask: torch.Tensor, cells: int = 64, parity: bool = False
+) -> torch.Tensor:
     """Instance matching distance: mean over the source's object of the distance to the nearest feature of the target's.
 
     source, target: (P, C) tokens;  source_mask, target_mask: (h, w), any size, above 0.5 is object;
@@ -27,7 +29,9 @@ def masked_imd(source, target, source_mask, target_mask, cells=64, parity=False)
     return _nearest(source[source_inside], target[target_inside])[0].mean()
 
 
-def distance_map(source, target, source_mask, target_mask, cells=64):
+def distance_map(
+    source: torch.Tensor, target: torch.Tensor, source_mask: torch.Tensor, target_mask: torch.Tensor, cells: int = 64
+) -> torch.Tensor:
     """What :func:`masked_imd` is the mean of, where it is: (cells, cells) distances, NaN off the source's object."""
     source, source_inside = _on_grid(source, source_mask, cells)
     target, target_inside = _on_grid(target, target_mask, cells)
@@ -89,7 +93,7 @@ def _nearest_with_huge_values(source, target, chunk=512):
     return torch.cat(pieces) if len(source) else source.new_zeros(0)
 
 
-def mutual_nearest_distance(source, target):
+def mutual_nearest_distance(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mask-free variant: mean distance of the source tokens that are the nearest of their own nearest target (0-d)."""
     distance, forward = _nearest(source, target)
     _, backward = _nearest(target, source)

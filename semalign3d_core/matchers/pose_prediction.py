@@ -14,17 +14,19 @@ from semalign3d_core.matchers.adaptive_pose import through_mirror
 from semalign3d_core.matchers.imd import distance_map, masked_imd
 from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher
-from semalign3d_core.perception.backbones.pair_features import OwnPairFeatures
-from semalign3d_core.perception.evidence import ImageEvidence
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.backbones.pair_features import Description, OwnPairFeatures, ReducedPairFeatures
+from semalign3d_core.perception.evidence import ImageEvidence, ImageInput
 from semalign3d_core.perception.images import IMAGE_SUFFIXES, read_image
 from semalign3d_core.runtime.errors import InputError, MissingFileError, choice
+from semalign3d_core.transfer.matches import Matches
 
 VIEWS = ("back", "front", "left", "right")
 CELLS = 128  # side of the grid on which features are compared
 TEMPLATES = Path(__file__).parents[1] / "assets" / "templates"  # of the shipped categories, bench/pose_templates.py
 
 
-def vote_pose(distances):
+def vote_pose(distances: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Pose of queries from ``distances`` (Q, 4 S) to S template sets in the order of ``VIEWS``.
 
     Returns (front or back, left or right, one of four), each (Q,) int64 indices into ``VIEWS``. Two-way: front (right) wins
@@ -41,7 +43,7 @@ def vote_pose(distances):
     return front.long(), right.long() + 2, counts.argmax(dim=1)
 
 
-def read_templates(folder):
+def read_templates(folder: Path) -> dict[str, dict[str, ImageInput]]:
     """{set: {view: :class:`ImageInput`}} of ``folder/<set>/<view>.<suffix>`` with the views of ``VIEWS``; all four are needed."""
     folder = Path(folder)
     if not folder.is_dir():
@@ -71,10 +73,10 @@ class PosePrediction:
 class PoseTable:
     """How often poses are right, as the paper's table counts: left or right, front or back, one of the two, one of four."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._hits: dict[str, list[bool]] = {name: [] for name in ("left/right", "front/back", "either", "four ways")}
 
-    def add(self, truth, found):
+    def add(self, truth: str, found: PosePrediction) -> None:
         """Counts an image whose side is ``truth``, a name of ``VIEWS``, and the :class:`PosePrediction` of it."""
         choice("side", truth, dict.fromkeys(VIEWS))
         two_way = found.left_right if truth in ("left", "right") else found.front_back
@@ -82,13 +84,13 @@ class PoseTable:
         self._hits["either"].append(truth in (found.left_right, found.front_back))
         self._hits["four ways"].append(truth == found.view)
 
-    def summary(self):
+    def summary(self) -> dict[str, float | None]:
         """{column: percent, None without images}; "images" says how many there were."""
         shares = {name: round(100 * sum(hits) / len(hits), 1) if hits else None for name, hits in self._hits.items()}
         return {**shares, "images": len(self._hits["four ways"])}
 
 
-def shipped_templates(category):
+def shipped_templates(category: str) -> Path:
     """The folder of template sets of a shipped category."""
     known = sorted(p.name for p in TEMPLATES.iterdir()) if TEMPLATES.is_dir() else []
     if category not in known:
@@ -104,11 +106,13 @@ class PosePredictor:
     cells: side of the grid of comparison.
     """
 
-    def __init__(self, features, templates, cells=CELLS):
+    def __init__(
+        self, features: OwnPairFeatures | ReducedPairFeatures, templates: dict[str, dict[str, ImageInput]], cells: int = CELLS
+    ) -> None:
         self.features, self.cells = features, cells
         self.templates = [features.describe(images[view]) for images in templates.values() for view in VIEWS]
 
-    def predict(self, description, mask=None):
+    def predict(self, description: Description, mask: torch.Tensor | None = None) -> PosePrediction:
         """The :class:`PosePrediction` of an image that ``features`` described.
 
         mask: (h, w) bool of the object; None: everywhere.
@@ -117,7 +121,7 @@ class PosePredictor:
         front_back, left_right, view = (VIEWS[vote] for vote in vote_pose(distances[None]))
         return PosePrediction(front_back, left_right, view, distances.reshape(-1, len(VIEWS)).cpu())
 
-    def maps(self, description, mask=None):
+    def maps(self, description: Description, mask: torch.Tensor | None = None) -> list[torch.Tensor]:
         """Where the distances of :meth:`predict` come from: (cells, cells) per template, NaN off the object."""
         return [distance_map(a, b, inside, all_, self.cells) for a, b, inside, all_ in self._compared(description, mask)]
 
@@ -149,7 +153,14 @@ class TemplatePoseMatcher(Matcher):
     prepares = True
     uses_mirror = True
 
-    def __init__(self, templates, backbone, readout="window_soft_argmax", width=5, cells=CELLS):
+    def __init__(
+        self,
+        templates: Path | dict[str, dict[str, ImageInput]],
+        backbone: FeatureBackbone,
+        readout: str = "window_soft_argmax",
+        width: int = 5,
+        cells: int = CELLS,
+    ) -> None:
         templates = templates if isinstance(templates, dict) else read_templates(templates)
         self.predictor = PosePredictor(OwnPairFeatures(backbone), templates, cells)
         self.matcher = SimilarityMatcher(readout, width)
@@ -160,12 +171,20 @@ class TemplatePoseMatcher(Matcher):
         """Readout and template sets."""
         return self._settings
 
-    def prepare(self, evidence):
+    def prepare(self, evidence: ImageEvidence) -> PosedImage:
         """The :class:`PosedImage` of an :class:`ImageEvidence`: which side it shows is looked up once."""
         found = self.predictor.predict(OwnPairFeatures.described(evidence.features), evidence.mask)
         return PosedImage(evidence, torch.tensor(found.left_right == "right"))
 
-    def match(self, source, target, points, mirrored=None, permutation=None, visible=None):
+    def match(
+        self,
+        source: ImageEvidence | PosedImage,
+        target: ImageEvidence | PosedImage,
+        points: torch.Tensor,
+        mirrored: ImageEvidence | None = None,
+        permutation: torch.Tensor | None = None,
+        visible: torch.Tensor | None = None,
+    ) -> Matches:
         """As :meth:`.AdaptivePoseMatcher.match`; ``source`` and ``target`` are evidence or what :meth:`prepare` made of it."""
         if mirrored is None or permutation is None:
             raise InputError(f"{self.name} needs the source's mirror image and the mirror permutation of its keypoints")

@@ -34,7 +34,7 @@ class SemAlign3DMatcher(Matcher):
     prepares = True
     rates_cells = True
 
-    def __init__(self, model: CategoryModel, preset: AlignConfig | str = "fast", transfer: Transfer | str | None = None):
+    def __init__(self, model: CategoryModel, preset: AlignConfig | str = "fast", transfer: Transfer | str | None = None) -> None:
         self.model, self.aligner = model, Aligner(model, preset)
         self.surface = category_surface(model)
         transfer = transfer or transfer_preset(preset)

@@ -5,6 +5,7 @@ the grid from there to the other image loses that ring and is stretched by 10/9 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from semalign3d_core.learned.sfnet.network import SFNet
 from semalign3d_core.learned.sfnet.storage import load_network
 from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.metrics.grid_transfer import inner_grid
+from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.runtime.config import to_dict
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import sha256_of_arrays
@@ -47,28 +49,28 @@ class SFNetMatcher(Matcher):
     name = "sfnet"
     prepares = uses_picture = rates_cells = True
 
-    def __init__(self, network, device="cpu"):
+    def __init__(self, network: SFNet | str, device: str | torch.device = "cpu") -> None:
         self.network: SFNet = (network if isinstance(network, SFNet) else load_network(network)).to(device)
         self.network.pyramid.to(device)
 
     @property
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """The network's settings and the hash of its weights."""
         state = {name: value.cpu().numpy() for name, value in self.network.state_dict().items()}
         return {"network": to_dict(self.network.config), "weights": sha256_of_arrays(state)}
 
-    def prepare(self, evidence):
+    def prepare(self, evidence: Any) -> SFNetImage:
         """The :class:`SFNetImage` of an image (:class:`ImageEvidence` with its picture)."""
         if evidence.image is None:
             raise InputError(f"{evidence.name}: SFNet needs the picture itself, and the evidence does not hold it")
         height, width = evidence.image.shape[:2]
         return SFNetImage(height, width, tuple(adapted_levels(self.network, evidence.image)), evidence.features.grid)
 
-    def look(self, image):
+    def look(self, image: ImageInput) -> SFNetImage:
         """The :class:`SFNetImage` of an :class:`ImageInput`, for who has no evidence."""
         return SFNetImage(image.height, image.width, tuple(adapted_levels(self.network, image.rgb)), None)
 
-    def match(self, source, target, points):
+    def match(self, source: SFNetImage, target: SFNetImage, points: torch.Tensor) -> Matches:
         """Carries ``points`` (Q, 2), pixels of ``source``, to ``target``: :class:`~semalign3d_core.matchers.Matches`.
 
         Confidence is the largest score of the cell the point lies in, a share of all its scores' length.
@@ -76,12 +78,12 @@ class SFNetMatcher(Matcher):
         lifted = self.lift(source, points)
         return self.place(lifted, torch.arange(len(lifted.points)), target)
 
-    def lift(self, source, points):
+    def lift(self, source: SFNetImage, points: torch.Tensor) -> LiftedPoints:
         """The points on their image, once for all targets."""
         image = self._prepared(source)
         return LiftedPoints(image, points.float().to(image.levels[0].device))
 
-    def place(self, lifted, rows, target):
+    def place(self, lifted: LiftedPoints, rows: torch.Tensor, target: SFNetImage) -> Matches:
         """Where the points ``rows`` (N,) of ``lifted`` are in ``target``: :class:`Matches`."""
         start, end = lifted.image, self._prepared(target)
         scores, grid = self.network.carry(start.levels, end.levels)
@@ -92,12 +94,12 @@ class SFNetMatcher(Matcher):
         confidence = bilinear(scores.amax(1), places + 1)[:, 0].clamp(0, 1)
         return Matches((normalised + 1) * extent / 2, confidence)
 
-    def flow(self, source, target):
+    def flow(self, source: SFNetImage, target: SFNetImage) -> torch.Tensor:
         """Sampling grid (h, w, 2) of the source: where each of its pixels is in the target, x and y from -1 to 1."""
         start, end = self._prepared(source), self._prepared(target)
         return pixel_grid(self.network, start.levels, end.levels, (start.height, start.width))
 
-    def score_maps(self, lifted, target):
+    def score_maps(self, lifted: LiftedPoints, target: SFNetImage) -> torch.Tensor:
         """How likely each lifted point is at each cell of the target's feature grid, (Q, cells * cells) in [0, 1]: for KAP."""
         start, end = lifted.image, self._prepared(target)
         scores, _ = self.network.carry(start.levels, end.levels)

@@ -4,17 +4,22 @@ Source: GeoAware-SC (Telling Left from Right, CVPR 2024), section "inference".
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from semalign3d_core.geometry.image_grid import CANVAS_CELLS, CANVAS_SIDE, patch_index
 from semalign3d_core.geometry.readouts import READOUTS
 from semalign3d_core.matchers.matcher import Matcher
+from semalign3d_core.perception.evidence import FeatureMap
+from semalign3d_core.perception.stored_features import StoredFeatureMap
 from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.transfer.matches import Matches
 
 
-def transfer_on_canvas(source, target, keypoints, readout="window_soft_argmax", width=7):
+def transfer_on_canvas(
+    source: torch.Tensor, target: torch.Tensor, keypoints: torch.Tensor, readout: str = "window_soft_argmax", width: int = 7
+) -> torch.Tensor:
     """Published keypoint transfer on the square canvas: (K, 2) predicted canvas pixels.
 
     source, target: (3600, C) unit-norm tokens, row-major; keypoints: (K, 2 or more) canvas pixels of the source;
@@ -38,7 +43,7 @@ class SimilarityMatcher(Matcher):
     width: float = 7
     chunk: int = 1024
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         choice("readout", self.readout, READOUTS)
         if self.width <= 0 or self.chunk < 1:
             raise InputError(f"width {self.width} and chunk {self.chunk} must be positive")
@@ -48,7 +53,7 @@ class SimilarityMatcher(Matcher):
         """The method's name is that of its readout."""
         return self.readout
 
-    def match(self, source, target, points):
+    def match(self, source: Any, target: Any, points: torch.Tensor) -> Matches:
         """Carries ``points`` (Q, 2), pixels of ``source``, to ``target`` (two :class:`ImageEvidence`): :class:`Matches`.
 
         The query feature is that of the cell the point lies in, without interpolation, as published. Confidence is the
@@ -63,7 +68,7 @@ class SimilarityMatcher(Matcher):
         return Matches(grid.cell_to_pixel(torch.cat(found).clamp(0, grid.cells - 1)), torch.cat(confidence))
 
 
-def cell_features(features, points):
+def cell_features(features: FeatureMap | StoredFeatureMap, points: torch.Tensor) -> torch.Tensor:
     """Features (Q, C) of the cells in which ``points`` (Q, 2) lie (:class:`FeatureMap`, pixels of its image)."""
     cells = features.grid.cells
     column, row = features.grid.pixel_to_cell(points.float()).round().long().clamp(0, cells - 1).unbind(-1)

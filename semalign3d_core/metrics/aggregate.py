@@ -1,13 +1,15 @@
 """From correct keypoints to the numbers of a table: per image and per point, per category and over all, always both and named."""
 
 from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from semalign3d_core.runtime.errors import InputError
 
 
-def alpha_key(alpha):
+def alpha_key(alpha: float) -> str:
     """The name of an alpha in result files: 0.1 -> "0.1"."""
     return f"{alpha:g}"
 
@@ -28,14 +30,14 @@ class PckAccumulator:
     * over all, ``per_point``: pooled over all categories
     """
 
-    def __init__(self, alphas):
+    def __init__(self, alphas: np.ndarray | Sequence[float]) -> None:
         self.alphas = tuple(float(a) for a in alphas)
         self._shares: defaultdict[str, list[np.ndarray]] = defaultdict(list)
         self._correct: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(self.alphas), np.int64))
         self._points: defaultdict[str, int] = defaultdict(int)
         self._skipped: defaultdict[str, int] = defaultdict(int)
 
-    def add(self, category, correct):
+    def add(self, category: str, correct: np.ndarray) -> np.ndarray | None:
         """Adds one pair: ``correct`` (n, A) bool of its n common keypoints. Returns its share of correct keypoints (A) or None."""
         correct = np.asarray(correct, bool)
         if correct.ndim != 2 or correct.shape[1] != len(self.alphas):
@@ -49,11 +51,11 @@ class PckAccumulator:
         self._points[category] += len(correct)
         return share
 
-    def categories(self):
+    def categories(self) -> list[str]:
         """Categories seen so far, sorted; also those with skipped pairs only."""
         return sorted({*self._shares, *self._skipped})
 
-    def category_summary(self, category):
+    def category_summary(self, category: str) -> dict[str, Any]:
         """``{"pck": {"0.1": {"per_image", "per_point"}, ...}, "pairs", "points", "skipped"}``; scores are None without pairs."""
         pairs, points = len(self._shares[category]), self._points[category]
         image = _percent(np.sum(self._shares[category], axis=0), pairs, len(self.alphas))
@@ -61,7 +63,7 @@ class PckAccumulator:
         scores = {alpha_key(a): {"per_image": image[i], "per_point": point[i]} for i, a in enumerate(self.alphas)}
         return {"pck": scores, "pairs": pairs, "points": points, "skipped": self._skipped[category]}
 
-    def summary(self):
+    def summary(self) -> dict[str, dict[str, Any]]:
         """``{"per_category": {name: category_summary}, "all": {"pck": {"0.1": {...}}, "pairs", "points", "skipped"}}``."""
         per_category = {c: self.category_summary(c) for c in self.categories()}
         scored = [s for s in per_category.values() if s["pairs"]]
@@ -71,7 +73,7 @@ class PckAccumulator:
         return {"per_category": per_category, "all": over_all}
 
 
-def weighted_mean(scores, weights):
+def weighted_mean(scores: list[list[float]], weights: list[int]) -> np.ndarray:
     """(A) mean of category ``scores`` (C, A) with ``weights`` (C): numbers of pairs for per-image, of keypoints for per-point scores."""
     return np.average(np.asarray(scores, np.float64), axis=0, weights=np.asarray(weights, np.float64))
 

@@ -5,7 +5,7 @@ import numpy as np
 from semalign3d_core.runtime.errors import InputError
 
 
-def average_precision(scores, labels):
+def average_precision(scores: np.ndarray | list[float], labels: np.ndarray | list[int]) -> float:
     """Step-wise, not interpolated average precision: sum of (recall_i - recall_{i-1}) * precision_i over distinct scores, descending.
 
     ``scores`` (n) finite floats, ``labels`` (n) 0 or 1; samples of equal score form one level. A sample of score ``-inf`` is never

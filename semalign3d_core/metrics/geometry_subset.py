@@ -4,10 +4,12 @@ Groups are lists of keypoint labels that look alike (left and right wing tip, fo
 Their columns are raw labels. Pairs without any such keypoint do not belong to the subset.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def geometry_aware(groups, source_visible, target_visible):
+def geometry_aware(groups: Sequence[Sequence[int]], source_visible: np.ndarray, target_visible: np.ndarray) -> np.ndarray:
     """(..., K) bool: keypoints visible in both images whose group has at least two members visible in the target."""
     source, target = np.asarray(source_visible, bool), np.asarray(target_visible, bool)
     common = source & target

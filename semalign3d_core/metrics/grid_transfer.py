@@ -10,7 +10,7 @@ import torch
 from semalign3d_core.metrics.pck import pck_correct_inclusive
 
 
-def inner_grid(grid, height, width):
+def inner_grid(grid: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Sampling grid (height, width, 2) of a target image, x and y in [-1, 1] of the source, from a padded ``grid`` (h, w, 2).
 
     The outer ring belongs to the padding and is dropped; coordinates are stretched by (n/2) / (n/2 - 1) (10/9 for 20 cells).
@@ -21,7 +21,7 @@ def inner_grid(grid, height, width):
     return torch.nn.functional.interpolate(inner, size=(height, width), mode="bilinear", align_corners=True)[0].permute(1, 2, 0)
 
 
-def transfer_points(grid, points, source_size):
+def transfer_points(grid: torch.Tensor, points: np.ndarray | torch.Tensor, source_size: tuple[int, int]) -> torch.Tensor:
     """Carries target ``points`` (n, 2) through ``grid`` (H, W, 2) to pixels (n, 2) of a source image of ``source_size`` (h, w).
 
     Points are rounded half to even; one on the far border belongs to the last pixel. Absent points (-1, -1) become (0, 0).
@@ -36,7 +36,7 @@ def transfer_points(grid, points, source_size):
     return torch.where((points == -1).all(dim=-1, keepdim=True), 0.0, carried)
 
 
-def pair_pck(estimated, truth, reference, alpha):
+def pair_pck(estimated: np.ndarray | torch.Tensor, truth: np.ndarray, reference: float, alpha: float) -> float:
     """Share of right points of one pair: |estimated - truth| <= alpha * ``reference``; NaN without points.
 
     estimated, truth: (n, 2); rows of ``truth`` behind the first one that is (-1, ...) or (..., -1) are padding.

@@ -12,8 +12,10 @@ Say which one, and whether scores are pooled over pairs or averaged per image, w
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +41,7 @@ class KapPair:
     threshold: float
     side: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         visible = np.asarray(self.source_visible, bool)
         if not np.isfinite(np.asarray(self.similarity)[visible]).all():
             raise InputError("KAP: similarities of annotated keypoints must be finite; check the features for NaN")
@@ -47,12 +49,12 @@ class KapPair:
             raise InputError(f"KAP: {np.shape(self.similarity)[1]} similarities per keypoint are not a square grid")
 
     @property
-    def cells(self):
+    def cells(self) -> int:
         """Cells per side."""
         return int(round(np.sqrt(np.shape(self.similarity)[1])))
 
     @cached_property
-    def normalised(self):
+    def normalised(self) -> np.ndarray:
         """Similarities min-max normalised to [0, 1] over all source-visible keypoints of the pair together; zero if constant."""
         similarity = np.asarray(self.similarity, np.float64)
         rows = similarity[np.asarray(self.source_visible, bool)]
@@ -60,21 +62,21 @@ class KapPair:
             return np.zeros_like(similarity)
         return (similarity - rows.min()) / (rows.max() - rows.min())
 
-    def squared_distances(self, positions, target):
+    def squared_distances(self, positions: np.ndarray, target: np.ndarray) -> np.ndarray:
         """(K, n * n) squared distances of ``target`` (K, 2) to cells whose columns and rows stand at ``positions`` (n)."""
         dx = positions[None, None, :] - target[:, 0, None, None]
         dy = positions[None, :, None] - target[:, 1, None, None]
         return (dx**2 + dy**2).reshape(len(target), -1)
 
 
-def samples_as_released(pair, alpha):
+def samples_as_released(pair: KapPair, alpha: float) -> tuple[np.ndarray, np.ndarray]:
     """(positives, negatives), each (K), NaN where the source keypoint is not visible."""
     visible = np.asarray(pair.source_visible, bool)
     positives, negatives = _region_maxima(pair, alpha)
     return np.where(visible, positives, np.nan), np.where(visible, negatives, np.nan)
 
 
-def samples_visible_only(pair, alpha):
+def samples_visible_only(pair: KapPair, alpha: float) -> tuple[np.ndarray, np.ndarray]:
     """The samples (positives, negatives), each (K).
 
     A positive only where both images show the keypoint (else NaN); where the target does not, the negative is the maximum of the whole
@@ -86,7 +88,7 @@ def samples_visible_only(pair, alpha):
     return np.where(source & target, positives, np.nan), np.where(source, negatives, np.nan)
 
 
-def samples_spherical(pair, alpha):
+def samples_spherical(pair: KapPair, alpha: float) -> tuple[np.ndarray, np.ndarray]:
     """As :func:`samples_visible_only` with the regions of the first release: in pixels, strict, the nearest cell always near."""
     source, target = np.asarray(pair.source_visible, bool), np.asarray(pair.target_visible, bool)
     similarity, points = pair.normalised, _targets_or_corner(pair)
@@ -104,7 +106,7 @@ def samples_spherical(pair, alpha):
 KAP_VARIANTS = {"visible_only": samples_visible_only, "as_released": samples_as_released, "spherical": samples_spherical}
 
 
-def kap_samples(pair, alpha, variant="visible_only"):
+def kap_samples(pair: KapPair, alpha: float, variant: str = "visible_only") -> tuple[np.ndarray, np.ndarray]:
     """(scores, labels) of one pair in the order keypoint, then positive before negative."""
     positives, negatives = choice("KAP variant", variant, KAP_VARIANTS)(pair, alpha)
     scores = np.stack([positives, negatives], axis=1).ravel()
@@ -118,16 +120,17 @@ class KapAccumulator:
     A pair without source keypoints has no sample: it is skipped and counted. A pair without positive samples counts 0 per image.
     """
 
-    def __init__(self, alphas, variant="visible_only"):
+    def __init__(self, alphas: Sequence[float], variant: str = "visible_only") -> None:
         choice("KAP variant", variant, KAP_VARIANTS)
         self.alphas, self.variant = tuple(float(a) for a in alphas), variant
-        self._samples, self._skipped = defaultdict(list), defaultdict(int)
+        self._samples: defaultdict[str, list] = defaultdict(list)
+        self._skipped: defaultdict[str, int] = defaultdict(int)
 
-    def add(self, category, pair):
+    def add(self, category: str, pair: KapPair) -> np.ndarray | None:
         """Adds a :class:`KapPair`. Returns its AP (A), or None if it has no keypoints."""
         return self.add_samples(category, int(np.sum(pair.source_visible)), [kap_samples(pair, a, self.variant) for a in self.alphas])
 
-    def add_samples(self, category, points, samples):
+    def add_samples(self, category: str, points: int, samples: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray | None:
         """As :meth:`add`, of a pair's number of source keypoints and its :func:`kap_samples` at each alpha."""
         if not points:
             self._skipped[category] += 1
@@ -135,14 +138,14 @@ class KapAccumulator:
         self._samples[category].append((points, samples))
         return np.array([average_precision(*s) for s in samples])
 
-    def category_summary(self, category):
+    def category_summary(self, category: str) -> dict[str, Any]:
         """``{"kap": {"0.1": {"pooled", "per_image"}}, "pairs", "points", "skipped"}``, in percent; None without pairs."""
         entries = self._samples[category]
         scores = {alpha_key(a): self._scores(entries, i) for i, a in enumerate(self.alphas)}
         points = sum(n for n, _ in entries)
         return {"kap": scores, "pairs": len(entries), "points": points, "skipped": self._skipped[category]}
 
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """``{"variant", "per_category", "all"}``; over all: ``pooled`` and ``per_image``, each as plain and as weighted mean of categories.
 
         Weights are pairs for ``per_image`` and source keypoints for ``pooled``.

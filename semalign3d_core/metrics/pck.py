@@ -4,10 +4,12 @@ Positions are (x, y) in any one frame, thresholds in the same unit. K keypoints,
 NaN positions are never correct: a prediction that is missing counts as wrong. Scores are aggregated in ``aggregate.py``.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def pck_correct(pred, truth, threshold, alphas):
+def pck_correct(pred: np.ndarray, truth: np.ndarray, threshold: float | np.ndarray, alphas: np.ndarray | Sequence[float]) -> np.ndarray:
     """(..., K, A) bool: distance of ``pred`` (..., K, 2) to ``truth`` (..., K, 2) < alpha * ``threshold`` (...), strictly.
 
     The strict comparison is that of GeoAware-SC, SphericalMaps and SD+DINO; see :func:`pck_correct_inclusive`.
@@ -16,13 +18,13 @@ def pck_correct(pred, truth, threshold, alphas):
     return distance < limit
 
 
-def pck_correct_inclusive(pred, truth, threshold, alphas):
+def pck_correct_inclusive(pred: np.ndarray, truth: np.ndarray, threshold: float | np.ndarray, alphas: Sequence[float]) -> np.ndarray:
     """As :func:`pck_correct` with ``<=``, the comparison of SFNet and of "Demystifying Unsupervised Semantic Correspondence" (2022)."""
     distance, limit = _distances_and_limits(pred, truth, threshold, alphas)
     return distance <= limit
 
 
-def nearest_is_own(pred, truth, common):
+def nearest_is_own(pred: np.ndarray, truth: np.ndarray, common: np.ndarray | list[bool]) -> np.ndarray:
     """(..., K) bool: among the common keypoints, the true one nearest to prediction i is keypoint i (first index on ties).
 
     ``common`` (..., K) bool marks keypoints annotated in both images; only they compete. Rows that are not common, and NaN
@@ -38,12 +40,20 @@ def nearest_is_own(pred, truth, common):
     return own & common & np.isfinite(pred).all(axis=-1)
 
 
-def pck_dagger_correct(pred, truth, common, threshold, alphas):
+def pck_dagger_correct(
+    pred: np.ndarray,
+    truth: np.ndarray,
+    common: np.ndarray | list[bool],
+    threshold: float | np.ndarray,
+    alphas: np.ndarray | Sequence[float],
+) -> np.ndarray:
     """(..., K, A) bool PCK-dagger as the GeoAware protocol's later evaluation has it: strictly correct, and :func:`nearest_is_own`."""
     return pck_correct(pred, truth, threshold, alphas) & nearest_is_own(pred, truth, common)[..., None]
 
 
-def pck_dagger_correct_inclusive(pred, truth, common, threshold, alphas):
+def pck_dagger_correct_inclusive(
+    pred: np.ndarray, truth: np.ndarray, common: np.ndarray, threshold: float | np.ndarray, alphas: Sequence[float]
+) -> np.ndarray:
     """(..., K, A) bool PCK-dagger as defined in 2022 by Aygun and Mac Aodha: ``<=``, and :func:`nearest_is_own`."""
     return pck_correct_inclusive(pred, truth, threshold, alphas) & nearest_is_own(pred, truth, common)[..., None]
 

@@ -31,7 +31,7 @@ class ImageInput:
     window: tuple | None = None
     quarters: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8 or 0 in self.rgb.shape:
             raise InputError(f"{self.name}: expected a non-empty (h, w, 3) uint8 image, got {self.rgb.dtype} {self.rgb.shape}")
 
@@ -45,7 +45,7 @@ class ImageInput:
         """In pixels."""
         return self.rgb.shape[1]
 
-    def seen(self):
+    def seen(self) -> np.ndarray:
         """(h, w, 3) uint8: the part that features are wanted of. A window is filled up with black beyond the image."""
         if self.window is None:
             return self.rgb
@@ -56,7 +56,7 @@ class ImageInput:
         window = None if self.window is None else mirror_square(self.window, self.width)
         return replace(self, rgb=np.ascontiguousarray(self.rgb[:, ::-1]), mirrored=not self.mirrored, window=window)
 
-    def turn(self, quarters):
+    def turn(self, quarters: int) -> "ImageInput":
         """The image turned by so many quarters anticlockwise."""
         window = None if self.window is None else rotate_square(self.window, self.height, self.width, quarters)
         turned = np.ascontiguousarray(np.rot90(self.rgb, quarters))
@@ -74,7 +74,7 @@ class DepthMap:
     values: torch.Tensor
     kind: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in DEPTH_KINDS:
             raise InputError(f"unknown depth kind {self.kind!r}: choose one of {', '.join(DEPTH_KINDS)}")
         if self.values.ndim != 2:
@@ -150,7 +150,7 @@ class ImageEvidence:
     image: np.ndarray | None = field(default=None, repr=False)
     name: str = "image"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         size = (self.camera.height, self.camera.width)
         for what, shape in (
             ("features", (self.features.grid.height, self.features.grid.width)),

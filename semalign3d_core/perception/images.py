@@ -1,6 +1,7 @@
 """Reading image files of any mode: the one place where a file becomes an :class:`ImageInput`."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -11,7 +12,7 @@ from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingF
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def read_image(path, record=None):
+def read_image(path: str | Path, record: Any = None) -> ImageInput:
     """Reads an image file as 8-bit RGB, turned as its EXIF orientation says.
 
     Grey, palette, CMYK and 16-bit pictures are converted (16 bit: full range 0..65535); transparent pixels become white,
@@ -46,7 +47,7 @@ def as_image(image: "ImageInput | str | Path | np.ndarray | Image.Image") -> Ima
     raise InputError(f"an image is a path, an RGB array (h, w, 3) uint8 or a Pillow image, found {type(image).__name__}")
 
 
-def read_labels(path):
+def read_labels(path: Path) -> np.ndarray:
     """(h, w) what every pixel of a mask picture says: palette index, grey value, or the largest of its colours; never its transparency.
 
     Raises :class:`MissingFileError` or :class:`FileFormatError`, naming the file.
@@ -66,7 +67,7 @@ def _remedy(record):
     return f"; {record.remedy}" if getattr(record, "remedy", "") else ""
 
 
-def list_images(folder):
+def list_images(folder: Path) -> list[Path]:
     """All image files directly in ``folder``, sorted by name; raises :class:`InputError` when there are none."""
     folder = Path(folder)
     if not folder.is_dir():

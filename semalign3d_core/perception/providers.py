@@ -7,8 +7,9 @@ import importlib
 import inspect
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 from typing_extensions import Doc
 
 from semalign3d_core.runtime.errors import InputError, MissingDependencyError, choice
@@ -33,14 +34,14 @@ class ProviderOptions:
 _OPTION = re.compile(r",(?=[a-z_]+=)")  # a comma inside a path is not followed by name=
 
 
-def parse_spec(spec):
+def parse_spec(spec: str) -> tuple[str, str, dict[str, str]]:
     """(family, argument, {option: text}) of a spelling."""
     head, *rest = _OPTION.split(spec)
     family, _, argument = head.partition(":")
     return family, argument, dict(part.split("=", 1) for part in rest)
 
 
-def create_provider(kind, registry, spec, **context):
+def create_provider(kind: str, registry: dict[str, Any], spec: str, **context: Any) -> Any:
     """Makes the provider that ``spec`` names with its factory in ``registry``.
 
     context: what the caller knows (data set folder, category model); a factory gets the parts it has parameters for.
@@ -59,7 +60,7 @@ def create_provider(kind, registry, spec, **context):
     return factory(argument, **known, **options)
 
 
-def resolved(factory):
+def resolved(factory: Any) -> Any:
     """A factory itself; one that a registry names as ``module:function`` is imported now."""
     if not isinstance(factory, str):
         return factory
@@ -67,23 +68,23 @@ def resolved(factory):
     return getattr(importlib.import_module(module), name)
 
 
-def on_device(spec, registry, device):
+def on_device(spec: str, registry: dict[str, Any], device: str | torch.device) -> str:
     """The spelling of a provider with ``device=...`` added, where its factory has that option and the user gave none."""
     return f"{spec},device={device}" if takes(spec, registry, "device") and "device" not in parse_spec(spec)[2] else spec
 
 
-def takes(spec, registry, parameter):
+def takes(spec: str, registry: dict[str, Any], parameter: str) -> bool:
     """Whether the factory of a provider has a parameter."""
     factory = resolved(registry.get(parse_spec(spec)[0]))
     return factory is not None and parameter in inspect.signature(factory).parameters
 
 
-def first_line(error):
+def first_line(error: Any) -> str:
     """What an exception says, in one line; its kind where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def require(module, extra):
+def require(module: str, extra: str) -> Any:
     """Imports an optional package; :class:`MissingDependencyError` names the extra to install."""
     try:
         return importlib.import_module(module)

@@ -5,6 +5,7 @@ there and compared with the target's. So the roles are turned round: what a matc
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -86,10 +87,12 @@ def result_dictionary(evaluation):
     for entry in evaluation.scores:
         accumulators[entry.pair.category].add_scores(entry.lt_acc, entry.iou)
     skips = [entry for entry in evaluation.scores if entry.problem]
-    per_category = {category: accumulator.summary() for category, accumulator in accumulators.items()}
+    per_category: dict[str, dict[str, Any]] = {category: accumulator.summary() for category, accumulator in accumulators.items()}
     for category, entry in per_category.items():
         entry["skipped"] = sum(s.pair.category == category for s in skips)
-    over_all = {count: sum(entry[count] for entry in per_category.values()) for count in ("pairs", "skipped", "undefined_iou")}
+    over_all: dict[str, Any] = {
+        count: sum(entry[count] for entry in per_category.values()) for count in ("pairs", "skipped", "undefined_iou")
+    }
     for metric in METRICS:
         values = np.array([getattr(entry, metric) for entry in evaluation.scores])
         known = [entry[metric] for entry in per_category.values() if entry[metric] is not None]

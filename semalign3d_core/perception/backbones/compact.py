@@ -7,15 +7,17 @@ import json
 import math
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from semalign3d_core.geometry.image_grid import SquareGrid, mirror_image
 from semalign3d_core.perception.backbones import FeatureBackbone
-from semalign3d_core.perception.evidence import FeatureMap
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 
 INPUT_SIDE = 192
@@ -35,7 +37,7 @@ def _convolution(inputs, outputs, kernel=3, stride=1):
 class Residual(nn.Module):
     """Two 3x3 convolutions beside the identity."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
             _convolution(channels, channels), nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
@@ -49,7 +51,7 @@ class Residual(nn.Module):
 class Attention(nn.Module):
     """Every cell looks at every other: which side of an object is seen is often decided far away. (B, C, h, w) to the same."""
 
-    def __init__(self, channels, heads=6):
+    def __init__(self, channels: Any, heads: int = 6) -> None:
         super().__init__()
         self.heads = heads
         self.before, self.between = nn.LayerNorm(channels), nn.LayerNorm(channels)
@@ -73,7 +75,9 @@ class CompactNet(nn.Module):
     forward: (B, 3, 192, 192) in [0, 1] -> (B, channels, 48, 48), unit norm along the channels.
     """
 
-    def __init__(self, channels=64, classes=7, widths=(32, 64, 128, 192), depths=(2, 2, 1), attention=3):
+    def __init__(
+        self, channels: int = 64, classes: int = 7, widths: Any = (32, 64, 128, 192), depths: Any = (2, 2, 1), attention: int = 3
+    ) -> None:
         super().__init__()
         stem, *levels = widths
         self.stem = nn.Sequential(_convolution(3, stem, 4, 2), _convolution(stem, levels[0], 4, 2))
@@ -93,7 +97,7 @@ class CompactNet(nn.Module):
         """Unit-norm features (B, channels, 48, 48) of prepared images."""
         return nn.functional.normalize(self.head(self.trunk(image)), dim=1)
 
-    def trunk(self, image):
+    def trunk(self, image: torch.Tensor) -> torch.Tensor:
         """What the head reads, (B, widths[1], 48, 48)."""
         x = self.stem((image - 0.5) / 0.25)
         levels = []
@@ -106,7 +110,7 @@ class CompactNet(nn.Module):
             x = self.refine[index](x + levels[index])
         return x
 
-    def classify(self, features):
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes, h, w) of the background (first) and of every category it was trained on, from unit features."""
         return self.classes(SHARPNESS * features)
 
@@ -125,7 +129,7 @@ class CompactBackbone(FeatureBackbone):
     close_up = 0.1
     classifies = True
 
-    def __init__(self, weights=None, device="cpu"):
+    def __init__(self, weights: str | Path | None = None, device: str | torch.device = "cpu") -> None:
         path = Path(weights) if weights else Path(str(resources.files("semalign3d_core"))) / "assets" / WEIGHTS_FILE
         self.network, name, self.categories = load_network(path)
         self.name = f"{name}-close-mirrored"  # other features than those of the network alone
@@ -134,7 +138,7 @@ class CompactBackbone(FeatureBackbone):
         self.channels = 2 * self.network.head.out_channels
 
     @torch.inference_mode()
-    def extract(self, image):
+    def extract(self, image: ImageInput) -> FeatureMap:
         """Features (channels, 48, 48) of the image's window, or of the image padded at the bottom or right; see the backbone protocol."""
         grid, square = self._square(image)
         # The padded square is mirrored as a whole, so that cells fall on cells.
@@ -147,19 +151,19 @@ class CompactBackbone(FeatureBackbone):
         return grid, prepare(image.rgb, grid).to(self.device)
 
     @torch.inference_mode()
-    def class_probabilities(self, features):
+    def class_probabilities(self, features: FeatureMap) -> torch.Tensor:
         """(1 + categories, cells, cells) of a :class:`FeatureMap` that :meth:`extract` gave; the background comes first."""
         views = features.values.to(self.device).unflatten(0, (2, -1)) * math.sqrt(2)
         return self.network.classify(views).softmax(1).mean(0).cpu()
 
     @torch.inference_mode()
-    def glance(self, image):
+    def glance(self, image: ImageInput) -> tuple[SquareGrid, torch.Tensor]:
         """The image's :class:`SquareGrid` and :meth:`class_probabilities` from one view, in half the time and not as sure."""
         grid, square = self._square(image)
         return grid, self.network.classify(self.network(square[None])).softmax(1)[0].cpu()
 
 
-def prepare(rgb, grid, side=INPUT_SIDE):
+def prepare(rgb: np.ndarray, grid: SquareGrid, side: int = INPUT_SIDE) -> torch.Tensor:
     """(h, w, 3) uint8 to a network's input (3, side, side) float32 in [0, 1]: the square that the :class:`SquareGrid` covers."""
     square = grid.square(torch.from_numpy(rgb.transpose(2, 0, 1).copy()), value=128)
     # Area averaging when shrinking, as a camera with larger pixels would see it; pixel areas keep their place.
@@ -168,7 +172,7 @@ def prepare(rgb, grid, side=INPUT_SIDE):
     return torch.from_numpy(small).permute(2, 0, 1).float() / 255
 
 
-def is_network(path):
+def is_network(path: Path) -> bool:
     """Whether a file is one that :func:`load_network` reads, rather than a checkpoint of a training."""
     try:
         with safe_open(path, framework="pt") as stored:
@@ -177,7 +181,7 @@ def is_network(path):
         return False
 
 
-def load_network(path):
+def load_network(path: Path) -> tuple[CompactNet, str, tuple[str, ...]]:
     """(:class:`CompactNet` in evaluation mode, its name, its categories) from a safetensors file; wrong files raise with the reason."""
     if not path.is_file():
         raise MissingFileError(

@@ -3,6 +3,7 @@
 Source: GeoAware-SC (CVPR 2024), section "Stable Diffusion features".
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,17 +27,17 @@ class SlidingCrops:
     crop: int = 512
     stride: int = 448
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.crop > self.side or self.stride < 1 or (self.side - self.crop) % self.stride:
             raise InputError(f"crops of {self.crop} every {self.stride} pixels do not end at the border of {self.side} pixels")
 
-    def origins(self):
+    def origins(self) -> list[tuple[int, int]]:
         """(y, x) of all crops, row by row."""
         starts = range(0, self.side - self.crop + 1, self.stride)
         return [(y, x) for y in starts for x in starts]
 
 
-def merge_crops(maps, origins, side, crop):
+def merge_crops(maps: list[torch.Tensor], origins: Sequence[Sequence[int]], side: int, crop: int) -> torch.Tensor:
     """Averages crop maps (1, C, n, n) into one map (1, C, N, N) where they overlap.
 
     origins: (y, x) of the crops in pixels;  side, crop: sides of canvas and crops in pixels, so that N / n = side / crop.
@@ -53,26 +54,26 @@ def merge_crops(maps, origins, side, crop):
     return merged / count
 
 
-def noise_schedule(steps=NOISE_STEPS, first=0.00085, last=0.012):
+def noise_schedule(steps: int = NOISE_STEPS, first: float = 0.00085, last: float = 0.012) -> tuple[torch.Tensor, torch.Tensor]:
     """(sqrt of the cumulative signal, sqrt of the cumulative noise), each (steps,) float32, of Stable Diffusion 1.x."""
     beta = torch.linspace(first**0.5, last**0.5, steps, dtype=torch.float64).square()
     signal = torch.cumprod(1 - beta, dim=0)
     return signal.sqrt().float(), (1 - signal).sqrt().float()
 
 
-def shared_noise(shape=(1, 4, 64, 64)):
+def shared_noise(shape: tuple[int, int, int, int] = (1, 4, 64, 64)) -> torch.Tensor:
     """The one noise that every crop of every image gets: CPU generator, seed 42."""
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(NOISE_SEED))
 
 
-def add_noise(latent, step, noise=None):
+def add_noise(latent: torch.Tensor, step: int, noise: torch.Tensor | None = None) -> torch.Tensor:
     """The latent (B, 4, h, w) at time ``step`` (0-based)."""
     signal, spread = noise_schedule()
     noise = shared_noise((1, *latent.shape[1:])) if noise is None else noise
     return signal[step].item() * latent + spread[step].item() * noise.to(latent)
 
 
-def co_pca(a, b, dims=256):
+def co_pca(a: torch.Tensor, b: torch.Tensor, dims: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
     """Both token sets (P, C), (Q, C) in the ``dims`` first principal directions of their union: (P, dims), (Q, dims).
 
     Used by the pose prediction experiment, where each level is reduced for every pair of images. The published solver is a

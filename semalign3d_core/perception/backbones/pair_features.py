@@ -19,7 +19,7 @@ from semalign3d_core.perception.evidence import ImageInput
 REDUCED = 256  # dimensions that are kept of each Stable Diffusion level
 
 
-def pair_features(backbone):
+def pair_features(backbone: Any) -> "OwnPairFeatures | ReducedPairFeatures":
     """The pair features of ``backbone``: reduced ones where it records hidden state and skip, else its own."""
     if isinstance(backbone, FusedBackbone) and backbone.diffusion.config.record == "concatenated":
         return ReducedPairFeatures(backbone.diffusion, backbone.transformer)
@@ -39,7 +39,7 @@ class Description:
 class OwnPairFeatures:
     """The unit-norm features of a backbone as they are."""
 
-    def __init__(self, backbone):
+    def __init__(self, backbone: Any) -> None:
         self.backbone = backbone
 
     def describe(self, image: ImageInput) -> Description:
@@ -47,7 +47,7 @@ class OwnPairFeatures:
         return self.described(self.backbone.extract(image))
 
     @staticmethod
-    def described(features):
+    def described(features: Any) -> Description:
         """The :class:`Description` of a :class:`~semalign3d_core.perception.evidence.FeatureMap` that is there already."""
         return Description(features.values.flatten(1).T, features.grid.padding)
 
@@ -67,7 +67,7 @@ class RawPairFeatures(OwnPairFeatures):
 class ReducedPairFeatures:
     """Stable Diffusion levels, each reduced for the pair, and beside them the tokens of a vision transformer, if there is one."""
 
-    def __init__(self, diffusion, transformer=None, dims=REDUCED):
+    def __init__(self, diffusion: Any, transformer: Any = None, dims: Any = REDUCED) -> None:
         self.diffusion, self.transformer, self.dims = diffusion, transformer, dims
 
     def describe(self, image: ImageInput) -> Description:

@@ -1,7 +1,10 @@
 """Device and number format of the pretrained providers: CUDA where there is one, half precision where it is safe."""
 
+from typing import Any
+
 import torch
 
+from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.runtime.errors import InputError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -12,7 +15,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 HALF = ("dinov2", "dinov2_with_registers", "sd", "depth_anything", "sam", "sam2")
 
 
-def choose_device(name=None):
+def choose_device(name: str | None = None) -> torch.device:
     """``torch.device`` of an option: a name, or None / ``auto`` for CUDA where present and the CPU elsewhere.
 
     Raises :class:`InputError` for what is not there, naming what is.
@@ -26,7 +29,7 @@ def choose_device(name=None):
     return torch.device(name)
 
 
-def choose_dtype(name, device, kind):
+def choose_dtype(name: str | None, device: torch.device, kind: str) -> torch.dtype:
     """``torch.dtype`` of an option; None / ``auto`` is float16 on CUDA for the ``kind`` of network in ``HALF``, else float32.
 
     On the CPU half precision is slow and saves nothing.
@@ -38,13 +41,13 @@ def choose_dtype(name, device, kind):
     return DTYPES[name]
 
 
-def place(model, device, dtype):
+def place(model: Any, device: str | torch.device, dtype: torch.dtype) -> Any:
     """``model`` frozen, in evaluation mode, on ``device`` in ``dtype``."""
     # the plain method: the libraries' own only adds a warning about modules that must stay float32, and lists none
     return torch.nn.Module.to(model, device, dtype).eval().requires_grad_(False)
 
 
-def finite(values, provider, image):
+def finite(values: torch.Tensor, provider: Any, image: ImageInput) -> torch.Tensor:
     """``values``, which must all be finite; raises :class:`InputError` that says what to do where half precision overflowed."""
     if torch.isfinite(values).all():
         return values

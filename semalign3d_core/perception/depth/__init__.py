@@ -1,5 +1,6 @@
 """Depth sources: objects that estimate or read the depth of an image; ``create(spec, dataset_root)`` makes one."""
 
+from pathlib import Path
 from typing import Protocol
 
 from semalign3d_core.perception.evidence import DepthMap, ImageInput
@@ -51,6 +52,6 @@ DEPTHS = {
 }
 
 
-def create(spec, dataset_root=None):
+def create(spec: str, dataset_root: Path | None = None) -> DepthSource | None:
     """Makes the depth source that ``spec`` (``family[:argument][,option=value]``) names; ``none`` gives None."""
     return create_provider("depth source", DEPTHS, spec, dataset_root=dataset_root)
