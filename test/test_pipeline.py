@@ -58,6 +58,7 @@ def aligner(model):
     return Aligner(model)
 
 
+@pytest.mark.slow
 def test_what_is_given_replaces_the_providers(category, model, aligner):
     truth = category.image(3)
     provider = OneImage(truth)

@@ -49,6 +49,7 @@ def seen_through(evidence, first, cells):
     return replace(evidence, features=FeatureMap(values, replace(grid, cells=cells, window=window)))
 
 
+@pytest.mark.slow
 def test_features_of_the_object_s_surroundings_are_enough(chair):
     """Cells far from the mask have no weight: whether there are any makes no difference."""
     category, aligner = chair
@@ -119,6 +120,7 @@ def test_absent_keypoints_are_nan_and_the_rest_is_found(chair):
     assert not alignment.visible[9] and alignment.keypoint_confidence[9] == 0
 
 
+@pytest.mark.slow
 def test_a_model_without_modes_uses_those_of_its_betas(chair):
     category, _ = chair
     model = category.model()

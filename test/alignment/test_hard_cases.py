@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from alignment_scores import keypoint_pck, mean, rotation_error
 
@@ -119,6 +120,7 @@ def test_metric_depth_of_holes_leaves_the_scale_open(chair):
     assert aligner.align(replace(evidence, depth=holes)).scale_kind == "relative"
 
 
+@pytest.mark.slow
 def test_an_image_without_the_object_is_not_found(chair, monitor):
     (category, aligner), (other, _) = chair, monitor
     generator = torch.Generator().manual_seed(0)
@@ -140,6 +142,7 @@ def test_a_removed_object_leaves_its_surroundings_and_its_mask(chair):
     assert removed(replace(evidence, mask=None), generator).features is evidence.features
 
 
+@pytest.mark.slow
 def test_small_objects_are_looked_at_again(chair):
     category, aligner = chair
     images = [category.image(seed, size=(0.16, 0.25)) for seed in SEEDS]
@@ -160,6 +163,7 @@ def test_small_objects_are_looked_at_again(chair):
     assert mean(keypoint_pck(a, i, 0.05) for a, i in zip(closer, images, strict=True)) > 0.6
 
 
+@pytest.mark.slow
 def test_keypoints_outside_of_the_image_are_not_visible_after_a_closer_look(chair):
     """The window around a small object at the image's edge reaches beyond the image."""
     category, aligner = chair

@@ -27,6 +27,7 @@ def shapes(aligner, image, state=None):
     return {name: tuple(value.shape) for name, value in vars(report).items() if isinstance(value, torch.Tensor)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["disparity", "metric", "no depth", "no mask"])
 def test_no_value_is_read(chair, kind):
     category, aligner = chair

@@ -57,6 +57,7 @@ def test_a_category_has_the_schedules_that_the_preset_gives_it(chair):
         assert SOLVERS["adamw"](tensors, aligner.model.pose_rotations, config).schedules == expected
 
 
+@pytest.mark.slow
 def test_depth_regularisation_alone_fixes_the_distance_of_free_keypoints(chair):
     """An object twice as large at twice the distance looks the same to all other terms."""
     category, aligner = chair

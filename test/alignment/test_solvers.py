@@ -108,6 +108,7 @@ def test_background_residuals_are_the_gradient_of_their_energy(scene, of_keypoin
     assert not RobustResiduals(observation, cloud, weights, torch.full((1,), 0.08))(0 * places, 0)[0, 0].any()  # nothing inside the mask
 
 
+@pytest.mark.slow
 def test_few_warm_steps_bridge_the_turn_between_frames(chair, monkeypatch):
     """Plain reweighted least squares falls short of the solution; six longer steps leave less."""
     category, aligner = chair

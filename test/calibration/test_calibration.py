@@ -67,6 +67,7 @@ def test_keypoints_are_right_by_the_box_of_their_annotation():
     assert keypoints_right(torch.stack([near, far]), truth).tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_calibration_on_training_images():
     category = SimulatedCategory("chair", channels=32)
     model = category.model(dense=120)
@@ -97,6 +98,7 @@ def test_without_room_beside_the_object_the_features_are_moved(chair):
     assert changed.mask is evidence.mask and not torch.equal(changed.features.values, evidence.features.values)
 
 
+@pytest.mark.slow
 def test_calibration_tries_every_kind_of_image_with_and_without_depth(chair, monkeypatch):
     category, aligner = chair
     images, tried = [category.image(seed) for seed in range(300, 316)], {}

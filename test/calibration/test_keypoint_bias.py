@@ -24,6 +24,7 @@ def shown(alignment, bias):
     return alignment.camera.to_pixels(alignment.camera.project(moved))
 
 
+@pytest.mark.slow
 def test_offsets_are_recovered_from_annotations(aligned):
     _, aligner, _, alignments = aligned
     flip = torch.tensor(aligner.model.flip_permutation)

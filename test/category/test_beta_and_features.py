@@ -34,6 +34,7 @@ def test_fit_survives_data_without_spread_and_nan():
     assert (float(alpha[2]), float(beta_[2])) == (1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_log_density_mode_and_variance_agree_with_scipy():
     alpha, beta_ = torch.tensor([2.0, 0.5, 7.0]).double(), torch.tensor([3.0, 4.0, 7.0]).double()
     x = torch.tensor([0.2, 0.4, 0.6]).double()

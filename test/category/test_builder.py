@@ -38,6 +38,7 @@ def built(source):
     return build(source)
 
 
+@pytest.mark.slow
 def test_model_is_consistent(built):
     model, report = built
     assert model.present.all() and model.backbone == "sim" and len(report["images"]) == IMAGES
@@ -58,6 +59,7 @@ def test_report_is_json_and_names_what_happened(built):
     assert all(image["reprojection_error_pixels"] < 8 and image["worst_keypoint"] in NAMES for image in text["images"])
 
 
+@pytest.mark.slow
 def test_order_of_images_does_not_matter(built, source):
     dataset = FolderDataset(source)
     providers = Providers(
@@ -68,6 +70,7 @@ def test_order_of_images_does_not_matter(built, source):
     assert torch.equal(model.shape, built[0].shape) and torch.equal(model.dense_features, built[0].dense_features)
 
 
+@pytest.mark.slow
 def test_bad_images_are_skipped_and_counted(folder):
     (folder / "Depth/thing/im01.npz").write_bytes(b"broken")
     Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(folder / "Segmentation/thing/im02.png")
@@ -100,6 +103,7 @@ def test_too_few_images_are_refused_with_counts(folder):
         build(folder)
 
 
+@pytest.mark.slow
 def test_few_annotations_are_warned_about(folder, built):
     for path in (folder / "ImageAnnotation/thing").glob("*.json"):
         content = json.loads(path.read_text())
@@ -118,6 +122,7 @@ def test_missing_masks_are_named_as_the_cause(folder, caplog):
     assert len(caplog.messages) < 6  # the first reasons and how many more, not one line per image
 
 
+@pytest.mark.slow
 def test_rare_keypoint_becomes_absent(folder):
     flip = json.loads((folder / "keypoints.json").read_text())["thing"]["flip_permutation"]
     rare = {KEYPOINTS - 1, flip[KEYPOINTS - 1]}
@@ -133,6 +138,7 @@ def test_rare_keypoint_becomes_absent(folder):
     assert torch.isfinite(model.keypoint_features).all()
 
 
+@pytest.mark.slow
 def test_interrupted_build_resumes_with_the_same_result(folder, tmp_path, built):
     class Stop(Exception):
         pass
@@ -151,6 +157,7 @@ def test_interrupted_build_resumes_with_the_same_result(folder, tmp_path, built)
     assert torch.equal(model.shape, built[0].shape) and torch.equal(model.dense_features, built[0].dense_features)
 
 
+@pytest.mark.slow
 def test_the_number_of_processors_does_not_matter(source, monkeypatch):
     models = []
     monkeypatch.setattr(calibrated_build, "FOLDS", 2)
@@ -162,6 +169,7 @@ def test_the_number_of_processors_does_not_matter(source, monkeypatch):
     assert torch.equal(one.shape, three.shape) and torch.equal(one.dense_features, three.dense_features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrent", [True, False])
 def test_only_providers_that_say_so_are_asked_by_several_threads(source, monkeypatch, concurrent):
     monkeypatch.setattr(threads, "processors", lambda: 3)
@@ -178,6 +186,7 @@ def test_only_providers_that_say_so_are_asked_by_several_threads(source, monkeyp
     assert (threading.main_thread() in askers) is not concurrent and (len(askers) > 1) is concurrent
 
 
+@pytest.mark.slow
 def test_changed_file_is_read_again(folder, tmp_path):
     build(folder, work_folder=tmp_path / "work")
     stored = tmp_path / "work/im00.safetensors"
@@ -188,6 +197,7 @@ def test_changed_file_is_read_again(folder, tmp_path):
     assert stored.stat().st_mtime_ns > before
 
 
+@pytest.mark.slow
 def test_metric_depth_and_known_cameras(tmp_path):
     model, _ = build(write_data_set(tmp_path / "metric", "metric", camera=True))
     assert float(model.focal[0]) == pytest.approx(1.4, abs=1e-3) and torch.isfinite(model.diameter_metres).all()

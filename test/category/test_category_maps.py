@@ -82,6 +82,7 @@ def test_surface_carries_a_point_of_one_flat_instance_to_another():
     torch.testing.assert_close(surface_map(here @ keypoints, keypoints, plane).offsets, here.offsets)
 
 
+@pytest.mark.slow
 def test_surface_derivatives(skeleton):
     for keypoints in (flat_category()[0], skeleton):
         plane = best_plane(keypoints) * is_flat(keypoints)

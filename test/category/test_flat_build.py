@@ -1,5 +1,6 @@
 """A category whose keypoints are coplanar, from rendered pictures to the stored model: every step of a build."""
 
+import pytest
 from category_folder import FAST
 
 from semalign3d_core.calibration.build import build_category
@@ -9,6 +10,7 @@ from semalign3d_core.datasets import open_dataset
 from semalign3d_core.perception import backbones, depth, masks
 
 
+@pytest.mark.slow
 def test_bottles_are_built_with_a_surface_before_their_outline(tmp_path):
     folder = tmp_path / "data"
     synth.run(synth.Options(folder, ("bottle",), train=12, val=0, test=0, pairs=12, seed=3, size=128, workers=1))

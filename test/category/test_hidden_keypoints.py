@@ -32,12 +32,14 @@ def depth_ratio(model, truth):
     return float(depths[0] / depths[1])
 
 
+@pytest.mark.slow
 def test_masks_correct_the_depth_that_annotated_corners_alone_overestimate(boxes):
     _, truth, without, model = boxes
     assert depth_ratio(without, truth) > 1.1
     assert abs(depth_ratio(model, truth) - 1) < 0.5 * (depth_ratio(without, truth) - 1)
 
 
+@pytest.mark.slow
 def test_all_places_where_a_hidden_corner_may_be_correct_more_than_the_most_probable_one(boxes, monkeypatch):
     data, truth, _, model = boxes
     for module in (em, image_terms):

@@ -33,6 +33,7 @@ def bottles():
     return data, truth, fit_factor_model(symmetrised(truth.shape, data.flip), data, SHORT)
 
 
+@pytest.mark.slow
 def test_bulge_improves_the_poses_of_a_body_of_revolution(bottles):
     data, truth, before = bottles
     after = fit_outline_model(before, data, SHORT.rounds)
@@ -41,6 +42,7 @@ def test_bulge_improves_the_poses_of_a_body_of_revolution(bottles):
     assert errors(after, truth)[0] < 0.025
 
 
+@pytest.mark.slow
 def test_find_shape_takes_the_bulge_for_flat_categories_alone(bottles, monkeypatch):
     monkeypatch.setattr(disparity_start, "DESCENT", Descent(starts=4, coarse_steps=60, steps=120, features=128))
     data, truth, _ = bottles
@@ -48,6 +50,7 @@ def test_find_shape_takes_the_bulge_for_flat_categories_alone(bottles, monkeypat
     assert result.report["thickness"] == 1.0 and errors(result.model, truth)[1] < 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("thickness", "found"), [(0.0, {0.0}), (0.5, {0.5}), (2.0, {1.0, 2.0})])
 def test_thickness_is_read_from_the_depth_maps(thickness, found):
     data, truth = outline_category(images=30, thickness=thickness, noise=0.05, seed=2)

@@ -60,6 +60,7 @@ def test_preset_has_the_published_numbers():
     assert config.method == "reference" and config.views.margin == 0
 
 
+@pytest.mark.slow
 def test_shape_hand_and_poses(found):
     data, truth, result = found
     errors = []
@@ -87,6 +88,7 @@ def test_stored_betas_are_those_of_the_back_projected_keypoints(found):
     assert float((alpha / (alpha + beta) - middle).abs().median()) < 0.02
 
 
+@pytest.mark.slow
 def test_shape_is_as_likely_as_a_long_descent_from_the_truth(found):
     _, truth, result = found
     points = truth.shape.float().clone().requires_grad_()
@@ -107,6 +109,7 @@ def test_focal_search_lowers_the_variance_and_shares_images_with_their_mirror_im
     assert focal_loss((1 / result.data.focal).float(), *arguments) < focal_loss(before, *arguments)
 
 
+@pytest.mark.slow
 def test_known_focal_lengths_stay_and_need_no_search(monkeypatch):
     data, _ = random_category(images=12, keypoints=8, seed=2)
     some = replace(data, focal_known=torch.arange(12) < 5)
@@ -123,6 +126,7 @@ def test_known_focal_lengths_stay_and_need_no_search(monkeypatch):
     assert torch.equal(values, known)
 
 
+@pytest.mark.slow
 def test_keypoint_that_nothing_places_is_absent():
     data, _ = random_category(images=30, keypoints=8, seed=8)
     rare = torch.tensor([1, int(data.flip[1])])
@@ -136,6 +140,7 @@ def test_keypoint_that_nothing_places_is_absent():
     assert int(result.table.edge1.max()) < 6 and result.data.count == 6 and torch.equal(result.data.flip[result.data.flip], torch.arange(6))
 
 
+@pytest.mark.slow
 def test_result_does_not_depend_on_the_global_generator(found):
     data, _, result = found
     torch.manual_seed(99)
@@ -195,6 +200,7 @@ def find_model(shape, data):
     return _posed(shape, torch.eye(shape.numel(), dtype=torch.float64), data)
 
 
+@pytest.mark.slow
 def test_build_from_a_folder(tmp_path):
     config = replace(CONFIG, views=replace(CONFIG.views, margin=0))
     model, report = build(write_data_set(tmp_path / "set"), config)
@@ -207,6 +213,7 @@ def test_build_from_a_folder(tmp_path):
     assert all(name in NAMES for name in (image["worst_keypoint"] for image in report["images"]))
 
 
+@pytest.mark.slow
 def test_dense_points_keep_support_and_neighbour_statistics(tmp_path):
     """Clusters thinner than the density are dropped; features are unit means of near points."""
     folder = write_data_set(tmp_path / "set")
@@ -217,6 +224,7 @@ def test_dense_points_keep_support_and_neighbour_statistics(tmp_path):
     assert (everything.dense_mu <= 1).all() and (everything.dense_sd > 0).all()
 
 
+@pytest.mark.slow
 def test_flat_category_has_a_cloud_with_depth():
     data, truth = outline_category(images=20, seed=4)
     data = replace(data, depth=_published(data), focal_known=torch.ones(20, dtype=torch.bool))

@@ -42,6 +42,7 @@ def diverse():
     return data, truth, start, fit_factor_model(start.shape, data, EmOptions())
 
 
+@pytest.mark.slow
 def test_em_recovers_shape_handedness_and_poses(diverse):
     _, truth, _, model = diverse
     error, turn = error_and_turn(model.shape, truth.shape)
@@ -91,6 +92,7 @@ def test_few_images_still_work():
     assert error_and_turn(find_shape(data, BuildConfig()).model.shape, truth.shape)[0] < 0.05
 
 
+@pytest.mark.slow
 def test_frontal_views_start_from_depth_and_keep_their_hand(short_descent):
     data, truth = random_category(images=30, keypoints=8, seed=3, frontal=True)
     result = find_shape(data, BuildConfig())
@@ -100,6 +102,7 @@ def test_frontal_views_start_from_depth_and_keep_their_hand(short_descent):
     assert error < 0.035 and error < wrong
 
 
+@pytest.mark.slow
 def test_disparity_start_uses_known_slopes(short_descent):
     data, truth = random_category(images=25, keypoints=8, seed=4, depth="depth")
     assert torch.isfinite(data.slope).all()
@@ -129,6 +132,7 @@ def test_mirror_plane_is_found_in_any_frame():
     assert error_and_turn(framed, symmetric)[0] < 1e-6
 
 
+@pytest.mark.slow
 def test_reconstruction_finds_the_right_mirror_image():
     shape = torch.randn(7, 3, generator=torch.Generator().manual_seed(11))
     instances = shape + 0.08 * torch.randn(200, 7, 3, generator=torch.Generator().manual_seed(12))

@@ -45,6 +45,7 @@ def test_evidence_speaks_for_the_right_hand_and_grows_with_depth(category):
     assert abs(handedness_evidence(model, blind)) < evidence
 
 
+@pytest.mark.slow
 def test_no_warning_for_good_data_and_one_for_flat_pictures_without_depth(category):
     data, _ = category
     config = BuildConfig(em=SHORT)

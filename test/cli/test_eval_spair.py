@@ -70,6 +70,7 @@ def test_bad_options_are_reported_without_a_traceback(folder, capsys, option, va
     assert code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_workers_from_the_shell(folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "semalign3d_core.cli.eval_spair", *arguments(folder, "two", "--workers", "2")]

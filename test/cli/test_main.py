@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_a_command_without_a_traceback():
     command = [sys.executable, "-m", "semalign3d_core.cli.main", "align", "--help"]
     environment = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": ":".join(sys.path)}

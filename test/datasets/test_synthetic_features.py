@@ -57,6 +57,7 @@ def test_same_meaning_is_similar_on_other_instances(cars):
     assert same > 0.8 and same > other + 0.4
 
 
+@pytest.mark.slow
 def test_folding_decides_how_alike_left_and_right_are(cars):
     gaps = {}
     for folding in (0.0, 0.85, 1.0):

@@ -48,6 +48,7 @@ def test_equal_seeds_give_equal_pixels():
     assert (sample_rendering("mug", 3, 5, 64).image != first.image).any()
 
 
+@pytest.mark.slow
 def test_keypoints_follow_from_pose_and_camera(renderings):
     for r in everything(renderings):
         camera = r.scale * r.shape @ r.rotation.T + r.translation
@@ -156,6 +157,7 @@ def _distance_to_outline(rendering):
     return lambda pixel: np.hypot(u - pixel[0], v - pixel[1]).min()
 
 
+@pytest.mark.slow
 def test_views_cover_all_azimuths_and_the_asked_elevations():
     views = [sample_rendering("car", n, n, 32, PLAIN) for n in range(80)]
     assert len({int(r.azimuth // 45) for r in views}) == 8

@@ -41,6 +41,7 @@ def test_equal_seeds_give_equal_pixels_of_another_world():
     assert (sample_rendering("bottle", 3, 4, 64).image != first.image).any()
 
 
+@pytest.mark.slow
 def test_views_are_as_the_world_has_them():
     planes = [sample_rendering("aeroplane", n, n, 24, VARIED).elevation for n in range(60)]
     assert min(planes) < -30 and max(planes) > 40
@@ -51,6 +52,7 @@ def test_views_are_as_the_world_has_them():
     assert np.mean(bottles < 8) > 0.6 and bottles.max() > 20
 
 
+@pytest.mark.slow
 def test_a_car_without_a_roof_misses_the_end_of_the_roof():
     names = KEYPOINTS["car"].names
     cars = [make_instance("car", seed, "varied") for seed in range(120)]

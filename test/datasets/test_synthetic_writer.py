@@ -41,6 +41,7 @@ def contents(record, folder):
     return image, mask, depth, create_backbone("precomputed:sim", folder).extract(image)
 
 
+@pytest.mark.slow
 def test_the_folder_is_readable_as_a_data_set(folder):
     data = FolderDataset(folder)
     assert data.categories() == ["chair", "mug"]
@@ -97,6 +98,7 @@ def test_training_and_test_instances_differ(folder):
         assert seeds["trn"].isdisjoint(seeds["test"]) and max(seeds["trn"]) < min(seeds["test"])
 
 
+@pytest.mark.slow
 def test_the_same_command_makes_the_same_files_whatever_the_workers(folder, tmp_path):
     assert synth(tmp_path / "again", *FEATURES, "--workers", "2") == 0
     assert fingerprint(tmp_path / "again") == fingerprint(folder)
@@ -105,6 +107,7 @@ def test_the_same_command_makes_the_same_files_whatever_the_workers(folder, tmp_
     assert first.read_bytes() != second.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_interrupted_data_set_is_completed(folder, tmp_path, capsys):
     root = tmp_path / "set"
     assert synth(root) == 0
@@ -123,6 +126,7 @@ def test_an_interrupted_data_set_is_completed(folder, tmp_path, capsys):
     assert fingerprint(root) == fingerprint(folder)
 
 
+@pytest.mark.slow
 def test_fewer_pairs_leave_no_stale_files(tmp_path):
     assert synth(tmp_path) == 0
     assert synth(tmp_path, "--pairs", "2") == 0

@@ -77,6 +77,7 @@ def wait_until(condition):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through /proc, which this system lacks")
 def test_workers_do_not_outlive_a_killed_run(tmp_path):
     program = "import time; from semalign3d_core.evaluation.run.engine import run_local; list(run_local(time.sleep, [300] * 4, 2))"

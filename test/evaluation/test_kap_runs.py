@@ -134,6 +134,7 @@ def test_predictions_hold_no_features(folder, tmp_path, capsys):
     assert code == 2 and "--kap spherical needs features" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_all_variants_stand_beside_each_other(folder, tmp_path):
     together = evaluate(configuration(folder, tmp_path / "all", kap="all"))
     keys = {"visible_only": "kap", "as_released": "kap_as_released", "spherical": "kap_spherical"}

@@ -75,6 +75,7 @@ def test_right_correspondences_transfer_the_whole_mask(folder, shift):
         assert results["per_category"]["Faces"][metric] == results["per_category"]["accordion"][metric]
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_published_protocol(folder):
     evaluation = evaluate(configuration(folder, "out", method="window_soft_argmax", categories=("accordion",)))
     dataset, scores = open_dataset(folder), []
@@ -104,6 +105,7 @@ def test_points_that_are_nowhere_are_background(folder, shift, monkeypatch):
     assert results["points_not_finite"] == 6 * 1600
 
 
+@pytest.mark.slow
 def test_command_files_report_and_predictions(folder, capsys):
     arguments = f"--dataset {folder} --backbone compact --method nearest_neighbour --gallery 2 --output"
     assert eval_spair.main([*arguments.split(), str(folder.parent / "out")]) == 0
@@ -120,6 +122,7 @@ def test_command_files_report_and_predictions(folder, capsys):
     assert json.loads((folder.parent / "again" / "results.json").read_text())["all"] == results["all"]
 
 
+@pytest.mark.slow
 def test_skipped_pairs_count_with_nothing(folder, shift):
     before = evaluate(configuration(folder, "before")).results
     (folder / "101_ObjectCategories" / "Faces" / "image_0003.jpg").write_bytes(b"broken")

@@ -45,6 +45,7 @@ def evidence(folder, record, mirrored=False):
     return look(image.mirror() if mirrored else image, backbones.create("precomputed:sim", folder), mask_source=PrecomputedMasks(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masks", ["precomputed", "none"])
 def test_adaptive_pose_predicts_what_the_matcher_says_of_each_pair(folder, tmp_path, masks):
     evaluation = evaluate(configuration(folder, tmp_path / "out", masks=masks))
@@ -93,6 +94,7 @@ def _labels(folder, name):
     return np.flatnonzero(np.isfinite(pair.source.keypoints).all(1) & np.isfinite(pair.target.keypoints).all(1)).tolist()
 
 
+@pytest.mark.slow
 def test_mirrored_features_are_computed_once_per_image_and_cached(folder, tmp_path, monkeypatch):
     extracted = []
 
@@ -116,6 +118,7 @@ def test_mirrored_features_are_computed_once_per_image_and_cached(folder, tmp_pa
     assert len(extracted) == 16, "other methods use the same features and ask for no mirror images"
 
 
+@pytest.mark.slow
 def test_of_a_mirror_image_the_mirrored_window_is_seen(folder, tmp_path, monkeypatch):
     """A backbone that looks at the object's surroundings looks at the same ones in the mirror image."""
     asked = {}
@@ -142,6 +145,7 @@ def test_data_sets_without_mirror_table_are_refused(folder, tmp_path, monkeypatc
         evaluate(configuration(folder, tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_rotations_and_windows_are_options(folder, tmp_path, monkeypatch):
     """With rotations the matcher gets the turned images, too; stored features have none, which is said."""
     asked = []

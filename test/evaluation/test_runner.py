@@ -179,6 +179,7 @@ def run_slow(folder, output, seconds, wait=True):
     return process
 
 
+@pytest.mark.slow
 def test_killed_run_loses_at_most_one_image(folder, tmp_path):
     log = folder / "log.txt"
     process = run_slow(folder, tmp_path / "killed", 0.3, wait=False)
@@ -203,6 +204,7 @@ ENGINES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "workers"), ENGINES)
 def test_engines_agree_exactly(folder, tmp_path, engine, workers):
     options = {"method": "window_soft_argmax"}

@@ -32,6 +32,7 @@ def configuration(tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_alignments_are_cached_once_per_image_small_and_exactly(configuration, tmp_path):
     first = evaluate(configuration).results
     files = list((configuration.cache_folder / "prepared").rglob("*.safetensors"))
@@ -46,6 +47,7 @@ def test_alignments_are_cached_once_per_image_small_and_exactly(configuration, t
     assert set(first["hashes"]["models"]) == set(CATEGORIES)
 
 
+@pytest.mark.slow
 def test_another_model_or_preset_is_another_alignment(configuration, tmp_path):
     evaluate(configuration)
     save_model(tiny_model("car", seed=5), configuration.models / "car.safetensors")
@@ -56,6 +58,7 @@ def test_another_model_or_preset_is_another_alignment(configuration, tmp_path):
     assert evaluate(other).results["cache"]["prepared_computed"] > 0
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_alignments(configuration, tmp_path):
     one = evaluate(configuration)
     two = evaluate(replace(configuration, output=tmp_path / "two", workers=2))
@@ -76,6 +79,7 @@ def test_every_term_can_be_left_out():
     assert ablated(config, TERMS["dense reconstruction (Eq. 7, 8)"]).energy.sparse == config.energy.sparse
 
 
+@pytest.mark.slow
 def test_studies_end_up_as_table_and_plot(configuration, monkeypatch):
     built = []
 
@@ -97,6 +101,7 @@ def test_studies_end_up_as_table_and_plot(configuration, monkeypatch):
     assert (config.output / "ablation.csv").read_text().startswith("row,category,alpha")
 
 
+@pytest.mark.slow
 def test_counts_beyond_the_training_images_are_named_once(configuration, monkeypatch):
     def build(config, category, folder, count):
         save_model(tiny_model(category, seed=min(count, 6)), folder / f"{category}.safetensors")
@@ -113,6 +118,7 @@ def test_counts_beyond_the_training_images_are_named_once(configuration, monkeyp
     assert all(row["results"] for row in rows)
 
 
+@pytest.mark.slow
 def test_leaving_out_a_term_leaves_the_transfer_alone(configuration, monkeypatch):
     """The transfer that goes with a preset stays when the preset is replaced by an edited copy."""
     seen = []
@@ -128,6 +134,7 @@ def test_leaving_out_a_term_leaves_the_transfer_alone(configuration, monkeypatch
     assert transfer_preset("reference") == "reference"
 
 
+@pytest.mark.slow
 def test_points_are_lifted_once_per_source_with_the_same_result(configuration, monkeypatch):
     lifted = []
     lift = SemAlign3DMatcher.lift
@@ -141,6 +148,7 @@ def test_points_are_lifted_once_per_source_with_the_same_result(configuration, m
         assert np.allclose(score.points, direct, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_kap_judges_the_methods_own_likelihood(configuration):
     evaluation = evaluate(replace(configuration, kap="visible_only", limit=None))
     worker, accumulator = Worker(evaluation.config), KapAccumulator(evaluation.config.alpha)

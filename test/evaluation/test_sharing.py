@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from tiny_category import tiny_model
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SPAIR_IMAGES, LIMIT = 1800, 12e9
 
 
+@pytest.mark.slow
 def test_two_evaluations_at_once_share_a_cache_and_agree(tmp_path):
     folder = make_dataset(tmp_path / "data", noise=0.5)
     for category in ("car", "chair"):

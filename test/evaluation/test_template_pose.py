@@ -46,6 +46,7 @@ def predicted(output):
     return {tuple(line["pair"].partition("-")[2].partition(":")[0].split("-")): line["points"] for line in lines}
 
 
+@pytest.mark.slow
 def test_only_pairs_of_opposite_sides_are_matched_through_the_mirror(folder, templates, tmp_path, monkeypatch):
     results = run(folder, tmp_path / "mirrored", templates=templates)
     assert results["config"]["method_settings"]["template_sets"] == {"chair": ["one"]} and results["all"]["skipped"] == 0

@@ -19,6 +19,7 @@ def folder(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_every_part_is_trained_and_evaluated(folder, tmp_path, capsys):
     (tmp_path / "quick.yaml").write_text("steps: 2\nwidth: 128\nschedule: constant\n")
     arguments = ["--dataset", str(folder), "--backbone", "precomputed:sim", "--output", str(tmp_path / "out"), "--training-ablation"]

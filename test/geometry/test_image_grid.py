@@ -71,6 +71,7 @@ def test_patches_are_truncated_and_the_far_border_belongs_to_the_last():
     assert patch_index(points).tolist() == [0, 60, 59, 3599]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("size", SIZES)
 def test_pixels_to_cells_and_back(padding, size):

@@ -52,6 +52,7 @@ def whole(tmp_path_factory):
     return content(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 4, 7, 14, 24])
 def test_resumed_run_is_bit_equal(whole, tmp_path, stop):
     stopped = toy()
@@ -72,6 +73,7 @@ def test_resumed_run_is_bit_equal(whole, tmp_path, stop):
         assert content(tmp_path) == whole
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on(tmp_path):
     """kill -9 at a few moments: every start goes on, at the end all is as in a run of one piece."""
     folder = Path(__file__).parent

@@ -25,6 +25,7 @@ def test_distance_to_oneself_is_zero():
     assert mutual_nearest_distance(source, source) < 1e-5
 
 
+@pytest.mark.slow
 def test_distance_is_the_mean_of_nearest_distances_inside_the_mask():
     source, target = tokens(0), tokens(1)
     mask = torch.zeros(10, 10)

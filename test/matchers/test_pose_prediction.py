@@ -55,6 +55,7 @@ def templates(tmp_path):
     return tmp_path / "templates"
 
 
+@pytest.mark.slow
 def test_an_image_has_the_pose_of_the_template_it_equals(templates):
     predictor = PosePredictor(OwnPairFeatures(CompactBackbone()), read_templates(templates), cells=40)
     for k, view in enumerate(VIEWS):
@@ -64,6 +65,7 @@ def test_an_image_has_the_pose_of_the_template_it_equals(templates):
         assert found.distances[0].argmin() == k and found.distances[0, k] < 1e-3 < found.distances[0].max(), view
 
 
+@pytest.mark.slow
 def test_only_the_object_counts(templates):
     predictor = PosePredictor(OwnPairFeatures(CompactBackbone()), read_templates(templates), cells=40)
     mask = torch.zeros(40, 48, dtype=torch.bool)
@@ -82,6 +84,7 @@ def test_incomplete_template_folders_are_named(tmp_path, templates):
         read_templates(templates / "set0")
 
 
+@pytest.mark.slow
 def test_the_matcher_mirrors_the_source_where_the_sides_differ(templates):
     backbone = CompactBackbone()
     right, left = (look(ImageInput(picture(VIEWS.index(view))), backbone) for view in ("right", "left"))
@@ -105,6 +108,7 @@ def test_the_matcher_mirrors_the_source_where_the_sides_differ(templates):
         MATCHERS["template_pose"]()
 
 
+@pytest.mark.slow
 def test_the_command_writes_votes_and_distances(tmp_path, templates, capsys):
     image = tmp_path / "one.png"
     Image.fromarray(picture(1)).save(image)
@@ -123,6 +127,7 @@ def test_the_command_writes_votes_and_distances(tmp_path, templates, capsys):
     assert "broken.png is not an image" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_shipped_templates_labels_and_pictures(tmp_path, capsys):
     """Out of the box: a template is seen from its own side, the table says so, and the picture shows all comparisons."""
     shipped = shipped_templates("car")
@@ -156,6 +161,7 @@ def test_the_table_counts_as_the_paper_does():
         table.add("top", PosePrediction("back", "left", "front", torch.zeros(3, 4)))
 
 
+@pytest.mark.slow
 def test_distances_of_two_images_as_a_picture(tmp_path, capsys):
     shipped = shipped_templates("mug")
     arguments = ["imd", str(shipped / "set1" / "left.jpg"), str(shipped / "set1" / "right.jpg"), "--output", str(tmp_path)]

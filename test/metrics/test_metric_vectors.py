@@ -18,6 +18,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [f"{folder}/{stem}" for folder, stems in FILES.items() for stem in stems])
 def test_vector_file_is_reproduced(name):
     status, error, tolerance, detail = run.run_file(ROOT / "data" / "vectors" / f"{name}.npz", run.load_checks())

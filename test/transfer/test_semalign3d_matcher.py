@@ -1,5 +1,6 @@
 """The matcher: aligns every image once, and finds points where nearest neighbours of folded features do not."""
 
+import pytest
 import torch
 from simulated_category import SimulatedCategory
 
@@ -8,6 +9,7 @@ from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.transfer.config import Transfer
 
 
+@pytest.mark.slow
 def test_matcher_beats_nearest_neighbour_and_aligns_once(monkeypatch):
     category = SimulatedCategory("chair")
     images = [category.image(seed) for seed in range(5)]

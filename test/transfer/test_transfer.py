@@ -69,6 +69,7 @@ def test_keypoints_arrive_below_the_resolution_of_the_grid(world):
     assert errors.median() < 0.025
 
 
+@pytest.mark.slow
 def test_every_ingredient_earns_its_place(world):
     """Against a slightly wrong alignment: the residual, the soft second step and the preference for keypoints all help."""
     _, model, images, surface, _ = world

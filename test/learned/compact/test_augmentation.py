@@ -33,6 +33,7 @@ def bright(images):
     return cells > 0.7 * high + 0.3 * low
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [PLAIN, Augmentation(window=(0.8, 1.15), wide=0.8, turn=15.0, any_turn_rate=0.5, paste_rate=0.0, grey_rate=0.3, blur_rate=0.5)],

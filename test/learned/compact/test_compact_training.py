@@ -131,6 +131,7 @@ def samples(monkeypatch):
     return stored
 
 
+@pytest.mark.slow
 def test_interrupted_training_equals_uninterrupted(samples, tmp_path, monkeypatch):
     config = CompactTraining(categories=("a", "b"), steps=4, checkpoint_every=2, points=20, background_points=5, per_category=1)
     whole = train_compact(config, tmp_path, tmp_path / "whole.safetensors", quiet=True)
@@ -152,6 +153,7 @@ def test_interrupted_training_equals_uninterrupted(samples, tmp_path, monkeypatc
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 def test_a_finished_network_is_trained_on(samples, tmp_path, monkeypatch):
     """It begins as its file says, with heads that fit it, and keeps its batch statistics."""
     monkeypatch.setattr(compact, "HEAD_STEPS", 60)

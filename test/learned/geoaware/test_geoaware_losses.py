@@ -44,6 +44,7 @@ def test_contrastive_loss_is_least_where_keypoints_look_like_themselves():
     assert same < other
 
 
+@pytest.mark.slow
 def test_a_perfect_match_is_read_where_it_was_learned():
     """Features that match a cell exactly have displacement of that cell; the evaluation reads the cell's centre."""
     tokens = torch.eye(3600)
@@ -62,6 +63,7 @@ def test_noise_is_a_share_of_half_the_target_box():
     torch.testing.assert_close(loss, torch.tensor(0.1 * 20 * 2**0.5))
 
 
+@pytest.mark.slow
 def test_gradients():
     points = [[70, 70, 1], [350, 350, 1], [630, 70, 1]]
     images = [image(points, seed=seed) for seed in range(4)]

@@ -50,6 +50,7 @@ def losses(work):
     return [line for line in lines if "scores" not in line]
 
 
+@pytest.mark.slow
 def test_one_epoch_reproduces_the_stored_curve(folder, tmp_path):
     """Fixed seed; the stored curve was made by this code, so a change of anything in the training shows here."""
     run(folder, tmp_path, GeoAwareTraining(epochs=1, **QUICK))
@@ -62,6 +63,7 @@ def test_one_epoch_reproduces_the_stored_curve(folder, tmp_path):
         assert line == pytest.approx(expected, rel=2e-3, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_interrupted_training_is_bit_equal(folder, tmp_path, monkeypatch):
     config = GeoAwareTraining(steps=11, accumulate=2, **QUICK)
     whole = run(folder, tmp_path / "whole", config).state_dict()
@@ -81,6 +83,7 @@ def test_interrupted_training_is_bit_equal(folder, tmp_path, monkeypatch):
     assert losses(tmp_path / "whole") == losses(tmp_path / "part")
 
 
+@pytest.mark.slow
 def test_training_learns(folder, tmp_path):
     """The training images themselves are matched better after a few dozen steps, and the page says so."""
     run(folder, tmp_path, GeoAwareTraining(steps=60, learning_rate=3e-3, **QUICK))
@@ -179,6 +182,7 @@ def test_grid_of_the_published_code_moves_and_is_not_kept(folder, tmp_path):
     assert not torch.equal(grid, torch.linspace(-1, 1, 12).repeat(2, 1))
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(folder, tmp_path):
     """torchrun with two processes: both take pairs of their own, one network comes out."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "semalign3d_core.cli.main"]

@@ -38,6 +38,7 @@ def test_flow_off_the_object_does_not_count():
     assert terms["flow"] < 1e-10
 
 
+@pytest.mark.slow
 def test_the_published_smoothness_lets_opposite_changes_cancel():
     """The two channels are added before differences are taken; the paper's norm of the full gradient keeps both."""
     ramp = torch.linspace(-1, 1, 8).expand(1, 1, 6, 8)

@@ -136,6 +136,7 @@ def test_an_evaluation_without_network_says_what_to_do(folder, capsys):
     assert "--network" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_match_writes_points_and_flow(network, folder, capsys):
     storage.save_network(network, folder / "net.safetensors")
     pictures = [str(folder / "JPEGImages" / "thing" / f"{name}.png") for name in "ab"]

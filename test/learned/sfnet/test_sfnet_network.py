@@ -104,6 +104,7 @@ def test_the_efficientnet_pyramid_has_two_levels_of_half_size(size):
     assert third.shape == (1, pyramid.channels[0], 4, 4) and fourth.shape == (1, pyramid.channels[1], 2, 2)
 
 
+@pytest.mark.slow
 def test_resnet_has_the_published_names_and_sizes(tmp_path):
     """State dicts with torchvision's names load strictly; the features have 1024 and 2048 channels at strides 16 and 32."""
     pyramid = ResNet101Pyramid().eval()

@@ -67,6 +67,7 @@ def test_batches_depend_on_the_seed_and_the_step_alone(folder):
     assert first[0][0][0].shape == (4, 3, 128, 128) and set(first[0][1][0].unique().tolist()) <= {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(folder, tmp_path):
     pictures = masked_pictures(folder)
     whole = train_sfnet(pictures, CONFIG, tmp_path / "whole", quiet=True)
@@ -98,6 +99,7 @@ def test_the_best_epoch_is_kept(folder, tmp_path):
     torch.testing.assert_close(network.state_dict(), kept[0], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_repeating_a_batch_lowers_its_losses(folder):
     config = SFNetTraining(CONFIG.network, batch=4, learning_rate=1e-2)
     batches = Batches(masked_pictures(folder), config)
@@ -114,6 +116,7 @@ def test_repeating_a_batch_lowers_its_losses(folder):
     assert totals[-1] < 0.8 * totals[0]
 
 
+@pytest.mark.slow
 def test_all_variants_are_trained_and_named(folder, tmp_path):
     """Every row of the tables has a network, the full one is what a training alone gives, and left out losses have no part in theirs."""
     networks = ablation.train_variants(masked_pictures(folder), CONFIG, tmp_path / "all", quiet=True)

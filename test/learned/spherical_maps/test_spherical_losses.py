@@ -41,6 +41,7 @@ def test_distance_prefers_neighbours_to_be_near():
     assert distance_loss(points, positions, *drawn(points)) < distance_loss(shuffled, positions, *drawn(points)) - 0.1
 
 
+@pytest.mark.slow
 def test_viewpoint_is_least_on_the_circle_and_even():
     degrees = torch.tensor([0.0, 45, 90, 200])
     points = torch.cat([circle(degrees), torch.zeros(4, 1)], 1)[:, None]

@@ -82,6 +82,7 @@ def test_missing_viewpoint_is_an_error(balls, tmp_path):
         gather_samples([blank], ("car",), backbones.create("precomputed:ball", balls), masks.create("precomputed", balls), tmp_path)
 
 
+@pytest.mark.slow
 def test_sides_of_unseen_images_are_learned(balls, tmp_path):
     known = gather(balls, tmp_path / "known", SampleConfig(viewpoints="degrees"), slice(0, 30))
     unseen = gather(balls, tmp_path / "unseen", SampleConfig(viewpoints="degrees"), slice(30, None))
@@ -96,6 +97,7 @@ def test_sides_of_unseen_images_are_learned(balls, tmp_path):
 COMMAND = ["train", "spherical_maps", "--backbone", "precomputed:ball", "--split", "test", "--validation", "test"]
 
 
+@pytest.mark.slow
 def test_command_goes_on_where_it_was_stopped(balls, tmp_path, capsys):
     def run(name, steps):
         work, output = tmp_path / name, tmp_path / f"{name}.safetensors"

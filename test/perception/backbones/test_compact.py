@@ -79,6 +79,7 @@ def test_it_looks_closer_where_the_mask_is_known(weights):
     torch.testing.assert_close(mirrored.values.flip(-1).roll(16, dims=0), evidence.features.values)
 
 
+@pytest.mark.slow
 def test_every_window_has_an_entry_of_its_own_in_the_cache(weights, tmp_path):
     backbone, picture, mask = CompactBackbone(weights), image(90, 120), torch.zeros(90, 120, dtype=torch.bool)
     mask[20:50, 30:60] = True

@@ -11,6 +11,7 @@ VECTORS = HERE / "data" / "vectors" / "geoaware"
 from geoaware_features import CHECKS  # noqa: E402  (needs the path above)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", sorted(CHECKS))
 def test_parity(stem):
     with np.load(VECTORS / f"{stem}.npz", allow_pickle=False) as stored:

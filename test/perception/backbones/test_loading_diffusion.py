@@ -51,6 +51,7 @@ def folder(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_the_parts_are_read_and_the_prompt_is_the_empty_text(folder):
     loaded = backbones.create(f"sd:{folder},device=cpu")
     encoder = transformers.CLIPTextModel.from_pretrained(folder / "text_encoder").eval()
@@ -61,6 +62,7 @@ def test_the_parts_are_read_and_the_prompt_is_the_empty_text(folder):
     torch.testing.assert_close(loaded.extract(picture()).values, expected)
 
 
+@pytest.mark.slow
 def test_time_step_and_record_are_options(folder):
     plain, other = (backbones.create(f"sd:{folder},device=cpu{options}") for options in ("", ",step=100,record=concatenated"))
     assert (plain.config.step, other.config.step) == (50, 100) and other.channels > plain.channels and other.name != plain.name
@@ -114,6 +116,7 @@ def test_a_missing_learned_tensor_is_named(tmp_path, clip_folder, name):
         load_captioner(path, "cpu", torch.float32)
 
 
+@pytest.mark.slow
 def test_the_whole_of_geoaware_from_files(tmp_path, clip_folder, folder, monkeypatch, caplog):
     diffusion = backbones.create(f"sd:{folder},device=cpu,captioner={published_captioner(tmp_path / 'odise.pth')}")
     loads = {"load_diffusion": lambda *a: diffusion, "load_transformer": lambda *a, **k: TransformerBackbone(tiny_transformer(), "tiny")}

@@ -32,6 +32,7 @@ def backbone(crops=SMALL, captioner=None, **options):
     return StableDiffusionBackbone(*tiny_diffusion(), "tiny", DiffusionConfig(crops=crops, **options), captioner)
 
 
+@pytest.mark.slow
 def test_levels_of_the_published_canvas_have_the_published_sizes():
     levels = backbone(SlidingCrops()).levels(picture())
     shapes = {name: tuple(values.shape) for name, values in levels.items()}
@@ -47,6 +48,7 @@ def test_unit_norm_features(size):
     assert found.grid.padding == "canvas" and (found.grid.height, found.grid.width) == size
 
 
+@pytest.mark.slow
 def test_the_same_image_gives_the_same_features_whatever_was_drawn_before():
     first = backbone()
     before = first.extract(picture()).values
@@ -123,6 +125,7 @@ def test_noise_is_shared_and_leaves_the_global_generator_alone():
     assert add_noise(torch.ones(1, 4, 64, 64), 999).mean().abs() < 0.2
 
 
+@pytest.mark.slow
 def test_the_captioner_conditions_text_and_time():
     captioner = ImplicitCaptioner(*tiny_captioner(), "tiny")
     text, time = captioner.condition(torch.rand(1, 3, 128, 128), torch.zeros(1, 7, 12))
@@ -175,6 +178,7 @@ def test_a_network_that_treats_both_sides_alike_mirrors_the_map():
         torch.testing.assert_close(network(features.flip(-1)), network(features).flip(-1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_numbers_beyond_half_precision_are_reported_with_what_to_do():
     vae, unet, text = tiny_diffusion()
     unet.conv_in.bias.data.fill_(1e6)
@@ -185,6 +189,7 @@ def test_numbers_beyond_half_precision_are_reported_with_what_to_do():
         features.extract(picture())
 
 
+@pytest.mark.slow
 def test_features_of_a_pair_are_reduced_together_and_count_equally():
     concatenated = FusedBackbone(backbone(record="concatenated", step=100), TransformerBackbone(tiny_transformer(), "tiny", cells=15))
     pair = pair_features(concatenated)
@@ -212,6 +217,7 @@ def fused():
     return FusedBackbone(backbone(), transformer)
 
 
+@pytest.mark.slow
 def test_both_parts_of_the_fusion_count_equally():
     both = fused()
     values, parts = both.extract(picture()).values, both.diffusion.channels

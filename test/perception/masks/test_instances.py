@@ -58,6 +58,7 @@ def test_unknown_categories_are_named():
         masks.create("instances")
 
 
+@pytest.mark.slow
 def test_a_model_of_the_library_is_read_from_its_folder(tmp_path):
     transformers = pytest.importorskip("transformers")
     stages = [f"stage{number}" for number in range(1, 5)]

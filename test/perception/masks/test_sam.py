@@ -203,6 +203,7 @@ def test_the_published_checkpoints_of_sam2_which_hold_a_video_model_load(tmp_pat
     assert all(torch.equal(value, state[name]) for name, value in loaded.model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", MODELS)
 def test_the_wrong_model_is_refused(tmp_path, family):
     MODELS[family]().save_pretrained(tmp_path)
