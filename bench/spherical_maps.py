@@ -1,6 +1,6 @@
 """What a sphere mapper adds: docs/spherical_maps.md, "Numbers".
 
-    python bench/spherical_maps.py folded [--work DIR] [--steps 600] [--ablation]
+    python bench/spherical_maps.py folded [--work DIR] [--steps 400] [--ablation]
     python bench/spherical_maps.py photographs --eth80 DIR [--category car] [--work DIR]
     python bench/spherical_maps.py speed
 
@@ -50,7 +50,7 @@ class Folded:
     """Training images per category."""
     test: int = 30
     """Test images per category, of other objects."""
-    steps: int = 600
+    steps: int = 400
     """Training steps."""
     ablation: bool = False
     """Also train without each of the four losses."""
@@ -63,10 +63,10 @@ class Photographs:
     eth80: Path
     """ETH-80 as a data set folder: masks, and azimuth_deg, zenith_deg and instance in the annotation."""
     category: str = "car"
-    """car or cup; their plane of symmetry is at azimuth 90."""
+    """car or cup."""
     backbone: str = "efficientnet_lite:2"
     """Features."""
-    steps: int = 400
+    steps: int = 300
     """Training steps."""
     work: Path | None = None
     """Folder of features and checkpoints, from which an interrupted run goes on; nothing means a temporary one."""
@@ -104,7 +104,7 @@ def train_mapper(root, work, options, left_out=None):
     output = work / "mapper.safetensors"
     command = ["train", "spherical_maps", "--dataset", str(root), "--backbone", "precomputed:sim", "--categories", *options.categories]
     command += ["--work", str(work), "--output", str(output), "--config.steps", str(options.steps), "--config.checkpoint-every", "20"]
-    command += ["--config.batch", "32", "--config.cells", "64", "--config.weights.viewpoint", "1"]
+    command += ["--config.batch", "32", "--config.reconstructed", "24", "--config.weights.viewpoint", "1"]
     command += [f"--config.weights.{left_out}", "0"] if left_out else []
     if semalign3d(command):
         raise SystemExit(1)
@@ -147,11 +147,9 @@ def photographs(options):
 def azimuth_errors(known, others, providers, work, options, name):
     """Errors in degrees of the azimuth of photographs ``others``, read off the sphere of a mapper that ``known`` ones train."""
     exact = SampleConfig(viewpoints="degrees")
-    both = dataclasses.replace(exact, mirror_azimuth=90.0)
     folder = work / f"{options.category}-{options.backbone.replace(':', '-')}"
-    samples = gather_samples(known, (options.category,), *providers, folder / "mirrored", both)
-    unseen = gather_samples(others, (options.category,), *providers, folder / "plain", exact)
-    config = SphericalTraining(batch=24, cells=48, reconstructed=12, weights=LossWeights(viewpoint=1.0))
+    samples, unseen = (gather_samples(r, (options.category,), *providers, folder / "samples", exact) for r in (known, others))
+    config = SphericalTraining(batch=32, reconstructed=12, weights=LossWeights(viewpoint=3.0))
     trainer = Trainer(samples, 1, config)
     training = Training({"spherical_maps": trainer.model}, trainer.optimiser, trainer.step)
     train(training, folder / f"without-{name}", options.steps, 20, title=f"without {name}")

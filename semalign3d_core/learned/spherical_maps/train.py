@@ -27,8 +27,8 @@ class SphericalTraining:
 
     steps: int = 2000
     batch: int = 16
-    cells: int = 96  # random cells of each sample that a step looks at; 0: all of them
-    reconstructed: int = 24  # object cells per sample, on average, whose features a step reconstructs; 0: all of them
+    cells: int = 64  # random cells of each sample that a step looks at; 0: all of them
+    reconstructed: int = 16  # object cells per sample, on average, whose features a step reconstructs; 0: all of them
     learning_rate: float = 1e-3
     checkpoint_every: int = 200
     triplets: int = 32  # per image and loss
