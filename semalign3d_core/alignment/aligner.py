@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semalign3d_core.alignment.category_tensors import CategoryTensors
-from semalign3d_core.alignment.choice import Choice, ProjectedSolutions, choose, row
+from semalign3d_core.alignment.choice import Choice, ProjectedSolutions, ViewPrior, choose, row
 from semalign3d_core.alignment.confidence import MAPS, STATISTICS, Calibration, keypoint_evidence, statistics, with_keypoint_bias
 from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.gauss_newton.poses import Candidates, Poses, poses_of_keypoints, project_points
@@ -105,6 +105,7 @@ class Aligner:
         self.config: AlignConfig = config if isinstance(config, AlignConfig) else load_preset(AlignConfig, "align", config)
         self.category = CategoryTensors.of(model, self.config.gauss_newton.modes, self.config.observation)
         self.calibration = Calibration.of(model.calibration, self.category)
+        self.views = ViewPrior(model.pose_rotations, self.calibration.axis)
         factory = chosen_name("solver", self.config.solver, SOLVERS)
         self.solver: Solver = factory(self.category, model.pose_rotations, self.config)
         self._labels, self._shape = self.category.keypoints.cpu(), self.category.shape.cpu()
@@ -156,7 +157,8 @@ class Aligner:
         solutions = ProjectedSolutions.of(self.category, observation, candidates.keypoints, candidates.focal)
         _, energies = solutions.energy(self.category, observation, self.config.energy)
         weight, axis = self.calibration.depth_weight, self.calibration.axis
-        choice = choose(observation.image, candidates, solutions, energies, weight, axis, known)
+        likely = energies + self.config.view_weight * self.views(candidates.rotations)
+        choice = choose(observation.image, candidates, solutions, likely, weight, axis, known)
         best = solutions.only(choice.winner)
         evidence = keypoint_evidence(self.category, observation, best)
         values = statistics(self.category, observation, candidates, choice, best, evidence)

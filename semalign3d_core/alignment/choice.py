@@ -17,6 +17,8 @@ from semalign3d_core.runtime.values import ShortRepr
 
 RIVAL_DEGREES = 40.0  # a rival is a solution further away than this
 NO_RIVAL = 0.5  # margin where no rival exists
+VIEW_DEGREES = 20.0  # standard deviation of the kernels of a view prior
+LEAST_DENSITY = 0.01  # of a view prior, relative to usual views: nothing is impossible
 FEWEST_RANKS = 5  # points that a rank correlation needs
 
 
@@ -73,6 +75,30 @@ class Choice(ShortRepr):
     lead: Tensor
 
 
+class ViewPrior:
+    """How unusual a view is among those of a category's training images: bottles stand, cars drive.
+
+    pose_rotations: (N, 3, 3) object to camera; axis: (3,) undetermined axis, a turn about which changes no view, or None.
+    Called with rotations (B, 3, 3): minus the logarithm of their density (B,), 0 for usual views, at most ``-log(LEAST_DENSITY)``.
+    """
+
+    def __init__(self, pose_rotations: Tensor, axis: Tensor | None = None):
+        self.axis, self.known = axis, pose_rotations
+        self.usual = self._density(pose_rotations).median() if len(pose_rotations) else None
+
+    def _density(self, rotations: Tensor) -> Tensor:
+        if self.axis is None:
+            cosine = (rotations.flatten(1) @ self.known.flatten(1).T - 1) / 2  # of the angles between them
+        else:
+            cosine = (rotations @ self.axis) @ (self.known @ self.axis).T
+        return torch.exp((cosine - 1) / math.radians(VIEW_DEGREES) ** 2).mean(1)
+
+    def __call__(self, rotations: Tensor) -> Tensor:
+        if self.usual is None:
+            return torch.zeros_like(rotations[:, 0, 0])
+        return -(self._density(rotations) / self.usual).clamp(LEAST_DENSITY, 1).log()
+
+
 def choose(
     image: ImageTensors,
     candidates: Candidates,
@@ -82,7 +108,7 @@ def choose(
     axis: Tensor | None = None,
     known: tuple[Tensor, Tensor] | None = None,
 ) -> Choice:
-    """The :class:`Choice` among candidates with energies (B,).
+    """The :class:`Choice` among candidates with energies (B,), what their views cost included.
 
     depth_weight: of the depth-order correlation; axis: (3,) undetermined axis, about which solutions do not count as rivals;
     known: margin and lead (), if known from an earlier frame.

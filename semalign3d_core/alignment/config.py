@@ -79,6 +79,7 @@ class AlignConfig:
 
     solver: str = "gauss_newton"
     keypoint_bias: bool = True  # report keypoints where they are annotated rather than where features look like them (confidence.py)
+    view_weight: float = 0.03  # of minus the logarithm of how usual a view is among the training images; 0: any turn is as likely
     found_threshold: float = 0.5  # least confidence of an object that is called found
     observation: ObservationConfig = field(default_factory=ObservationConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)

@@ -8,14 +8,18 @@ from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.masks.regions import inside_box, on_image
 
 LEAST_PART = 0.1  # parts of the object (seen behind an occluder) count from this share of the largest part's evidence on
+OTHER = 0.05  # what a cell counts of which the network is sure that it shows an object, but of another category
 SMALLEST = 0.0005  # share of the image below which nothing counts as found
 
 
 class CompactMasks(MaskSource):
-    """Pixels that the embedded backbone takes for the category.
+    """Pixels that the embedded backbone takes for an object, where that is most likely of the category.
+
+    On photographs it tells well what is an object and what is background, but not of which category an object is: that decides only
+    which of several objects is taken.
 
     backbone: :class:`~semalign3d_core.perception.backbones.compact.CompactBackbone`; category: name of the category to find; of one that
-    the backbone was not trained on, everything counts that it does not take for background; shared: whether the features of an
+    the backbone was not trained on, all objects count alike; shared: whether the features of an
     image that callers have are those of ``backbone``.
     """
 
@@ -45,21 +49,23 @@ class CompactMasks(MaskSource):
         return self._mask(features.grid, self.backbone.class_probabilities(features), box)
 
     def _mask(self, grid, probabilities, box):
-        probability = probabilities[self.wanted].sum(0).clamp(1e-4, 1 - 1e-4)
-        evidence = on_image(torch.logit(probability).cpu(), grid)
+        thing = (1 - probabilities[0]).clamp(1e-4, 1 - 1e-4)
+        wanted = OTHER + (1 - OTHER) * probabilities[self.wanted].sum(0) / thing
+        evidence, share = on_image(torch.logit(thing).cpu(), grid), on_image(wanted.cpu(), grid)
         evidence[~grid.covered().numpy()] = -1
         if box is not None:
             evidence[~inside_box(evidence.shape, box)] = -1
-        mask = strongest_parts(evidence)
+        mask = strongest_parts(evidence, share)
         return None if mask is None else torch.from_numpy(mask)
 
 
-def strongest_parts(evidence):
-    """(h, w) bool array: the connected regions of positive ``evidence`` (h, w) that hold most of it; None if there are none."""
+def strongest_parts(evidence, share=1.0):
+    """(h, w) bool array: the connected regions of positive ``evidence`` (h, w) that hold most of it, each pixel counted by its ``share``;
+    None if there are none."""
     regions, labels = cv2.connectedComponents((evidence > 0).astype(np.uint8))
     if regions < 2:
         return None
-    weight = np.bincount(labels.ravel(), np.clip(evidence, 0, None).ravel(), regions)
+    weight = np.bincount(labels.ravel(), (np.clip(evidence, 0, None) * share).ravel(), regions)
     weight[0] = 0
     mask = (weight >= LEAST_PART * weight.max())[labels] & (labels > 0)
     return mask if mask.mean() >= SMALLEST else None

@@ -59,8 +59,13 @@ def test_of_an_unknown_category_everything_that_is_no_background_counts():
 
 def test_box_limits_the_search_and_nothing_is_none():
     source = CompactMasks(Marked(), "mug")
-    assert source.segment(picture(), box=(0, 34, 63, 63)) is None
+    assert source.segment(picture(), box=(0, 34, 26, 63)) is None
     assert source.segment(ImageInput(np.zeros((20, 30, 3), np.uint8))) is None
+
+
+def test_what_is_taken_for_an_object_of_another_category_counts_where_nothing_better_is_there():
+    mask = CompactMasks(Marked(), "mug").segment(picture(), box=(0, 34, 63, 63))
+    assert mask[50, 50] and not mask[20, 20] and not mask[50, 10]
 
 
 def test_features_are_extracted_again_only_where_they_are_others():
