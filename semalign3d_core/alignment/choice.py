@@ -94,6 +94,7 @@ class ViewPrior:
         return torch.exp((cosine - 1) / math.radians(VIEW_DEGREES) ** 2).mean(1)
 
     def __call__(self, rotations: Tensor) -> Tensor:
+        """What every rotation (B, 3, 3) costs, (B,); see the class."""
         if self.usual is None:
             return torch.zeros_like(rotations[:, 0, 0])
         return -(self._density(rotations) / self.usual).clamp(LEAST_DENSITY, 1).log()

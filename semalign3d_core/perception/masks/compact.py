@@ -60,8 +60,10 @@ class CompactMasks(MaskSource):
 
 
 def strongest_parts(evidence, share=1.0):
-    """(h, w) bool array: the connected regions of positive ``evidence`` (h, w) that hold most of it, each pixel counted by its ``share``;
-    None if there are none."""
+    """The connected regions that hold most of the evidence, as a bool array (h, w); None if there are none.
+
+    evidence: (h, w), positive where the object may be; share: by how much every pixel counts, a number or (h, w).
+    """
     regions, labels = cv2.connectedComponents((evidence > 0).astype(np.uint8))
     if regions < 2:
         return None

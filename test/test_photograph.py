@@ -1,0 +1,25 @@
+"""A real photograph, shipped model, embedded backbone: the cup of scikit-image's ``coffee.png`` (Rachel Michetti, CC0)."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from semalign3d_core.perception.images import read_image
+from semalign3d_core.pipeline import PipelineConfig, create_pipeline
+
+COFFEE, CUP = Path(__file__).parent / "data" / "photographs" / "coffee.jpg", (172, 18, 408, 308)
+PLACES = {"handle_outer": (221, 303), "rim_far": (300, 20), "rim_left": (408, 120), "rim_right": (176, 85)}  # read off the picture
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return create_pipeline(PipelineConfig(category="mug"))
+
+
+def test_the_cup_is_found_in_its_box(pipeline):
+    alignment = pipeline.process(read_image(COFFEE), box=CUP).alignment
+    assert alignment.found
+    for name, place in PLACES.items():
+        found = alignment.keypoints_2d[alignment.keypoint_names.index(name)]
+        assert (found - torch.tensor(place)).norm() < 0.2 * 290, name  # of the longer side of the box
