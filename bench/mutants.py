@@ -305,6 +305,23 @@ def make_sandbox(folder: Path) -> Path:
     return folder
 
 
+def judge_all(sandbox: Path, drawn: list[Mutant], known: dict[str, str], counts: dict[str, Counter], output: Path | None) -> None:
+    """Judges the mutants in the order of the draw, counts outcomes by folder and prints what was not noticed."""
+    tests: dict[str, Tests] = {}
+    for mutant in tqdm(drawn, unit="mutant", file=sys.stderr, mininterval=10):
+        folder = mutant.file.split("/")[0]
+        outcome = known.get(mutant.name)
+        if outcome is None:
+            tests[folder] = tests.get(folder) or record(sandbox, folder)
+            outcome = judge(sandbox, mutant, tests[folder])
+            if output is not None:
+                with open(output, "a") as file:
+                    file.write(json.dumps({"mutant": mutant.name, "outcome": outcome}) + "\n")
+        counts[folder][outcome] += 1
+        if outcome != KILLED:
+            print(f"{outcome}: {mutant.name}", flush=True)
+
+
 def main(options: Options) -> int:
     """Prints the survivors, then the rates."""
     for name in PRELOADED:
@@ -313,27 +330,13 @@ def main(options: Options) -> int:
         m for folder in options.folders for path in sorted((ROOT / "semalign3d_core" / folder).rglob("*.py")) for m in mutants_of(path)
     ]
     drawn = every if not options.sample else random.Random(options.seed).sample(every, min(options.sample, len(every)))
-    drawn.sort(key=lambda mutant: (mutant.file, mutant.line))
     known = {}
     if options.output is not None and options.output.exists():
         known = {entry["mutant"]: entry["outcome"] for entry in map(json.loads, options.output.read_text().splitlines())}
     print(f"{len(drawn)} of {len(every)} mutants, seed {options.seed}", flush=True)
     counts: dict[str, Counter] = defaultdict(Counter)
-    with tempfile.TemporaryDirectory() as temporary:
-        sandbox = make_sandbox(Path(temporary).resolve())
-        tests: dict[str, Tests] = {}
-        for mutant in tqdm(drawn, unit="mutant", file=sys.stderr, mininterval=10):
-            folder = mutant.file.split("/")[0]
-            outcome = known.get(mutant.name)
-            if outcome is None:
-                tests[folder] = tests.get(folder) or record(sandbox, folder)
-                outcome = judge(sandbox, mutant, tests[folder])
-                if options.output is not None:
-                    with open(options.output, "a") as file:
-                        file.write(json.dumps({"mutant": mutant.name, "outcome": outcome}) + "\n")
-            counts[folder][outcome] += 1
-            if outcome != KILLED:
-                print(f"{outcome}: {mutant.name}", flush=True)
+    with tempfile.TemporaryDirectory() as temporary, contextlib.suppress(KeyboardInterrupt):  # after Ctrl-C: the rates of those judged
+        judge_all(make_sandbox(Path(temporary).resolve()), drawn, known, counts, options.output)
     total = sum(counts.values(), Counter())
     for folder, found in [*counts.items(), ("all", total)]:
         alive = found[SURVIVED] + found[UNTESTED]

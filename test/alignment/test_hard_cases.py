@@ -53,6 +53,7 @@ class Looks:
         return FeatureMap(self.features.sample(grid.cell_centres()).T.unflatten(1, (cells, cells)), grid)
 
 
+@pytest.mark.slow
 def test_of_an_object_with_a_cut_mask_more_is_looked_at(chair):
     category, aligner = chair
     generator, narrow, wide = torch.Generator().manual_seed(1), [], []
@@ -97,6 +98,7 @@ def test_an_empty_mask_is_no_mask(chair):
     assert torch.equal(empty.keypoints_3d, aligner.align(replace(evidence, mask=None)).keypoints_3d)
 
 
+@pytest.mark.slow
 def test_noisy_wrong_and_missing_depth(chair):
     category, aligner = chair
     images = [category.image(seed) for seed in SEEDS]

@@ -109,6 +109,7 @@ def test_disparity_start_uses_known_slopes(short_descent):
     assert error_and_turn(disparity_start(data, generator()), truth.shape)[0] < 0.06
 
 
+@pytest.mark.slow
 def test_category_without_symmetry():
     from dataclasses import replace
 

@@ -90,6 +90,7 @@ def test_known_camera_is_kept(folder, tmp_path):
     assert result["camera_matrix"] == pytest.approx(np.array([[400, 0, 119.5], [0, 410, 121], [0, 0, 1]]), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_one_bad_image_does_not_lose_the_rest(folder, tmp_path, capsys):
     root, _ = folder
     bad = root / "JPEGImages" / "chair" / "broken.png"

@@ -42,6 +42,7 @@ def test_documented_call_writes_all_files_and_a_table(folder, capsys):
     assert set(line) == {"pair", "points"} and all(len(point) == 2 for point in line["points"])
 
 
+@pytest.mark.slow
 def test_predictions_of_a_run_score_the_same(folder):
     assert eval_spair.main(arguments(folder)) == 0
     predictions = str(folder.parent / "out" / "predictions.jsonl")

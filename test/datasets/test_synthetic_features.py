@@ -52,6 +52,7 @@ def compare(cars, config):
     return np.mean(same), np.mean(partner), np.mean(other)
 
 
+@pytest.mark.slow
 def test_same_meaning_is_similar_on_other_instances(cars):
     same, _, other = compare(cars, CLEAN)
     assert same > 0.8 and same > other + 0.4

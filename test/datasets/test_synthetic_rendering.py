@@ -140,6 +140,7 @@ def test_bottles_are_seen_from_azimuth_zero_and_show_their_outline(renderings):
         assert all(distance(r.keypoints_2d[k]) < 0.06 * size for k in sides if r.visible[k])
 
 
+@pytest.mark.slow
 def test_nothing_is_seen_through_the_wall_of_a_mug():
     """A camera that looks into it from the far side sees the inner wall, behind which its handle is attached."""
     attachments = [KEYPOINTS["mug"].names.index(name) for name in ("handle_top", "handle_bottom")]
@@ -174,6 +175,7 @@ def test_disparity_is_affine_in_inverse_depth_without_noise(renderings):
             assert np.corrcoef(r.disparity[rows], 1 / r.depth[rows])[0, 1] > 0.93
 
 
+@pytest.mark.slow
 def test_harder_variants_do_what_they_say():
     clear = replace(PLAIN, view=replace(PLAIN.view, truncation_rate=1.0))
     assert all(sample_rendering("chair", n, n, 64, clear).truncated for n in range(6))

@@ -66,6 +66,7 @@ def shift(monkeypatch):
     monkeypatch.setattr(Shift, "nowhere", False)
 
 
+@pytest.mark.slow
 def test_right_correspondences_transfer_the_whole_mask(folder, shift):
     results = evaluate(configuration(folder, "out")).results
     assert results["all"]["pairs"] == 6 and set(results["per_category"]) == {"accordion", "Faces"}

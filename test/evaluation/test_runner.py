@@ -98,6 +98,7 @@ def test_result_file_has_the_documented_structure(folder, tmp_path):
     assert len((tmp_path / "out" / "pairs.csv").read_text().splitlines()) == 25
 
 
+@pytest.mark.slow
 def test_hashes_name_the_data(folder, tmp_path):
     first = evaluate(configuration(folder, tmp_path / "a")).results["hashes"]
     assert evaluate(configuration(folder, tmp_path / "b")).results["hashes"] == first
@@ -124,6 +125,7 @@ class CountingMatcher(Matcher):
         return matchers.Matches(points + (source.points.sum() - target.points.sum()), torch.ones(len(points)))
 
 
+@pytest.mark.slow
 def test_images_are_prepared_once_and_runs_continue_from_the_cache(folder, tmp_path, monkeypatch):
     extracted = []
 

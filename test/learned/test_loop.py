@@ -107,6 +107,7 @@ def test_best_checkpoint_is_that_of_the_best_validation(tmp_path):
     assert all(torch.equal(v, network.state_dict()[k]) for k, v in stopped.modules["network"].state_dict().items())
 
 
+@pytest.mark.slow
 def test_page_shows_curves_pictures_and_settings(tmp_path):
     training = toy(settings={"rate": (1, 2)})
     training.pictures = lambda: {"a <picture>": np.zeros((4, 4, 3), np.uint8)}

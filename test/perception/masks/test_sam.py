@@ -188,6 +188,7 @@ def test_only_the_image_encoder_runs_in_half_precision(family):
         masks.segment(picture(), box=(5, 5, 30, 40))
 
 
+@pytest.mark.slow
 def test_the_published_checkpoints_of_sam2_which_hold_a_video_model_load(tmp_path):
     config = tiny_sam2().config
     parts = {name: getattr(config, name).to_dict() for name in ("vision_config", "prompt_encoder_config", "mask_decoder_config")}
