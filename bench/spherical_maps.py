@@ -92,11 +92,15 @@ def folded(options):
         if semalign3d(["synth", "--output", str(root), "--categories", *options.categories, *counts, "--features", "sim"]):
             raise SystemExit(1)
         print(f"{'':28s} {'PCK':>14s} {'PCK-dagger':>14s} " + " ".join(f"{'KAP ' + variant:>17s}" for variant in KAP_VARIANTS))
-        _print_row("features alone", root, "precomputed:sim", "nearest_neighbour", options, work)
+        _print_row("features alone", root, "precomputed:sim", options, work, method="nearest_neighbour")
         for loss in (None, *(LOSSES if options.ablation else ())):
             mapper = train_mapper(root, work / f"without-{loss}", options, loss)
             backbone = f"spherical_maps:{mapper},features=precomputed:sim"
-            _print_row("with the sphere" if loss is None else f"  without {loss}", root, backbone, "spherical_maps", options, work)
+            _print_row("with the sphere" if loss is None else f"  without {loss}", root, backbone, options, work)
+            if loss is None:
+                (work / "alone.yaml").write_text("inside: true\nshare: 1.0\n")
+                for label, preset in (("features alone, in mask", str(work / "alone.yaml")), ("with the sphere, in mask", "inside")):
+                    _print_row(label, root, backbone, options, work, preset=preset, masks="precomputed")
 
 
 def train_mapper(root, work, options, left_out=None):
@@ -111,10 +115,10 @@ def train_mapper(root, work, options, left_out=None):
     return output
 
 
-def _print_row(label, root, backbone, method, options, work):
+def _print_row(label, root, backbone, options, work, method="spherical_maps", **more):
     """PCK, PCK-dagger and the variants of KAP at 0.1 / 0.05, per point over all categories."""
     seen = {"categories": options.categories, "backbone": backbone, "method": method, "kap": "all", "alpha": (0.05, 0.1), "gallery": 0}
-    results = evaluate(EvaluationConfig(root, work / "out", cache=work / "cache", **seen)).results["all"]
+    results = evaluate(EvaluationConfig(root, work / "out", cache=work / "cache", **seen, **more)).results["all"]
     cells = [_both(results[metric], "mean_of_categories_per_point") for metric in ("pck", "pck_dagger")]
     kap = [_both(results[key], "pooled_mean_of_categories") for key in KAP_VARIANTS.values()]
     print(f"{label:28s} {cells[0]:>14s} {cells[1]:>14s} " + " ".join(f"{cell:>17s}" for cell in kap), flush=True)

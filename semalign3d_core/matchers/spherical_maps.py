@@ -59,12 +59,14 @@ class SphericalMapsMatcher(Matcher):
     measure:  ``cosine``, or a negative distance: ``l2`` (published for fused features), ``l1``, ``l2norm``
     share:    of the features' similarity; the sphere has the rest
     rounding: where cell ``c`` of 60 is on the canvas of 840 pixels: ``first`` release 14 c + 6.5, ``later`` 14 c + 7
+    inside:   look for matches only where the target's mask is, if there is one (an option of the first release)
     readout, width: how a position is read off the similarities, see :data:`~semalign3d_core.geometry.readouts.READOUTS`
     """
 
     measure: str = "cosine"
     share: float = FEATURE_SHARE
     rounding: str = "first"
+    inside: bool = False
     readout: str = "nearest_neighbour"
     width: float = 7
 
@@ -101,7 +103,11 @@ class SphericalMapsMatcher(Matcher):
     def score_maps(self, lifted: list[torch.Tensor], target: ImageEvidence) -> torch.Tensor:
         """(Q, cells * cells) fused similarity of lifted points to all cells of ``target``; KAP judges it."""
         features, sphere = self._parts(target.features.values.flatten(1).T)
-        return fused_similarity((lifted[0], features), (lifted[1], sphere), self.measure, self.share)
+        similarity = fused_similarity((lifted[0], features), (lifted[1], sphere), self.measure, self.share)
+        if not self.inside or target.mask is None or not similarity.numel():
+            return similarity
+        seen = target.features.grid.cells_inside(target.mask).flatten() >= 0.5
+        return torch.where(seen, similarity, similarity.min())  # finite, for KAP
 
     @staticmethod
     def _parts(values):

@@ -1,5 +1,6 @@
 """The matcher spherical_maps and its features: what is fused, where a point is read and set down, and through eval_spair."""
 
+import dataclasses
 import json
 
 import pytest
@@ -59,6 +60,16 @@ def test_rounding_of_both_releases():
     torch.testing.assert_close(later, torch.tensor([[287.0, 147.0]]))
     small = evidence(folded(), side=420)  # the canvas has twice its size
     torch.testing.assert_close(SphericalMapsMatcher().match(small, small, query / 2).points, first / 2)
+
+
+def test_matches_stay_inside_the_mask_if_asked():
+    image = evidence(folded())
+    mask = torch.zeros(840, 840, dtype=torch.bool)
+    mask[:, 420:] = True
+    target, query = dataclasses.replace(image, mask=mask), torch.tensor([[20 * 14 + 6.5, 146.5]])
+    torch.testing.assert_close(SphericalMapsMatcher().match(image, target, query).points, query)
+    assert SphericalMapsMatcher(inside=True).match(image, target, query).points[0, 0] > 420
+    torch.testing.assert_close(SphericalMapsMatcher(inside=True).match(image, image, query).points, query)  # no mask, no limit
 
 
 def test_presets_and_settings():
