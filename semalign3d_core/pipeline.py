@@ -1,10 +1,10 @@
 """From one image to named keypoints and correspondences: what the command line and the ROS node both run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -127,10 +127,10 @@ class Pipeline:
                 alignment = self.aligner.align(evidence, previous)
             return FrameResult(evidence, alignment, self._place(evidence, alignment))
 
-    def _look_at(self, image, mask_source, evidence, window):
+    def _look_at(self, image: ImageInput, mask_source: MaskSource | None, evidence: ImageEvidence, window: Window) -> ImageEvidence:
         return look_at(window, image, evidence, self.backbone, mask_source)
 
-    def _place(self, evidence, alignment):
+    def _place(self, evidence: ImageEvidence, alignment: Alignment) -> Matches | None:
         if self._lifted is None:
             return None
         return place_points(self.surface, self._lifted, aligned_image(self.surface, evidence, alignment), self.transfer)
@@ -160,7 +160,7 @@ def align_with_looks(
     return (second, again) if second.confidence >= first.confidence else (first, evidence)
 
 
-def _known_keypoints(model, labels):
+def _known_keypoints(model: CategoryModel, labels: Sequence[str]) -> list[int]:
     """[Q] which present keypoint of the category every label names, -1 for labels of the user's own."""
     index = {name: k for k, name in enumerate(model.keypoint_names) if model.present[k]}
     return [index.get(label, -1) for label in labels]
@@ -210,7 +210,7 @@ def load_demonstration(path: str | Path) -> Demonstration:
     return Demonstration(image, tuple(str(label) for label in content["points"]), np.array(points, dtype=np.float32))
 
 
-def _point(path, label, value, image):
+def _point(path: Path, label: object, value: Any, image: ImageInput) -> list[float]:
     numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
     if not numbers or not (0 <= value[0] <= image.width - 1 and 0 <= value[1] <= image.height - 1):
         size = f"{image.width} x {image.height}"

@@ -65,14 +65,14 @@ class PinholeCamera:
         """The same camera with another focal length (units of L)."""
         return replace(self, focal=torch.as_tensor(focal, dtype=torch.float32).reshape(-1).expand(2))
 
-    def resized(self, height, width):
+    def resized(self, height: int, width: int) -> "PinholeCamera":
         """The camera of the image resized to ``height x width``; pixel areas, not centres, keep their place."""
         scale = torch.tensor([width / self.width, height / self.height])
         longer = max(height, width)
         principal = ((self.principal * self.longer_side + 0.5) * scale - 0.5) / longer
         return replace(self, focal=self.focal * self.longer_side * scale / longer, principal=principal, height=height, width=width)
 
-    def cropped(self, left, top, height, width):
+    def cropped(self, left: float, top: float, height: int, width: int) -> "PinholeCamera":
         """The camera of the crop whose upper left pixel is ``(left, top)``."""
         longer = max(height, width)
         principal = (self.principal * self.longer_side - torch.tensor([float(left), float(top)])) / longer

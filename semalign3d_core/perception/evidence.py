@@ -51,7 +51,7 @@ class ImageInput:
             return self.rgb
         return cut_square(torch.from_numpy(self.rgb.transpose(2, 0, 1).copy()), self.window).permute(1, 2, 0).contiguous().numpy()
 
-    def mirror(self):
+    def mirror(self) -> "ImageInput":
         """The mirror image of the same record."""
         window = None if self.window is None else mirror_square(self.window, self.width)
         return replace(self, rgb=np.ascontiguousarray(self.rgb[:, ::-1]), mirrored=not self.mirrored, window=window)
@@ -80,20 +80,20 @@ class DepthMap:
         if self.values.ndim != 2:
             raise InputError(f"depth map must be (h, w), got shape {tuple(self.values.shape)}")
 
-    def z(self):
+    def z(self) -> torch.Tensor:
         """Depth along the optical axis, (h, w): disparity ``d`` becomes ``1 - 0.3 d / max(d)`` (method, section 0)."""
         if self.kind != "disparity":
             return self.values
         largest = self.values.nan_to_num(nan=0.0).max().clamp(min=1e-12)
         return 1 - 0.3 * self.values / largest
 
-    def inverse(self):
+    def inverse(self) -> torch.Tensor:
         """Relative inverse depth, (h, w): nearer is larger; NaN where unknown or not positive."""
         if self.kind == "disparity":
             return self.values
         return torch.where(self.values > 0, 1 / self.values, torch.nan)
 
-    def inverse_at(self, pixels):
+    def inverse_at(self, pixels: torch.Tensor) -> torch.Tensor:
         """:meth:`inverse` at the nearest of pixels (..., 2), without making the whole map; NaN outside the picture."""
         height, width = self.values.shape
         column, row = pixels.round().unbind(-1)
@@ -118,15 +118,15 @@ class FeatureMap:
     values: torch.Tensor
     grid: SquareGrid
 
-    def sample(self, pixels):
+    def sample(self, pixels: torch.Tensor) -> torch.Tensor:
         """Features (..., C) at pixels (..., 2), bilinear, renormalised."""
         return torch.nn.functional.normalize(self.grid.sample(self.values, pixels), dim=-1)
 
-    def of_cells(self, rows, columns):
+    def of_cells(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Features (Q, C) of the cells in ``rows`` and ``columns`` (Q,) int64."""
         return self.values[:, rows, columns].T
 
-    def similarity(self, features):
+    def similarity(self, features: torch.Tensor) -> torch.Tensor:
         """Inner products (Q, cells * cells), row-major, of ``features`` (Q, C) with all cells."""
         return features @ self.values.flatten(1)
 

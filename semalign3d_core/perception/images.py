@@ -62,7 +62,7 @@ def read_labels(path: Path) -> np.ndarray:
     return values if values.ndim == 2 else values[..., opaque].max(axis=2)
 
 
-def _remedy(record):
+def _remedy(record: Any) -> str:
     """What the record's data set says about missing images."""
     return f"; {record.remedy}" if getattr(record, "remedy", "") else ""
 
@@ -78,7 +78,7 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
-def _to_rgb(picture):
+def _to_rgb(picture: Image.Image) -> np.ndarray:
     """A Pillow picture of any mode as (h, w, 3) uint8."""
     if picture.mode.startswith("I"):  # 16 bit, in 32-bit containers with older versions of Pillow
         values = np.asarray(picture, dtype=np.float64) / 257
@@ -95,6 +95,6 @@ def _to_rgb(picture):
     return np.array(picture.convert("RGB"))
 
 
-def _grey_to_rgb(values):
+def _grey_to_rgb(values: np.ndarray) -> np.ndarray:
     grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
