@@ -169,10 +169,10 @@ def train_geoaware(
     samples = PairSamples(dataset, source, "trn", categories, bool(config.pose_variants) and config.losses.variants, config.seed)
     steps = config.steps or max(1, (config.epochs or 1) * len(samples) // (config.accumulate * world))
     torch.manual_seed(config.seed)
-    network = AggregationNetwork(source.dims, config.width, dropout=config.dropout).to(device)
+    network = AggregationNetwork(source.dims, config.width, dropout=config.dropout).to(own)
     if initial is not None:
         start_from(network, initial)
-    module = PairModule(network, config, samples.at(0).features.shape[-1]).to(device)
+    module = PairModule(network, config, samples.at(0).features.shape[-1]).to(own)
     optimiser = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     shared = nn.parallel.DistributedDataParallel(module, find_unused_parameters=True) if world > 1 else module
     validation = Validation.of(dataset, source, validation_split, categories, config)
