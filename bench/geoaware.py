@@ -3,7 +3,8 @@
     python bench/geoaware.py [--folder out/geoaware] [--categories car] [--steps 1200] [--ablation] [--semalign3d]
 
 Renders a data set with simulated features (training, validation and test objects differ), averages their cells two by two, which
-makes a training step four times cheaper, evaluates the features as they are, trains, and evaluates the trained features.
+makes a training step four times cheaper, evaluates the features as they are, trains, and evaluates the trained features. A second training
+starts from the first one, on more pairs of the same images and with dropout.
 --ablation adds the rows of GeoAware-SC's Table 5, --semalign3d models of both features and their transfer. What is there already is kept.
 """
 
@@ -17,7 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 COMMAND = [sys.executable, "-m", "semalign3d_core.cli.main"]
-TRAINING = {"width": 128, "learning_rate": 5e-3, "dropout": 0, "validate_every": 400, "validation_pairs": 20, "checkpoint_every": 100}
+FIRST = {"width": 128, "learning_rate": 5e-3, "dropout": 0, "validate_every": 400, "validation_pairs": 20, "checkpoint_every": 100}
+SECOND = {**FIRST, "learning_rate": 3e-3, "dropout": 0.2, "validate_every": 350, "validation_pairs": 40, "steps": 700}
+FEW, MANY, TEST = 200, 1500, 200  # pairs per category: of the first and the second training, and of the evaluations
 
 
 def command(*arguments):
@@ -25,11 +28,10 @@ def command(*arguments):
     subprocess.run([*COMMAND, *map(str, arguments)], check=True)
 
 
-def make_data(folder, categories):
-    """The data set, and its features with half the cells per side."""
-    if not (folder / "sim" / "Layout").is_dir():
-        counts = ("--train", 60, "--val", 10, "--test", 30, "--pairs", 200)
-        command("synth", "--output", folder / "sim", "--features", "sim", "--categories", *categories, *counts)
+def make_data(folder, categories, pairs):
+    """The data set, and its features with half the cells per side; with another number of pairs nothing is rendered again."""
+    counts = ("--train", 60, "--val", 10, "--test", 30, "--pairs", pairs)
+    command("synth", "--output", folder / "sim", "--features", "sim", "--categories", *categories, *counts)
     fine, coarse = folder / "sim" / "Features" / "sim", folder / "sim" / "Features" / "sim30"
     for path in fine.rglob("*.safetensors"):
         target = coarse / path.relative_to(fine)
@@ -45,20 +47,19 @@ def evaluated(folder, name, categories, backbone, method, *options):
     output = folder / name
     if not (output / "report.html").is_file():
         options = ("--method", method, "--output", output, "--gallery", 0, "--categories", *categories, *options)
-        command("evaluate", "--dataset", folder / "sim", "--backbone", backbone, *options)
+        command("evaluate", "--dataset", folder / "sim", "--backbone", backbone, "--limit", TEST, *options)
     total = json.loads((output / "results.json").read_text())["all"]
     sets = {"standard": total["pck"], "geometry-aware": total["geometry_aware"]["pck"]}
     return {(name, alpha): scores["pair_weighted"] for name, pck in sets.items() for alpha, scores in pck.items()}
 
 
-def train(folder, categories, steps):
+def train(folder, name, categories, settings, *start):
     """The spelling of the trained features."""
-    network = folder / f"{'_'.join(categories)}.safetensors"
+    network = folder / f"{name}.safetensors"
     if not network.is_file():
-        settings = {**TRAINING, "steps": steps}
         options = [part for name, value in settings.items() for part in (f"--config.{name.replace('_', '-')}", value)]
         data = ("--dataset", folder / "sim", "--backbone", "precomputed:sim30", "--work", network.with_suffix(""), "--output", network)
-        command("train", "geoaware", *data, "--categories", *categories, *options)
+        command("train", "geoaware", *data, "--categories", *categories, *options, *start)
     return f"geoaware:{network}"
 
 
@@ -83,15 +84,22 @@ def main():
     options = parser.parse_args()
     folder, categories = options.folder.absolute(), options.categories
     folder.mkdir(parents=True, exist_ok=True)
-    make_data(folder, categories)
+    name = "_".join(categories)
+    if not (folder / f"{name}.safetensors").is_file():
+        make_data(folder, categories, FEW)
     raw = "precomputed:sim30"
     rows = {
         "features, arg-max": evaluated(folder, "zero_argmax", categories, raw, "nearest_neighbour"),
         "features, window": evaluated(folder, "zero_window", categories, raw, "window_soft_argmax", "--window", 3),
     }
-    trained = train(folder, categories, options.steps)
-    rows["trained, arg-max"] = evaluated(folder, "trained_argmax", categories, trained, "nearest_neighbour")
-    rows["trained, window"] = evaluated(folder, "trained_window", categories, trained, "window_soft_argmax", "--window", 3)
+    first = train(folder, name, categories, {**FIRST, "steps": options.steps})
+    if not (folder / f"{name}2.safetensors").is_file():
+        make_data(folder, categories, MANY)
+    trained = train(folder, f"{name}2", categories, SECOND, "--initial", folder / f"{name}.safetensors")
+    for what, features in (("trained", first), ("trained further", trained)):
+        place = what.replace(" ", "_")
+        rows[f"{what}, arg-max"] = evaluated(folder, f"{place}_argmax", categories, features, "nearest_neighbour")
+        rows[f"{what}, window"] = evaluated(folder, f"{place}_window", categories, features, "window_soft_argmax", "--window", 3)
     if options.semalign3d:
         rows["SemAlign3D, features"] = transferred(folder, "raw", categories, raw)
         rows["SemAlign3D, trained"] = transferred(folder, "trained", categories, trained)
@@ -100,7 +108,7 @@ def main():
     for name, scores in rows.items():
         print(f"{name:34s}" + "".join(f"{scores[column]:23.1f}" for column in columns))
     if options.ablation:
-        (folder / "training.yaml").write_text("".join(f"{k}: {v}\n" for k, v in {**TRAINING, "steps": options.steps}.items()))
+        (folder / "training.yaml").write_text("".join(f"{k}: {v}\n" for k, v in {**FIRST, "steps": options.steps}.items()))
         arguments = ["--dataset", folder / "sim", "--backbone", raw, "--categories", *categories, "--gallery", 0]
         arguments += ["--method", "window_soft_argmax", "--window", 3, "--output", folder / "ablation"]
         command("evaluate", *arguments, "--training-ablation", "--training", folder / "training.yaml")
