@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -238,17 +238,16 @@ def _file_hash(path: Path) -> str:
 # Recording and comparing
 
 
-def compute(options: Options, record: Path, out: Path) -> dict:
-    """{part: its numbers} of the parts that are asked for."""
-    commands, found = Commands(options.tree), {}
+def compute(options: Options, record: Path, out: Path) -> Iterator[tuple[str, dict]]:
+    """Yields (part, its numbers) of the parts that are asked for, one after the other."""
+    commands = Commands(options.tree)
     for name in options.only or PARTS:
         begin = time.monotonic()
         (out / name).mkdir()
-        found[name] = PARTS[name](commands, record, out / name)
+        found = PARTS[name](commands, record, out / name)
+        shutil.rmtree(out / name)
         print(f"{name}: {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
-        if name in ("synth", "build"):
-            shutil.rmtree(out / name)
-    return found
+        yield name, found
 
 
 def record_all(options: Options) -> int:
@@ -262,7 +261,7 @@ def record_all(options: Options) -> int:
     _build(commands, record, record / "models" / "em", CATEGORIES, "em")
     _build(commands, record, record / "models" / "reference", ("chair",), "reference")
     with tempfile.TemporaryDirectory() as folder:
-        found = compute(options, record, Path(folder))
+        found = dict(compute(options, record, Path(folder)))
     (record / "results.json").write_text(json.dumps(found))
     print(f"{record}: {sum(1 for _ in _leaves(found))} values of {len(found)} parts recorded")
     return 0
@@ -275,10 +274,7 @@ def compare_all(options: Options) -> int:
         sys.exit(f"{record} holds no record; make one with: python bench/regression.py record {options.folder}")
     before = json.loads((record / "results.json").read_text())
     with tempfile.TemporaryDirectory() as folder:
-        after = compute(options, record, Path(folder))
-    differing = 0
-    for part in after:
-        differing += _report(part, before[part], after[part], options.tolerance)
+        differing = sum(_report(part, before[part], after, options.tolerance) for part, after in compute(options, record, Path(folder)))
     print("everything as recorded" if not differing else f"{differing} kinds of values differ")
     return int(differing > 0)
 
@@ -295,7 +291,7 @@ def _report(part: str, before: dict, after: dict, tolerance: float) -> int:
             largest = max(largest, size)
     added = sorted({_kind(path) for path in new.keys() - old.keys()})
     state = f"{sum(map(len, differences.values()))} DIFFER" if differences else "as recorded"
-    print(f"{part}: {len(old)} values {state}; largest difference that is tolerated {largest:.1e}")
+    print(f"{part}: {len(old)} values {state}; largest difference that is tolerated {largest:.1e}", flush=True)
     for kind, found in sorted(differences.items()):
         size, path, value, now = max(found, key=lambda entry: entry[0])
         print(f"   {kind}: {len(found)} differ, most {'/'.join(path)}: {value!r:.60} -> {now!r:.60} ({size:.2g})")
