@@ -3,7 +3,7 @@
     nice python bench/mutants.py [--sample 200] [--folders alignment transfer category metrics] [--seed 0]
 
 A mutant is one changed operator, comparison, condition, number or truth value, drawn at random from all that the folders have. It is
-killed by the first failing test among the fast ones of ``test/FOLDER`` that run the changed line (or, for a line outside of
+killed by the first failing test among the fast ones (`--slow`: all) of ``test/FOLDER`` that run the changed line (or, for a line outside of
 functions, any line of its module), the quickest first; if none fails it has survived, and is printed. Every mutant runs in a fork
 of a process that has the libraries loaded already, in a copy of the sources: mutmut cannot draw a sample, and cosmic-ray starts a
 new interpreter for each mutant, which alone takes longer here than most tests.
@@ -60,6 +60,8 @@ class Options:
     """Number of mutants; 0: all."""
     folders: tuple[str, ...] = ("alignment", "transfer", "category", "metrics")
     """Folders of semalign3d_core, each with the folder of tests of the same name."""
+    slow: bool = False
+    """Tests marked slow judge, too; of mutants that are known already those that were noticed are not judged again."""
     seed: int = 0
     """Seed of the draw."""
     output: Path | None = None
@@ -210,22 +212,22 @@ class Tests:
         return [name for name, lines in self.lines.items() if runs(lines)]
 
 
-def record(sandbox: Path, folder: str) -> Tests:
-    """Runs the fast tests of a folder once, in a child."""
-    found = in_child(lambda: _record(sandbox, folder), seconds=3600)
+def record(sandbox: Path, folder: str, slow: bool) -> Tests:
+    """Runs the tests of a folder once, in a child."""
+    found = in_child(lambda: _record(sandbox, folder, slow), seconds=3600)
     if isinstance(found, str):
         raise RuntimeError(f"the tests of {folder} fail on the unchanged sources:\n{found}")
     return Tests({name: {file: set(lines) for file, lines in files.items()} for name, files in found.items()})
 
 
-def _record(sandbox: Path, folder: str) -> Any:
+def _record(sandbox: Path, folder: str, slow: bool) -> Any:
     import coverage
 
     package = sandbox / "semalign3d_core"
     measured = coverage.Coverage(data_file=None, source=[str(package)], config_file=False)
     recorder = Recorder(measured)
     measured.start()
-    code, output = run_tests(sandbox, [f"test/{folder}"], [recorder])
+    code, output = run_tests(sandbox, ["-m", "not ros" if slow else "not slow and not ros", f"test/{folder}"], [recorder])
     measured.stop()
     if code:
         return output
@@ -244,13 +246,13 @@ def _record(sandbox: Path, folder: str) -> Any:
 
 
 def run_tests(sandbox: Path, arguments: list[str], plugins: list[Any]) -> tuple[int, str]:
-    """Exit code and output of the fast tests that are named."""
+    """Exit code and output of the tests that are named."""
     os.chdir(sandbox)
     sys.path[:0] = [str(sandbox)]
     sys.dont_write_bytecode = True
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not ros", *arguments], plugins=plugins)
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *arguments], plugins=plugins)
     return int(code), output.getvalue()
 
 
@@ -305,17 +307,17 @@ def make_sandbox(folder: Path) -> Path:
     return folder
 
 
-def judge_all(sandbox: Path, drawn: list[Mutant], known: dict[str, str], counts: dict[str, Counter], output: Path | None) -> None:
+def judge_all(sandbox: Path, drawn: list[Mutant], known: dict[str, str], counts: dict[str, Counter], options: Options) -> None:
     """Judges the mutants in the order of the draw, counts outcomes by folder and prints what was not noticed."""
     tests: dict[str, Tests] = {}
     for mutant in tqdm(drawn, unit="mutant", file=sys.stderr, mininterval=10):
         folder = mutant.file.split("/")[0]
         outcome = known.get(mutant.name)
         if outcome is None:
-            tests[folder] = tests.get(folder) or record(sandbox, folder)
+            tests[folder] = tests.get(folder) or record(sandbox, folder, options.slow)
             outcome = judge(sandbox, mutant, tests[folder])
-            if output is not None:
-                with open(output, "a") as file:
+            if options.output is not None:
+                with open(options.output, "a") as file:
                     file.write(json.dumps({"mutant": mutant.name, "outcome": outcome}) + "\n")
         counts[folder][outcome] += 1
         if outcome != KILLED:
@@ -333,10 +335,12 @@ def main(options: Options) -> int:
     known = {}
     if options.output is not None and options.output.exists():
         known = {entry["mutant"]: entry["outcome"] for entry in map(json.loads, options.output.read_text().splitlines())}
+    if options.slow:
+        known = {name: outcome for name, outcome in known.items() if outcome == KILLED}
     print(f"{len(drawn)} of {len(every)} mutants, seed {options.seed}", flush=True)
     counts: dict[str, Counter] = defaultdict(Counter)
     with tempfile.TemporaryDirectory() as temporary, contextlib.suppress(KeyboardInterrupt):  # after Ctrl-C: the rates of those judged
-        judge_all(make_sandbox(Path(temporary).resolve()), drawn, known, counts, options.output)
+        judge_all(make_sandbox(Path(temporary).resolve()), drawn, known, counts, options)
     total = sum(counts.values(), Counter())
     for folder, found in [*counts.items(), ("all", total)]:
         alive = found[SURVIVED] + found[UNTESTED]

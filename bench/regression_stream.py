@@ -47,14 +47,14 @@ class Stream:
         time.sleep(2)  # the node, too, must have found all publishers
 
     def _store(self, topic: str, message: Any) -> None:
-        self.received[message.header.stamp.nanosec][topic] = _plain(message)
+        self.received[message.header.stamp.sec][topic] = _plain(message)
 
     def ask(self, number: int, messages: dict[str, Any]) -> dict:
         """Sends the messages {topic: message} of one moment and returns {topic: answer}."""
         for topic, message in messages.items():
-            message.header.frame_id, message.header.stamp.sec, message.header.stamp.nanosec = "camera", 1, number * 1_000_000
+            message.header.frame_id, message.header.stamp.sec = "camera", number  # seconds apart: nothing fits to two images
             self.publishers[topic].publish(message)
-        found = self.received[number * 1_000_000]
+        found = self.received[number]
         self.wait(lambda: "keypoints" in found, f"the answer to image {number}")
         self.spin_until(lambda: "pose" in found, 5)  # there is none where the object was not found
         return found

@@ -18,7 +18,7 @@ class Query:
     """
 
     name: str
-    target: object
+    target: ImageRecord
     digest: str
     points: np.ndarray
     partners: np.ndarray

@@ -7,6 +7,7 @@ silhouette points, so its object frame is the frame of the view, with azimuth 0.
 """
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import numpy as np
 
 from semalign3d_core.datasets.records import KeypointSpec
 from semalign3d_core.datasets.synthetic import furniture, vehicles, vessels
+from semalign3d_core.datasets.synthetic.primitives import Built
 from semalign3d_core.datasets.synthetic.varieties import KINDS, pick
 from semalign3d_core.runtime.errors import choice
 
@@ -38,7 +40,7 @@ class Category:
     """
 
     names: tuple
-    build: object
+    build: Callable[[SimpleNamespace], Built]
     ranges: dict
     flags: dict
     symmetric: bool = False

@@ -43,7 +43,7 @@ PROTOCOL = {
 class MaskScore:
     """A pair and its scores. points: as predicted, None if skipped;  problem: why it was skipped, "" if it was scored."""
 
-    pair: object
+    pair: EvaluationPair
     points: np.ndarray | None
     lt_acc: float
     iou: float

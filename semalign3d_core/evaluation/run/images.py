@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 from semalign3d_core.category.storage import check_backbone, load_model, model_hash
 from semalign3d_core.evaluation.run.methods import model_of
@@ -34,8 +35,8 @@ class SeenImage:
     """
 
     features: StoredFeatureMap
-    seen: object
-    mirrored: object
+    seen: Any  # each matcher prepares images its own way
+    mirrored: ImageEvidence | None
     digest: str
     turned: tuple = ()
 
