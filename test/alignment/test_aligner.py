@@ -15,6 +15,7 @@ from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.runtime.errors import InputError
 
 
+@pytest.mark.slow
 def test_unseen_instances_are_aligned(chair):
     category, aligner = chair
     images = [category.image(seed) for seed in range(40, 46)]
@@ -132,6 +133,7 @@ def test_a_model_without_modes_uses_those_of_its_betas(chair):
     assert mean(keypoint_pck(rigid.align(i.evidence), i) for i in images) > 0.7
 
 
+@pytest.mark.slow
 def test_an_even_cover_of_rotations_replaces_training_poses(chair):
     category, _ = chair
     model = category.model()
@@ -141,6 +143,7 @@ def test_an_even_cover_of_rotations_replaces_training_poses(chair):
     assert all(rotation_error(aligner.align(i.evidence), i) < 30 for i in images)
 
 
+@pytest.mark.slow
 def test_both_presets_report_the_same_function(chair):
     category, aligner = chair
     reference = Aligner(category.model(), replace(AlignConfig(solver="adamw"), reference=ReferenceConfig(steps=60, rotations=1)))

@@ -101,6 +101,7 @@ def test_derivative_of_the_readings(bottles):
         torch.testing.assert_close(turning[..., axis], (heights[0] - heights[1]) / 2e-5, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_reversed_poses_are_turned_back(bottles):
     data, truth, before = bottles
     good = fit_outline_model(before, data, SHORT.rounds)

@@ -80,6 +80,7 @@ def test_modes_are_orthonormal_and_explain_the_covariance(diverse):
     torch.testing.assert_close((small.T * variances) @ small, model.covariance, atol=1e-8, rtol=0)
 
 
+@pytest.mark.slow
 def test_result_is_the_same_again():
     data, _ = random_category(images=12, keypoints=8, seed=2)
     config = BuildConfig(em=EmOptions(rounds=3))

@@ -54,6 +54,7 @@ def _image(root, name):
     return str(root / "JPEGImages" / "chair" / f"{name}.png")
 
 
+@pytest.mark.slow
 def test_align_prints_and_writes_the_keypoints(folder, tmp_path, capsys):
     root, truth = folder
     assert main(["align", _image(root, "one"), *_method(root), "--output", str(tmp_path)]) == 0
@@ -177,6 +178,7 @@ def test_viz_writes_a_page_or_a_picture(folder, tmp_path):
     assert "<canvas" in (tmp_path / "look.html").read_text() or "<svg" in (tmp_path / "look.html").read_text()
 
 
+@pytest.mark.slow
 def test_viz_with_a_mapper_shows_the_sphere(folder, tmp_path, capsys):
     root, _ = folder
     channels = load_file(next((root / "Features" / "sim" / "chair").glob("*.safetensors")))["features"].shape[0]

@@ -28,6 +28,7 @@ def arguments(folder, output="out", *more):
     return [*text.split(), *more]
 
 
+@pytest.mark.slow
 def test_documented_call_writes_all_files_and_a_table(folder, capsys):
     assert eval_spair.main(arguments(folder)) == 0
     output = capsys.readouterr()

@@ -68,6 +68,7 @@ def test_folding_decides_how_alike_left_and_right_are(cars):
     assert abs(gaps[1.0]) < 0.08
 
 
+@pytest.mark.slow
 def test_features_of_the_mirror_image_are_those_of_the_mirrored_object(cars):
     """The left wheel of the mirror image looks like the left wheel of a picture, although it shows the right one."""
     config = replace(CLEAN, folding=0.0)

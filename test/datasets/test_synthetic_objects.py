@@ -90,6 +90,7 @@ def test_keypoints_of_absent_parts_are_missing(category, keypoint):
     assert 0.05 < np.mean(missing) < 0.95
 
 
+@pytest.mark.slow
 def test_mean_shape_is_symmetric_and_representative(category):
     mean, flip = mean_shape(category, 60), list(KEYPOINTS[category].flip_permutation)
     np.testing.assert_allclose(mean[flip], mean * MIRROR, atol=1e-9)

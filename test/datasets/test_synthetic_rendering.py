@@ -200,6 +200,7 @@ def test_oblong_pictures():
     np.testing.assert_allclose(r.matrix[:2, 2], (48, 32))
 
 
+@pytest.mark.slow
 def test_an_orbit_moves_smoothly_around_one_object():
     frames = list(orbit(make_instance("chair", 2_000_001), 36, 48, config=PLAIN))
     assert len(frames) == 36

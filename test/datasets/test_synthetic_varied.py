@@ -113,6 +113,7 @@ def test_windows_are_mirrored_and_shadows_fall_beside_the_object():
     assert near < beside < far and far == pytest.approx(1, abs=1e-3) and near == pytest.approx(1 - around.shadow)
 
 
+@pytest.mark.slow
 def test_photographs_of_a_folder_are_shown(tmp_path):
     red = np.zeros((90, 120, 3), dtype=np.uint8)
     red[..., 2] = 250

@@ -175,6 +175,7 @@ def test_depth_kinds_and_keypoint_noise(folder, tmp_path):
     assert 0.5 < np.abs(moves).max() < 20
 
 
+@pytest.mark.slow
 def test_oblong_pictures(tmp_path):
     assert synth(tmp_path, "--aspect", "0.6", "0.8", "--test", "0") == 0
     for path in (tmp_path / "ImageAnnotation" / "chair").iterdir():

@@ -105,6 +105,7 @@ def test_error_names_the_image(folder, damage):
     assert not (folder.parent / "out" / "results.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", CASES)
 def test_skips_are_listed_counted_and_never_raise_a_score(folder, damage):
     before = run(folder, "before")

@@ -42,6 +42,7 @@ def test_everything_that_was_left_open_is_filled_in(folder):
     assert set(EvaluationConfig.__dataclass_fields__) <= set(resolved)
 
 
+@pytest.mark.slow
 def test_settings_of_presets_are_written_out(folder, models):
     evaluate(configuration(folder, method="semalign3d", models=models, limit=1))
     settings = json.loads((folder.parent / "out" / "results.json").read_text())["config"]["method_settings"]
@@ -99,6 +100,7 @@ def test_presets_of_methods_without_presets(folder, option):
         evaluate(configuration(folder, **{option: "fast"}))
 
 
+@pytest.mark.slow
 def test_a_method_with_templates_asks_for_them(folder):
     with pytest.raises(InputError, match="use a real backbone"):  # the shipped templates are images, of which no features are stored
         evaluate(configuration(folder, method="template_pose"))

@@ -99,6 +99,7 @@ def test_a_grid_of_the_images_own_pixels_changes_nothing():
     assert ((warped > 0.5).numpy() == mask).all()
 
 
+@pytest.mark.slow
 def test_points_that_are_nowhere_are_background(folder, shift, monkeypatch):
     monkeypatch.setattr(Shift, "nowhere", True)
     results = evaluate(configuration(folder, "out")).results

@@ -159,6 +159,7 @@ def test_features_are_kept_in_half_precision(folder, tmp_path, monkeypatch):
     assert sizes and all(size < 2 * 16 * 12 * 12 + 1000 for size in sizes)
 
 
+@pytest.mark.slow
 def test_truncated_cache_file_is_counted_and_changes_nothing(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(backbones.BACKBONES, "copy", lambda argument, dataset_root=None: backbones.create("precomputed:sim", dataset_root))
     options = {"backbone": "copy", "cache": tmp_path / "cache"}

@@ -82,6 +82,7 @@ def evidence(values, mask=None):
     return ImageEvidence(FeatureMap(values, SquareGrid(40, 40, cells)), PinholeCamera.centred(1.5, 40, 40), mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_target_seen_mirrored_is_matched_through_the_mirror_image(masked):
     values = tokens(5, 100, 12).T.reshape(12, 10, 10).contiguous()

@@ -123,6 +123,7 @@ def test_an_official_checkpoint_reads_the_tokens_of_the_transformer(tiny, tmp_pa
         mapper.of_features(torch.ones(24, 2, 2))
 
 
+@pytest.mark.slow
 def test_eval_spair_with_kap_of_the_fused_similarity(tiny, mapper, tmp_path):
     backbone = f"spherical_maps:{mapper},features=precomputed:sim"
     options = ["--dataset", str(tiny), "--backbone", backbone, "--method", "spherical_maps", "--kap", "spherical", "--gallery", "0"]

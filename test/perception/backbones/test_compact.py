@@ -67,6 +67,7 @@ def test_of_a_window_it_sees_nothing_else(weights, window):
     torch.testing.assert_close(features.sample(place), backbone.extract(alone).sample(place - torch.tensor([left, top])))
 
 
+@pytest.mark.slow
 def test_it_looks_closer_where_the_mask_is_known(weights):
     backbone, picture, mask = CompactBackbone(weights), image(90, 120), torch.zeros(90, 120, dtype=torch.bool)
     mask[20:50, 30:60] = True

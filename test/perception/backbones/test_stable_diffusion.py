@@ -135,6 +135,7 @@ def test_the_captioner_conditions_text_and_time():
     assert not torch.allclose(plain.extract(picture()).values, described.extract(picture()).values)
 
 
+@pytest.mark.slow
 def test_the_pose_experiment_records_hidden_state_and_skip():
     found = backbone(record="concatenated", step=100)
     assert found.channels == found.extract(picture()).values.shape[0] == 136
@@ -155,6 +156,7 @@ def test_co_pca_keeps_distances_when_nothing_is_dropped():
         torch.testing.assert_close(torch.linalg.svdvals(reduced), expected)
 
 
+@pytest.mark.slow
 def test_shifting_by_the_distance_of_crops_shifts_the_map():
     features = backbone()
     stride = SMALL.stride
