@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from tiny_pyramid import TinyPyramid
 
 from semalign3d_core.learned.sfnet.network import READOUTS, SFNet, SFNetConfig, kernel_weighted, positions
 from semalign3d_core.learned.sfnet.pyramids import BLOCKS, EfficientNetPyramid, ResNet101Pyramid, create_pyramid, pyramid_blocks
@@ -11,24 +11,9 @@ from semalign3d_core.perception.backbones.efficientnet_lite import EfficientNetL
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 
-class Levels(nn.Module):
-    """A pyramid of 6 and 8 channels that averages colours; quick, and equivariant to shifts by 32 pixels."""
-
-    channels = (6, 8)
-
-    def __init__(self):
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.third = nn.Parameter(torch.randn(6, 3, 16, 16, generator=generator))
-        self.fourth = nn.Parameter(torch.randn(8, 3, 32, 32, generator=generator))
-
-    def forward(self, image):
-        return nn.functional.conv2d(image, self.third, stride=16), nn.functional.conv2d(image, self.fourth, stride=32)
-
-
 def network(**settings):
     torch.manual_seed(1)
-    return SFNet(Levels(), SFNetConfig(cells=8, **settings)).eval()
+    return SFNet(TinyPyramid(), SFNetConfig(cells=8, **settings)).eval()
 
 
 def picture(seed=0):
@@ -135,9 +120,9 @@ def test_a_file_gives_the_same_network(tmp_path):
 def test_other_files_raise(tmp_path):
     (tmp_path / "net.safetensors").write_text("no tensors")
     with pytest.raises(FileFormatError, match=r"net\.safetensors"):
-        load_network(tmp_path / "net.safetensors", Levels())
+        load_network(tmp_path / "net.safetensors", TinyPyramid())
     with pytest.raises(MissingFileError, match="train sfnet"):
-        load_network(tmp_path / "absent.safetensors", Levels())
+        load_network(tmp_path / "absent.safetensors", TinyPyramid())
 
 
 def test_the_published_checkpoint_is_read_strictly(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from tiny_pyramid import TinyPyramid
 
 from semalign3d_core.learned.sfnet import ablation, train
 from semalign3d_core.learned.sfnet.command import Options, training_pictures
@@ -18,25 +18,10 @@ from semalign3d_core.runtime.errors import InputError
 CONFIG = SFNetTraining(SFNetConfig(pyramid="colours", cells=8), epochs=2, batch=4, learning_rate=1e-3, drop_after=1)
 
 
-class Colours(nn.Module):
-    """A quick stand-in for a pyramid: random linear features of pixels in a cell."""
-
-    channels = (6, 8)
-
-    def __init__(self):
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.third = nn.Parameter(torch.randn(6, 3, 16, 16, generator=generator))
-        self.fourth = nn.Parameter(torch.randn(8, 3, 32, 32, generator=generator))
-
-    def forward(self, image):
-        return nn.functional.conv2d(image, self.third, stride=16), nn.functional.conv2d(image, self.fourth, stride=32)
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     for module in (train, ablation):
-        monkeypatch.setattr(module, "create_pyramid", lambda spec: Colours().eval().requires_grad_(False))
+        monkeypatch.setattr(module, "create_pyramid", lambda spec: TinyPyramid().eval().requires_grad_(False))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +96,7 @@ def test_repeating_a_batch_lowers_its_losses(folder):
         def __call__(self, step):
             return first
 
-    lesson = Lesson({"one": (new_network(config.network, Colours(), 0), config.losses)}, Same(), config)
+    lesson = Lesson({"one": (new_network(config.network, TinyPyramid(), 0), config.losses)}, Same(), config)
     totals = [float(sum(lesson.step(number).values())) for number in range(60)]
     assert totals[-1] < 0.8 * totals[0]
 
