@@ -12,6 +12,7 @@ from pathlib import Path
 
 from semalign3d_core.evaluation.report.tables import main_alpha
 from semalign3d_core.evaluation.run.runner import evaluate
+from semalign3d_core.evaluation.studies.training_validation import validation_on
 from semalign3d_core.learned.geoaware.losses import LossConfig
 from semalign3d_core.learned.geoaware.network import save_network
 from semalign3d_core.learned.geoaware.train import GeoAwareTraining, train_geoaware
@@ -96,6 +97,7 @@ def _trained(config, settings, losses, dropout, dataset, initial, categories):
             tuple(categories),
             initial,
             config.cache / "geoaware",
+            validation_on("val"),
             kind=config.kind if dataset == config.dataset else None,
             device=config.device,
         )

@@ -5,6 +5,7 @@ Source: GeoAware-SC (CVPR 2024), sections 3.3 and 4.1. What the published runs o
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,6 @@ from semalign3d_core.learned.geoaware.losses import LossConfig, TrainingImage, p
 from semalign3d_core.learned.geoaware.network import AggregationNetwork, load_network
 from semalign3d_core.learned.geoaware.samples import FeatureSource, PairSamples, Sample
 from semalign3d_core.learned.geoaware.schedule import one_cycle
-from semalign3d_core.learned.geoaware.validate import Validation
 from semalign3d_core.learned.loop import Training, load_module, train
 from semalign3d_core.perception.backbones.fused import to_tokens, unit_norm
 from semalign3d_core.perception.backbones.precision import choose_device
@@ -140,6 +140,10 @@ class Step:
                 group["lr"], group["betas"] = rate, (beta, group["betas"][1])
 
 
+# (data set, features, categories, settings) -> function(PairModule) -> {name: score}, or None where the data set has nothing to validate on
+ValidationMaker = Callable[[Any, FeatureSource, tuple[str, ...], GeoAwareTraining], Callable[[PairModule], dict[str, float]] | None]
+
+
 def train_geoaware(
     root: Path,
     config: GeoAwareTraining,
@@ -149,7 +153,7 @@ def train_geoaware(
     categories: tuple[str, ...] = (),
     initial: Path | None = None,
     cache: Path | None = None,
-    validation_split: str = "val",
+    validation: ValidationMaker | None = None,
     kind: str | None = None,
     device: str = "cpu",
     quiet: bool = False,
@@ -159,7 +163,8 @@ def train_geoaware(
     work: folder of the run, see :mod:`semalign3d_core.learned.loop`; an interrupted one goes on from there
     backbone, segmenter, cache: see :class:`FeatureSource`; the cache is in ``work`` unless given
     initial: checkpoint of an earlier training, whose weights this one starts with
-    validation_split: whose PCK chooses the network; where the data set has no such split the last one is taken
+    validation: makes what chooses the network, of the data set, the features, the categories and the settings; where that is None, or
+        there is no such function, the last network is taken
     Started by ``torchrun`` it trains in all its processes, each of which takes its own pairs.
     """
     dataset = open_dataset(root, kind)
@@ -175,16 +180,16 @@ def train_geoaware(
     module = PairModule(network, config, samples.at(0).features.shape[-1]).to(own)
     optimiser = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     shared = nn.parallel.DistributedDataParallel(module, find_unused_parameters=True) if world > 1 else module
-    validation = Validation.of(dataset, source, validation_split, categories, config)
+    validate = None if validation is None else validation(dataset, source, categories, config)
     training = Training(
         {"pair": module},
         optimiser,
         Step(shared, optimiser, samples, config, steps, rank, world),
-        None if validation is None else lambda: validation(module),
+        None if validate is None else lambda: validate(module),
         settings=settings(config, dataset, source, categories, initial, steps),
     )
     train(training, work, steps, config.checkpoint_every, config.validate_every, f"GeoAware on {source.spec}", quiet)
-    if validation is not None and rank == 0:
+    if validate is not None and rank == 0:
         load_module(work / "best.safetensors", "pair", module)
     return network.eval().to("cpu")
 

@@ -16,6 +16,7 @@ from tiny_dataset import make_dataset
 from semalign3d_core.cli.main import main
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.datasets.records import ImageRecord
+from semalign3d_core.evaluation.studies.training_validation import validation_on
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.learned.geoaware import train as training
 from semalign3d_core.learned.geoaware.losses import LossConfig
@@ -41,8 +42,8 @@ def folder(tmp_path_factory):
     return root
 
 
-def run(folder, work, config, **options):
-    return train_geoaware(folder, config, work, "precomputed:sim", quiet=True, **options)
+def run(folder, work, config, split="val", **options):
+    return train_geoaware(folder, config, work, "precomputed:sim", validation=validation_on(split), quiet=True, **options)
 
 
 def losses(work):
@@ -214,7 +215,7 @@ def test_the_chain_of_the_published_runs_on_their_own_formats(kind, tmp_path):
     _write_features(open_dataset(root), root)
     config = GeoAwareTraining(steps=2, width=128, validate_every=2, checkpoint_every=1)
     split = {"ap10k": "val_cross_species"}.get(kind, "val")
-    run(root, tmp_path / "work", config, validation_split=split)
+    run(root, tmp_path / "work", config, split)
     (first, second) = losses(tmp_path / "work")
     assert ("self" in first) == (kind != "pf_pascal")
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from tiny_pyramid import TinyPyramid
 
+from semalign3d_core.cli.train.sfnet import Options, training_pictures
 from semalign3d_core.learned.sfnet import ablation, train
-from semalign3d_core.learned.sfnet.command import Options, training_pictures
 from semalign3d_core.learned.sfnet.network import SFNetConfig
 from semalign3d_core.learned.sfnet.pictures import masked_pictures
 from semalign3d_core.learned.sfnet.train import Batches, Lesson, SFNetTraining, new_network, train_sfnet

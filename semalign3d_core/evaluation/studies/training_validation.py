@@ -19,18 +19,13 @@ ALPHAS = {"bbox": (0.1, 0.05), "image": (0.05, 0.1)}  # the first one chooses th
 IMAGES = 60  # whose features are kept while the pairs of a category are matched
 
 
-class Validation:
-    """Scores a :class:`~semalign3d_core.learned.geoaware.train.PairModule` on pairs, a function of it.
+def validation_on(split):
+    """What :func:`train_geoaware` makes its validation with: function(dataset, source, categories, config) -> :class:`Validation`.
 
-    pairs: :class:`EvaluationPair`, those of a category behind one another;  source: :class:`FeatureSource`
+    ``config.validation_pairs`` pairs of each category of the split; None where the data set has no such split.
     """
 
-    def __init__(self, pairs, source, alphas):
-        self.pairs, self.source, self.alphas = pairs, source, alphas
-
-    @classmethod
-    def of(cls, dataset, source, split, categories, config):
-        """The validation on a split, ``config.validation_pairs`` of each category; None where the data set has no such split."""
+    def make(dataset, source, categories, config):
         if split not in dataset.splits():
             return None
         by_category: dict[str, list[str]] = {}
@@ -41,7 +36,19 @@ class Validation:
             if not categories or category in categories:
                 chosen = published_subsample(names, config.validation_pairs)
                 pairs += [keypoint_pair(dataset, threshold, dataset.pair(split, name), category) for name in chosen]
-        return cls([pair for pair in pairs if pair.labels], source, ALPHAS[dataset.threshold_kind]) if pairs else None
+        return Validation([pair for pair in pairs if pair.labels], source, ALPHAS[dataset.threshold_kind]) if pairs else None
+
+    return make
+
+
+class Validation:
+    """Scores a :class:`~semalign3d_core.learned.geoaware.train.PairModule` on pairs, a function of it.
+
+    pairs: :class:`EvaluationPair`, those of a category behind one another;  source: :class:`FeatureSource`
+    """
+
+    def __init__(self, pairs, source, alphas):
+        self.pairs, self.source, self.alphas = pairs, source, alphas
 
     @torch.no_grad()
     def __call__(self, module) -> dict[str, float]:

@@ -43,12 +43,13 @@ def run(options):
     """Trains, writes the network and returns the exit code."""
     import torch
 
+    from semalign3d_core.evaluation.studies.training_validation import validation_on
     from semalign3d_core.learned.geoaware.network import save_network
     from semalign3d_core.learned.geoaware.train import train_geoaware
 
-    o = options
+    o, validation = options, validation_on(options.validation_split)
     network = train_geoaware(
-        o.dataset, o.config, o.work, o.backbone, o.masks, o.categories, o.initial, o.cache, o.validation_split, o.kind, o.device
+        o.dataset, o.config, o.work, o.backbone, o.masks, o.categories, o.initial, o.cache, validation, o.kind, o.device
     )
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         save_network(network, o.output, {"backbone": o.backbone})

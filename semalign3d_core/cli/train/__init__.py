@@ -4,10 +4,10 @@ import sys
 
 # system -> (module, one line for the overview)
 SYSTEMS = {
-    "compact": ("semalign3d_core.learned.compact.command", "the embedded backbone, on the synthetic categories"),
-    "spherical_maps": ("semalign3d_core.learned.spherical_maps.command", "a mapper of features to a sphere that tells sides apart"),
-    "geoaware": ("semalign3d_core.learned.geoaware.command", "a post-processor that makes features tell left from right"),
-    "sfnet": ("semalign3d_core.learned.sfnet.command", "SFNet: dense correspondence, from pictures with masks"),
+    "compact": ("semalign3d_core.cli.train.compact", "the embedded backbone, on the synthetic categories"),
+    "spherical_maps": ("semalign3d_core.cli.train.spherical_maps", "a mapper of features to a sphere that tells sides apart"),
+    "geoaware": ("semalign3d_core.cli.train.geoaware", "a post-processor that makes features tell left from right"),
+    "sfnet": ("semalign3d_core.cli.train.sfnet", "SFNet: dense correspondence, from pictures with masks"),
 }
 
 
