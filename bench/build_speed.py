@@ -34,9 +34,8 @@ from semalign3d_core.category.annotations.views import Providers
 from semalign3d_core.category.config import BuildConfig
 from semalign3d_core.category.published.shape import COPIES, DESCENT
 from semalign3d_core.category.published.sparse import placeable, reconstruct
-from semalign3d_core.category.statistics.beta import BetaTable
 from semalign3d_core.category.statistics.beta_tables import beta_table, noise_augmentation
-from semalign3d_core.category.statistics.geometric_features import geometric_loss
+from semalign3d_core.category.statistics.geometric_features import BetaTable, geometric_loss
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.perception.backbones import FeatureBackbone

@@ -31,7 +31,7 @@ from semalign3d_core.datasets.synthetic import CATEGORIES, shows_its_turn
 from semalign3d_core.geometry.rotations import similarity_alignment
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.metrics.pck import pck_correct
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline
 from semalign3d_core.transfer.aligned_image import aligned_image
 

@@ -31,7 +31,7 @@ from semalign3d_core.cli.align import alignment_picture, write_picture
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.synthetic import CATEGORIES
 from semalign3d_core.metrics.pck import pck_correct
-from semalign3d_core.perception.images import read_image, read_labels
+from semalign3d_core.perception.evidence import read_image, read_labels
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline
 
 ALPHAS = (0.05, 0.1, 0.2)

@@ -29,7 +29,7 @@ from semalign3d_core.learned.sfnet.pictures import masked_pictures
 from semalign3d_core.learned.sfnet.pyramids import create_pyramid
 from semalign3d_core.learned.sfnet.storage import load_network
 from semalign3d_core.learned.sfnet.train import Batches, Lesson, SFNetTraining, new_network
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.files import read_json
 
 ALPHAS = (0.05, 0.1, 0.15)

@@ -28,7 +28,7 @@ from semalign3d_core.cli.main import main as semalign3d
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.perception import backbones, depth, masks
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.perception.look import look
 from semalign3d_core.runtime.config import load_preset
 from semalign3d_core.transfer.config import Transfer

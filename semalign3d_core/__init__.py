@@ -12,8 +12,7 @@ from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import load_model
 from semalign3d_core.geometry.camera import PinholeCamera
-from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageInput
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageInput, read_image
 from semalign3d_core.pipeline import FrameResult, Pipeline, PipelineConfig, load_pipeline
 from semalign3d_core.transfer.matches import Matches
 

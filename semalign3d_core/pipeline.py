@@ -13,8 +13,7 @@ from PIL.Image import Image
 from typing_extensions import Doc
 
 from semalign3d_core.alignment.aligner import Aligner
-from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.alignment.tracking import last_seen
+from semalign3d_core.alignment.result import Alignment, last_seen
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import check_backbone, find_model, load_model
 from semalign3d_core.geometry.camera import PinholeCamera
@@ -22,8 +21,7 @@ from semalign3d_core.perception import backbones, depth, masks
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.perception.depth import DepthSource
-from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageInput
-from semalign3d_core.perception.images import as_image, read_image
+from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageInput, as_image, read_image
 from semalign3d_core.perception.look import Box, Window, look, look_at, window_after, window_of_small_mask
 from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.providers import ProviderOptions, on_device

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from semalign3d_core.geometry.camera import PinholeCamera
-from semalign3d_core.perception.images import IMAGE_SUFFIXES, list_images, read_image
+from semalign3d_core.perception.evidence import IMAGE_SUFFIXES, list_images, read_image
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError, SemAlign3DError
 from semalign3d_ros.conversions import BadMessage, array_to_image, camera_to_info, compressed_to_rgb, image_to_rgb
 from semalign3d_ros.parameters import ImageSourceParameters

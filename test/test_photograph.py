@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline
 
 COFFEE, CUP = Path(__file__).parent / "data" / "photographs" / "coffee.jpg", (172, 18, 408, 308)

@@ -10,7 +10,7 @@ from PIL import Image
 from simulated_category import SimulatedCategory
 
 from semalign3d_core.alignment.aligner import Aligner
-from semalign3d_core.alignment.tracking import REFRESH
+from semalign3d_core.alignment.result import REFRESH
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.mask_field import mask_box, square_around
 from semalign3d_core.perception.backbones import FeatureBackbone

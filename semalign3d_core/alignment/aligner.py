@@ -15,8 +15,17 @@ from semalign3d_core.alignment.gauss_newton.poses import Candidates, Poses, pose
 from semalign3d_core.alignment.gauss_newton.solver import GaussNewtonSolver
 from semalign3d_core.alignment.observation import ImageTensors, Observation
 from semalign3d_core.alignment.published import AdamWSolver
-from semalign3d_core.alignment.result import Alignment, Alternatives, Diagnostics, TrackState, inside_image
-from semalign3d_core.alignment.tracking import continues, needs_search, start_of, warm_start
+from semalign3d_core.alignment.result import (
+    Alignment,
+    Alternatives,
+    Diagnostics,
+    TrackState,
+    continues,
+    inside_image,
+    needs_search,
+    start_of,
+    warm_start,
+)
 from semalign3d_core.alignment.visibility import BEHIND, behind_depth_map, front_most, metric_scale
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import model_hash

@@ -25,11 +25,11 @@ class CategoryTensors(ShortRepr):
     name:       of the category
     keypoints:  (K,) indices of the present keypoints in the model
     shape:      (K, 3) X0;  surface: :class:`SurfaceMap`, all points are ``surface @ X`` (the dense ones, then the keypoints themselves)
-    points:     (J, 3) at X0;  point_modes: (3, J, M) their derivative by the mode coefficients
+    dense:      P;  points: (J, 3) at X0;  point_modes: (3, J, M) their derivative by the mode coefficients
     modes:      (M, K, 3);  variances: (M,)
     features:   (J, C);  mu, sd: (J,) of similarities;  semantic_sd: (J,) the standard deviation in Eq. 4
-    scoring:    (J',) indices of the points by which viewpoints and images are judged: dense ones far from one another, then all
-                keypoints; scoring_features: (J', C) theirs
+    scoring:    (J',) indices of the points by which viewpoints and images are judged: dense ones far from one another, the first
+                dense_scoring, then all keypoints; scoring_features: (J', C) theirs
     betas:      :class:`BetaTable` of the present keypoints;  spread_betas: some of its rows
     log_focal:  (2,) mean and sd of log f
     """
@@ -38,6 +38,7 @@ class CategoryTensors(ShortRepr):
     keypoints: Tensor
     shape: Tensor
     surface: SurfaceMap
+    dense: int
     points: Tensor
     point_modes: Tensor
     modes: Tensor
@@ -47,20 +48,11 @@ class CategoryTensors(ShortRepr):
     sd: Tensor
     semantic_sd: Tensor
     scoring: Tensor
+    dense_scoring: int
     scoring_features: Tensor
     betas: BetaTable
     spread_betas: BetaTable
     log_focal: Tensor
-
-    @property
-    def dense(self) -> int:
-        """P, the number of dense points."""
-        return len(self.points) - len(self.shape)
-
-    @property
-    def dense_scoring(self) -> int:
-        """Number of dense points among the scoring points."""
-        return len(self.scoring) - len(self.shape)
 
     @classmethod
     def of(cls, model: CategoryModel, modes: int, options: ObservationConfig) -> "CategoryTensors":
@@ -83,8 +75,10 @@ class CategoryTensors(ShortRepr):
         features = torch.cat([model.dense_features[dense], model.keypoint_features[keep]])
         chosen, sd = scoring_points(points, len(dense), SCORING_POINTS), torch.cat([model.dense_sd[dense], model.keypoint_sd[keep]])
         return cls(
-            name=model.category, keypoints=keep, shape=shape, surface=surface, points=points, modes=basis, variances=variances,
-            point_modes=surface.derivative(shape, basis).permute(2, 1, 0).contiguous(), features=features, scoring=chosen,
+            name=model.category, keypoints=keep, shape=shape, surface=surface, dense=len(dense), points=points,
+            modes=basis, variances=variances,
+            point_modes=surface.derivative(shape, basis).permute(2, 1, 0).contiguous(), features=features,
+            scoring=chosen, dense_scoring=len(chosen) - len(shape),
             scoring_features=features[chosen].contiguous(), mu=torch.cat([model.dense_mu[dense], model.keypoint_mu[keep]]), sd=sd,
             semantic_sd=semantic_sd(sd, options), betas=betas, spread_betas=_spread_rows(betas),
             log_focal=torch.stack([model.focal[0].log(), model.focal[1].clamp(min=0.05)]),

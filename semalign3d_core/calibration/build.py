@@ -17,8 +17,7 @@ from semalign3d_core.category.config import BuildConfig
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.progress import Progress, no_progress
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
-from semalign3d_core.perception.evidence import ImageEvidence
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import ImageEvidence, read_image
 from semalign3d_core.perception.look import look
 from semalign3d_core.perception.stored_features import StoredFeatureMap
 from semalign3d_core.runtime.errors import SemAlign3DError

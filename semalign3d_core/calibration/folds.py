@@ -13,7 +13,7 @@ from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.progress import Progress
 from semalign3d_core.category.shape.em import continued
 from semalign3d_core.category.shape.find import ShapeResult
-from semalign3d_core.category.statistics.beta import BetaTable
+from semalign3d_core.category.statistics.geometric_features import BetaTable
 from semalign3d_core.runtime.threads import in_parallel
 
 ROUNDS = 3  # of EM without a fold: the shapes of its objects leave mean and covariance at once, and poses of the others hardly change

@@ -26,8 +26,8 @@ from semalign3d_core.category.report import build_report, provenance, shape_warn
 from semalign3d_core.category.shape.factor_model import FactorModel, deformation_modes
 from semalign3d_core.category.shape.find import ShapeResult, find_shape
 from semalign3d_core.category.shape.mirror import with_mirror_images, with_mirror_poses
-from semalign3d_core.category.statistics.beta import BetaTable
 from semalign3d_core.category.statistics.beta_tables import noisy_beta_table
+from semalign3d_core.category.statistics.geometric_features import BetaTable
 from semalign3d_core.category.surface.dense_cloud import merged_samples, supported_clusters
 from semalign3d_core.category.surface.point_features import PointFeatures, cluster_features, keypoint_features
 from semalign3d_core.category.surface.surface_map import SurfaceMap, surface_map

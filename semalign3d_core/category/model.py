@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semalign3d_core.category.statistics.beta import BetaTable
+from semalign3d_core.category.statistics.geometric_features import BetaTable
 from semalign3d_core.category.surface.surface_map import SurfaceMap
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from semalign3d_core.category.model import CategoryModel
-from semalign3d_core.category.statistics.beta import BetaTable
+from semalign3d_core.category.statistics.geometric_features import BetaTable
 from semalign3d_core.perception.masks import KnownObject
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import atomic_path, sha256_of_arrays

@@ -13,7 +13,7 @@ from semalign3d_core.datasets.coco_masks import decode_mask
 from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, read_mask, safe_name
 from semalign3d_core.datasets.left_right import flip_permutation
 from semalign3d_core.datasets.records import KeypointSpec
-from semalign3d_core.perception.images import IMAGE_SUFFIXES
+from semalign3d_core.perception.evidence import IMAGE_SUFFIXES
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, choice
 from semalign3d_core.runtime.files import read_json
 

@@ -11,8 +11,7 @@ from PIL import Image
 
 from semalign3d_core.datasets.left_right import unpaired
 from semalign3d_core.datasets.records import KeypointSpec
-from semalign3d_core.perception.evidence import ImageInput
-from semalign3d_core.perception.images import read_image, read_labels
+from semalign3d_core.perception.evidence import ImageInput, read_image, read_labels
 from semalign3d_core.runtime.errors import InputError, MissingFileError
 from semalign3d_core.runtime.files import atomic_path, read_json, write_json
 

@@ -1,10 +1,13 @@
-"""The mask as a distance field, and the boxes an object may fill. Host work on arrays, once per image."""
+"""The mask as a distance field, the boxes an object may fill, and parts of images. Host work on arrays, once per image."""
 
 import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
+
+from semalign3d_core.geometry.image_grid import SquareGrid
 
 BORDER_PIXELS = 2  # mask pixels on a side of the picture that make the object a truncated one
 FRAME, FILLED = 0.02, 0.6  # of a square's side: free on each side of a mask, and filled by its longer side
@@ -116,3 +119,17 @@ def extended_boxes(box, touched):
             larger[side] += share * size[side]
             boxes.append(larger)
     return np.stack(boxes)
+
+
+def on_image(values: torch.Tensor, grid: SquareGrid) -> np.ndarray:
+    """``values`` (cells, cells) on a :class:`SquareGrid` at every pixel of its image, bilinear: (h, w) float32 array."""
+    rows, columns = torch.meshgrid(torch.arange(grid.height), torch.arange(grid.width), indexing="ij")
+    position = grid.pixel_to_cell(torch.stack([columns, rows], dim=-1).float()).numpy()
+    return cv2.remap(values.float().numpy(), position[..., 0], position[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def inside_box(shape: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
+    """(h, w) bool array: pixels inside ``box`` (x1, y1, x2, y2)."""
+    left, top, right, bottom = box
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    return (columns >= left) & (columns <= right) & (rows >= top) & (rows <= bottom)

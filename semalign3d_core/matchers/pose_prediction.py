@@ -16,8 +16,7 @@ from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.pair_features import Description, OwnPairFeatures, ReducedPairFeatures
-from semalign3d_core.perception.evidence import ImageEvidence, ImageInput
-from semalign3d_core.perception.images import IMAGE_SUFFIXES, read_image
+from semalign3d_core.perception.evidence import IMAGE_SUFFIXES, ImageEvidence, ImageInput, read_image
 from semalign3d_core.runtime.errors import InputError, MissingFileError, choice
 from semalign3d_core.transfer.matches import Matches
 

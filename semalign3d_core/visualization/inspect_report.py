@@ -12,7 +12,7 @@ from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import model_hash
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.pages.page import page, picture_url, rounded
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import InputError, MissingFileError
 
 THUMBNAIL = 320  # pixels

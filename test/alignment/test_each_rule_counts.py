@@ -6,7 +6,7 @@ import torch
 
 from semalign3d_core.alignment.gauss_newton.poses import Candidates, project_points
 from semalign3d_core.alignment.gauss_newton.residuals import RobustResiduals
-from semalign3d_core.alignment.tracking import warm_start
+from semalign3d_core.alignment.result import warm_start
 from semalign3d_core.perception.evidence import FeatureMap
 
 

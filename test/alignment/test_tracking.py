@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from alignment_scores import keypoint_pck, mean, rotation_error
 
-from semalign3d_core.alignment.tracking import last_seen
+from semalign3d_core.alignment.result import last_seen
 
 
 def orbit(category, seed, start, count, step=6.0):

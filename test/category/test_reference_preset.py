@@ -26,8 +26,7 @@ from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.geometry.rotations import rotation_angle, similarity_alignment
 from semalign3d_core.perception import depth, masks
 from semalign3d_core.perception.backbones import FeatureBackbone
-from semalign3d_core.perception.evidence import FeatureMap
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import FeatureMap, read_image
 from semalign3d_core.runtime.config import load_preset
 
 QUICK = ReferenceOptions(focal_steps=60, clusters=60, neighbours=40)

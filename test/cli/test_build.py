@@ -13,7 +13,7 @@ from simulated_category import SIZE, SimulatedCategory
 from semalign3d_core.calibration import build as builder
 from semalign3d_core.category.storage import save_model
 from semalign3d_core.cli.main import main
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import InputError
 
 

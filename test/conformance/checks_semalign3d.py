@@ -13,8 +13,7 @@ from semalign3d_core.category.published import barycentric, dense_cloud, focal, 
 from semalign3d_core.category.published.shape import DESCENT
 from semalign3d_core.category.statistics import beta, geometric_features
 from semalign3d_core.category.statistics import beta_tables as statistics
-from semalign3d_core.category.statistics.beta import BetaTable
-from semalign3d_core.category.statistics.geometric_features import edge_pairs, tetrahedra, triangles_with_vertex
+from semalign3d_core.category.statistics.geometric_features import BetaTable, edge_pairs, tetrahedra, triangles_with_vertex
 from semalign3d_core.category.surface import point_features
 from semalign3d_core.geometry.camera import PinholeCamera, project
 from semalign3d_core.geometry.rotations import similarity_alignment
@@ -132,9 +131,9 @@ def check_beta_fit(arrays, path):
 def check_beta_logprob_mode(arrays, path):
     v = tensors(arrays)
     for kind, low in (("01", 0.0), ("pm1", -1.0)):
-        single = beta.log_density(v[f"x_{kind}"], v["alpha"], v["beta"], low)
+        single = geometric_features.log_density(v[f"x_{kind}"], v["alpha"], v["beta"], low)
         yield difference(f"logprob_{kind}", single, v[f"logprob_{kind}"], atol=5e-3, rtol=1e-4)
-        double = beta.log_density(v[f"x_{kind}"].double(), v["alpha"].double(), v["beta"].double(), low)
+        double = geometric_features.log_density(v[f"x_{kind}"].double(), v["alpha"].double(), v["beta"].double(), low)
         yield difference(f"logprob_{kind}_f64", double, v[f"logprob_{kind}_f64"], **DOUBLE)
     yield difference("mode", beta.mode(v["mode_alpha"], v["mode_beta"]), v["mode"])
     yield difference("variance", beta.variance(v["mode_alpha"], v["mode_beta"]), v["variance"])

@@ -6,7 +6,7 @@ from PIL import Image
 
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.perception import masks
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 

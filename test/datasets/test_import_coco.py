@@ -68,7 +68,7 @@ def test_objects_arrive_in_the_layout(coco):
 
 
 def test_polygons_become_masks_that_the_mask_source_reads(coco):
-    from semalign3d_core.perception.images import read_image
+    from semalign3d_core.perception.evidence import read_image
 
     folder, content = coco
     _, dataset = _import(folder, content)

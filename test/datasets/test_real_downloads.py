@@ -21,7 +21,7 @@ from published_format import (
 from scipy.io import savemat
 
 from semalign3d_core.datasets import open_dataset
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.perception.masks.precomputed import PrecomputedMasks
 from semalign3d_core.runtime.errors import InputError, MissingFileError
 

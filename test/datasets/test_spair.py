@@ -7,7 +7,7 @@ from published_format import spair_image, write_json, write_spair
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.spair import SpairDataset, SpairUDataset
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.perception.masks.precomputed import PrecomputedMasks
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 

@@ -16,8 +16,7 @@ from semalign3d_core.matchers import Matcher
 from semalign3d_core.matchers.adaptive_pose import AdaptivePoseMatcher
 from semalign3d_core.perception import backbones
 from semalign3d_core.perception.backbones import FeatureBackbone
-from semalign3d_core.perception.evidence import FeatureMap
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import FeatureMap, read_image
 from semalign3d_core.perception.look import look
 from semalign3d_core.perception.masks.precomputed import PrecomputedMasks
 from semalign3d_core.runtime.errors import InputError

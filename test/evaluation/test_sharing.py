@@ -20,8 +20,7 @@ from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.cached_providers import CachedBackbone, CachedDepth, CachedMasks
 from semalign3d_core.perception.depth import DepthSource
-from semalign3d_core.perception.evidence import DepthMap, FeatureMap
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap, read_image
 from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.runtime.cache import Cache
 

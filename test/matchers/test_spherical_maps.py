@@ -19,8 +19,7 @@ from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.spherical_maps import SphericalMapsMatcher
 from semalign3d_core.perception import backbones
 from semalign3d_core.perception.backbones.transformers_vit import TransformerBackbone
-from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence, read_image
 from semalign3d_core.runtime.errors import InputError
 
 CELLS = 60

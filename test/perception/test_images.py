@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semalign3d_core.perception.images import list_images, read_image, read_labels
+from semalign3d_core.perception.evidence import list_images, read_image, read_labels
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10

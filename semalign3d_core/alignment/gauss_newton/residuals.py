@@ -28,7 +28,7 @@ from torch import Tensor
 
 from semalign3d_core.alignment.config import EnergyConfig
 from semalign3d_core.alignment.energy import DistanceField
-from semalign3d_core.alignment.gauss_newton.jacobian import DeformableCloud
+from semalign3d_core.alignment.gauss_newton.poses import DeformableCloud
 from semalign3d_core.alignment.observation import Observation
 
 SPARSE_SIGMA = 0.1  # least sigma of the sparse term, object scales

@@ -13,8 +13,7 @@ from torch import Tensor
 from semalign3d_core.alignment.category_tensors import CategoryTensors
 from semalign3d_core.alignment.choice import RIVAL_DEGREES
 from semalign3d_core.alignment.config import AlignConfig
-from semalign3d_core.alignment.gauss_newton.jacobian import DeformableCloud
-from semalign3d_core.alignment.gauss_newton.poses import FOCAL, MODES, SCALE, Candidates, Poses
+from semalign3d_core.alignment.gauss_newton.poses import FOCAL, MODES, SCALE, Candidates, DeformableCloud, Poses
 from semalign3d_core.alignment.gauss_newton.residuals import PRIOR, RobustResiduals
 from semalign3d_core.alignment.gauss_newton.viewpoints import ViewpointBank, bank_rotations, best_starts
 from semalign3d_core.alignment.observation import Observation

@@ -17,8 +17,7 @@ from semalign3d_core.geometry.image_grid import mirror_points
 from semalign3d_core.geometry.mask_field import distance_field
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.depth import DepthSource
-from semalign3d_core.perception.evidence import FeatureMap, ImageInput
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput, read_image
 from semalign3d_core.perception.look import TYPICAL_FOCAL, features_and_mask
 from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.runtime.errors import InputError, MissingFileError

@@ -17,9 +17,9 @@ from semalign3d_core.category.published.focal import optimise_focal
 from semalign3d_core.category.published.sparse import Descent, placeable, reconstruct
 from semalign3d_core.category.shape.factor_model import FactorModel, rigid_model
 from semalign3d_core.category.shape.mirror import to_mirror_plane, with_mirror_images
-from semalign3d_core.category.statistics.beta import BetaTable
 from semalign3d_core.category.statistics.beta_tables import noisy_beta_table
 from semalign3d_core.category.statistics.fisher_modes import fisher_modes
+from semalign3d_core.category.statistics.geometric_features import BetaTable
 from semalign3d_core.geometry.camera import back_project
 from semalign3d_core.geometry.rotations import similarity_alignment
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semalign3d_core.category.statistics.beta import BetaTable
-from semalign3d_core.category.statistics.geometric_features import geometric_loss
+from semalign3d_core.category.statistics.geometric_features import BetaTable, geometric_loss
 from semalign3d_core.geometry.rotations import shape_diameter
 from semalign3d_core.runtime.errors import InputError
 

@@ -16,7 +16,7 @@ from semalign3d_core.category.shape.factor_model import FactorModel
 from semalign3d_core.category.shape.flat import fit_outline_model
 from semalign3d_core.category.shape.mirror import MIRROR
 from semalign3d_core.category.shape.multiview import multiview_start, view_diversity
-from semalign3d_core.category.statistics.beta import BetaTable
+from semalign3d_core.category.statistics.geometric_features import BetaTable
 from semalign3d_core.category.surface.surface_map import is_flat
 from semalign3d_core.runtime.threads import one_thread
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from semalign3d_core.category.statistics import beta
-from semalign3d_core.category.statistics.beta import BetaTable
 from semalign3d_core.category.statistics.geometric_features import (
+    BetaTable,
     edge_pairs,
     length,
     length_ratio,

@@ -1,12 +1,13 @@
-"""Scale-free features of keypoint constellations, and which keypoints they are made of (paper section 3.1)."""
+"""Scale-free features of keypoint constellations, and how likely they are by a category's Betas (paper section 3.1, Eq. 10)."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
-from semalign3d_core.category.statistics.beta import BetaTable, log_density
-
+DENSITY_CLAMP = 1e-6
 EPSILON = 1e-6  # as published: added to lengths before a division
 
 
@@ -94,6 +95,52 @@ def triangle_axes(edge: Tensor, other: Tensor, dim: int = -1) -> tuple[Tensor, .
     x = unit(edge, dim)
     y = torch.linalg.cross(z, x, dim=dim)
     return tuple(unit(axis, dim) for axis in (x, y, z))
+
+
+@dataclass(frozen=True)
+class BetaTable:
+    """Beta distributions of the geometric features of a category (paper section 3.1, Eq. 10).
+
+    edge1, edge2:  (E, 2) int64, keypoints (a, b) and (c, d) of every kept edge pair
+    edge_beta:     (E, 4) alpha, beta of the length ratio on (0, 1), then alpha, beta of the cosine on (-1, 1)
+    triangle:      (T, 3) int64, vertex: (T,) int64, keypoints of every kept triangle + fourth vertex
+    tet_beta:      (T, 6) alpha, beta of the three signed cosines in the triangle's frame, on (-1, 1)
+    """
+
+    edge1: Tensor
+    edge2: Tensor
+    edge_beta: Tensor
+    triangle: Tensor
+    vertex: Tensor
+    tet_beta: Tensor
+
+    @classmethod
+    def empty(cls) -> "BetaTable":
+        """A table without features."""
+        pair, number = torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+        return cls(pair, pair, torch.zeros(0, 4), torch.zeros(0, 3, dtype=torch.int64), number, torch.zeros(0, 6))
+
+    @cached_property
+    def log_normalisers(self) -> tuple[Tensor, Tensor]:
+        """(E, 2) and (T, 3): :func:`log_normaliser` of the Betas."""
+        edge, tet = (log_normaliser(*table.unflatten(1, (-1, 2)).unbind(-1)) for table in (self.edge_beta, self.tet_beta))
+        return edge, tet
+
+
+def log_density(x: Tensor, alpha: Tensor, beta: Tensor, low: float = 0.0, constant: Tensor | None = None) -> Tensor:
+    """Log-density of Beta(alpha, beta) for ``x`` in [low, 1], without the Jacobian of the map to [0, 1].
+
+    Arguments are clamped to [1e-6, 1 - 1e-6] after the map, so nothing is infinite (and clamped values have no gradient).
+    constant: :func:`log_normaliser` of the parameters, if it is at hand.
+    """
+    u = (x if low == 0 else (x - low) / (1 - low)).clamp(DENSITY_CLAMP, 1 - DENSITY_CLAMP)
+    constant = log_normaliser(alpha, beta) if constant is None else constant
+    return torch.addcmul(torch.addcmul(constant, alpha - 1, u.log()), beta - 1, (1 - u).log())
+
+
+def log_normaliser(alpha: Tensor, beta: Tensor) -> Tensor:
+    """What the log-density of Beta(alpha, beta) has besides the powers: minus the log of the Beta function."""
+    return torch.lgamma(alpha + beta) - torch.lgamma(alpha) - torch.lgamma(beta)
 
 
 def geometric_loss(points: Tensor, table: BetaTable) -> Tensor:

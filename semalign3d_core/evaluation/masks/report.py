@@ -7,7 +7,7 @@ import numpy as np
 from semalign3d_core.evaluation.masks.transfer import METRICS, transferred_mask
 from semalign3d_core.pages.html import details, note, page, section, table, tiles, warning
 from semalign3d_core.pages.page import picture_url
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import SemAlign3DError
 from semalign3d_core.runtime.files import write_text
 

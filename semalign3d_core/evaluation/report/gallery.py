@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import SemAlign3DError
 
 THUMBNAIL_HEIGHT = 180

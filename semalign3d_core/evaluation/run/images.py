@@ -13,8 +13,7 @@ from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import mirror_image
 from semalign3d_core.perception import backbones, depth, masks
 from semalign3d_core.perception.cached_providers import CachedBackbone, CachedDepth, CachedMasks, evidence_digest, image_hash
-from semalign3d_core.perception.evidence import ImageEvidence
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import ImageEvidence, read_image
 from semalign3d_core.perception.look import TYPICAL_FOCAL, look
 from semalign3d_core.perception.providers import on_device, takes
 from semalign3d_core.perception.stored_features import StoredFeatureMap

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from semalign3d_core.perception.images import IMAGE_SUFFIXES, read_image
+from semalign3d_core.perception.evidence import IMAGE_SUFFIXES, read_image
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import atomic_path, read_arrays
 from semalign3d_core.runtime.processes import in_processes

@@ -19,8 +19,7 @@ from semalign3d_core.learned.geoaware.network import OFFICIAL_DIMS
 from semalign3d_core.perception import backbones, masks
 from semalign3d_core.perception.backbones.fused import FusedBackbone
 from semalign3d_core.perception.cached_providers import CachedMasks, image_hash
-from semalign3d_core.perception.evidence import FeatureMap
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import FeatureMap, read_image
 from semalign3d_core.perception.look import close_up
 from semalign3d_core.perception.providers import on_device
 from semalign3d_core.runtime.cache import Cache

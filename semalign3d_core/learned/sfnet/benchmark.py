@@ -12,7 +12,7 @@ import torch
 from semalign3d_core.learned.sfnet.pictures import canvas
 from semalign3d_core.metrics.grid_transfer import inner_grid, pair_pck, transfer_points
 from semalign3d_core.metrics.mask_transfer import intersection_over_union, label_transfer_accuracy, warp_mask
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import FileFormatError, choice
 
 SIDE = 288  # of the pictures without their ring, in the mode "image"

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from semalign3d_core.learned.sfnet.samples import CELL
-from semalign3d_core.perception.images import read_image, read_labels
+from semalign3d_core.perception.evidence import read_image, read_labels
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
 PICTURES = ("JPEGImages", "images")

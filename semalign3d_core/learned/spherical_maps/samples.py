@@ -19,8 +19,7 @@ from tqdm import tqdm
 
 from semalign3d_core.learned.spherical_maps.inference import mapper_input
 from semalign3d_core.learned.spherical_maps.viewpoint import BINS, azimuth_bins
-from semalign3d_core.perception.evidence import ImageInput
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import ImageInput, read_image
 from semalign3d_core.perception.look import close_up
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 from semalign3d_core.runtime.files import atomic_path, read_json, write_json

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import torch
 
+from semalign3d_core.geometry.mask_field import inside_box, on_image
 from semalign3d_core.perception.masks import MaskSource
-from semalign3d_core.perception.masks.regions import inside_box, on_image
 
 LEAST_PART = 0.1  # parts of the object (seen behind an occluder) count from this share of the largest part's evidence on
 OTHER = 0.05  # what a cell counts of which the network is sure that it shows an object, but of another category

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semalign3d_core.perception.images import read_labels
+from semalign3d_core.perception.evidence import read_labels
 from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 

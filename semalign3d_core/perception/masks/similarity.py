@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import torch
 
+from semalign3d_core.geometry.mask_field import inside_box, on_image
 from semalign3d_core.perception.masks import MaskSource
-from semalign3d_core.perception.masks.regions import inside_box, on_image
 from semalign3d_core.runtime.errors import InputError
 
 

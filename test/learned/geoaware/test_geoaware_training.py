@@ -24,7 +24,7 @@ from semalign3d_core.learned.geoaware.network import AggregationNetwork, load_ne
 from semalign3d_core.learned.geoaware.samples import FeatureSource, PairSamples, box_in_cells, keypoints_on_canvas
 from semalign3d_core.learned.geoaware.train import GeoAwareTraining, resolved, train_geoaware
 from semalign3d_core.perception import backbones
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import InputError
 
 CURVE = Path(__file__).with_name("loss_curve.json")

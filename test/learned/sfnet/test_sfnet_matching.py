@@ -14,7 +14,7 @@ from semalign3d_core.learned.sfnet import storage
 from semalign3d_core.learned.sfnet.benchmark import interval, keypoint_scores, mask_scores
 from semalign3d_core.learned.sfnet.network import SFNet, SFNetConfig
 from semalign3d_core.matchers.sfnet import SFNetMatcher
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import InputError
 
 SIZE = (144, 216)  # height, width of the pictures: every inner cell is 24 x 36 pixels

@@ -16,8 +16,7 @@ from semalign3d_core.geometry.image_grid import CANVAS_SIDE, mirror_points
 from semalign3d_core.perception.backbones.precision import choose_dtype
 from semalign3d_core.perception.backbones.transformers_vit import TransformerBackbone, fix_positions, load_transformer
 from semalign3d_core.perception.cached_providers import CachedBackbone
-from semalign3d_core.perception.evidence import ImageInput
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import ImageInput, read_image
 from semalign3d_core.runtime.cache import Cache
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingWeightsError
 
