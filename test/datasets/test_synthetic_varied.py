@@ -130,3 +130,22 @@ def test_photographs_of_a_folder_are_shown(tmp_path):
 def test_an_empty_folder_of_photographs_is_named(tmp_path):
     with pytest.raises(InputError, match=f"{tmp_path} holds no photographs"):
         picture_bank(str(tmp_path))
+
+
+def test_a_picture_without_its_object_shows_the_same_surroundings():
+    whole, empty = (sample_rendering("car", 11, 5, 64, replace(VARIED, empty=absent)) for absent in (False, True))
+    assert whole.mask.any() and not empty.mask.any() and np.isnan(empty.canonical).all() and np.isnan(empty.box).all()
+    same = (whole.image == empty.image).all(-1)
+    assert same[~whole.mask].mean() > 0.4 and same[whole.mask].mean() < 0.2
+
+
+def test_furniture_fills_a_room_and_leaves_the_line_of_sight(monkeypatch):
+    screen, plain = make_instance("tvmonitor", 1, "varied"), replace(VARIED, scene=scenes.SceneConfig(occluder_rate=0.0))
+
+    def shown(kind):
+        monkeypatch.setattr(scenes, "pick", lambda rng, weighted: (1.0, kind))
+        return [render(screen, front_view(screen), seed, plain) for seed in range(8)]
+
+    rooms, alone = shown("room"), shown("studio")
+    assert np.mean([room.mask.sum() / free.mask.sum() for room, free in zip(rooms, alone, strict=True)]) > 0.7
+    assert sum(np.unique(r.depth[~r.mask & np.isfinite(r.depth)].round(1)).size > 20 for r in rooms) >= 4

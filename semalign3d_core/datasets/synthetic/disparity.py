@@ -25,7 +25,7 @@ def monocular_disparity(depth: np.ndarray, mask: np.ndarray, rng: np.random.Gene
     depth: (h, w) metres, NaN where there is nothing;  mask: (h, w) bool of the object;  rng: numpy generator.
     """
     inverse = np.where(np.isfinite(depth), 1 / np.maximum(np.nan_to_num(depth, nan=1e9), 1e-6), 0.0)
-    inverse /= inverse.max()
+    inverse /= max(inverse.max(), 1e-9)
     bent = inverse ** np.exp(rng.normal(0, config.bend)) if config.bend > 0 else inverse
     object_values = bent[mask] if mask.any() else bent.ravel()
     span = max(np.percentile(object_values, 95) - np.percentile(object_values, 5), 1e-3)

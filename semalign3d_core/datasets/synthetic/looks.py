@@ -191,7 +191,8 @@ def _mug(instance, bank, rng):
     return {"body": body, "handle": handle, "liquid": Look(np.array([0.05, 0.02, 0.008]) * rng.uniform(0.3, 8), mirror=0.03)}
 
 
-def _wooden(rng, bank, **surface):
+def wooden(rng: np.random.Generator, bank: Bank, **surface: float) -> Look:
+    """Light to dark wood with its grain."""
     tones = np.array([(0.35, 0.17, 0.06), (0.5, 0.28, 0.11), (0.18, 0.07, 0.025), (0.06, 0.025, 0.012), (0.62, 0.45, 0.25)])
     tone = np.clip(tones[rng.integers(len(tones))] * rng.uniform(0.7, 1.3) * (1 + rng.normal(0, 0.08, 3)), 0.004, 0.9)
     wood = bank.patterns[rng.integers(6)].astype(np.float32)[..., None] / 255
@@ -203,7 +204,7 @@ def _chair(instance, bank, rng):
     kind = rng.random()
     gloss = {"gloss": rng.uniform(0, 0.25), "power": 25.0}
     if kind < 0.55:
-        frame = _wooden(rng, bank, **gloss) if rng.random() < 0.85 else Look(dark(rng) if rng.random() < 0.5 else white(rng), **gloss)
+        frame = wooden(rng, bank, **gloss) if rng.random() < 0.85 else Look(dark(rng) if rng.random() < 0.5 else white(rng), **gloss)
     elif kind < 0.8:
         metal = float(rng.random() < 0.5)
         frame = Look(np.array([0.4, 0.4, 0.4]) if metal else dark(rng), **gloss, mirror=0.4 * metal, metal=metal)

@@ -25,6 +25,7 @@ class RenderConfig:
     world: simple (the benchmarks' one: floating clutter, random textures) or varied (kinds of objects, views, materials and scenes
         as photographs show them, which training uses)
     pictures: folder of photographs for the varied world's backgrounds and surfaces; "" takes those of scikit-image, if installed
+    empty: leave the object out, for pictures of nothing (mask and box are empty then, poses and keypoints are where it would be)
     """
 
     view: ViewConfig = field(default_factory=ViewConfig)
@@ -34,6 +35,7 @@ class RenderConfig:
     contrast: float = 0.05  # difference between neighbours, of the displayed range, from which on they look different
     world: str = "simple"
     pictures: str = ""
+    empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class _Soup:
     material: np.ndarray
     texture: np.ndarray  # (T, 3, 3) texture coordinates of the corners
     tracer: _Tracer
-    surrounding: int  # number of the first triangle that is not the object's
+    solid: np.ndarray  # (T,) bool: of the surroundings, and not of glass
     place: tuple  # (rotation, translation, diameter) of the object
 
     def to_object(self, points):
@@ -165,13 +167,13 @@ class _Soup:
 
     @cached_property
     def behind(self):
-        """The same without the object."""
-        kept = {name: getattr(self, name)[self.surrounding :] for name in ("triangles", "normals", "owner", "material", "texture")}
-        return _Soup(**kept, tracer=_Tracer(kept["triangles"]), surrounding=0, place=self.place)
+        """What is seen through glass: the surroundings that are not of glass themselves."""
+        kept = {name: getattr(self, name)[self.solid] for name in ("triangles", "normals", "owner", "material", "texture", "solid")}
+        return _Soup(**kept, tracer=_Tracer(kept["triangles"]), place=self.place)
 
 
 def _render(instance, view, surroundings, effects, seed, config):
-    soup = _soup(instance, view, surroundings)
+    soup = _soup(instance, view, surroundings, config.empty)
     height, width = view.height, view.width
     rays = _rays(view)
     triangle, depth, weights = hits = soup.tracer.hits(rays)
@@ -212,11 +214,14 @@ def _render(instance, view, surroundings, effects, seed, config):
     )
 
 
-def _soup(instance, view, surroundings):
+def _soup(instance, view, surroundings, empty=False):
     vertices = view.to_camera(instance.vertices, instance.diameter)
+    if empty:
+        vertices = vertices - 2 * vertices.max(0)[2:]  # behind the camera
     corners = vertices[instance.faces]
     first = len(surroundings.materials.gloss)
     triangles = np.concatenate([corners, surroundings.triangles])
+    glass = getattr(surroundings.materials, "glass", np.zeros(first))[surroundings.material] > 0
     return _Soup(
         triangles=triangles,
         normals=np.concatenate([corner_normals(vertices, instance.faces, instance.smooth), surroundings.normals]).astype(np.float32),
@@ -224,7 +229,7 @@ def _soup(instance, view, surroundings):
         material=np.concatenate([instance.group + first, surroundings.material]),
         texture=np.concatenate([instance.vertices[instance.faces], surroundings.triangles]).astype(np.float32),
         tracer=_Tracer(triangles),
-        surrounding=len(corners),
+        solid=np.concatenate([np.zeros(len(corners), dtype=bool), ~glass]),
         place=(view.rotation, view.translation, instance.diameter),
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from semalign3d_core.datasets.synthetic.appearance import CameraEffects, Light, random_light
 from semalign3d_core.datasets.synthetic.environment import anything, random_environment, sky, studio
+from semalign3d_core.datasets.synthetic.furnishing import furnish, hutch, plain_wall
 from semalign3d_core.datasets.synthetic.instances import Instance
 from semalign3d_core.datasets.synthetic.looks import Look, object_looks, patterned, stack, tint, white
 from semalign3d_core.datasets.synthetic.pictures import Bank, linear
@@ -33,7 +34,7 @@ def varied_surroundings(instance: Instance, view: View, rng: np.random.Generator
     if kind == "simple":
         plain = random_surroundings(instance, view, rng, config)
         return plain.with_environment(random_environment(instance, view, anything(view, bank, rng), rng), object_materials)
-    stage = _Stage(instance, view, rng, bank)
+    stage = _Stage(instance, view, rng, bank, looks)
     backdrop = {"studio": studio, "sky": lambda rng: sky(view, rng)}.get(kind, lambda rng: anything(view, bank, rng))(rng)
     open_air = kind == "outdoors" and rng.random() < 0.4
     if open_air:
@@ -86,8 +87,9 @@ def _light(view, rng):
 class _Stage:
     """Builds what stands around an object, in the object's frame; ``pieces``: [(parts in the camera frame, look, owner)]."""
 
-    def __init__(self, instance, view, rng, bank):
-        self.instance, self.view, self.rng, self.bank, self.pieces, self._grounds = instance, view, rng, bank, [], []
+    def __init__(self, instance, view, rng, bank, looks):
+        self.instance, self.view, self.rng, self.bank, self.looks = instance, view, rng, bank, looks
+        self.pieces, self._grounds = [], []
         self.low, self.high = instance.vertices.min(0), instance.vertices.max(0)
         self.level = self.low[1] - 0.002
         camera = view.camera_position(instance.diameter)
@@ -178,7 +180,7 @@ class _Stage:
         along = np.array([-out[1], out[0]])
         bottom, top = self.level - 8, self.high[1] + rng.uniform(0.8, 8)
         repeat, reach = rng.uniform(0.5, 3), self.radius + distance
-        wall = self.look(repeat, (along[0], 0, along[1]))
+        wall = plain_wall(rng) if rng.random() < 0.6 else self.look(repeat, (along[0], 0, along[1]))
         self.slab(out * (reach + 0.05), along, (60, 0.1), (bottom, top), wall)
         side = rng.choice([-1.0, 1.0])
         aside = side * (-self.distance * self.away) @ along  # of the camera
@@ -197,7 +199,7 @@ class _Stage:
             place = out * (reach - 0.01) + along * rng.uniform(-3, 3)
             wide, low = rng.uniform(0.2, 1.4), self.level + rng.uniform(-0.3, 2.0)
             high = low + wide * rng.uniform(0.5, 1.6)
-            self.slab(place, along, (wide, 0.05), (low, high), self._hung((along[0], 0, along[1]), place, wide, (low, high)))
+            self.slab(place, along, (wide, 0.05), (low, high), self.hung((along[0], 0, along[1]), place, wide, (low, high)))
 
     def _shelf(self, middle, along, level):
         """Boards with things in a row on them, like books."""
@@ -214,9 +216,9 @@ class _Stage:
                 self.slab(middle + along * (at + 0.5 * thick), along, (thick, 0.14), (low, low + size * rng.uniform(0.5, 1.0)), look)
                 at += thick + (rng.random() < 0.15) * size * rng.uniform(0.2, 1.0)
 
-    def _hung(self, along, place, wide, heights):
+    def hung(self, along, place, wide, heights, glow=0.0):
         """What a thing on a wall looks like: a print or photograph that fills it, a bright window, or any surface."""
-        rng, kind = self.rng, self.rng.random()
+        rng, kind = self.rng, 0.7 if glow else self.rng.random()
         if kind < 0.15:
             return Look(np.ones(3), glow=rng.uniform(0.8, 2.0))
         if kind < 0.4:
@@ -226,22 +228,26 @@ class _Stage:
         scale = self.instance.diameter
         rows = np.stack([self.view.rotation @ along / wide, -(self.view.rotation @ (0, 1.0, 0)) / (heights[1] - heights[0])]) / scale
         corner = self.view.to_camera(np.array([place[0] - 0.5 * wide * along[0], heights[1], place[1] - 0.5 * wide * along[2]]), scale)
-        return Look(np.ones(3) * 0.5, picture=picture, project=np.column_stack([rows, -rows @ corner]))
+        return Look(np.ones(3) * 0.5, glow=glow, picture=picture, project=np.column_stack([rows, -rows @ corner]))
 
     def room(self):
-        """A floor or a piece of furniture under the object, walls, and things about."""
+        """A floor or a piece of furniture under the object, walls, furniture, and things about."""
         rng = self.rng
         screen = self.instance.category == "tvmonitor"
-        if screen and rng.random() < 0.7:
-            self.table(rng.uniform(0.4, 1.2))
-        elif self.from_above and not screen:
-            self.ground(self.flat_look(rng.uniform(0.4, 2.5)))
-        elif screen and rng.random() < 0.7:
-            height = self.level - rng.uniform(0.5, 1.5)
-            if self.view.camera_position(self.instance.diameter)[1] > height + 0.1:
-                self.ground(self.flat_look(rng.uniform(0.4, 2.5)), height)
-        self.walls(rng.uniform(0.02, 1.5) if screen else rng.uniform(0.1, 4.0))
-        self.clutter(rng.integers(1, 7), (0.1, 0.9))
+        floor = self.level - (rng.uniform(0.35, 1.2) if screen else 0.0)
+        hung = screen and rng.random() < 0.35
+        if screen and not hung:
+            self.table(self.level - floor)
+        if self.view.camera_position(self.instance.diameter)[1] > floor + 0.1:
+            self.ground(self.flat_look(rng.uniform(0.4, 2.5)), floor)
+        wall = rng.uniform(0.0, 0.05) if hung else rng.uniform(0.02, 1.5) if screen else rng.uniform(0.1, 4.0)
+        self.walls(wall)
+        if rng.random() < 0.85:
+            furnish(self, floor, self.radius + wall)
+        if screen and not hung and rng.random() < 0.25:
+            hutch(self, floor)
+        if rng.random() < 0.6:
+            self.clutter(rng.integers(1, 7), (0.1, 0.9))
 
     def clutter(self, count, sizes):
         """Boxes, vases and glasses that stand beside and behind the object."""
@@ -250,7 +256,9 @@ class _Stage:
             size = rng.uniform(*sizes)
             angle = np.arctan2(self.away[1], self.away[0]) + rng.uniform(-1.8, 1.8)
             place = (self.radius + 0.5 * size + rng.uniform(0.03, 2.0)) * np.array([np.cos(angle), np.sin(angle)])
-            kind, label = rng.random(), None if rng.random() < 0.2 else self.look(size)
+            kind, label = rng.random(), None if rng.random() < 0.1 else self.look(size)
+            if 0.5 <= kind < 0.62 and rng.random() < 0.7:
+                label = Look(np.full(3, rng.uniform(0.7, 0.95)), 0.3, 60, 0.06, glass=0.9)
             if kind < 0.5:
                 turn = rng.uniform(0, np.pi)
                 wide = size * rng.uniform(0.2, 0.9, 2)
@@ -263,8 +271,9 @@ class _Stage:
             )
             part = revolve("vase", "", profile * size + (0, self.level), around=20)
             self.add([type(part)("vase", part.vertices + (place[0], 0, place[1]), part.faces, "", True)], label)
-        if self.instance.category == "mug" and rng.random() < 0.2:
+        if self.instance.category == "mug" and rng.random() < 0.35:
             foot = max(self.instance.vertices[self.instance.vertices[:, 1] < self.low[1] + 0.05][:, 0].max(), 0.1)
             saucer = [(0.3 * foot, 0), (1.1 * foot, 0.002), (rng.uniform(1.7, 2.4) * foot, rng.uniform(0.1, 0.3) * foot)]
             part = revolve("saucer", "", np.array(saucer) + (0, self.low[1] - 0.001), around=32)
-            self.add([part], self.look(1.0))
+            own = self.looks[self.instance.groups.index("body")]
+            self.add([part], own if own is not None and rng.random() < 0.7 else self.look(1.0))

@@ -143,6 +143,13 @@ KINDS = {
              "stabiliser": (0.15, 0.24), "fin": (0.13, 0.22)},
             {"engines": 0.0, "propeller": 1.0, "t_tail": 0.1, "wheels": 0.7, "gear_legs": 1.0, "cockpit": 1.0},
         ),
+        "high wing": (
+            0.12,
+            {"length": (6, 12), "radius": (0.055, 0.095), "nose": (0.06, 0.16), "tail": (0.4, 0.55), "wing_level": (0.85, 1.15),
+             "wing_place": (0.08, 0.2), "chord": (0.16, 0.26), "span": (0.5, 0.75), "sweep": (0.0, 0.02), "taper": (0.75, 1.0),
+             "dihedral": (0.0, 0.03), "stabiliser": (0.15, 0.24), "fin": (0.13, 0.22), "upsweep": (0.2, 0.6)},
+            {"engines": 0.0, "propeller": 1.0, "t_tail": 0.05, "wheels": 0.95, "gear_legs": 1.0, "cockpit": 1.0, "struts": 0.85},
+        ),
         "twin": (
             0.12,
             {"length": (10, 30), "radius": (0.05, 0.085), "wing_level": (-0.6, 0.95), "sweep": (0.0, 0.08), "taper": (0.4, 0.85),
@@ -203,17 +210,17 @@ VIEWS = {
     "tvmonitor": (
         (0.25, {}),
         (0.35, _STANDING | {"elevation": (-10, 25)}),
-        (0.4, _STANDING | _SMALL | {"elevation": (-10, 25), "fill": (0.1, 0.4)}),
+        (0.4, _STANDING | _SMALL | {"elevation": (-12, 25), "fill": (0.1, 0.4), "focal": (0.7, 1.6)}),
     ),
 }
 # {category: ((share, kind of scene), ...)}
 SCENES = {
     "bottle": ((0.35, "studio"), (0.38, "table"), (0.13, "photograph"), (0.14, "simple")),
     "mug": ((0.25, "studio"), (0.42, "table"), (0.15, "photograph"), (0.18, "simple")),
-    "chair": ((0.38, "studio"), (0.38, "room"), (0.1, "photograph"), (0.14, "simple")),
+    "chair": ((0.35, "studio"), (0.41, "room"), (0.1, "photograph"), (0.14, "simple")),
     "car": ((0.12, "studio"), (0.58, "outdoors"), (0.14, "photograph"), (0.16, "simple")),
-    "aeroplane": ((0.62, "sky"), (0.15, "outdoors"), (0.11, "photograph"), (0.12, "simple")),
-    "tvmonitor": ((0.12, "studio"), (0.62, "room"), (0.12, "photograph"), (0.14, "simple")),
+    "aeroplane": ((0.55, "sky"), (0.22, "outdoors"), (0.11, "photograph"), (0.12, "simple")),
+    "tvmonitor": ((0.08, "studio"), (0.70, "room"), (0.12, "photograph"), (0.10, "simple")),
 }
 
 

@@ -195,7 +195,7 @@ PLANE_RANGES = {
     "engine_radius": (0.018, 0.032),
 }
 PLANE_FLAGS = {"engines": 0.6, "four_engines": 0.25, "t_tail": 0.25, "propeller": 0.3, "cockpit": 0.9, "wheels": 0.4}
-PLANE_EXTRAS = {"gear_legs": False}
+PLANE_EXTRAS = {"gear_legs": False, "struts": False}
 PLANE_NAMES = (
     "nose", "tail_end", "fin_top", "wing_tip_left", "wing_tip_right", "wing_root_front_left", "wing_root_front_right",
     "wing_root_rear_left", "wing_root_rear_right", "stabiliser_tip_left", "stabiliser_tip_right", "engine_left", "engine_right",
@@ -230,6 +230,9 @@ def build_aeroplane(p: SimpleNamespace) -> Built:
         _blade("stabiliser_left", "wing", (stab, stab - (0, 0, 0.10 * u)), (stab_tip, stab_tip - (0, 0, 0.06 * u)), (0, 0.012 * u, 0))
     )
     engine = wing_at(p.engine_place)[0]
+    lead, trail = wing_at(0.5)
+    strut = [(0.6 * r, -0.75 * r, root_front - 0.3 * p.chord * u), 0.6 * lead + 0.4 * trail]
+    parts += both_sides(tube("strut_left", "wing", strut, (0.003 * u, 0.008 * u)))
     parts += _engines(p, engine, wing_at(min(p.engine_place + 0.27, 0.9))[0]) + _plane_details(p, front, r)
     half: dict[str, Any] = {
         "wing_tip": wing_at(1)[0],
@@ -249,6 +252,7 @@ def build_aeroplane(p: SimpleNamespace) -> Built:
     }
     for side in ("left", "right"):
         absent |= {f"engine_{side}": not p.engines, f"outer_engine_{side}": not (p.engines and p.four_engines)}
+        absent[f"strut_{side}"] = not p.struts
         absent |= {f"blade_{side}": not p.propeller, f"wheel_{side}": not p.wheels, f"gear_leg_{side}": not p.wheels}
     return parts, keypoints, absent, () if p.engines else ("engine_left", "engine_right")
 
@@ -316,7 +320,8 @@ def _plane_details(p, front, r):
     u = p.length
     blade = np.array([(0.008 * u, -0.1 * r, front + 0.012 * u), (0.008 * u, -0.1 * r, front)])
     tip = np.array([(0.13 * u, -0.1 * r, front + 0.008 * u), (0.13 * u, -0.1 * r, front)])
-    wheel = [(0.010 * u, -0.004 * u), (0.018 * u, -0.004 * u), (0.018 * u, 0.004 * u), (0.010 * u, 0.004 * u)]
+    size = 2 * u if p.struts else u  # of the wheels: small aeroplanes have large ones
+    wheel = [(0.010 * size, -0.004 * size), (0.018 * size, -0.004 * size), (0.018 * size, 0.004 * size), (0.010 * size, 0.004 * size)]
     depth = -1.45 * r
     legs = [
         tube("leg_nose", "trim", [(0, depth, 0.34 * u), (0, -0.6 * r, 0.34 * u)], 0.004 * u),

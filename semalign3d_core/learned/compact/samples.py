@@ -1,5 +1,6 @@
 """Rendered training samples: pictures with the template coordinates of every second pixel, kept on disk."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ SIDE = 288  # of the rendered pictures; the network sees crops of them
 STEP = 2  # pixels between places that are kept
 SEEDS = 100_000  # instances of one training seed; those of the seeds 0 to 9 are all in the range of the training split
 SIMPLE = 5  # every fifth instance is of the simple world
+EMPTY = 15  # in every 15th picture the object is left out
 CHUNK = 50  # pictures per file: an interrupted rendering loses at most one file per process
 
 
@@ -118,6 +120,7 @@ def render_chunk(job: Any) -> None:
     for index in range(start, stop):
         # Every instance is seen twice, so that there are pairs of views as well as pairs of instances.
         config = simple if index // 2 % SIMPLE == 0 else varied
+        config = replace(config, empty=index % EMPTY == EMPTY - 1)
         rendering = sample_rendering(category, seed * SEEDS + index // 2, seed * SEEDS + index, SIDE, config)
         pictures.append(rendering.image)
         canonical.append(rendering.canonical[STEP // 2 :: STEP, STEP // 2 :: STEP].astype(np.float16))
