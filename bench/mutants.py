@@ -39,6 +39,8 @@ ROOT = Path(__file__).parents[1]
 PRELOADED = (
     "numpy",
     "torch",
+    "torch._dynamo",
+    "torch._decomp.decompositions_for_jvp",
     "scipy.optimize",
     "scipy.ndimage",
     "scipy.special",

@@ -56,14 +56,14 @@ class Score:
 
     def argmax(self) -> Tensor:
         """Best cell of the whole image, then the best place around it between the cells, (Q, 2)."""
-        cells = self.camera.to_normalised(self.grid.cell_centres(self.centres.device))
+        cells = self.camera.to_normalised(self.grid.cell_centres().to(self.centres))
         best = cells[self.of_cells()[1].argmax(1)]
         places = best[:, None] + _lattice(self.grid.cell_size / self.camera.longer_side, self.centres)
         return places[torch.arange(len(places), device=places.device), self(places)[1].argmax(1)]
 
     def of_cells(self) -> tuple[Tensor, Tensor]:
         """Both scores at all cells, (Q, cells * cells) each, row-major."""
-        cells = self.camera.to_normalised(self.grid.cell_centres(self.centres.device))
+        cells = self.camera.to_normalised(self.grid.cell_centres().to(self.centres))
         return self(cells.expand(len(self.centres), -1, -1))
 
 

@@ -15,11 +15,13 @@ import torch
 
 FOLDER = Path(__file__).parents[1] / "data" / "recorded"
 FEW = 6  # numbers that are recorded one by one; of more, weighted means
-TOLERANCE = 1e-6  # of the root mean square, in float64
 
 
-def check(name, **values):
-    """Compares values (tensors, numbers, texts, dataclasses, dictionaries, sequences) with the record of that name."""
+def check(name, tolerance=1e-6, **values):
+    """Compares values (tensors, numbers, texts, dataclasses, dictionaries, sequences) with the record of that name.
+
+    tolerance: of the root mean square of an array; the default is for what is computed in float64.
+    """
     found = dict(_leaves(values))
     path = FOLDER / f"{name}.json"
     if os.environ.get("RECORD"):
@@ -27,7 +29,7 @@ def check(name, **values):
         path.write_text("{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found.items()) + "\n}\n")
     known = json.loads(path.read_text())
     assert found.keys() == known.keys()
-    wrong = {key: (known[key], value) for key, value in found.items() if not _same(known[key], json.loads(json.dumps(value)))}
+    wrong = {key: (known[key], value) for key, value in found.items() if not _same(known[key], json.loads(json.dumps(value)), tolerance)}
     assert not wrong, f"{len(wrong)} of {len(found)} values changed (recorded, now): {dict(list(wrong.items())[:6])}"
 
 
@@ -59,8 +61,8 @@ def _digest(array):
     return {"shape": list(array.shape), "finite": int(finite.sum()), "norm": norm, "numbers": [float(number) for number in numbers]}
 
 
-def _same(known, found):
+def _same(known, found, tolerance):
     if not isinstance(known, dict):
         return known == found
-    close = np.allclose(found["numbers"], known["numbers"], rtol=0, atol=TOLERANCE * max(known["norm"], 1e-9))
+    close = np.allclose(found["numbers"], known["numbers"], rtol=0, atol=tolerance * max(known["norm"], 1e-9))
     return known["shape"] == found["shape"] and known["finite"] == found["finite"] and close
