@@ -27,12 +27,13 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from semalign3d_core.cli.align import alignment_picture, write_picture
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.synthetic import CATEGORIES
 from semalign3d_core.metrics.pck import pck_correct
 from semalign3d_core.perception.evidence import read_image, read_labels
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline
+from semalign3d_core.results import write_picture
+from semalign3d_core.visualization.overlay import OverlayStyle, draw_alignment, readable_scale
 
 ALPHAS = (0.05, 0.1, 0.2)
 RIGHT_SHARE = 0.8  # of the keypoints within the largest alpha: a right pose
@@ -164,7 +165,7 @@ def tile(rgb, alignment, mask):
     """The overlay of a photograph with the outline of its mask, on a square of grey."""
     import cv2
 
-    picture = alignment_picture(rgb, alignment)
+    picture = draw_alignment(rgb, alignment, OverlayStyle(scale=readable_scale(rgb)))
     if mask is not None:
         shown = cv2.resize(mask.cpu().numpy().astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         outlines, _ = cv2.findContours(shown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

@@ -2,18 +2,26 @@
 
     from semalign3d_core import load_pipeline
 
-    alignment = load_pipeline("mug").process("photo.jpg").alignment
+    load_pipeline("mug").process("photo.jpg").draw("found.png")
 
-The three values that travel through the package are :class:`ImageEvidence` (what was seen),
-:class:`CategoryModel` (what is known of a category) and :class:`Alignment` (what was found).
+What travels through the package: :class:`ImageEvidence` (what was seen in an image), :class:`CategoryModel` (what is known of a
+category) and :class:`Alignment` (what was found). These names are the public interface; a test freezes them.
 """
 
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import load_model
 from semalign3d_core.geometry.camera import PinholeCamera
-from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageInput, read_image
-from semalign3d_core.pipeline import FrameResult, Pipeline, PipelineConfig, load_pipeline
+from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.matchers import Matcher
+from semalign3d_core.matching import match
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.depth import DepthSource
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap, ImageEvidence, ImageInput, read_image
+from semalign3d_core.perception.masks import MaskSource
+from semalign3d_core.pipeline import Pipeline, PipelineConfig, load_pipeline
+from semalign3d_core.results import FrameResult, MatchResult
+from semalign3d_core.runtime.errors import SemAlign3DError
 from semalign3d_core.transfer.matches import Matches
 
 __version__ = "0.1.0"
@@ -22,15 +30,24 @@ __all__ = [
     "Alignment",
     "CategoryModel",
     "DepthMap",
+    "DepthSource",
+    "FeatureBackbone",
+    "FeatureMap",
     "FrameResult",
     "ImageEvidence",
     "ImageInput",
+    "MaskSource",
+    "MatchResult",
+    "Matcher",
     "Matches",
     "PinholeCamera",
     "Pipeline",
     "PipelineConfig",
+    "SemAlign3DError",
+    "SquareGrid",
     "__version__",
     "load_model",
     "load_pipeline",
+    "match",
     "read_image",
 ]

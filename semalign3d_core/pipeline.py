@@ -1,15 +1,14 @@
 """From one image to named keypoints and correspondences: what the command line and the ROS node both run."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
 import numpy as np
 import torch
 import yaml
-from PIL.Image import Image
 from typing_extensions import Doc
 
 from semalign3d_core.alignment.aligner import Aligner
@@ -21,12 +20,14 @@ from semalign3d_core.perception import backbones, depth, masks
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.perception.depth import DepthSource
-from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageInput, as_image, read_image
+from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageInput, read_image
 from semalign3d_core.perception.look import Box, Window, look, look_at, window_after, window_of_small_mask
 from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.providers import ProviderOptions, on_device
+from semalign3d_core.perception.user_images import ChannelOrder, UserImage, UserImages, as_image, as_images
+from semalign3d_core.results import FrameResult
 from semalign3d_core.runtime.config import load_preset
-from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.transfer.aligned_image import aligned_image, category_surface
 from semalign3d_core.transfer.config import Transfer
 from semalign3d_core.transfer.lift import Lifting
@@ -52,15 +53,6 @@ class Demonstration:
     image: ImageInput
     labels: tuple[str, ...]
     points: np.ndarray
-
-
-@dataclass(frozen=True)
-class FrameResult:
-    """What was found in one image; ``matches`` are the demonstration's points in it, or None without a demonstration."""
-
-    evidence: ImageEvidence
-    alignment: Alignment
-    matches: Matches | None = None
 
 
 class Pipeline:
@@ -96,22 +88,64 @@ class Pipeline:
             known = _known_keypoints(model, demonstration.labels)
             self._lifted = Lifting(self.surface, source, demonstration.points, self.transfer, known).together
 
+    @overload
     def process(
         self,
-        image: ImageInput | str | Path | np.ndarray | Image,
+        image: UserImage,
         camera: PinholeCamera | None = None,
         depth: DepthMap | None = None,
         mask: torch.Tensor | None = None,
         previous: Alignment | None = None,
         box: Box | None = None,
-    ) -> FrameResult:
-        """Finds the category's object in an image: a path, an RGB array (h, w, 3) uint8, a Pillow image, or an :class:`ImageInput`.
+        channel_order: ChannelOrder = "rgb",
+    ) -> FrameResult: ...
 
+    @overload
+    def process(
+        self, image: UserImages, camera: PinholeCamera | None = None, *, channel_order: ChannelOrder = "rgb"
+    ) -> list[FrameResult]: ...
+
+    def process(
+        self,
+        image: UserImage | UserImages,
+        camera: PinholeCamera | None = None,
+        depth: DepthMap | None = None,
+        mask: torch.Tensor | None = None,
+        previous: Alignment | None = None,
+        box: Box | None = None,
+        channel_order: ChannelOrder = "rgb",
+    ) -> FrameResult | list[FrameResult]:
+        """Finds the category's object in an image, or in each image of a list.
+
+        image: a path, the bytes of an image file, a Pillow image, a NumPy array (h, w, 3), a torch tensor (3, h, w), an
+            :class:`ImageInput`, or a list of these (or an array (B, h, w, 3), a tensor (B, 3, h, w)). Arrays are uint8, or 0..1.
         camera, depth, mask ((h, w) bool): what is known of the image; each replaces what the source of that name would have said.
+            Images of a list may share a camera; what else is known belongs to one image.
         previous: the alignment of the frame before, to start from.
         box: (x0, y0, x1, y1) in pixels, where somebody else detected the object.
+        channel_order: of arrays and tensors, ``rgb`` or ``bgr`` (as OpenCV has it).
+        Returns a :class:`FrameResult`, or a list of them. Raises :class:`InputError` for what is no image.
+
+        >>> result = load_pipeline("mug").process("examples/photographs/coffee.jpg", box=(172, 18, 408, 308))
+        >>> result.alignment.found, result.alignment.keypoint_names[:2]
+        (True, ('rim_handle', 'rim_far'))
         """
-        image = as_image(image)
+        images = as_images(image, channel_order)
+        if images is None:
+            return self._process(as_image(image, channel_order), camera, depth, mask, previous, box)  # type: ignore[arg-type]
+        if any(value is not None for value in (depth, mask, previous, box)):
+            raise InputError("depth, mask, previous and box belong to one image; process the images of this list one by one")
+        return [self._process(one, camera, None, None, None, None) for one in images]
+
+    def _process(
+        self,
+        image: ImageInput,
+        camera: PinholeCamera | None,
+        depth: DepthMap | None,
+        mask: torch.Tensor | None,
+        previous: Alignment | None,
+        box: Box | None,
+    ) -> FrameResult:
         mask_source = self.mask_source if mask is None else None
         depth_source = self.depth_source if depth is None else None
         last_box = last_seen(previous, self.aligner.model_hash, max(image.height, image.width))
@@ -123,7 +157,8 @@ class Pipeline:
                 alignment, evidence = align_with_looks(self.aligner, evidence, partial(self._look_at, image, mask_source), previous)
             else:
                 alignment = self.aligner.align(evidence, previous)
-            return FrameResult(evidence, alignment, self._place(evidence, alignment))
+            labels = self.demonstration.labels if self._lifted is not None else ()
+            return FrameResult(evidence, alignment, self._place(evidence, alignment), labels)
 
     def _look_at(self, image: ImageInput, mask_source: MaskSource | None, evidence: ImageEvidence, window: Window) -> ImageEvidence:
         return look_at(window, image, evidence, self.backbone, mask_source)
@@ -186,7 +221,15 @@ def load_pipeline(category: str = "bottle", **options: str) -> Pipeline:
     """The :class:`Pipeline` of a category: the name of a shipped model, or the path of a model file.
 
     options: further fields of :class:`PipelineConfig`, for example ``device="cpu"``.
+    Raises :class:`MissingFileError` that lists the categories there are, :class:`InputError` for an option that there is not.
+
+    >>> load_pipeline("mug").model.category
+    'mug'
     """
+    legal = [field.name for field in fields(PipelineConfig)]
+    unknown = sorted(set(options) - set(legal))
+    if unknown:
+        raise InputError(f"load_pipeline has no option {unknown[0]!r}: choose one of {', '.join(legal)}")
     return create_pipeline(PipelineConfig(category=category, **options))
 
 

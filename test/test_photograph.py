@@ -8,7 +8,7 @@ import torch
 from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline
 
-COFFEE, CUP = Path(__file__).parent / "data" / "photographs" / "coffee.jpg", (172, 18, 408, 308)
+COFFEE, CUP = Path(__file__).parents[1] / "examples" / "photographs" / "coffee.jpg", (172, 18, 408, 308)
 PLACES = {"handle_outer": (221, 303), "rim_far": (300, 20), "rim_left": (408, 120), "rim_right": (176, 85)}  # read off the picture
 
 

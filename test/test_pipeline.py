@@ -255,8 +255,8 @@ def test_images_are_taken_as_users_have_them(category, model, aligner, tmp_path)
     pipeline = Pipeline(model, OneImage(category.image(3)), aligner)
     for image in (rgb, str(tmp_path / "image.png"), tmp_path / "image.png", Image.fromarray(rgb), ImageInput(rgb)):
         np.testing.assert_array_equal(pipeline.process(image).evidence.image, rgb)
-    with pytest.raises(InputError, match="found list"):
-        pipeline.process([rgb])
+    with pytest.raises(InputError, match="found dict"):
+        pipeline.process({})
 
 
 def test_the_package_offers_a_pipeline_in_two_lines():

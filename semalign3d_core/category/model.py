@@ -10,7 +10,7 @@ from semalign3d_core.category.statistics.geometric_features import BetaTable
 from semalign3d_core.category.surface.surface_map import SurfaceMap
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CategoryModel:
     """What is known of a category (method, section 1). K keypoints, P dense points, C channels, M modes, N training poses.
 
@@ -68,6 +68,10 @@ class CategoryModel:
             object.__setattr__(self, "offsets", torch.zeros_like(self.weights[:, 0]))
         if self.plane is None:
             object.__setattr__(self, "plane", torch.zeros_like(self.shape.T[:2]))
+
+    def __repr__(self) -> str:
+        keypoints = f"{int(self.present.sum())} keypoints, {len(self.weights)} dense points"
+        return f"CategoryModel({self.category}, {keypoints}, features {self.backbone})"
 
     @property
     def surface(self) -> SurfaceMap:

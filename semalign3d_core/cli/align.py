@@ -4,14 +4,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 
 from semalign3d_core.cli.inputs import MethodOptions, input_images, make_pipeline, parse_box, parse_camera, read_input, result_names
-from semalign3d_core.cli.results import alignment_to_dict, keypoint_table
+from semalign3d_core.cli.results import keypoint_table
 from semalign3d_core.runtime.errors import SemAlign3DError
-from semalign3d_core.runtime.files import atomic_path, write_json, write_text
+from semalign3d_core.runtime.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -52,27 +51,12 @@ def _align(pipeline, file, name, options):
     image = read_input(file, options.dataset)
     start = time.perf_counter()
     found = pipeline.process(image, camera=parse_camera(options.camera, image), box=parse_box(options.boxes, image))
-    result = alignment_to_dict(found.alignment, image, time.perf_counter() - start)
+    result = {**found.to_dict(), "seconds": round(time.perf_counter() - start, 4)}
     write_json(options.output / f"{name}.json", result)
-    write_picture(options.output / f"{name}.png", alignment_picture(image.rgb, found.alignment))
+    found.draw(options.output / f"{name}.png")
     if options.viz is not None:
         _visualise(pipeline, found, _viz_path(options, name), options.mapper)
     return result
-
-
-def alignment_picture(rgb, alignment):
-    """The overlay of an image, enlarged so far that names can be read."""
-    from semalign3d_core.visualization.overlay import OverlayStyle, draw_alignment, readable_scale
-
-    return draw_alignment(rgb, alignment, OverlayStyle(scale=readable_scale(rgb)))
-
-
-def write_picture(path: Any, rgb: Any) -> None:
-    """Writes an (h, w, 3) uint8 RGB picture atomically."""
-    from PIL import Image
-
-    with atomic_path(path) as temporary:
-        Image.fromarray(rgb).save(temporary)
 
 
 def _viz_path(options, name):
@@ -82,7 +66,7 @@ def _viz_path(options, name):
 
 def _visualise(pipeline, found, path, mapper=None):
     if path.suffix.lower() != ".html":
-        write_picture(path, alignment_picture(found.evidence.image, found.alignment))
+        found.draw(path)
         return
     from semalign3d_core.visualization.align_report import align_page
 

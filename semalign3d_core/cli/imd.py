@@ -34,10 +34,10 @@ def run(options):
     import numpy as np
     import torch
 
-    from semalign3d_core.cli.align import write_picture
     from semalign3d_core.matchers.imd import distance_map
     from semalign3d_core.perception import backbones, masks
     from semalign3d_core.perception.look import close_up
+    from semalign3d_core.results import write_picture
     from semalign3d_core.visualization.distance_picture import captioned, distance_panel, in_rows
 
     backbone = backbones.create(options.backbone, options.dataset)

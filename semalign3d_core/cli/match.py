@@ -1,4 +1,4 @@
-"""Carry points of one image over to another image of the same category."""
+"""Find points of one image in another: by features alone, or through the model of a category (--category, --model)."""
 
 import sys
 from dataclasses import dataclass
@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 import tyro
 
-from semalign3d_core.cli.align import write_picture
 from semalign3d_core.cli.inputs import MethodOptions, make_pipeline, parse_box, parse_camera, parse_points, read_input
-from semalign3d_core.cli.results import match_table, matches_to_list
+from semalign3d_core.cli.results import match_table
+from semalign3d_core.export.plain import matches_to_list
+from semalign3d_core.results import write_picture
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import write_json
 
@@ -26,6 +27,8 @@ class Options(MethodOptions):
     """Pixels of the source: "120,80 200,95"."""
     transfer: str = "fast"
     """Preset of the transfer: fast (points anywhere), keypoints (points are annotated keypoints), reference, or a YAML file."""
+    matcher: str = "window_soft_argmax"
+    """What compares features where neither --model nor --category is given."""
     network: str = ""
     """Match by the dense flow of this trained SFNet instead of a category model (a file that semalign3d train sfnet wrote)."""
     source_mask: Path | None = None
@@ -35,8 +38,47 @@ class Options(MethodOptions):
 
 
 def run(options):
-    """Matches by a category model, or by a trained network if one is given."""
-    return _match_by_network(options) if options.network else _match_by_model(options)
+    """Matches by a trained network if one is given, by a category model if one is given, else by features alone."""
+    if options.network:
+        return _match_by_network(options)
+    images = [read_input(path, options.dataset) for path in (options.source, options.target)]
+    points = parse_points(options.points, images[0])
+    boxes = tuple(parse_box(options.boxes, image) for image in images)
+    found = (
+        _by_features(options, images, points, boxes)
+        if options.model is None and not options.category
+        else _by_model(options, images, points, boxes)
+    )
+    name = f"{options.source.stem}_{options.target.stem}"
+    result = found.to_dict()
+    write_json(options.output / f"{name}.json", result)
+    found.draw(options.output / f"{name}.png")
+    print(f"{match_table(result['matches'])}\n-> {options.output / name}.json, .png")
+    return 0
+
+
+def _by_features(options, images, points, boxes):
+    from semalign3d_core.matching import match
+    from semalign3d_core.perception import backbones
+    from semalign3d_core.perception.backbones.precision import choose_device
+    from semalign3d_core.perception.providers import on_device
+
+    spec = on_device(options.backbone, backbones.BACKBONES, choose_device(options.device))
+    backbone = backbones.create(spec, options.dataset)
+    return match(*images, points, matcher=options.matcher, backbone=backbone, boxes=boxes)
+
+
+def _by_model(options, images, points, boxes):
+    from semalign3d_core.matching import match_frames
+
+    pipeline = make_pipeline(options, options.transfer)
+    cameras = [parse_camera(options.camera, image) for image in images]
+    frames = [pipeline.process(image, camera=camera, box=box) for image, camera, box in zip(images, cameras, boxes, strict=True)]
+    for image, frame in zip(images, frames, strict=True):
+        if not frame.alignment.found:
+            text = f"{frame.alignment.category} not found in {image.name} (confidence {frame.alignment.confidence:.2f})"
+            print(f"semalign3d match: {text}: the matches are guesses", file=sys.stderr)
+    return match_frames(pipeline, images, frames, torch.as_tensor(points))
 
 
 def _match_by_network(options):
@@ -60,48 +102,10 @@ def _match_by_network(options):
         back = matcher.match(target, source, matches.points).points
     cycle = (back.cpu() - torch.as_tensor(points)).norm(dim=1)
     result = {"method": "sfnet", "network": options.network, **matcher.settings, "source": {"image": images[0].name}}
-    result |= {"target": {"image": images[1].name}, "matches": matches_to_list(points, matches, cycle)}
+    result |= {"target": {"image": images[1].name}, "matches": matches_to_list(matches, points, cycle)}
     name = f"{options.source.stem}_{options.target.stem}"
     write_json(options.output / f"{name}.json", result)
     write_picture(options.output / f"{name}.png", draw_matches(images[0].rgb, images[1].rgb, points, matches, least_height=480))
     write_picture(options.output / f"{name}.flow.png", draw_dense_match(images[0].rgb, images[1].rgb, grid, mask))
     print(f"{match_table(result['matches'])}\n-> {options.output / name}.json, .png, .flow.png")
     return 0
-
-
-def _match_by_model(options):
-    """Aligns both images, transfers the points, prints a table and writes JSON and a picture."""
-    from semalign3d_core.transfer.aligned_image import aligned_image
-    from semalign3d_core.transfer.place import cycle_distance, transfer
-    from semalign3d_core.visualization.overlay import draw_matches
-
-    images = [read_input(path, options.dataset) for path in (options.source, options.target)]
-    points = parse_points(options.points, images[0])
-    pipeline = make_pipeline(options, options.transfer)
-    seen = [(image, parse_camera(options.camera, image), parse_box(options.boxes, image)) for image in images]
-    found = [pipeline.process(image, camera=camera, box=box) for image, camera, box in seen]
-    for image, result in zip(images, found, strict=True):
-        if not result.alignment.found:
-            text = f"{result.alignment.category} not found in {image.name} (confidence {result.alignment.confidence:.2f})"
-            print(f"semalign3d match: {text}: the matches are guesses", file=sys.stderr)
-    with torch.no_grad():
-        source, target = (aligned_image(pipeline.surface, result.evidence, result.alignment) for result in found)
-        matches = transfer(pipeline.surface, source, target, points, pipeline.transfer)
-        cycle = cycle_distance(pipeline.surface, source, target, points, pipeline.transfer)
-    result = _result(images, found, matches_to_list(points, matches, cycle))
-    name = f"{options.source.stem}_{options.target.stem}"
-    write_json(options.output / f"{name}.json", result)
-    picture = draw_matches(images[0].rgb, images[1].rgb, points, matches, least_height=480)
-    write_picture(options.output / f"{name}.png", picture)
-    print(f"{match_table(result['matches'])}\n-> {options.output / name}.json, .png")
-    return 0
-
-
-def _result(images, found, matches):
-    ends = {
-        end: {"image": image.name, "found": bool(result.alignment.found), "confidence": float(result.alignment.confidence)}
-        for end, image, result in zip(("source", "target"), images, found, strict=True)
-    }
-    alignment = found[1].alignment
-    head = {"category": alignment.category, "model_hash": alignment.model_hash, "scale_kind": alignment.scale_kind}
-    return {**head, **ends, "matches": matches}

@@ -103,9 +103,9 @@ def write_picture(path: Any, image: Any, predictor: Any, described: Any, mask: A
     """One row per template set: the image with its distances to each view over it, and the template beside it."""
     import numpy as np
 
-    from semalign3d_core.cli.align import write_picture as write
     from semalign3d_core.geometry.image_grid import SquareGrid
     from semalign3d_core.matchers.pose_prediction import VIEWS
+    from semalign3d_core.results import write_picture as write
     from semalign3d_core.visualization.distance_picture import captioned, distance_panel, in_rows
 
     maps = [m.cpu().numpy() for m in predictor.maps(described, mask)]

@@ -46,6 +46,10 @@ class PinholeCamera:
         """Camera from a 3x3 intrinsic matrix in pixels (the ``K`` of a CameraInfo, row-major).
 
         Raises :class:`InputError` if the matrix is not finite or has no positive focal lengths.
+
+        >>> camera = PinholeCamera.from_pixels([[500, 0, 320], [0, 500, 240], [0, 0, 1]], height=480, width=640)
+        >>> camera.to_pixels(camera.project(torch.tensor([[0.1, 0.0, 1.0]]))).tolist()
+        [[370.0, 240.0]]
         """
         pixels = torch.as_tensor(matrix, dtype=torch.float64).reshape(3, 3)
         if not torch.isfinite(pixels).all() or pixels[0, 0] <= 0 or pixels[1, 1] <= 0:

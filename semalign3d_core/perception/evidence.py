@@ -1,6 +1,6 @@
 """An image, read from any file, and what was seen in it: features, depth, mask, camera."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import SquareGrid, cut_square, mirror_image, mirror_square, rotate_square
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.values import ShortRepr
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEPTH_KINDS = ("metric", "depth", "disparity")
 
 
-@dataclass(frozen=True)
-class ImageInput:
+@dataclass(frozen=True, repr=False)
+class ImageInput(ShortRepr):
     """An image on its way to the providers.
 
     rgb:      (h, w, 3) uint8
@@ -67,8 +68,8 @@ class ImageInput:
         return replace(self, rgb=turned, window=window, quarters=(self.quarters + quarters) % 4)
 
 
-@dataclass(frozen=True)
-class DepthMap:
+@dataclass(frozen=True, repr=False)
+class DepthMap(ShortRepr):
     """A depth map and what its numbers mean.
 
     values: (h, w) float32; NaN where unknown (sensor holes)
@@ -111,8 +112,8 @@ class DepthMap:
         return DepthMap(mirror_image(self.values), self.kind)
 
 
-@dataclass(frozen=True)
-class FeatureMap:
+@dataclass(frozen=True, repr=False)
+class FeatureMap(ShortRepr):
     """A feature map and how it sits on its image.
 
     values: (C, cells, cells) float32, unit norm along C
@@ -135,8 +136,8 @@ class FeatureMap:
         return features @ self.values.flatten(1)
 
 
-@dataclass(frozen=True)
-class ImageEvidence:
+@dataclass(frozen=True, repr=False)
+class ImageEvidence(ShortRepr):
     """Everything the alignment knows of one image.
 
     features: :class:`FeatureMap`
@@ -151,7 +152,7 @@ class ImageEvidence:
     camera: PinholeCamera
     mask: torch.Tensor | None = None
     depth: DepthMap | None = None
-    image: np.ndarray | None = field(default=None, repr=False)
+    image: np.ndarray | None = None
     name: str = "image"
 
     def __post_init__(self) -> None:

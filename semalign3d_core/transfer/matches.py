@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
+from semalign3d_core.runtime.values import ShortRepr
 
-@dataclass(frozen=True)
-class Matches:
+
+@dataclass(frozen=True, repr=False)
+class Matches(ShortRepr):
     """Where ``points`` (Q) of a source image are in a target image.
 
     points:     (Q, 2) float32 pixels of the target

@@ -1,0 +1,109 @@
+"""Points of one image in another, with a category model or without."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from semalign3d_core.matchers import MATCHERS
+from semalign3d_core.matchers.matcher import Matcher
+from semalign3d_core.perception import backbones
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.backbones.precision import choose_device
+from semalign3d_core.perception.evidence import ImageInput
+from semalign3d_core.perception.look import Box, look
+from semalign3d_core.perception.providers import on_device
+from semalign3d_core.perception.user_images import ChannelOrder, UserImage, as_image
+from semalign3d_core.pipeline import Pipeline, load_pipeline
+from semalign3d_core.results import MatchResult, without_record
+from semalign3d_core.runtime.errors import InputError, choice
+from semalign3d_core.transfer.aligned_image import aligned_image
+from semalign3d_core.transfer.place import cycle_distance, transfer
+
+Boxes = tuple[Box | None, Box | None]
+NO_BOXES: Boxes = (None, None)
+
+
+def match(
+    source: UserImage,
+    target: UserImage,
+    points: ArrayLike | torch.Tensor,
+    category: str | Path | Pipeline | None = None,
+    *,
+    matcher: str | Matcher = "window_soft_argmax",
+    backbone: str | FeatureBackbone = "compact",
+    boxes: Boxes = NO_BOXES,
+    device: str = "auto",
+    channel_order: ChannelOrder = "rgb",
+) -> MatchResult:
+    """Finds points of one image in another: by features alone, or through a category model.
+
+    source, target: images as :meth:`Pipeline.process` takes them
+    points:   (Q, 2) pixels of the source, x and y
+    category: name or file of a category model, or a pipeline; None compares features alone
+    matcher, backbone: what compares features, and whose; without a category only. Names as on the command line, or objects of your own
+    boxes:    boxes (x0, y0, x1, y1) of the object in both images, where a detector saw it; None where nobody did
+    device:   cpu, cuda, or auto: a GPU where there is one
+    channel_order: of arrays and tensors, ``rgb`` or ``bgr``
+    Returns a :class:`MatchResult`. Raises :class:`InputError` for points outside of the source.
+
+    >>> cup = "examples/photographs/coffee.jpg"
+    >>> match(cup, cup, [[300, 20], [221, 303]])
+    MatchResult(examples/photographs/coffee.jpg -> examples/photographs/coffee.jpg: 2 points by window_soft_argmax)
+    """
+    images = as_image(source, channel_order, "source"), as_image(target, channel_order, "target")
+    queries = _checked(points, images[0])
+    if category is not None:
+        pipeline = category if isinstance(category, Pipeline) else load_pipeline(str(category), device=device)
+        return _through_category(pipeline, images, queries, boxes)
+    found = _named_backbone(backbone, device) if isinstance(backbone, str) else backbone
+    chosen = choice("matcher", matcher, MATCHERS)() if isinstance(matcher, str) else matcher
+    return _by_features(chosen, found, images, queries, boxes)
+
+
+def _through_category(pipeline: Pipeline, images: tuple[ImageInput, ImageInput], points: torch.Tensor, boxes: Boxes) -> MatchResult:
+    frames = [pipeline.process(image, box=box) for image, box in zip(images, boxes, strict=True)]
+    return match_frames(pipeline, images, frames, points)
+
+
+def match_frames(pipeline, images, frames, points) -> MatchResult:
+    """The match of ``points`` (Q, 2) between two images with their results (:class:`FrameResult`) by one pipeline."""
+    with torch.no_grad():
+        source, target = (aligned_image(pipeline.surface, frame.evidence, frame.alignment) for frame in frames)
+        matches = transfer(pipeline.surface, source, target, points, pipeline.transfer)
+        cycle = cycle_distance(pipeline.surface, source, target, points, pipeline.transfer)
+    here, there = (without_record(image) for image in images)
+    return MatchResult(here, there, points, matches, cycle, "semalign3d", tuple(frames))
+
+
+def _by_features(
+    matcher: Matcher, backbone: FeatureBackbone, images: tuple[ImageInput, ImageInput], points: torch.Tensor, boxes: Boxes
+) -> MatchResult:
+    if matcher.uses_mirror or matcher.quarters:
+        raise InputError(f"matcher {matcher.name!r} needs keypoints that were annotated as left and right; use it with eval_spair")
+    with torch.no_grad():
+        source, target = (matcher.prepare(look(image, backbone, detection=box)) for image, box in zip(images, boxes, strict=True))
+        matches = matcher.match(source, target, points)
+        back = matcher.match(target, source, matches.points.cpu()).points
+    here, there = (without_record(image) for image in images)
+    return MatchResult(here, there, points, matches, (back.cpu() - points).norm(dim=1), matcher.name)
+
+
+@lru_cache(maxsize=2)
+def _named_backbone(spec: str, device: str) -> FeatureBackbone:
+    """Kept for the next pair: reading a network takes longer than matching."""
+    return backbones.create(on_device(spec, backbones.BACKBONES, choose_device(device)))
+
+
+def _checked(points: ArrayLike | torch.Tensor, image: ImageInput) -> torch.Tensor:
+    """(Q, 2) float32 on the host; raises for what are no pixels of the image."""
+    values = np.asarray(points.detach().cpu() if isinstance(points, torch.Tensor) else points, dtype=np.float32)
+    if values.ndim != 2 or values.shape[1] != 2 or not len(values):
+        raise InputError(f"points must be (Q, 2) pixels of {image.name}, at least one, found shape {values.shape}")
+    limits = np.array([image.width, image.height]) - 0.5
+    outside = ~((values >= -0.5) & (values <= limits)).all(1)  # also NaN
+    if outside.any():
+        raise InputError(f"point {values[outside][0].tolist()} lies outside {image.name} of {image.width} x {image.height} pixels")
+    return torch.from_numpy(values)

@@ -1,0 +1,213 @@
+"""What a user gets back: the result of one image, and of a match between two; drawing, export, storage."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.export.plain import alignment_to_dict, matches_to_list
+from semalign3d_core.perception.evidence import ImageEvidence, ImageInput
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import atomic_path
+from semalign3d_core.transfer.matches import Matches
+
+
+class Drawn:
+    """What both kinds of results do with their picture: show it in a notebook or in a window."""
+
+    def draw(self, path: str | Path | None = None) -> np.ndarray:
+        """The picture (h, w, 3) uint8 RGB of the result; ``path``: file to write it to."""
+        raise NotImplementedError
+
+    def show(self) -> None:
+        """Shows the picture: below the cell of a notebook, else in the system's viewer."""
+        try:
+            from IPython.core.getipython import get_ipython
+            from IPython.display import display
+        except ImportError:
+            Image.fromarray(self.draw()).show()
+            return
+        if get_ipython() is None:
+            Image.fromarray(self.draw()).show()
+        else:
+            display(self)
+
+    def _html(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        """A picture with a table below it."""
+        file = io.BytesIO()
+        Image.fromarray(self.draw()).save(file, "JPEG", quality=88)
+        picture = base64.b64encode(file.getvalue()).decode()
+        lines = [f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>" for tag, row in _tagged(header, rows)]
+        title = f"<p>{escape(repr(self))}</p>"
+        return f'{title}<img style="max-width:100%" src="data:image/jpeg;base64,{picture}"><table>{"".join(lines)}</table>'
+
+
+@dataclass(frozen=True, repr=False)
+class FrameResult(Drawn):
+    """What was found in one image.
+
+    evidence:  :class:`ImageEvidence`, what was seen
+    alignment: :class:`Alignment`, where the object is
+    matches:   the demonstration's points in the image, :class:`Matches`; None without a demonstration
+    labels:    names of these points
+    """
+
+    evidence: ImageEvidence
+    alignment: Alignment
+    matches: Matches | None = None
+    labels: tuple[str, ...] = ()
+
+    def draw(self, path: str | Path | None = None) -> np.ndarray:
+        """The picture with keypoints, their names, cloud and axes, (h, w, 3) uint8 RGB.
+
+        path: file to write it to, JPEG or PNG. Small pictures are enlarged until names can be read.
+        """
+        from semalign3d_core.visualization.overlay import OverlayStyle, draw_alignment, draw_points, readable_scale
+
+        scale = readable_scale(self._picture())
+        picture = draw_alignment(self._picture(), self.alignment, OverlayStyle(scale=scale))
+        if self.matches is not None:
+            points = (self.matches.points + 0.5) * scale - 0.5
+            picture = draw_points(picture, points, self.labels or None, self.matches.visible, self.alignment.keypoint_names)
+        return _written(picture, path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain numbers, texts and lists, ready for JSON; what is unknown is None."""
+        camera = self.alignment.camera
+        result = alignment_to_dict(self.alignment, self.evidence.name, camera.width, camera.height)
+        if self.matches is not None:
+            labels = self.labels or [str(q) for q in range(len(self.matches.points))]
+            result["matches"] = [{"label": label, **entry} for label, entry in zip(labels, matches_to_list(self.matches), strict=True)]
+        return result
+
+    def save(self, path: str | Path) -> None:
+        """Writes everything, image and features included, to one file (``.safetensors``) that :meth:`load` reads."""
+        from semalign3d_core.export.stored import save_result
+
+        save_result(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "FrameResult":
+        """Reads what :meth:`save` wrote; a damaged or foreign file raises :class:`FileFormatError`."""
+        from semalign3d_core.export.stored import load_result
+
+        return load_result(cls, path)
+
+    def to_ply(self, path: str | Path) -> None:
+        """Writes the object's points and keypoints as a PLY point cloud: camera frame, unit as ``alignment.scale_kind`` says."""
+        from semalign3d_core.export.ply import write_ply
+
+        write_ply(path, self.alignment, self.evidence.image)
+
+    def to_glb(self, path: str | Path) -> None:
+        """Writes points and named keypoints as a binary glTF scene; glTF has y up and z backwards."""
+        from semalign3d_core.export.glb import write_glb
+
+        write_glb(path, self.alignment, self.evidence.image)
+
+    def _picture(self) -> np.ndarray:
+        if self.evidence.image is None:
+            raise InputError(f"{self.evidence.name}: the evidence of this result holds no image to draw on")
+        return self.evidence.image
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (point["name"], "-" if point["pixel"] is None else "{:.0f}, {:.0f}".format(*point["pixel"]), f"{point['confidence']:.2f}")
+            for point in self.to_dict()["keypoints"]
+        ]
+        return self._html(("keypoint", "x, y", "confidence"), rows)
+
+    def __repr__(self) -> str:
+        return f"FrameResult({self.evidence.name}: {repr(self.alignment).removeprefix('Alignment(')}"
+
+
+@dataclass(frozen=True, repr=False)
+class MatchResult(Drawn):
+    """Points of one image in another.
+
+    source, target: the two images
+    points:  (Q, 2) float32 pixels of the source
+    matches: :class:`Matches`, where they are in the target
+    cycle:   (Q,) pixels by which they return beside themselves after source -> target -> source: small where the match can be trusted
+    method:  name of the matcher
+    frames:  the results of both images where a category model was used, else ()
+    """
+
+    source: ImageInput
+    target: ImageInput
+    points: Tensor
+    matches: Matches
+    cycle: Tensor
+    method: str
+    frames: tuple[FrameResult, ...] = ()
+
+    def draw(self, path: str | Path | None = None) -> np.ndarray:
+        """Both pictures side by side with a line per match, (h, w, 3) uint8 RGB; ``path``: file to write it to."""
+        from semalign3d_core.visualization.overlay import draw_matches
+
+        return _written(draw_matches(self.source.rgb, self.target.rgb, self.points, self.matches, least_height=480), path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain numbers, texts and lists, ready for JSON; what is unknown is None."""
+        result: dict[str, Any] = {"method": self.method, "source": {"image": self.source.name}, "target": {"image": self.target.name}}
+        for end, frame in zip(("source", "target"), self.frames, strict=False):
+            result[end] |= {"found": bool(frame.alignment.found), "confidence": float(frame.alignment.confidence)}
+        if self.frames:
+            alignment = self.frames[1].alignment
+            result |= {"category": alignment.category, "model_hash": alignment.model_hash, "scale_kind": alignment.scale_kind}
+        return {**result, "matches": matches_to_list(self.matches, self.points, self.cycle)}
+
+    def save(self, path: str | Path) -> None:
+        """Writes everything, images included, to one file (``.safetensors``) that :meth:`load` reads."""
+        from semalign3d_core.export.stored import save_result
+
+        save_result(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "MatchResult":
+        """Reads what :meth:`save` wrote; a damaged or foreign file raises :class:`FileFormatError`."""
+        from semalign3d_core.export.stored import load_result
+
+        return load_result(cls, path)
+
+    def _repr_html_(self) -> str:
+        ends = ((self.points[q], self.matches.points[q]) for q in range(len(self.points)))
+        rows = [
+            ("{:.0f}, {:.0f}".format(*here.tolist()), "{:.0f}, {:.0f}".format(*there.tolist()), f"{float(self.matches.confidence[q]):.2f}")
+            for q, (here, there) in enumerate(ends)
+        ]
+        return self._html(("source x, y", "target x, y", "confidence"), rows)
+
+    def __repr__(self) -> str:
+        return f"MatchResult({self.source.name} -> {self.target.name}: {len(self.points)} points by {self.method})"
+
+
+def without_record(image: ImageInput) -> ImageInput:
+    """An image without its data-set record, which is no part of a result."""
+    return replace(image, record=None)
+
+
+def _written(picture: np.ndarray, path: str | Path | None) -> np.ndarray:
+    if path is not None:
+        write_picture(path, picture)
+    return picture
+
+
+def write_picture(path: str | Path, rgb: np.ndarray) -> None:
+    """Writes an (h, w, 3) uint8 RGB picture atomically; the suffix chooses the format."""
+    if Path(path).suffix.lower() not in Image.registered_extensions():
+        raise InputError(f"{path}: no picture format has the suffix {Path(path).suffix!r}; choose .png or .jpg")
+    with atomic_path(path) as temporary:
+        Image.fromarray(rgb).save(temporary)
+
+
+def _tagged(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
+    return [("th", header), *(("td", row) for row in rows)]
