@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from semalign3d_core.datasets.ap10k import Ap10kDataset
+from semalign3d_core.datasets.awa_pose import AwaPoseDataset
 from semalign3d_core.datasets.caltech101 import Caltech101Dataset
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.freiburg_cars import FreiburgCarsDataset
@@ -22,6 +23,7 @@ DATASETS: dict[str, Callable[[str | Path], Dataset]] = {
     "pf_willow": PfWillowDataset,
     "caltech101": Caltech101Dataset,
     "freiburg_cars": FreiburgCarsDataset,
+    "awa_pose": AwaPoseDataset,
 }
 
 
@@ -42,6 +44,7 @@ _MARKS = {
     "pf_willow": ("test_pairs_pf.csv", "*(*)"),
     "caltech101": ("101_ObjectCategories", "test_pairs_caltech_with_category.csv"),
     "freiburg_cars": ("*_annot.txt", "*/*_annot.txt"),
+    "awa_pose": ("random_pairs.txt", "Annotations/antelope/*.pickle"),
     "spair": ("PairAnnotation", "Layout/large/*.txt"),
 }
 
