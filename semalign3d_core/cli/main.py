@@ -11,6 +11,7 @@ COMMANDS = {
     "match": ("match", "carry points of one image over to another"),
     "pose": ("pose", "say from which side an object is seen, by comparing it with template pictures"),
     "imd": ("imd", "show how far the object in one image is from that in another, part by part"),
+    "sphere": ("sphere", "write a page that shows images on the sphere of a trained mapper"),
     "synth": ("synth", "render a synthetic data set"),
     "train": ("train", "train a learned system"),
     "inspect": ("inspect", "write an HTML page that shows what a category model holds"),

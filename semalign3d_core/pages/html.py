@@ -3,6 +3,8 @@
 import json
 from html import escape
 
+from semalign3d_core.pages.page import picture_url
+
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.6rem auto; max-width: 1280px; padding: 0 1.2rem; color: #1c1e21; }
 html { background: #fff; } h1 { font-size: 1.7rem; margin: 0; } h3 { margin: 1.3rem 0 .5rem; font-size: 1.05rem; }
@@ -82,6 +84,12 @@ def table(header, rows, ours=(), upright=()):
         body.append(f"<tr{' class=ours' if index in ours else ''}>{cells}</tr>")
     style = ' class="dense"' if upright else ""
     return f'<div class="scroll"><table{style}><thead>{"".join(lines)}</thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def gallery(pictures):
+    """Pictures {caption: (h, w, 3) uint8 RGB} beside each other; nothing without pictures."""
+    figures = (f'<figure><img src="{picture_url(rgb)}"><figcaption>{escape(text)}</figcaption></figure>' for text, rgb in pictures.items())
+    return f'<div class="gallery">{"".join(figures)}</div>' if pictures else ""
 
 
 def note(text):

@@ -129,6 +129,12 @@ def _azimuth(record, config):
     raise FileFormatError(f"the annotation of {record.category}/{record.name} has no {wanted}: from which side is the object seen?")
 
 
+def annotated_azimuth(record):
+    """Azimuth in degrees of an :class:`ImageRecord`, to its bin of 45 where nothing finer is known; None where neither is annotated."""
+    exact, bin_ = record.attributes.get("azimuth_deg"), record.attributes.get("azimuth_id")
+    return float(exact) if exact is not None else None if bin_ is None else (int(bin_) + 0.5) * 360 / BINS
+
+
 def _and_mirrored(azimuth, axis, count):
     """Azimuths of ``count`` views, the second half of which are mirror images."""
     return [azimuth] * (count // 2) + [2 * axis - azimuth] * (count // 2)
