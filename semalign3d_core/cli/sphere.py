@@ -64,7 +64,7 @@ def _chosen(options: Options) -> Iterator[tuple]:
     """(title of the section, :class:`ImageInput`) of every image that is to be shown."""
     from semalign3d_core.datasets import open_dataset
     from semalign3d_core.learned.spherical_maps.samples import annotated_azimuth
-    from semalign3d_core.perception.images import read_image
+    from semalign3d_core.perception.evidence import read_image
 
     if options.limit < 1:
         raise InputError(f"--limit must be at least 1, found {options.limit}")
