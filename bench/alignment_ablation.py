@@ -24,7 +24,7 @@ def print_ablation(models, scenes, pairs):
 
 def _scores(model, scenes, config, pairs):
     """PCK of transfer and of keypoints, and percent of right poses."""
-    matcher = MATCHERS["semalign3d"](model=model, preset=config)
+    matcher = MATCHERS["semalign3d_keypoints"](model=model, preset=config)
     scores = [score_of(model, scene, matcher.aligner.align(scene.evidence)) for scene in scenes]
     images = [aligned_image(matcher.surface, scene.evidence, score.alignment) for scene, score in zip(scenes, scores, strict=True)]
     return pck(transfer_distances(matcher.match, images, scenes, pairs)[0]), keypoint_pck(scores), pose_percent(scores)

@@ -4,7 +4,8 @@
 
 Renders test instances that neither the backbone nor the models have seen, aligns every image once with the pipeline that command
 line and node run, and prints per category: PCK of the aligned keypoints themselves, of points transferred from one image to
-another (Eq. 14), and of nearest-neighbour transfer with the same features on the same pairs; the share of right
+another (Eq. 14), and of nearest-neighbour transfer with the same features on the same pairs, both as they are and told that the
+points of a pair are different keypoints; the share of right
 poses among the images that determine the pose (a mug whose handle is hidden does not); CPU
 time per image in one thread; then how far the confidence can be believed. Without options an image is all that the method
 gets: no mask, no depth, no focal length.
@@ -36,7 +37,8 @@ from semalign3d_core.pipeline import PipelineConfig, create_pipeline
 from semalign3d_core.transfer.aligned_image import aligned_image
 
 ALPHAS = (0.1, 0.05)
-ROWS = ("nearest neighbour", "transfer", "aligned keypoints")
+ALIGNED = ("semalign3d", "semalign3d_keypoints")
+ROWS = ("nearest_neighbour", "semalign3d", "nearest_neighbour_keypoints", "semalign3d_keypoints", "aligned keypoints")
 STRANGERS = 6  # images of every other category that a category is looked for in
 
 
@@ -92,7 +94,10 @@ def score_category(options, dataset, category):
     """:class:`Scored` of a category."""
     config = PipelineConfig(category=category, models=options.models, backbone=options.backbone, depth=options.depth, masks=options.masks)
     pipeline = create_pipeline(config, dataset.root)
-    matcher, nearest = MATCHERS["semalign3d"](model=pipeline.model), MATCHERS["nearest_neighbour"]()
+    methods = {name: MATCHERS[name](model=pipeline.model) for name in ALIGNED} | {
+        "nearest_neighbour": MATCHERS["nearest_neighbour"](),
+        "nearest_neighbour_keypoints": MATCHERS["nearest_neighbour_keypoints"](model=pipeline.model),
+    }
     evidence, aligned, pose, right, told, seconds = {}, {}, [], [], [], []
     for record in tqdm(dataset.images(category, "test"), desc=f"align {category}", leave=False):
         image = read_image(record.path, record=record)
@@ -106,7 +111,7 @@ def score_category(options, dataset, category):
         right.append(keypoints_right(found.alignment.keypoints_2d[None], record.keypoints)[0])
     rows = {row: [] for row in ROWS}
     for pair in tqdm(dataset.pairs("test", categories=(category,)), desc=f"pairs {category}", leave=False):
-        score_pair(pair, evidence, aligned, nearest, matcher, rows)
+        score_pair(pair, evidence, aligned, methods, rows)
     present = [a.alignment for a in aligned.values()]
     others = [r for other in options.categories if other != category for r in dataset.images(other, "test")[:STRANGERS]]
     absent = [pipeline.process(read_image(r.path, record=r)).alignment for r in tqdm(others, desc=f"without {category}", leave=False)]
@@ -114,7 +119,7 @@ def score_category(options, dataset, category):
     return Scored(rows, torch.tensor(pose), torch.tensor(right), torch.tensor(told), present, absent, float(np.median(seconds)))
 
 
-def score_pair(pair, evidence, aligned, nearest, matcher, scores):
+def score_pair(pair, evidence, aligned, methods, scores):
     source, target = pair.source, pair.target
     common = np.isfinite(source.keypoints).all(1) & np.isfinite(target.keypoints).all(1)
     if not common.any():
@@ -122,11 +127,10 @@ def score_pair(pair, evidence, aligned, nearest, matcher, scores):
     queries, truth = torch.from_numpy(source.keypoints[common]), target.keypoints[common]
     x1, y1, x2, y2 = target.box
     alignment = aligned[target.name].alignment
-    predictions = {
-        "nearest neighbour": nearest.match(evidence[source.name], evidence[target.name], queries).points,
-        "transfer": matcher.match(aligned[source.name], aligned[target.name], queries).points,
-        "aligned keypoints": alignment.keypoints_2d[torch.from_numpy(common)],
-    }
+    predictions = {"aligned keypoints": alignment.keypoints_2d[torch.from_numpy(common)]}
+    for name, matcher in methods.items():
+        seen = aligned if name in ALIGNED else evidence
+        predictions[name] = matcher.match(seen[source.name], seen[target.name], queries).points
     for row, points in predictions.items():
         scores[row].append(pck_correct(points.numpy(), truth, max(x2 - x1, y2 - y1), ALPHAS))
 
@@ -148,7 +152,7 @@ def main(options):
     with tempfile.TemporaryDirectory() as temporary:
         dataset = open_dataset(options.dataset or render(options, temporary))
         print(f"masks: {options.masks}, depth: {options.depth}; PCK in percent at {ALPHAS} of the object box, per point\n")
-        print(f"{'category':12s}" + "".join(f"{row:>22s}" for row in ROWS) + f"{'pose right':>16s}{'CPU ms/image':>14s}")
+        print(f"{'category':12s}" + "".join(f"{row:>29s}" for row in ROWS) + f"{'pose right':>16s}{'CPU ms/image':>14s}")
         table, scored = [], {}
         for category in options.categories:
             scored[category] = found = score_category(options, dataset, category)
@@ -185,7 +189,7 @@ def keypoint_belief(alignments):
 
 
 def print_row(name, values):
-    cells = "".join(f"{f'{values[2 * i]:.1f} / {values[2 * i + 1]:.1f}':>22s}" for i in range(len(ROWS)))
+    cells = "".join(f"{f'{values[2 * i]:.1f} / {values[2 * i + 1]:.1f}':>29s}" for i in range(len(ROWS)))
     print(f"{name:12s}{cells}{values[-2]:16.0f}{values[-1]:14.0f}", flush=True)
 
 

@@ -36,6 +36,18 @@ def _semalign3d(**options):
     return SemAlign3DMatcher(**options)
 
 
+def _semalign3d_keypoints(**options):
+    from semalign3d_core.matchers.semalign3d import SemAlign3DKeypointsMatcher
+
+    return SemAlign3DKeypointsMatcher(**options)
+
+
+def _nearest_neighbour_keypoints(**options):
+    from semalign3d_core.matchers.keypoint_candidates import KeypointCandidatesMatcher
+
+    return KeypointCandidatesMatcher(**options)
+
+
 def _spherical_maps(preset="", **options):
     from semalign3d_core.matchers.spherical_maps import SphericalMapsMatcher
     from semalign3d_core.runtime.config import load_preset
@@ -62,4 +74,6 @@ MATCHERS = {
     "spherical_maps": _spherical_maps,
     "sfnet": _sfnet,
     "semalign3d": _semalign3d,
+    "semalign3d_keypoints": _semalign3d_keypoints,
+    "nearest_neighbour_keypoints": _nearest_neighbour_keypoints,
 }

@@ -21,6 +21,7 @@ class Matcher(Protocol):
     uses_mirror: whether :meth:`match` also gets the mirror image of the source
     quarters:    and the source turned by so many quarters anticlockwise each
     rates_cells: whether it says how likely a point is at each cell (:meth:`score_maps`); KAP judges the features of others
+    told_keypoints: whether it is told that the points of one call are different annotated keypoints of the category
     """
 
     name: str
@@ -30,11 +31,17 @@ class Matcher(Protocol):
     uses_mirror: bool = False
     quarters: tuple[int, ...] = ()
     rates_cells: bool = False
+    told_keypoints: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that the matcher was told or resolved from presets (JSON)."""
         return to_dict(self) if dataclasses.is_dataclass(self) else {}
+
+    @property
+    def prepare_settings(self) -> dict[str, Any]:
+        """The part of the settings that :meth:`prepare` depends on (JSON)."""
+        return self.settings
 
     def prepare(self, evidence: ImageEvidence) -> Any:
         """What :meth:`match` takes in place of the evidence of an image.

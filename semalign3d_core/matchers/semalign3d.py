@@ -10,6 +10,7 @@ from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.perception.evidence import ImageEvidence
 from semalign3d_core.runtime.config import load_preset, to_dict
+from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.transfer.aligned_image import AlignedImage, aligned_image, category_surface
 from semalign3d_core.transfer.config import Transfer
 from semalign3d_core.transfer.lift import Lifting
@@ -17,33 +18,43 @@ from semalign3d_core.transfer.matches import Matches
 from semalign3d_core.transfer.place import likelihood_maps, place_points
 
 
-def transfer_preset(preset: AlignConfig | str) -> str:
-    """The preset of the transfer that goes with one of the alignment."""
-    return "reference" if preset == "reference" else "keypoints"
-
-
 class SemAlign3DMatcher(Matcher):
-    """Transfers points between images of one category.
+    """Transfers points anywhere on the object between images of one category.
 
     model: :class:`~semalign3d_core.category.model.CategoryModel`; preset: of the alignment (``fast``, ``reference``, a YAML file);
-    transfer: a :class:`Transfer`, or the name of its preset. By default queries are taken for annotated keypoints, as
-    those of benchmarks are (preset ``keypoints``); for points anywhere on the object choose ``fast``.
+    transfer: a :class:`Transfer`, or the name of its preset; nothing means the one that goes with the alignment's.
+    Raises :class:`InputError` for a transfer that is told that queries are keypoints: that is :class:`SemAlign3DKeypointsMatcher`.
     """
 
     name = "semalign3d"
     prepares = True
     rates_cells = True
+    told_keypoints = False
 
     def __init__(self, model: CategoryModel, preset: AlignConfig | str = "fast", transfer: Transfer | str | None = None) -> None:
         self.model, self.aligner = model, Aligner(model, preset)
         self.surface = category_surface(model)
-        transfer = transfer or transfer_preset(preset)
+        transfer = transfer or self.transfer_preset(preset)
         self.config: Transfer = transfer if isinstance(transfer, Transfer) else load_preset(Transfer, "transfer", transfer)
+        if self.config.told_keypoints != self.told_keypoints:
+            right = "semalign3d_keypoints" if self.config.told_keypoints else "semalign3d"
+            told = "is told" if self.config.told_keypoints else "is not told"
+            raise InputError(f"the transfer of {self.name} {told} that queries are different keypoints: with it the method is {right}")
+
+    @classmethod
+    def transfer_preset(cls, preset: AlignConfig | str) -> str:
+        """The preset of the transfer that goes with one of the alignment."""
+        return "reference" if preset == "reference" else "fast"
 
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that was resolved from presets: nested dictionaries."""
         return {"alignment": to_dict(self.aligner.config), "transfer": to_dict(self.config)}
+
+    @property
+    def prepare_settings(self) -> dict[str, Any]:
+        """Those of the alignment: transfers share it."""
+        return {"alignment": to_dict(self.aligner.config)}
 
     def prepare(self, evidence: ImageEvidence) -> AlignedImage:
         """The one alignment of an image (:class:`ImageEvidence`): an :class:`AlignedImage`."""
@@ -70,3 +81,15 @@ class SemAlign3DMatcher(Matcher):
 
     def _prepared(self, image: ImageEvidence | AlignedImage) -> AlignedImage:
         return image if isinstance(image, AlignedImage) else self.prepare(image)
+
+
+class SemAlign3DKeypointsMatcher(SemAlign3DMatcher):
+    """As :class:`SemAlign3DMatcher`, told that the queries of one call are different keypoints of the category, as a benchmark's are."""
+
+    name = "semalign3d_keypoints"
+    told_keypoints = True
+
+    @classmethod
+    def transfer_preset(cls, preset: AlignConfig | str) -> str:
+        """The transfer of keypoints, whatever the alignment."""
+        return "keypoints"

@@ -54,6 +54,11 @@ class Transfer:
         if min(self.sigma, self.target_sigma, self.uncertain_widening, self.size_unit or 1) <= 0:
             raise InputError("transfer: sigma, target_sigma, size_unit and uncertain_widening must be positive")
 
+    @property
+    def told_keypoints(self) -> bool:
+        """Whether this transfer is told that queries are annotated keypoints, different ones in one call."""
+        return self.distinct or self.keypoint_preference > 0
+
     def spreads(self, image: AlignedImage) -> tuple[float, float]:
         """(sigma, target_sigma) in units of L for an image."""
         published = self.category_sigmas.get(image.alignment.category)

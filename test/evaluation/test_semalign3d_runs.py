@@ -17,7 +17,7 @@ from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.evaluation.run.worker import Worker
 from semalign3d_core.evaluation.studies import ablation
 from semalign3d_core.evaluation.studies.ablation import TERMS, Row, ablated, run_ablation, sections
-from semalign3d_core.matchers.semalign3d import SemAlign3DMatcher, transfer_preset
+from semalign3d_core.matchers.semalign3d import SemAlign3DMatcher
 from semalign3d_core.metrics.kap import KapAccumulator, KapPair
 
 
@@ -53,7 +53,7 @@ def test_another_model_or_preset_is_another_alignment(configuration, tmp_path):
     save_model(tiny_model("car", seed=5), configuration.models / "car.safetensors")
     changed = evaluate(replace(configuration, output=tmp_path / "b", cache=configuration.cache_folder)).results["cache"]
     assert changed["prepared_computed"] > 0 and changed["prepared_hits"] > 0
-    (tmp_path / "mine.yaml").write_text("solver: gauss_newton\n")
+    (tmp_path / "mine.yaml").write_text("energy: {sparse: 0.5}\n")
     other = replace(configuration, output=tmp_path / "c", cache=configuration.cache_folder, preset=str(tmp_path / "mine.yaml"))
     assert evaluate(other).results["cache"]["prepared_computed"] > 0
 
@@ -124,14 +124,14 @@ def test_leaving_out_a_term_leaves_the_transfer_alone(configuration, monkeypatch
     seen = []
     monkeypatch.setattr(ablation, "evaluate", lambda config: seen.append(config) or evaluate(replace(config, limit=1)))
     monkeypatch.setattr(ablation, "TERMS", {"sparse likelihood (Eq. 9)": {"energy.sparse": 0.0}})
-    for preset, transfer in (("", "keypoints"), ("fast", "keypoints")):
-        config = replace(configuration, preset=preset, ablation=True, limit=1)
+    for method, preset, transfer in (("semalign3d", "", "fast"), ("semalign3d_keypoints", "fast", "keypoints")):
+        config = replace(configuration, method=method, preset=preset, ablation=True, limit=1)
         run_ablation(evaluate(config))
         settings = json.loads((seen[-1].output / "results.json").read_text())["config"]["method_settings"]
         original = json.loads((config.output / "results.json").read_text())["config"]["method_settings"]
         assert seen[-1].transfer == transfer and settings["transfer"] == original["transfer"]
         assert settings["alignment"]["energy"]["sparse"] == 0 != original["alignment"]["energy"]["sparse"]
-    assert transfer_preset("reference") == "reference"
+    assert SemAlign3DMatcher.transfer_preset("reference") == "reference"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from semalign3d_core.transfer.config import Transfer
 def test_matcher_beats_nearest_neighbour_and_aligns_once(monkeypatch):
     category = SimulatedCategory("chair")
     images = [category.image(seed) for seed in range(5)]
-    matcher = MATCHERS["semalign3d"](model=category.model())
+    matcher = MATCHERS["semalign3d_keypoints"](model=category.model())
     aligned, align = [], matcher.aligner.align
     monkeypatch.setattr(matcher.aligner, "align", lambda evidence: aligned.append(evidence) or align(evidence))
     prepared = [matcher.prepare(image.evidence) for image in images]
@@ -52,8 +52,8 @@ def test_prepared_image_survives_the_cache_and_evidence_is_accepted():
 def test_settings_follow_the_preset_and_can_be_given():
     model = SimulatedCategory("chair").model(images=10)
     make = MATCHERS["semalign3d"]
-    assert make(model=model).config.keypoint_preference > 0
-    assert make(model=model, transfer="fast").config.keypoint_preference == 0
+    assert make(model=model).config.keypoint_preference == 0
+    assert MATCHERS["semalign3d_keypoints"](model=model).config.keypoint_preference > 0
     assert make(model=model, preset="reference").config.second_step == "argmax"
     own = Transfer(sigma=0.05)
     assert make(model=model, transfer=own).config is own

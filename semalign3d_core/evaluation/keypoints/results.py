@@ -38,6 +38,13 @@ PROTOCOL = {
     "keypoints_outside_the_image": "scored as annotated up to 1 % of the image's longer side, beyond that bad input",
 }
 
+# told_keypoints of a method -> what it knows of the points that it carries over
+QUERIES: dict[bool | str, str] = {
+    False: "points anywhere on the object: the method is not told that they are keypoints",
+    True: "the method is told that the points of a pair are different annotated keypoints of the category; compare with such methods only",
+    "unknown": "predictions of a file: what the method knew is not known here",
+}
+
 
 def plain_config(config):
     """A configuration as JSON knows it."""
@@ -51,9 +58,10 @@ def result_dictionary(evaluation):
     if config.kap != "none":
         add_kap(summary, [score.pair for score in scores], evaluation.kap, config)
         kap = {"kap": {"variant": config.kap, "scores": SCORES[evaluation.method.kap_scores], **KAP_PROTOCOL}}
+    queries = {"queries": QUERIES["unknown" if config.predictions else evaluation.method.told_keypoints]}
     reference = {"reference_length": REFERENCE_LENGTHS[evaluation.threshold], "threshold": evaluation.threshold}
     return {
-        **common_results(evaluation, {**reference, **PROTOCOL, **kap}),
+        **common_results(evaluation, {**reference, **PROTOCOL, **queries, **kap}),
         "per_category": summary["per_category"],
         "all": summary["all"],
         "breakdowns": breakdowns(scores, config.alpha),

@@ -27,8 +27,9 @@ class EvaluationConfig(ProviderOptions):
     limit: int | None = None
     """Only the first so many pairs of each category."""
     method: str = "nearest_neighbour"
-    """semalign3d, nearest_neighbour, window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose, template_pose, spherical_maps,
-    sfnet."""
+    """semalign3d, semalign3d_keypoints (told that the queries of a pair are different keypoints), nearest_neighbour,
+    nearest_neighbour_keypoints (told the same), window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose, template_pose,
+    spherical_maps, sfnet."""
     masks: str = field(default="none", kw_only=True)
     """Mask source, as of the other commands; published protocols compare whole images, so that none is the default here."""
     models: Path | None = None
@@ -88,8 +89,10 @@ class EvaluationConfig(ProviderOptions):
             raise InputError("workers must be at least 1, retries and gallery at least 0")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit must be at least 1, found {self.limit}")
-        if self.studies and (self.method != "semalign3d" or self.predictions is not None):
-            raise InputError("--ablation, --other-backbone and --training-images study semalign3d: they need --method semalign3d")
+        if self.studies and (not self.method.startswith("semalign3d") or self.predictions is not None):
+            raise InputError(
+                "--ablation, --other-backbone and --training-images study semalign3d: they need --method semalign3d or semalign3d_keypoints"
+            )
         if self.training_ablation and self.predictions is not None:
             raise InputError(f"--training-ablation needs features, and {self.predictions} holds only points; leave out --predictions")
         if self.kap != "none" and self.predictions is not None:

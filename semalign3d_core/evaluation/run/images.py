@@ -17,7 +17,7 @@ from semalign3d_core.perception.evidence import ImageEvidence, read_image
 from semalign3d_core.perception.look import TYPICAL_FOCAL, look
 from semalign3d_core.perception.providers import on_device, takes
 from semalign3d_core.perception.stored_features import StoredFeatureMap
-from semalign3d_core.runtime.code_hash import provider_hash
+from semalign3d_core.runtime.code_hash import code_of
 from semalign3d_core.runtime.errors import FileFormatError
 
 IMAGES_IN_MEMORY = 30  # of 5.5 MB each with 60 x 60 cells of 768 channels; SPair-71k has at most 30 test images of a category
@@ -47,9 +47,11 @@ class ImageStore:
         """matcher: function(category) -> (matcher, description of all that its preparation of an image depends on)."""
         self.config, self.cache, self.device, self.matcher = config, cache, device, matcher
         spec = on_device(config.backbone, backbones.BACKBONES, device)
-        self.backbone = CachedBackbone.wrap(backbones.create(spec, config.dataset), config.backbone, cache, code=provider_hash("backbones"))
-        spec = on_device(config.depth, depth.DEPTHS, device)
-        self.depth = CachedDepth.wrap(depth.create(spec, config.dataset), config.depth, cache, code=provider_hash("depth"))
+        backbone = backbones.create(spec, config.dataset)
+        self._backbone_code = code_of(backbone)
+        self.backbone = CachedBackbone.wrap(backbone, config.backbone, cache, code=self._backbone_code)
+        source = depth.create(on_device(config.depth, depth.DEPTHS, device), config.dataset)
+        self.depth = CachedDepth.wrap(source, config.depth, cache, code=code_of(source))
         self._masks, self._images = {}, OrderedDict()
 
     def image(self, category, record):
@@ -71,7 +73,7 @@ class ImageStore:
             provider = masks.create(spec, self.config.dataset, model, self.backbone, load_model)
             if provider is not None and provider.compares_with is not None:
                 check_backbone(provider.compares_with, self.backbone.name)
-            knows = {"features": self.backbone.name, "code": provider_hash("masks")}
+            knows = {"features": self.backbone.name, "code": code_of(provider), "features code": self._backbone_code}
             knows["own features"] = "" if provider is None else provider.own_features
             knows["model"] = "" if model is None else model_hash(model)
             self._masks = {category: CachedMasks.wrap(provider, spec, self.cache, **knows)}
@@ -92,7 +94,7 @@ class ImageStore:
         if matcher.uses_picture:
             digest = hashlib.sha256((digest + image_hash(image)).encode()).hexdigest()
             shown = dataclasses.replace(evidence, image=image.rgb)
-        seen = self._prepared(matcher, shown, {"evidence": digest, **description}) if matcher.prepares else evidence
+        seen = self._prepared(matcher, shown, _prepare_depends_on(matcher, digest, description)) if matcher.prepares else evidence
         if not matcher.uses_mirror:
             return SeenImage(evidence.features, seen, None, digest)
         looked_at = dataclasses.replace(image, window=evidence.features.grid.window)
@@ -125,6 +127,12 @@ def mirror(evidence):
     """Mask and depth of the mirror image, as published for masks: those of the image, mirrored; its features have to be extracted."""
     mask = None if evidence.mask is None else mirror_image(evidence.mask)
     return dataclasses.replace(evidence, mask=mask, depth=None if evidence.depth is None else evidence.depth.mirror())
+
+
+def _prepare_depends_on(matcher, digest, description):
+    """What the preparation of an image depends on: not on the name of the method, so that both transfers share an alignment."""
+    rest = {name: value for name, value in description.items() if name not in ("method", "settings")}
+    return {"evidence": digest, "settings": matcher.prepare_settings, **rest}
 
 
 def _known(evidence):

@@ -6,14 +6,15 @@ from pathlib import Path
 from semalign3d_core.category.storage import find_model, load_model, model_hash
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.pose_prediction import read_templates, shipped_templates
-from semalign3d_core.runtime.code_hash import code_hash, learned_hash
+from semalign3d_core.runtime.code_hash import code_of
 from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.runtime.files import sha256_of_arrays
 
-NEEDS_MODEL = ("semalign3d",)
+NEEDS_MODEL = ("semalign3d", "semalign3d_keypoints", "nearest_neighbour_keypoints")
 NEEDS_TEMPLATES = ("template_pose",)
 NEEDS_NETWORK = ("sfnet",)
-HAS_PRESETS = {"preset": ("semalign3d", "spherical_maps"), "transfer": ("semalign3d",)}
+ALIGNS = ("semalign3d", "semalign3d_keypoints")
+HAS_PRESETS = {"preset": (*ALIGNS, "spherical_maps"), "transfer": ALIGNS}
 READS = {"width": ("window_soft_argmax", "kernel_soft_argmax", "adaptive_pose", "template_pose"), "quarters": ("adaptive_pose",)}
 
 
@@ -23,9 +24,8 @@ def make_matcher(config, category, device, backbone=None):
     backbone: extracts the features of template images, for methods that have some
     """
     factory = choice("method", config.method, MATCHERS)
-    description = {"method": config.method, "seed": config.seed, "code": code_hash()}
+    description = {"method": config.method, "seed": config.seed}
     for name in ("preset", "transfer"):
-        description[name] = _preset_text(getattr(config, name))
         if getattr(config, name) and config.method not in HAS_PRESETS[name]:
             raise InputError(f"method {config.method} has no presets, found --{name}; these have: {', '.join(HAS_PRESETS[name])}")
     options = {name: value for name in ("preset", "transfer") if (value := getattr(config, name))}
@@ -40,9 +40,20 @@ def make_matcher(config, category, device, backbone=None):
         options |= {"templates": templates_of(config, category), "backbone": backbone}
         description |= {"templates": templates_hash(options["templates"]), "features": config.backbone}
     if config.method in NEEDS_NETWORK:
-        matcher = factory(network=config.network, device=device, **options)
-        return matcher, description | {"network": matcher.settings, "network code": learned_hash(config.method)}
-    return factory(**options), description
+        options |= {"network": config.network, "device": device}
+    matcher = factory(**options)
+    return matcher, description | {"settings": matcher.settings, "state": _plain_state(matcher), "code": code_of(matcher)}
+
+
+def _plain_state(matcher):
+    """The numbers and texts that a matcher keeps beside its settings, as JSON: those of a plug-in decide its results, too."""
+    return {name: value for name, value in sorted(getattr(matcher, "__dict__", {}).items()) if _is_plain(value)}
+
+
+def _is_plain(value):
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _readout(config):
@@ -73,11 +84,13 @@ class MethodFacts:
 
     settings: everything it was told or resolved from presets (JSON);  models: {category: content hash}
     kap_scores: what KAP judges, ``features`` or the ``method``
+    told_keypoints: whether the method is told that the queries of a pair are different keypoints of the category
     """
 
     settings: dict = field(default_factory=dict)
     models: dict = field(default_factory=dict)
     kap_scores: str = "features"
+    told_keypoints: bool = False
 
 
 def templates_hash(templates):
@@ -108,9 +121,6 @@ def check_method(config, dataset, categories):
             f"method {config.method} needs to know which keypoints change places in the mirror image, and {config.dataset} is published "
             "without that; choose another method"
         )
-    return MethodFacts(settings, hashes, "method" if matcher is not None and matcher.rates_cells else "features")
-
-
-def _preset_text(preset):
-    """The name of a shipped preset (whose content is part of the code's hash), the content of a preset of the user's own."""
-    return Path(preset).read_text() if preset and Path(preset).is_file() else preset
+    if matcher is None:
+        return MethodFacts(settings, hashes)
+    return MethodFacts(settings, hashes, "method" if matcher.rates_cells else "features", matcher.told_keypoints)

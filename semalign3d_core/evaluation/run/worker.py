@@ -5,16 +5,17 @@ A worker is made from the configuration alone, so that any process of any engine
 
 import functools
 
-import numpy as np
 import torch
 
 from semalign3d_core.category.storage import check_backbone
 from semalign3d_core.evaluation.items import ItemResult
-from semalign3d_core.evaluation.keypoints.kap import feature_similarity, pair_samples, source_keypoints
+from semalign3d_core.evaluation.keypoints.kap import pair_samples, source_keypoints
 from semalign3d_core.evaluation.run.images import ImageStore
+from semalign3d_core.evaluation.run.matching import match_to_targets, rate_cells
 from semalign3d_core.evaluation.run.methods import make_matcher
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.runtime.cache import Cache
+from semalign3d_core.runtime.code_hash import code_of
 from semalign3d_core.runtime.errors import OutputError, SemAlign3DError
 from semalign3d_core.runtime.files import sha256_of_arrays
 
@@ -78,6 +79,7 @@ class Worker:
             "source": item.digest,
             "targets": [query.digest for query in queries],
             "points": sha256_of_arrays(arrays),
+            "matching": code_of(match_to_targets),
             **description,
         }
         _, tensors = self.cache.fetch("matches", depends_on, lambda: self._matched(matcher, item, queries))
@@ -86,7 +88,7 @@ class Worker:
     def _matched(self, matcher, item, queries):
         source, found = self.images.image(item.category, item.record), {}
         with torch.no_grad():
-            match = _match_to_targets(matcher, source, queries, self.device)
+            match = match_to_targets(matcher, source, queries, self.device)
             for i, query in enumerate(queries):
                 points = match(query, self.images.image(item.category, query.target)).points
                 found[f"p{i}"] = points.detach().float().cpu().contiguous()
@@ -97,40 +99,10 @@ class Worker:
         if self.config.kap == "none":
             return {}
         source, found = self.images.image(item.category, item.record), {}
-        rate = _rate_cells(self.matcher(item.category)[0], source, source_keypoints(item.record).to(self.device))
+        rate = rate_cells(self.matcher(item.category)[0], source, source_keypoints(item.record).to(self.device))
         with torch.no_grad():
             for query in item.queries:
                 target = self.images.image(item.category, query.target)
                 grid, records = target.features.grid, (item.record, query.target)
                 found[query.name] = pair_samples(self.config, rate(target), grid, records, query.unit)
         return found
-
-
-def _match_to_targets(matcher, source, queries, device):
-    """A function (:class:`Query`, :class:`SeenImage` of its target) -> :class:`Matches` for the queries of one source image."""
-    if matcher.uses_mirror:
-        return _with_mirror(matcher, source, device)
-    # The pairs of a source share most of their points: each is lifted once.
-    points, rows = np.unique(np.concatenate([query.points for query in queries]), axis=0, return_inverse=True)
-    lifted = matcher.lift(source.seen, torch.from_numpy(points).to(device))
-    parts = np.split(rows.ravel(), np.cumsum([len(query.points) for query in queries])[:-1])
-    rows_of = {query.name: torch.from_numpy(part).to(device) for query, part in zip(queries, parts, strict=True)}
-    return lambda query, target: matcher.place(lifted, rows_of[query.name], target.seen)
-
-
-def _with_mirror(matcher, source, device):
-    def match(query, target):
-        points, partners = (torch.from_numpy(values).to(device) for values in (query.points, query.partners))
-        permutation = torch.where(partners < 0, torch.arange(len(partners), device=device), partners)
-        turned = {"turned": source.turned} if source.turned else {}
-        return matcher.match(source.seen, target.seen, points, source.mirrored, permutation, partners >= 0, **turned)
-
-    return match
-
-
-def _rate_cells(matcher, source, points):
-    """A function (target) -> (K, cells * cells): how likely ``points`` (K, 2) of the source are at each cell of the target."""
-    if not matcher.rates_cells:
-        return lambda target: feature_similarity(source.features, target.features, points)
-    lifted = matcher.lift(source.seen, points)
-    return lambda target: matcher.score_maps(lifted, target.seen)

@@ -81,13 +81,15 @@ def ablated(config, changes):
 
 def _without(config, term):
     from semalign3d_core.alignment.config import AlignConfig
-    from semalign3d_core.matchers.semalign3d import transfer_preset
+    from semalign3d_core.matchers.semalign3d import SemAlign3DKeypointsMatcher, SemAlign3DMatcher
     from semalign3d_core.runtime.config import load_preset, save
 
     folder = _folder(config, f"without {term}")
     preset = folder / "preset.yaml"
     save(ablated(load_preset(AlignConfig, "align", config.preset or "fast"), TERMS[term]), preset)
-    changed = replace(config, preset=str(preset), transfer=config.transfer or transfer_preset(config.preset), output=folder)
+    matcher = SemAlign3DKeypointsMatcher if config.method == "semalign3d_keypoints" else SemAlign3DMatcher
+    transfer = config.transfer or matcher.transfer_preset(config.preset)
+    changed = replace(config, preset=str(preset), transfer=transfer, output=folder)
     return _evaluated(changed, "terms", f"without {term}")
 
 

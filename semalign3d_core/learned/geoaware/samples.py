@@ -23,7 +23,7 @@ from semalign3d_core.perception.evidence import FeatureMap, read_image
 from semalign3d_core.perception.look import close_up
 from semalign3d_core.perception.providers import on_device
 from semalign3d_core.runtime.cache import Cache
-from semalign3d_core.runtime.code_hash import provider_hash
+from semalign3d_core.runtime.code_hash import code_of
 from semalign3d_core.runtime.errors import InputError
 
 MEMORY = 1 << 30  # bytes of raw features that a process keeps
@@ -40,7 +40,8 @@ class FeatureSource:
         self.spec, self.cache = backbone, Cache(cache)
         self.backbone = backbones.create(on_device(backbone, backbones.BACKBONES, device), dataset_root)
         found = masks.create(segmenter, dataset_root, None, self.backbone)
-        self.masks = CachedMasks.wrap(found, segmenter, self.cache, features=self.backbone.name, code=provider_hash("masks"))
+        self._code = code_of(self.backbone)
+        self.masks = CachedMasks.wrap(found, segmenter, self.cache, features=self.backbone.name, code=code_of(found))
         self._kept: OrderedDict[Any, Any] = OrderedDict()
         self._bytes, self._one = 0, Lock()
 
@@ -76,7 +77,7 @@ class FeatureSource:
             found = self._checked(raw_features(self.backbone, image), image)
             return {"padding": found.grid.padding}, {"features": found.values.cpu().contiguous()}
 
-        known = {"provider": self.backbone.name, "spec": self.spec, "code": provider_hash("backbones")}
+        known = {"provider": self.backbone.name, "spec": self.spec, "code": self._code}
         known |= {"image": image_hash(image), "mirrored": mirrored, "window": image.window}
         structure, tensors = self.cache.fetch("raw_features", known, compute)
         cells = tensors["features"].shape[-1]
