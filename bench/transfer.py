@@ -107,7 +107,8 @@ def measure(category, data, models, features):
     providers = backbones.create(f"precomputed:{features}", data), depth.create("precomputed", data), masks.create("precomputed", data)
     evidence = [look(read_image(record.path, record), *providers) for record in records]
     points = [torch.tensor(record.keypoints) for record in records]
-    matcher, nearest = MATCHERS["semalign3d_keypoints"](model=load_model(models / f"{category}.safetensors")), MATCHERS["nearest_neighbour"]()
+    model, nearest = load_model(models / f"{category}.safetensors"), MATCHERS["nearest_neighbour"]()
+    matcher = MATCHERS["semalign3d_keypoints"](model=model)
     prepared = [matcher.prepare(one) for one in evidence]
     print(f"\n{category}: {len(records)} test images, PCK at {' / '.join(map(str, ALPHAS))}")
     print(f"{'nearest neighbour':28s} {pck(errors_of(lambda a, b, q: nearest.match(evidence[a], evidence[b], q).points, records, points))}")

@@ -29,12 +29,13 @@ class KeypointCandidatesMatcher(Matcher):
 
     def __init__(self, model: CategoryModel) -> None:
         self.model = model
+        self.keypoints = model.keypoint_features[model.present]
         self.preference = load_preset(Transfer, "transfer", "keypoints").keypoint_preference
 
     def match(self, source: Any, target: Any, points: torch.Tensor) -> Matches:
         """Finds ``points`` (Q, 2), pixels of ``source``, in ``target`` (two :class:`ImageEvidence`). Confidence: cosine, in [0, 1]."""
         grid, queries = target.features.grid, cell_features(source.features, points)
-        candidates = target.features.similarity(self.model.keypoint_features[self.model.present].to(queries)).argmax(1)
+        candidates = target.features.similarity(self.keypoints.to(queries)).argmax(1)
         everywhere = target.features.similarity(queries)
         free, nearest = everywhere.max(1)
         scores = torch.cat([everywhere[:, candidates], free[:, None]], 1)

@@ -77,7 +77,9 @@ def test_the_default_is_told_nothing_and_says_so(configuration):
     assert "prepared_computed" not in results["semalign3d_keypoints"]["cache"]
 
 
-@pytest.mark.parametrize(("method", "transfer", "right"), [("semalign3d", "keypoints", "semalign3d_keypoints"), ("semalign3d_keypoints", "fast", "semalign3d")])
+@pytest.mark.parametrize(
+    ("method", "transfer", "right"), [("semalign3d", "keypoints", "semalign3d_keypoints"), ("semalign3d_keypoints", "fast", "semalign3d")]
+)
 def test_a_transfer_runs_under_its_own_name_only(configuration, method, transfer, right):
     with pytest.raises(InputError, match=f"with it the method is {right}$"):
         evaluate(replace(configuration, method=method, transfer=transfer))
