@@ -4,9 +4,9 @@
 
 A mutant is one changed operator, comparison, condition, number or truth value, drawn at random from all that the folders have. It is
 killed by the first failing test among the fast ones (`--slow`: all) of ``test/FOLDER`` that run the changed line (or, for a line outside of
-functions, any line of its module), the quickest first; if none fails it has survived, and is printed. Every mutant runs in a fork
-of a process that has the libraries loaded already, in a copy of the sources: mutmut cannot draw a sample, and cosmic-ray starts a
-new interpreter for each mutant, which alone takes longer here than most tests.
+functions, any line of its module); if none fails it has survived, and is printed. A mutant is put into the loaded functions of a fork of a
+process that has collected the tests; one outside of functions gets a new interpreter, in a copy of the sources. mutmut cannot draw a
+sample, and cosmic-ray starts a new interpreter for each mutant, which alone takes longer than most tests.
 """
 
 import os
@@ -16,19 +16,22 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, so that it can be
 import ast
 import contextlib
 import copy
+import gc
 import importlib
 import io
 import json
 import random
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
@@ -63,7 +66,11 @@ class Options:
     folders: tuple[str, ...] = ("alignment", "transfer", "category", "metrics")
     """Folders of semalign3d_core, each with the folder of tests of the same name."""
     slow: bool = False
-    """Tests marked slow judge, too; of mutants that are known already those that were noticed are not judged again."""
+    """Tests marked slow judge, too."""
+    tests: str = ""
+    """Only tests that this expression of ``pytest -k`` chooses judge."""
+    again: bool = False
+    """Of mutants that are known already those that were not noticed are judged again."""
     seed: int = 0
     """Seed of the draw."""
     output: Path | None = None
@@ -158,8 +165,8 @@ def _statements(tree: ast.AST) -> dict[int, int]:
     return found
 
 
-def mutated_source(source: str, mutant: Mutant) -> str:
-    """The source with the change."""
+def mutated(source: str, mutant: Mutant) -> ast.Module:
+    """The source with the change; line numbers stay."""
     tree = ast.parse(source)
     target = next(node for number, node in enumerate(ast.walk(tree)) if number == mutant.node)
     replacement = list(changes(target))[mutant.change][1]
@@ -168,7 +175,9 @@ def mutated_source(source: str, mutant: Mutant) -> str:
         def visit(self, node: ast.AST) -> Any:
             return replacement if node is target else self.generic_visit(node)
 
-    return ast.unparse(ast.fix_missing_locations(Replace().visit(tree)))
+    for node in ast.walk(replacement):
+        ast.copy_location(node, target)
+    return ast.fix_missing_locations(Replace().visit(tree))
 
 
 # Which tests run which lines
@@ -200,7 +209,7 @@ class Recorder:
 
 @dataclass
 class Tests:
-    """Tests of a folder, the quickest first, with the lines {file: {line}} that each runs."""
+    """Tests of a folder, the quickest files first, with the lines {file: {line}} that each runs."""
 
     lines: dict[str, dict[str, set[int]]]
 
@@ -214,22 +223,27 @@ class Tests:
         return [name for name, lines in self.lines.items() if runs(lines)]
 
 
-def record(sandbox: Path, folder: str, slow: bool) -> Tests:
+def record(sandbox: Path, folder: str, options: Options) -> Tests:
     """Runs the tests of a folder once, in a child."""
-    found = in_child(lambda: _record(sandbox, folder, slow), seconds=3600)
+    found = in_child(lambda: _record(sandbox, _chosen(folder, options)), seconds=3600)
     if isinstance(found, str):
         raise RuntimeError(f"the tests of {folder} fail on the unchanged sources:\n{found}")
     return Tests({name: {file: set(lines) for file, lines in files.items()} for name, files in found.items()})
 
 
-def _record(sandbox: Path, folder: str, slow: bool) -> Any:
+def _chosen(folder: str, options: Options) -> list[str]:
+    """Arguments of pytest that choose the tests of a folder."""
+    return ["-m", "not ros" if options.slow else "not slow and not ros", "-k", options.tests, f"test/{folder}"]
+
+
+def _record(sandbox: Path, arguments: list[str]) -> Any:
     import coverage
 
     package = sandbox / "semalign3d_core"
     measured = coverage.Coverage(data_file=None, source=[str(package)], config_file=False)
     recorder = Recorder(measured)
     measured.start()
-    code, output = run_tests(sandbox, ["-m", "not ros" if slow else "not slow and not ros", f"test/{folder}"], [recorder])
+    code, output = run_tests(sandbox, arguments, [recorder])
     measured.stop()
     if code:
         return output
@@ -239,7 +253,11 @@ def _record(sandbox: Path, folder: str, slow: bool) -> Any:
             for context in contexts:
                 lines[context][str(Path(file).resolve().relative_to(package.resolve()))].add(line)
     result: dict[str, dict[str, list[int]]] = {}
-    for name, seconds in sorted(recorder.seconds.items(), key=lambda entry: entry[1]):
+    by_file: dict[str, float] = defaultdict(float)
+    for name, seconds in recorder.seconds.items():
+        by_file[name.split("::")[0]] += seconds
+    # Those of a file together, for they share fixtures.
+    for name, seconds in sorted(recorder.seconds.items(), key=lambda entry: (by_file[entry[0].split("::")[0]], entry[1])):
         if seconds < FASTER_THAN:
             parts = [lines[context] for context in (name, *recorder.fixtures[name]) if context in lines]
             files = {file for part in parts for file in part}
@@ -275,19 +293,69 @@ def in_child(work: Any, seconds: float) -> Any:
         return json.loads(answer.read_text()) if answer.exists() else None
 
 
-def judge(sandbox: Path, mutant: Mutant, tests: Tests) -> str:
-    """KILLED, SURVIVED or UNTESTED."""
-    path = sandbox / "semalign3d_core" / mutant.file
-    source = path.read_text()
-    chosen = tests.of(mutant, _in_function(source, mutant.statement))
-    if not chosen:
-        return UNTESTED
-    try:
-        path.write_text(mutated_source(source, mutant))
-        code = in_child(lambda: run_tests(sandbox, chosen, [])[0], seconds=60 + 5 * FASTER_THAN)
-    finally:
-        path.write_text(source)
-    return SURVIVED if code == 0 else KILLED
+@dataclass(eq=False)
+class Judge:
+    """A pytest plugin: judges mutants instead of running the tests that were collected. Each gets a fork in which everything is loaded.
+
+    sandbox: the sources;  mutants, tests: of one folder;  note: called with every mutant and its outcome
+    """
+
+    sandbox: Path
+    mutants: list[Mutant]
+    tests: Tests
+    note: Callable[[Mutant, str], None]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        items = {item.nodeid: item for item in session.items}
+        for mutant in self.mutants:
+            path = self.sandbox / "semalign3d_core" / mutant.file
+            source = path.read_text()
+            in_function = _in_function(source, mutant.statement)
+            names = self.tests.of(mutant, in_function)
+            if not names:
+                self.note(mutant, UNTESTED)
+                continue
+            if in_function:
+                chosen = [items[name] for name in names]
+                passed = in_child(lambda m=mutant, p=path, s=source, c=chosen: _passes(session, c, m, p, s), seconds=30)
+            else:  # what is computed while a module is loaded: a new interpreter loads it
+                path.write_text(ast.unparse(mutated(source, mutant)))
+                command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *names]
+                passed = subprocess.run(command, cwd=self.sandbox, env=_environment(self.sandbox), capture_output=True).returncode == 0
+                path.write_text(source)
+            self.note(mutant, SURVIVED if passed else KILLED)
+        return True
+
+
+def _environment(sandbox: Path) -> dict[str, str]:
+    return dict(os.environ, PYTHONPATH=str(sandbox), PYTHONDONTWRITEBYTECODE="1", CUDA_VISIBLE_DEVICES="")
+
+
+def _passes(session: pytest.Session, chosen: list[pytest.Item], mutant: Mutant, path: Path, source: str) -> bool:
+    """Whether the chosen tests pass with the mutant, which is put into the functions that are loaded."""
+    _replace_code(path, compile(mutated(source, mutant), str(path), "exec"))
+    for item, following in zip(chosen, [*chosen[1:], None], strict=True):
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.testsfailed or session.shouldfail:
+            return False
+    return True
+
+
+def _replace_code(path: Path, module: CodeType) -> None:
+    """Gives all functions of a file that are loaded the code that they have in a compiled module."""
+    new: dict[tuple[str, int], CodeType] = {}
+    waiting = [module]
+    while waiting:
+        code = waiting.pop()
+        inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        new |= {(each.co_qualname, each.co_firstlineno): each for each in inner}
+        waiting += inner
+    for value in gc.get_objects():
+        if isinstance(value, FunctionType) and value.__code__.co_filename == str(path):
+            code = new.get((value.__code__.co_qualname, value.__code__.co_firstlineno))
+            if code is not None and len(code.co_freevars) == len(value.__code__.co_freevars):
+                value.__code__ = code
 
 
 def _in_function(source: str, line: int) -> bool:
@@ -309,21 +377,36 @@ def make_sandbox(folder: Path) -> Path:
     return folder
 
 
-def judge_all(sandbox: Path, drawn: list[Mutant], known: dict[str, str], counts: dict[str, Counter], options: Options) -> None:
-    """Judges the mutants in the order of the draw, counts outcomes by folder and prints what was not noticed."""
-    tests: dict[str, Tests] = {}
-    for mutant in tqdm(drawn, unit="mutant", file=sys.stderr, mininterval=10):
-        folder = mutant.file.split("/")[0]
-        outcome = known.get(mutant.name)
-        if outcome is None:
-            tests[folder] = tests.get(folder) or record(sandbox, folder, options.slow)
-            outcome = judge(sandbox, mutant, tests[folder])
-            if options.output is not None:
-                with open(options.output, "a") as file:
+def judge_all(sandbox: Path, drawn: list[Mutant], known: dict[str, str], options: Options) -> dict[str, str]:
+    """Judges the mutants folder by folder, prints what was not noticed, and returns {mutant: outcome}."""
+    with tempfile.TemporaryDirectory() as temporary:
+        output = options.output or Path(temporary) / "outcomes"
+        for folder in options.folders:
+            mutants = [mutant for mutant in drawn if mutant.file.startswith(f"{folder}/")]
+            tests = record(sandbox, folder, options) if any(mutant.name not in known for mutant in mutants) else Tests({})
+            progress = tqdm(mutants, desc=folder, unit="mutant", file=sys.stderr, mininterval=10)
+
+            def note(mutant: Mutant, outcome: str, progress: tqdm = progress) -> None:
+                with open(output, "a") as file:
                     file.write(json.dumps({"mutant": mutant.name, "outcome": outcome}) + "\n")
-        counts[folder][outcome] += 1
-        if outcome != KILLED:
-            print(f"{outcome}: {mutant.name}", flush=True)
+                progress.update()
+
+            new = [mutant for mutant in mutants if mutant.name not in known]
+            if new:
+                plugin = Judge(sandbox, new, tests, note)
+                in_child(lambda p=plugin, f=folder: run_tests(sandbox, _chosen(f, options), [p])[1], seconds=36000)
+        known = known | outcomes_in(output)
+    for mutant in drawn:
+        if known.get(mutant.name) != KILLED:
+            print(f"{known.get(mutant.name, 'not judged')}: {mutant.name}")
+    return known
+
+
+def outcomes_in(path: Path) -> dict[str, str]:
+    """{mutant: outcome} of a file of JSON lines, the last one of each counts."""
+    if not path.exists():
+        return {}
+    return {entry["mutant"]: entry["outcome"] for entry in map(json.loads, path.read_text().splitlines())}
 
 
 def main(options: Options) -> int:
@@ -334,15 +417,15 @@ def main(options: Options) -> int:
         m for folder in options.folders for path in sorted((ROOT / "semalign3d_core" / folder).rglob("*.py")) for m in mutants_of(path)
     ]
     drawn = every if not options.sample else random.Random(options.seed).sample(every, min(options.sample, len(every)))
-    known = {}
-    if options.output is not None and options.output.exists():
-        known = {entry["mutant"]: entry["outcome"] for entry in map(json.loads, options.output.read_text().splitlines())}
-    if options.slow:
+    known = {} if options.output is None else outcomes_in(options.output)
+    if options.again:
         known = {name: outcome for name, outcome in known.items() if outcome == KILLED}
     print(f"{len(drawn)} of {len(every)} mutants, seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        known = judge_all(make_sandbox(Path(temporary).resolve()), drawn, known, options)
     counts: dict[str, Counter] = defaultdict(Counter)
-    with tempfile.TemporaryDirectory() as temporary, contextlib.suppress(KeyboardInterrupt):  # after Ctrl-C: the rates of those judged
-        judge_all(make_sandbox(Path(temporary).resolve()), drawn, known, counts, options)
+    for mutant in drawn:
+        counts[mutant.file.split("/")[0]][known[mutant.name]] += 1
     total = sum(counts.values(), Counter())
     for folder, found in [*counts.items(), ("all", total)]:
         alive = found[SURVIVED] + found[UNTESTED]
