@@ -316,14 +316,15 @@ class Judge:
             if not names:
                 self.note(mutant, UNTESTED)
                 continue
+            tree = mutated(source, mutant)
+            path.write_text(ast.unparse(tree))  # also for what is imported later
             if in_function:
-                chosen = [items[name] for name in names]
-                passed = in_child(lambda m=mutant, p=path, s=source, c=chosen: _passes(session, c, m, p, s), seconds=30)
+                chosen, code = [items[name] for name in names], compile(tree, str(path), "exec")
+                passed = in_child(lambda c=chosen, p=path, k=code: _passes(session, c, p, k), seconds=30)
             else:  # what is computed while a module is loaded: a new interpreter loads it
-                path.write_text(ast.unparse(mutated(source, mutant)))
                 command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *names]
                 passed = subprocess.run(command, cwd=self.sandbox, env=_environment(self.sandbox), capture_output=True).returncode == 0
-                path.write_text(source)
+            path.write_text(source)
             self.note(mutant, SURVIVED if passed else KILLED)
         return True
 
@@ -332,9 +333,9 @@ def _environment(sandbox: Path) -> dict[str, str]:
     return dict(os.environ, PYTHONPATH=str(sandbox), PYTHONDONTWRITEBYTECODE="1", CUDA_VISIBLE_DEVICES="")
 
 
-def _passes(session: pytest.Session, chosen: list[pytest.Item], mutant: Mutant, path: Path, source: str) -> bool:
-    """Whether the chosen tests pass with the mutant, which is put into the functions that are loaded."""
-    _replace_code(path, compile(mutated(source, mutant), str(path), "exec"))
+def _passes(session: pytest.Session, chosen: list[pytest.Item], path: Path, code: CodeType) -> bool:
+    """Whether the chosen tests pass with the code of a mutant, which is put into the functions that are loaded."""
+    _replace_code(path, code)
     for item, following in zip(chosen, [*chosen[1:], None], strict=True):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.testsfailed or session.shouldfail:
