@@ -5,13 +5,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import torch
-from alignment_scores import score_of
+from alignment_scores import calibration_error, score_of
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.calibration.confidence_maps import RIGHT_SHARE
-from semalign3d_core.calibration.logistic import area_under_roc, calibration_error
+from semalign3d_core.calibration.logistic import area_under_roc
 from semalign3d_core.perception.evidence import FeatureMap
 
 EACH = 12  # images of every kind and category

@@ -97,3 +97,11 @@ def pose_percent(scores):
 def text(values):
     """``12.3 / 4.5``."""
     return " / ".join(f"{value:5.1f}" for value in values)
+
+
+def calibration_error(probabilities: torch.Tensor, labels: torch.Tensor, bins: int = 10) -> float:
+    """Expected calibration error: mean over equally filled bins of |mean probability - share of positives|."""
+    order = probabilities.argsort()
+    chunks = [c for c in order.chunk(bins) if len(c)]
+    gaps = [abs(float(probabilities[c].mean() - labels[c].to(probabilities).mean())) * len(c) for c in chunks]
+    return sum(gaps) / len(order)

@@ -21,9 +21,11 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from alignment_scores import calibration_error
+
 from semalign3d_core.alignment.confidence import MAPS, STATISTICS
 from semalign3d_core.calibration import confidence_maps as calibration
-from semalign3d_core.calibration.logistic import area_under_roc, calibration_error, fit_logistic
+from semalign3d_core.calibration.logistic import area_under_roc, fit_logistic
 from semalign3d_core.cli import build, synth
 from semalign3d_core.runtime.files import atomic_path
 

@@ -23,10 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from alignment_scores import calibration_error
 from tqdm import tqdm
 
 from semalign3d_core.calibration.confidence_maps import keypoints_right, rotation_right
-from semalign3d_core.calibration.logistic import area_under_roc, calibration_error
+from semalign3d_core.calibration.logistic import area_under_roc
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.datasets.synthetic import CATEGORIES, shows_its_turn
 from semalign3d_core.geometry.rotations import similarity_alignment

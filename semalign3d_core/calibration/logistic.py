@@ -38,11 +38,3 @@ def area_under_roc(scores: Tensor, labels: Tensor) -> float:
     if not len(positive) or not len(negative):
         return float("nan")
     return float(mannwhitneyu(positive, negative, method="asymptotic").statistic / (len(positive) * len(negative)))
-
-
-def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 10) -> float:
-    """Expected calibration error: mean over equally filled bins of |mean probability - share of positives|."""
-    order = probabilities.argsort()
-    chunks = [c for c in order.chunk(bins) if len(c)]
-    gaps = [abs(float(probabilities[c].mean() - labels[c].to(probabilities).mean())) * len(c) for c in chunks]
-    return sum(gaps) / len(order)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from semalign3d_core.datasets.records import ImageRecord
-from semalign3d_core.geometry.image_grid import CANVAS_SIDE, canvas_placement, keypoints_to_canvas
+from semalign3d_core.geometry.image_grid import CANVAS_SIDE, keypoints_to_canvas
 
 
 def canvas_keypoints(record: ImageRecord, visibility: Sequence[float] | np.ndarray | None = None, side: int = CANVAS_SIDE) -> np.ndarray:
@@ -18,18 +18,6 @@ def canvas_keypoints(record: ImageRecord, visibility: Sequence[float] | np.ndarr
     visible = annotated if visibility is None else np.asarray(visibility) * annotated
     rows = np.concatenate([np.nan_to_num(record.keypoints), visible[:, None]], axis=1).astype(np.float32)
     return keypoints_to_canvas(rows, record.width, record.height, side).numpy()
-
-
-def canvas_threshold(record: ImageRecord, side: int = CANVAS_SIDE) -> float:
-    """Longest side of a record's box on the canvas."""
-    assert record.box is not None, f"{record.name} has no box"
-    x1, y1, x2, y2 = (float(v) for v in record.box)
-    return max(x2 - x1, y2 - y1) * canvas_placement(record.width, record.height, side)[0]
-
-
-def annotated_labels(keypoints: np.ndarray | list[np.ndarray]) -> np.ndarray:
-    """Labels (columns) of ``keypoints`` (n, K, 3) that at least one image shows; published evaluations drop the others."""
-    return np.flatnonzero((np.asarray(keypoints)[..., 2] != 0).any(axis=0))
 
 
 def published_subsample(items: Sequence[str], count: int, seed: int = 42) -> list[str]:

@@ -1,7 +1,6 @@
 """Test-time pose alignment: the source image is mirrored when that brings it nearer to the target.
 
-Source: GeoAware-SC (Telling Left from Right, CVPR 2024), section 3.2. Tokens are (cells * cells, C), row-major, unit norm;
-keypoints live on the 840 canvas.
+Source: GeoAware-SC (Telling Left from Right, CVPR 2024), section 3.2. Tokens are (cells * cells, C), row-major, unit norm.
 """
 
 from collections.abc import Sequence
@@ -9,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from semalign3d_core.geometry.image_grid import CANVAS_SIDE, mirror_points, rotate_points
+from semalign3d_core.geometry.image_grid import mirror_points, rotate_points
 from semalign3d_core.matchers.imd import masked_imd, mutual_nearest_distance
 from semalign3d_core.matchers.matcher import Matcher
-from semalign3d_core.matchers.soft_argmax import SimilarityMatcher, transfer_on_canvas
+from semalign3d_core.matchers.soft_argmax import SimilarityMatcher
 from semalign3d_core.perception.evidence import ImageEvidence
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.transfer.matches import Matches
@@ -21,66 +20,6 @@ from semalign3d_core.transfer.matches import Matches
 def conditional_permutation(permutation: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """The mirror permutation (K,) in which a pair is swapped only if both members are ``visible`` (K,)."""
     return torch.where(visible & visible[permutation], permutation, torch.arange(len(permutation), device=permutation.device))
-
-
-def mirror_canvas_keypoints(keypoints: torch.Tensor, permutation: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Keypoints (K, 3) of the mirrored canvas: ``x -> 840 - x``, rows in the order of the conditional permutation."""
-    mirrored = keypoints.clone()
-    mirrored[:, 0] = CANVAS_SIDE - mirrored[:, 0]
-    return mirrored[conditional_permutation(permutation, visible)]
-
-
-@dataclass(frozen=True)
-class PosePair:
-    """A source and a target on the published canvas.
-
-    source, mirrored, target: (3600, C) unit-norm tokens of the source, of its mirror image and of the target
-    source_keypoints, target_keypoints: (K, 3) canvas x, y, visibility;  permutation: (K,) int64 mirror permutation
-    source_mask, mirrored_mask, target_mask: (h, w), or None for the mask-free distance
-    """
-
-    source: torch.Tensor
-    mirrored: torch.Tensor
-    target: torch.Tensor
-    source_keypoints: torch.Tensor
-    target_keypoints: torch.Tensor
-    permutation: torch.Tensor
-    source_mask: torch.Tensor | None = None
-    mirrored_mask: torch.Tensor | None = None
-    target_mask: torch.Tensor | None = None
-
-    def __post_init__(self) -> None:
-        masks = (self.source_mask, self.mirrored_mask, self.target_mask)
-        if any(m is None for m in masks) and any(m is not None for m in masks):
-            raise InputError("pose alignment needs masks of source, mirrored source and target, or none of them")
-        if len(self.permutation) != len(self.source_keypoints) or len(self.source_keypoints) != len(self.target_keypoints):
-            raise InputError("source keypoints, target keypoints and mirror permutation must have the same length")
-
-    def distances(self, parity: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """(distance of the source, distance of the mirrored source) to the target."""
-        if self.source_mask is None or self.mirrored_mask is None or self.target_mask is None:
-            return mutual_nearest_distance(self.source, self.target), mutual_nearest_distance(self.mirrored, self.target)
-        return (
-            masked_imd(self.source, self.target, self.source_mask, self.target_mask, parity=parity),
-            masked_imd(self.mirrored, self.target, self.mirrored_mask, self.target_mask, parity=parity),
-        )
-
-
-def adaptive_transfer(pair: PosePair, readout: str = "window_soft_argmax", width: int = 5) -> torch.Tensor:
-    """Keypoint transfer with the pose alignment of :class:`PosePair` ``pair``: (K, 2) canvas pixels of the target.
-
-    The mirrored source decides a keypoint only if it is strictly nearer to the target and the keypoint and its mirror
-    partner are visible in both images.
-    """
-    prediction = transfer_on_canvas(pair.source, pair.target, pair.source_keypoints, readout, width)
-    distance, mirrored_distance = pair.distances()
-    if not mirrored_distance < distance:  # also when a distance is NaN
-        return prediction
-    visible = (pair.source_keypoints[:, 2] * pair.target_keypoints[:, 2]) > 0
-    keypoints = mirror_canvas_keypoints(pair.source_keypoints, pair.permutation, visible)
-    mirrored = transfer_on_canvas(pair.mirrored, pair.target, keypoints, readout, width)
-    replace = visible & visible[pair.permutation]
-    return torch.where(replace[:, None], mirrored, prediction)
 
 
 @dataclass(frozen=True)

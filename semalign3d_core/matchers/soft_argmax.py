@@ -8,27 +8,12 @@ from typing import Any
 
 import torch
 
-from semalign3d_core.geometry.image_grid import CANVAS_CELLS, CANVAS_SIDE, patch_index
 from semalign3d_core.geometry.readouts import READOUTS
 from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.perception.stored_features import StoredFeatureMap
 from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.transfer.matches import Matches
-
-
-def transfer_on_canvas(
-    source: torch.Tensor, target: torch.Tensor, keypoints: torch.Tensor, readout: str = "window_soft_argmax", width: int = 7
-) -> torch.Tensor:
-    """Published keypoint transfer on the square canvas: (K, 2) predicted canvas pixels.
-
-    source, target: (3600, C) unit-norm tokens, row-major; keypoints: (K, 2 or more) canvas pixels of the source;
-    readout, width: see ``READOUTS``. The prediction of cell ``p`` is its centre ``14 p + 7``.
-    """
-    similarity = source[patch_index(keypoints)] @ target.T
-    position = READOUTS[readout](similarity.reshape(-1, CANVAS_CELLS, CANVAS_CELLS), width)
-    cell = CANVAS_SIDE / CANVAS_CELLS
-    return position.clamp(0, CANVAS_CELLS - 1) * cell + cell / 2
 
 
 @dataclass(frozen=True)

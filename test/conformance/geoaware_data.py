@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from compare import difference, exact
+from published.canvas import annotated_labels, canvas_threshold
 from published.metrics import column_flip_permutation, mirror_aware, renumbered_groups
 
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.datasets.ap10k_pairs import PARTS, build_pairs, merge_annotations, split_images, usable_images
-from semalign3d_core.datasets.canvas import annotated_labels, canvas_keypoints, canvas_threshold, published_subsample
+from semalign3d_core.datasets.canvas import canvas_keypoints, published_subsample
 from semalign3d_core.datasets.pf_pascal import CATEGORIES
 from semalign3d_core.datasets.tables import (
     GEOMETRY_GROUPS,

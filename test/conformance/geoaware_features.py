@@ -2,14 +2,13 @@
 
 import torch
 from compare import difference, exact
+from published.pose_alignment import PosePair, adaptive_transfer, transfer_on_canvas
 
 from semalign3d_core.geometry.image_grid import CANVAS_CELLS, patch_index
 from semalign3d_core.geometry.readouts import kernel_soft_arg_max, soft_arg_max, window_soft_arg_max
 from semalign3d_core.learned.geoaware.network import AggregationNetwork
-from semalign3d_core.matchers.adaptive_pose import PosePair, adaptive_transfer
 from semalign3d_core.matchers.imd import masked_imd, mutual_nearest_distance
 from semalign3d_core.matchers.pose_prediction import vote_pose
-from semalign3d_core.matchers.soft_argmax import transfer_on_canvas
 from semalign3d_core.perception.backbones.diffusion_steps import add_noise, merge_crops, noise_schedule, shared_noise
 from semalign3d_core.perception.backbones.freeu import apply_freeu, filter_low_frequencies
 from semalign3d_core.perception.backbones.fused import fuse_maps, to_tokens, unit_norm, zero_shot_normalize

@@ -1,6 +1,7 @@
 import numpy as np
+from published.canvas import annotated_labels, canvas_threshold
 
-from semalign3d_core.datasets.canvas import annotated_labels, canvas_keypoints, canvas_threshold, published_subsample
+from semalign3d_core.datasets.canvas import canvas_keypoints, published_subsample
 from semalign3d_core.datasets.records import ImageRecord
 
 

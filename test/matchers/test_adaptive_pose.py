@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from published.pose_alignment import mirror_canvas_keypoints
 
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import SquareGrid, rotate_points
 from semalign3d_core.matchers import MATCHERS
-from semalign3d_core.matchers.adaptive_pose import AdaptivePoseMatcher, PosePair, conditional_permutation, mirror_canvas_keypoints
+from semalign3d_core.matchers.adaptive_pose import AdaptivePoseMatcher, conditional_permutation
 from semalign3d_core.matchers.imd import distance_map, masked_imd, mutual_nearest_distance
 from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence, ImageInput
 from semalign3d_core.runtime.errors import InputError
@@ -67,14 +68,6 @@ def test_pairs_swap_only_where_both_are_visible():
     keypoints = torch.arange(15.0).reshape(5, 3)
     mirrored = mirror_canvas_keypoints(keypoints, permutation, visible)
     assert mirrored[0].tolist() == [840 - 3, 4, 5] and mirrored[2].tolist() == [840 - 6, 7, 8]
-
-
-def test_masks_come_together_or_not_at_all():
-    keypoints = torch.ones(2, 3)
-    with pytest.raises(InputError, match="or none of them"):
-        PosePair(tokens(0), tokens(1), tokens(2), keypoints, keypoints, torch.tensor([1, 0]), source_mask=torch.ones(2, 2))
-    with pytest.raises(InputError, match="same length"):
-        PosePair(tokens(0), tokens(1), tokens(2), keypoints, keypoints, torch.tensor([0]))
 
 
 def evidence(values, mask=None):

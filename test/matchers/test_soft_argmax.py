@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from published.pose_alignment import transfer_on_canvas
 
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.geometry.readouts import arg_max, kernel_soft_arg_max, soft_arg_max, window_soft_arg_max
 from semalign3d_core.matchers import MATCHERS
-from semalign3d_core.matchers.soft_argmax import SimilarityMatcher, transfer_on_canvas
+from semalign3d_core.matchers.soft_argmax import SimilarityMatcher
 from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence
 from semalign3d_core.runtime.errors import InputError
 

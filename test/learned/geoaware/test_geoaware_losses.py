@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from published.pose_alignment import transfer_on_canvas
 
 from semalign3d_core.learned.geoaware.losses import (
     LossConfig,
@@ -16,7 +17,6 @@ from semalign3d_core.learned.geoaware.losses import (
     pair_loss,
 )
 from semalign3d_core.learned.geoaware.schedule import one_cycle
-from semalign3d_core.matchers.soft_argmax import transfer_on_canvas
 
 SCALE = torch.tensor(2.0, dtype=torch.float64)
 
