@@ -30,9 +30,10 @@ from tqdm import tqdm
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.synthetic import CATEGORIES
 from semalign3d_core.metrics.pck import pck_correct
-from semalign3d_core.perception.evidence import read_image, read_labels
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline
 from semalign3d_core.results import write_picture
+from semalign3d_core.runtime.pictures import read_labels
 from semalign3d_core.visualization.overlay import OverlayStyle, draw_alignment, readable_scale
 
 ALPHAS = (0.05, 0.1, 0.2)

@@ -20,7 +20,7 @@ class Options(MethodOptions):
     images: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Image files, or folders of images."""
     output: Path = Path("out")
-    """Folder for NAME.json and the picture NAME.png of every image."""
+    """Folder for NAME.align.json and the picture NAME.align.png of every image."""
     viz: Path | None = None
     """Page (.html) that shows how the result came about, or picture (.png); with several images, one per image."""
     mapper: Path | None = None
@@ -41,7 +41,7 @@ def run(options):
             failed += 1
             tqdm.write(f"semalign3d align: {error}", file=sys.stderr)
             continue
-        tqdm.write(_summary(result, options.output / f"{name}.json"), file=sys.stdout)
+        tqdm.write(_summary(result, options.output / f"{name}.align.json"), file=sys.stdout)
     if failed and len(files) > 1:
         print(f"semalign3d align: {failed} of {len(files)} images could not be aligned", file=sys.stderr)
     return 1 if failed else 0
@@ -52,8 +52,8 @@ def _align(pipeline, file, name, options):
     start = time.perf_counter()
     found = pipeline.process(image, camera=parse_camera(options.camera, image), box=parse_box(options.boxes, image))
     result = {**found.to_dict(), "seconds": round(time.perf_counter() - start, 4)}
-    write_json(options.output / f"{name}.json", result)
-    found.draw(options.output / f"{name}.png")
+    write_json(options.output / f"{name}.align.json", result)
+    found.draw(options.output / f"{name}.align.png")
     if options.viz is not None:
         _visualise(pipeline, found, _viz_path(options, name), options.mapper)
     return result

@@ -1,27 +1,36 @@
 """How every command runs: options from its dataclass, errors in one line, Ctrl-C with its exit code."""
 
 import importlib
+import io
 import os
 import signal
 import sys
 
-from semalign3d_core.runtime.errors import SemAlign3DError
+from semalign3d_core.runtime.errors import OutputError, SemAlign3DError
 
 
 def run_command(module_name: str, arguments: list[str], program: str) -> int:
     """Parses ``arguments`` into the module's ``Options`` and runs it."""
-    import tyro
-
-    module = importlib.import_module(module_name)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8, terminals may know less
     try:
+        import tyro
+
+        module = importlib.import_module(module_name)
         options = tyro.cli(module.Options, args=arguments, prog=program, description=module.__doc__)
         return module.run(options) or 0
     except SemAlign3DError as error:
         print(f"{program}: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, OutputError) else 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted; what is finished is kept, run the same command again to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains once more when it ends
         return 128 + signal.SIGPIPE
+    except OSError as error:  # a folder that cannot be read or entered, a disk that fails
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"{program}: {where}{error.strerror or error}; check the disk and that you may read and write there", file=sys.stderr)
+        return 1

@@ -33,7 +33,10 @@ class Options:
     objects: Literal["largest", "each"] = "largest"
     """COCO: of several objects in an image take the one with most visible keypoints (then largest box), or each."""
     masks: Path | None = None
-    """Folder with <image name>.png, above 0 is object; nothing means the polygons and run lengths of a COCO file, if it has any."""
+    """Folder with <image name>.png, above 0 is object (of several labels or colours that of the category in labelmap.txt, else the one
+    under most keypoints); nothing means the polygons and run lengths of a COCO file, if it has any."""
+    frame: Literal["auto", "stored", "displayed"] = "auto"
+    """Pictures that EXIF data turn were annotated as they are stored, or as they are displayed; auto: as the file tells."""
     on_bad_input: Literal["skip", "error"] = "skip"
     """What happens to missing or damaged images and to keypoints outside the image: skipped and listed, or an error."""
 
@@ -76,7 +79,9 @@ def _is_coco(path):
 def _import_coco(options, images, pairs):
     from semalign3d_core.datasets.import_coco import CocoOptions, import_coco
 
-    coco = CocoOptions(options.take, options.category, pairs, options.hidden, options.objects, options.on_bad_input, options.masks)
+    coco = CocoOptions(
+        options.take, options.category, pairs, options.hidden, options.objects, options.on_bad_input, options.masks, options.frame
+    )
     return import_coco(options.annotations, images, options.output, coco)
 
 
@@ -85,4 +90,6 @@ def _import_table(options, images, pairs):
 
     if not options.category:
         raise InputError(f"{options.annotations} names no category; give one with --category NAME")
-    return import_table(options.annotations, images, options.output, options.category, pairs, options.masks, options.on_bad_input)
+    return import_table(
+        options.annotations, images, options.output, options.category, pairs, options.masks, options.on_bad_input, options.frame
+    )

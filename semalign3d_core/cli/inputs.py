@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from semalign3d_core.geometry.camera import PinholeCamera
-from semalign3d_core.perception.evidence import ImageInput, list_images, read_image
+from semalign3d_core.perception.evidence import ImageInput, read_image
 from semalign3d_core.perception.providers import ProviderOptions
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import read_json
+from semalign3d_core.runtime.pictures import list_images
 
 
 @dataclass(frozen=True)

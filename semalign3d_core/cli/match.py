@@ -85,7 +85,7 @@ def _match_by_network(options):
     """Carries the points through the network's flow, prints a table, writes JSON, the matches and the dense flow as pictures."""
     from semalign3d_core.matchers.sfnet import SFNetMatcher
     from semalign3d_core.perception.backbones.precision import choose_device
-    from semalign3d_core.perception.evidence import read_labels
+    from semalign3d_core.runtime.pictures import read_labels
     from semalign3d_core.visualization.flow import draw_dense_match
     from semalign3d_core.visualization.overlay import draw_matches
 

@@ -13,6 +13,7 @@ from semalign3d_core.datasets.pf_willow import PfWillowDataset
 from semalign3d_core.datasets.records import Dataset
 from semalign3d_core.datasets.spair import SpairDataset, SpairUDataset, is_spair
 from semalign3d_core.runtime.errors import InputError, MissingFileError, choice
+from semalign3d_core.runtime.files import visible
 
 DATASETS: dict[str, Callable[[str | Path], Dataset]] = {
     "folder": FolderDataset,
@@ -65,7 +66,7 @@ def _kind_of(root):
 
 
 def _kind_of_annotation(root):
-    categories = [p for p in (root / "ImageAnnotation").iterdir() if p.is_dir()]
+    categories = [p for p in visible((root / "ImageAnnotation").iterdir()) if p.is_dir()]
     if any(child.is_dir() for category in categories for child in category.iterdir()):
         return "ap10k"  # ImageAnnotation/<family>/<species>
     if categories and not is_spair([p.name for p in categories]):

@@ -15,7 +15,7 @@ from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairReco
 from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
 from semalign3d_core.datasets.tables import AP10K_KEYPOINTS, GEOMETRY_GROUPS, flip_permutation
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.runtime.files import read_json
+from semalign3d_core.runtime.files import read_json, read_text, visible
 
 CROWD_FILE = "ap-10k_is_crowd.txt"
 _DOWNLOAD = "get ap-10k.zip from the page https://github.com/AlexTheBad/AP-10K and extract it completely"
@@ -113,7 +113,7 @@ class _Download:
 
     @cached_property
     def _tree(self):
-        return usable_images(self.merged, set((self.root / CROWD_FILE).read_text().split()))
+        return usable_images(self.merged, set(read_text(self.root / CROWD_FILE).split()))
 
     @cached_property
     def tree(self):
@@ -168,22 +168,22 @@ class _Prepared:
     @cached_property
     def tree(self):
         """{family: {species: [image names]}}."""
-        families = sorted(p for p in (self.root / "ImageAnnotation").iterdir() if p.is_dir())
-        return {f.name: {s.name: sorted(i.stem for i in s.glob("*.json")) for s in sorted(f.iterdir()) if s.is_dir()} for f in families}
+        families = [p for p in visible((self.root / "ImageAnnotation").iterdir()) if p.is_dir()]
+        return {f.name: {s.name: [i.stem for i in visible(s.glob("*.json"))] for s in visible(f.iterdir()) if s.is_dir()} for f in families}
 
     @cached_property
     def _family(self):
         return {species: family for family, names in self.tree.items() for species in names}
 
     def splits(self) -> list[str]:
-        return sorted(p.name for p in (self.root / "PairAnnotation").iterdir() if p.is_dir())
+        return [p.name for p in visible((self.root / "PairAnnotation").iterdir()) if p.is_dir()]
 
     def pair_names(self, split):
         folder = self.root / "PairAnnotation" / split
         if not folder.is_dir():
             present = ", ".join(self.splits()) or "none"
             raise MissingFileError(f"{folder} does not exist: there are the splits {present}; {self.remedy}")
-        return sorted(p.stem for p in folder.glob("*.json"))
+        return [p.stem for p in visible(folder.glob("*.json"))]
 
     def ends(self, split, name):
         path = self.root / "PairAnnotation" / split / f"{name}.json"

@@ -8,6 +8,7 @@ from semalign3d_core.datasets import tabular
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
 from semalign3d_core.datasets.selection import category_of
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
+from semalign3d_core.runtime.files import visible
 
 PAIR_LIST = "test_pairs_caltech_with_category.csv"
 # folders of Annotations that are called otherwise than their images
@@ -36,7 +37,7 @@ class Caltech101Dataset(tabular.OneListDataset):
 
     def categories(self) -> list[str]:
         """Image folders, sorted, without the clutter that ``BACKGROUND_Google`` holds."""
-        folders = (p.name for p in (self.root / "101_ObjectCategories").iterdir() if p.is_dir())
+        folders = (p.name for p in visible((self.root / "101_ObjectCategories").iterdir()) if p.is_dir())
         return sorted(name for name in folders if name != "BACKGROUND_Google" and not name.startswith("."))
 
     def keypoint_spec(self, category: str) -> KeypointSpec:
@@ -49,7 +50,7 @@ class Caltech101Dataset(tabular.OneListDataset):
         if split is not None:
             return self.listed_images(category, split)
         self.check_category(category)
-        return [self._annotated(category, path) for path in sorted((self.root / "101_ObjectCategories" / category).glob("*.jpg"))]
+        return [self._annotated(category, path) for path in visible((self.root / "101_ObjectCategories" / category).glob("*.jpg"))]
 
     def sides(self, split: str, name: str, row: list[str]) -> list[ImageRecord]:
         """Source and target of a row of the list."""

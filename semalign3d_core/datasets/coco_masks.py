@@ -11,37 +11,61 @@ import numpy as np
 from semalign3d_core.runtime.errors import FileFormatError
 
 SHIFT = 4  # fractional bits of polygon corners
+FAR = 1e6  # pixels; corners beyond are none
 
 
-def decode_mask(segmentation: dict[str, Any] | list[list[int]], height: int, width: int) -> np.ndarray | None:
-    """(h, w) bool mask of a COCO ``segmentation`` (polygons, or run lengths as list or string); None if there is none.
+def decode_mask(segmentation: Any, height: int, width: int) -> tuple[np.ndarray | None, int]:
+    """((h, w) bool mask of a COCO ``segmentation``, parts that are no polygon); the mask is None if nothing is left.
 
-    Polygon corners are pixel positions. Raises :class:`FileFormatError` for anything else.
+    A segmentation is polygons (or the numbers of a single one), run lengths as list or string, or a list of those.
+    Polygon corners are pixel positions. Run lengths may be those of the picture turned by a quarter, and the mask is then, too.
+    Raises :class:`FileFormatError` for anything else.
     """
     if not segmentation:
+        return None, 0
+    if isinstance(segmentation, dict):
+        return _run_lengths(segmentation, height, width), 0
+    if not isinstance(segmentation, list):
+        raise FileFormatError("segmentation is neither a list of polygons nor run lengths")
+    if all(isinstance(part, int | float) for part in segmentation):
+        segmentation = [segmentation]
+    mask, left_out = None, 0
+    for part in segmentation:
+        found = _run_lengths(part, height, width) if isinstance(part, dict) else _polygon(part, height, width)
+        if found is None:
+            left_out += 1
+        elif mask is None:
+            mask = found
+        elif mask.shape != found.shape:
+            raise FileFormatError("run lengths and polygons are of pictures of different size")
+        else:
+            mask |= found
+    return mask, left_out
+
+
+def _polygon(part, height, width):
+    """(h, w) bool, or None for what has no three corners."""
+    try:
+        corners = np.asarray(part, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
         return None
-    if isinstance(segmentation, list):
-        return _polygons(segmentation, height, width)
-    if isinstance(segmentation, dict) and "counts" in segmentation:
-        counts = segmentation["counts"]
-        counts = _decompressed(counts) if isinstance(counts, str) else counts
-        size = tuple(segmentation.get("size", (height, width)))
-        if size != (height, width) or sum(counts) != height * width or min(counts, default=0) < 0:
-            raise FileFormatError(f"run lengths describe {sum(counts)} pixels of {size}, the image has {height} x {width}")
-        values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        return values.reshape(width, height).T.copy()  # COCO runs go down the columns
-    raise FileFormatError("segmentation is neither a list of polygons nor run lengths")
-
-
-def _polygons(polygons, height, width):
+    if len(corners) < 6 or len(corners) % 2 or not (np.abs(corners) < FAR).all():
+        return None
     mask = np.zeros((height, width), np.uint8)
-    for polygon in polygons:
-        corners = np.asarray(polygon, dtype=np.float64).ravel()
-        if len(corners) < 6 or len(corners) % 2 or not np.isfinite(corners).all():
-            raise FileFormatError(f"a polygon has {len(corners)} numbers, expected at least three pairs x, y")
-        fixed = np.rint(corners.reshape(-1, 1, 2) * 2**SHIFT).astype(np.int32)
-        cv2.fillPoly(mask, [fixed], 1, lineType=cv2.LINE_8, shift=SHIFT)
+    fixed = np.rint(corners.reshape(-1, 1, 2) * 2**SHIFT).astype(np.int32)
+    cv2.fillPoly(mask, [fixed], 1, lineType=cv2.LINE_8, shift=SHIFT)
     return mask.astype(bool)
+
+
+def _run_lengths(content, height, width):
+    counts, size = content.get("counts"), content.get("size", [height, width])
+    counts = _decompressed(counts) if isinstance(counts, str) else counts
+    if not isinstance(counts, list) or not all(isinstance(count, int) and 0 <= count <= height * width for count in counts):
+        raise FileFormatError("run lengths are no list of numbers of pixels, and no string of COCO's")
+    if size not in ([height, width], [width, height]) or sum(counts) != height * width:
+        raise FileFormatError(f"run lengths describe {sum(counts)} pixels of {str(size)[:40]}, the image has {height} x {width}")
+    values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return values.reshape(size[1], size[0]).T.copy()  # COCO runs go down the columns
 
 
 def _decompressed(text):
@@ -51,7 +75,7 @@ def _decompressed(text):
     while position < len(text):
         value, shift, more = 0, 0, True
         while more:
-            if position >= len(text):
+            if position >= len(text) or shift > 60:
                 raise FileFormatError("compressed run lengths end in the middle of a number")
             byte = ord(text[position]) - 48
             if not 0 <= byte < 64:

@@ -9,8 +9,8 @@ import numpy as np
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
 from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
 from semalign3d_core.datasets.tables import GEOMETRY_GROUPS, SPAIR_CATEGORIES, SPAIR_LABELS, flip_permutation
-from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
-from semalign3d_core.runtime.files import read_json
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.files import read_json, read_text, shown, visible
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
@@ -39,7 +39,7 @@ class FolderDataset:
 
     @cached_property
     def _categories(self):
-        return sorted(p.name for p in (self.root / "ImageAnnotation").iterdir() if p.is_dir() and not p.name.startswith("."))
+        return [p.name for p in visible((self.root / "ImageAnnotation").iterdir()) if p.is_dir()]
 
     def keypoint_spec(self, category: str) -> KeypointSpec:
         """The :class:`KeypointSpec` of a category, from ``keypoints.json`` or SPair-71k's tables."""
@@ -79,7 +79,7 @@ class FolderDataset:
         """All images of a category that the pairs of ``split`` (trn, val, test) use; all annotated ones without a split. Sorted."""
         check_categories([category], self.categories(), self.root)
         if split is None:
-            names = {p.stem for p in (self.root / "ImageAnnotation" / category).glob("*.json")}
+            names = {p.stem for p in visible((self.root / "ImageAnnotation" / category).glob("*.json"))}
         else:
             pairs = [pair for pair in self.pair_names(split) if category_of(pair) == category]
             names = {name for pair in pairs for name in self._image_names(split, pair)}
@@ -87,14 +87,14 @@ class FolderDataset:
 
     def splits(self) -> list[str]:
         """Splits that ``Layout/large`` lists, sorted."""
-        return sorted(p.stem for p in (self.root / "Layout" / "large").glob("*.txt"))
+        return [p.stem for p in visible((self.root / "Layout" / "large").glob("*.txt"))]
 
     def pair_names(self, split: str, layout: str = "large") -> list[str]:
         """Names of all pairs of a split, in the order of ``Layout/<layout>/<split>.txt``."""
         path = self.root / "Layout" / layout / f"{split}.txt"
         if not path.is_file():
             raise self._missing(path, "splits are trn, val and test, layouts large and small")
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
         for category in sorted({category_of(name) for name in names} - set(self.categories())):
             raise self._missing(self.root / "ImageAnnotation" / category, f"{path} lists pairs of {category!r}")
         return names
@@ -131,6 +131,8 @@ class FolderDataset:
         return content
 
     def _pair_path(self, split, name):
+        if Path(name).name != name:
+            raise InputError(f"{self.root}: {shown(name)!r} is no name of a pair; names have no folders")
         return self.root / "PairAnnotation" / split / f"{name}.json"
 
     def _image_names(self, split, pair):
@@ -146,6 +148,8 @@ class FolderDataset:
         return MissingFileError(f"{path} does not exist: {reason}{'; ' + self.remedy if self.remedy else ''}")
 
     def _read_image(self, category, name):
+        if Path(name).name != name:
+            raise InputError(f"{self.root}: {shown(name)!r} is no name of an image; names have no folders")
         path = self.root / "ImageAnnotation" / category / f"{name}.json"
         if not path.is_file():
             raise self._missing(path, f"image {name} of {category} is not annotated")
@@ -163,7 +167,8 @@ class FolderDataset:
 
     def _image_path(self, category, name, content):
         folder = self.root / "JPEGImages" / category
-        candidates = [content["filename"]] if isinstance(content.get("filename"), str) else []
+        own = content.get("filename")
+        candidates = [own] if isinstance(own, str) and own and Path(own).name == own else []  # never a file of another folder
         candidates += [name + suffix for suffix in IMAGE_SUFFIXES]
         return next((folder / c for c in candidates if (folder / c).is_file()), folder / candidates[0])
 

@@ -15,6 +15,7 @@ from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairReco
 from semalign3d_core.datasets.selection import check_categories, selected_pairs
 from semalign3d_core.datasets.tabular import image_size
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.files import files_below, read_text
 
 CATEGORY = "car"
 IMAGE_SUFFIXES = (".jpg", ".png")
@@ -30,7 +31,7 @@ class FreiburgCarsDataset:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self._files = {path.name[:-10][-2:]: path for path in sorted(self.root.rglob("*_annot.txt"))}
+        self._files = {path.name[:-10][-2:]: path for path in files_below(self.root) if path.name.endswith("_annot.txt")}
         if not self._files:
             raise MissingFileError(f"{self.root} holds no file <car>_annot.txt: the download is not complete; {_REMEDY}")
 
@@ -73,7 +74,7 @@ class FreiburgCarsDataset:
     @cached_property
     def _records(self):
         skipped = self.root / "Segmentation"
-        images = (p for suffix in IMAGE_SUFFIXES for p in self.root.rglob(f"*{suffix}") if skipped not in p.parents)
+        images = (p for p in files_below(self.root) if p.suffix in IMAGE_SUFFIXES and skipped not in p.parents)
         found = [(path, self._lines.get((path.parent.name[-2:], path.stem))) for path in sorted(images)]
         return [self._record(path, line) for path, line in found if line is not None]
 
@@ -82,7 +83,7 @@ class FreiburgCarsDataset:
         """{(digits of the car, image): numbers of its line}."""
         lines: dict[tuple[str, str], list[float]] = {}
         for car, path in self._files.items():
-            for number, line in enumerate(path.read_text().splitlines(), start=1):
+            for number, line in enumerate(read_text(path).splitlines(), start=1):
                 parts = line.split()
                 try:
                     lines |= {(car, Path(parts[0]).stem): [float(value) for value in parts[1:6]]} if parts else {}

@@ -1,23 +1,18 @@
 """Import of COCO keypoint JSON, as COCO itself, CVAT, Label Studio and others write it."""
 
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
+from typing import Literal
 
 import numpy as np
 
+from semalign3d_core.datasets.coco_file import CocoAnnotation, CocoCategory, CocoFile, CocoImage, chosen_categories, doubled, key, read_coco
 from semalign3d_core.datasets.coco_masks import decode_mask
-from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, read_mask, safe_name
-from semalign3d_core.datasets.left_right import flip_permutation
-from semalign3d_core.datasets.records import KeypointSpec
-from semalign3d_core.perception.evidence import IMAGE_SUFFIXES
+from semalign3d_core.datasets.image_finder import ImageFinder
+from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, in_stored_frame, safe_name
+from semalign3d_core.datasets.label_masks import LabelMasks
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, choice
-from semalign3d_core.runtime.files import read_json
-
-UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts one before the names of uploaded files
 
 
 @dataclass(frozen=True)
@@ -31,7 +26,8 @@ class CocoOptions:
     objects:      of several objects of a category in one image take the ``largest`` (most visible keypoints, then largest
                   box) or ``each`` (the image is then written once per object)
     on_bad_input: ``skip`` (and list) or ``error``
-    masks:        folder of <image name>.png, above 0 is object; nothing: the polygons and run lengths of the file
+    masks:        folder of <image name>.png, see :class:`LabelMasks`; nothing: the polygons and run lengths of the file
+    frame:        pictures turned by EXIF were annotated as they are ``stored`` or as they are ``displayed``; ``auto``: as the file tells
     """
 
     categories: tuple = ()
@@ -41,6 +37,7 @@ class CocoOptions:
     objects: str = "largest"
     on_bad_input: str = "skip"
     masks: Path | None = None
+    frame: Literal["auto", "stored", "displayed"] = "auto"
 
 
 def import_coco(annotations: Path, images: Path, output: Path, options: CocoOptions | None = None) -> ImportReport:
@@ -52,150 +49,191 @@ def import_coco(annotations: Path, images: Path, output: Path, options: CocoOpti
     least = choice("policy for hidden keypoints", options.hidden, {"drop": 2, "keep": 1})  # of COCO's v
     select = choice("policy for several objects", options.objects, {"largest": _largest, "each": lambda items: items})
     content = read_coco(annotations)
-    files = FileFinder(images)
-    chosen = _chosen_categories(content, annotations, options)
+    chosen = chosen_categories(content, annotations, options.categories)
+    if options.rename and len(chosen) > 1:
+        names = ", ".join(category.name for category in chosen)
+        raise InputError(f"{annotations} has several categories ({names}); choose one to rename to {options.rename!r}")
+    for name in doubled(safe_name(options.rename or category.name) for category in chosen):
+        raise InputError(f"{annotations}: several categories would be called {name!r}; take them one by one with --take and --category")
+    paths = _find_images(content, images, (options.masks, output), report, options.on_bad_input)
     specs = {}
     for category in chosen:
-        name = safe_name(options.rename or category["name"])
-        specs[name] = category_spec(category, annotations, options.pairs)
-        writer = DatasetWriter(output, name, specs[name], report, options.on_bad_input)
-        for image, entries, loose in _by_image(content, category, report, options):
-            for entry in select(entries):
-                _write(writer, files, image, entry, loose, least, options.masks)
+        name = safe_name(options.rename or category.name)
+        specs[name] = category.spec(annotations, options.pairs)
+        writer = DatasetWriter(output, name, specs[name], annotations, report, options.on_bad_input)
+        reader = _ObjectReader(content, category, name, report, least, options)
+        items = [
+            reader.read(paths[image], entry, loose)
+            for image, entries, loose in _by_image(content, category, report, options)
+            if image in paths
+            for entry in select(entries)
+        ]
+        for item in reader.framed(items):
+            writer.write(item)
+        writer.finish(set(paths.values()))
     closing_remarks(report, specs)
     return report
 
 
-def read_coco(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The parsed file; raises :class:`FileFormatError` unless it has images, annotations and categories."""
-    content = read_json(path)
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise FileFormatError(f"{path} has no {', '.join(missing)}: not a COCO keypoint file; export as 'COCO Keypoints'")
-    return content
-
-
-def category_spec(category: dict[str, Any], where: Path, pairs: tuple = ()) -> KeypointSpec:
-    """:class:`KeypointSpec` of a COCO category: its names, pairs from ``pairs``, from the file (``flip_pairs``), from names."""
-    names = tuple(str(name) for name in category["keypoints"])
-    if len(set(names)) != len(names):
-        double = sorted({name for name in names if names.count(name) > 1})
-        raise FileFormatError(f"{where}: category {category['name']!r} names {', '.join(double)} twice; give every keypoint its own name")
-    known = tuple(pairs) or tuple(tuple(pair) for pair in category.get("flip_pairs", ()))
-    return KeypointSpec(names, flip_permutation(names, known))
-
-
-class FileFinder:
-    """Finds image files by the names that annotation tools give them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise MissingFileError(f"folder of images {self.folder} does not exist; give it with --images")
-        self._by_name: dict[str, list[Path]] = defaultdict(list)
-
-    def find(self, name: str) -> Path:
-        """The path of ``name``: relative to the folder, else the one file below it of that name (or stem). Errors name both."""
-        direct = self.folder / name
-        if direct.is_file():
-            return direct
-        base = Path(unquote(str(name))).name
-        for wanted in (base, UPLOAD_PREFIX.sub("", base)):
-            found = self._files().get(wanted.lower(), []) or self._files().get(Path(wanted).stem.lower(), [])
-            if len(found) == 1:
-                return found[0]
-            if found:
-                raise InputError(f"{name} is ambiguous below {self.folder}: {found[0]} and {found[1]}; keep one of them")
-        raise MissingFileError(f"image {name} is not below {self.folder}; copy it there, or give another folder with --images")
-
-    def _files(self):
-        if not self._by_name:
-            for path in sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
-                self._by_name[path.name.lower()].append(path)
-                self._by_name[path.stem.lower()].append(path)
-        return self._by_name
-
-
-def _chosen_categories(content, path, options):
-    named = {c["name"]: c for c in content["categories"] if c.get("keypoints")}
-    if not named:
-        raise InputError(f"{path}: no category has keypoint names; export as 'COCO Keypoints' (skeletons in CVAT)")
-    chosen = [choice("category", name, named) for name in options.categories or named]
-    if options.rename and len(chosen) > 1:
-        raise InputError(f"{path} has several categories ({', '.join(named)}); choose one to rename to {options.rename!r}")
-    return chosen
+def _find_images(content: CocoFile, folder: Path, without: tuple, report: ImportReport, on_bad_input: str) -> dict[str, Path]:
+    """{id: file} of the images that have annotations; what is missing, or belongs to two entries, is left out and noted."""
+    used = {key(entry.image_id) for entry in content.annotations if entry.keypoints}
+    twice = doubled(key(image.id) for image in content.images)
+    for number in sorted(twice & used):
+        names = " and ".join(image.file_name for image in content.images if key(image.id) == number)
+        report.skip(f"image id {number} belongs to {names}; give every image its own id", on_bad_input)
+    finder = ImageFinder(folder, [image.file_name for image in content.images], without)
+    found: dict[str, Path] = {}
+    for image in content.images:
+        if key(image.id) in used - twice:
+            try:
+                found[key(image.id)] = finder.find(image.file_name)
+            except (InputError, MissingFileError) as error:
+                report.skip(f"{image.file_name}: {error}", on_bad_input)
+    same = doubled(path.resolve() for path in found.values())
+    for path in sorted(same):
+        ids = [number for number, other in found.items() if other.resolve() == path]
+        report.skip(f"{path} is the file of the images {' and '.join(ids)}; keep one entry of them", on_bad_input)
+    return {number: path for number, path in found.items() if path.resolve() not in same}
 
 
 def _by_image(content, category, report, options):
-    """Yields (image entry, [annotation entries of ``category``], [those of categories without keypoints]), in the order of the file."""
+    """Yields (image id, [annotations of ``category``], [those of categories without keypoints]), in the order of the file."""
     entries, loose = defaultdict(list), defaultdict(list)
-    plain = {c["id"] for c in content["categories"] if not c.get("keypoints")}
-    images = {image["id"]: image for image in content["images"]}
-    for entry in content["annotations"]:
-        if entry.get("category_id") in plain and not entry.get("iscrowd"):
-            loose[entry.get("image_id")].append(entry)
-        if entry.get("category_id") != category["id"] or entry.get("iscrowd") or not entry.get("keypoints"):
-            continue
-        if entry.get("image_id") not in images:
-            report.skip(f"annotation {entry.get('id')} belongs to the unknown image {entry.get('image_id')}", options.on_bad_input)
-        elif len(entry["keypoints"]) != 3 * len(category["keypoints"]):
-            text = f"annotation {entry.get('id')} has {len(entry['keypoints'])} numbers for {len(category['keypoints'])} keypoints"
-            report.skip(text, options.on_bad_input)
+    known = {key(other.id): other for other in content.categories}
+    images = {key(image.id) for image in content.images}
+    unknown = {key(entry.category_id) for entry in content.annotations} - set(known)
+    for entry in content.annotations:
+        number, image = key(entry.category_id), key(entry.image_id)
+        if number in unknown:
+            text = f"annotations have the category {number!r} that the file does not list (ids {', '.join(known)[:80]})"
+            report.counted[text] += 1
+        elif entry.iscrowd:
+            report.counted[f"annotations of {known[number].name!r} are crowd regions (iscrowd) and left out"] += number == key(category.id)
+        elif number != key(category.id):
+            if not known[number].keypoints:
+                loose[image].append(entry)
+        elif not entry.keypoints:
+            report.counted[f"objects of {category.name!r} have no keypoints and are left out"] += 1
+        elif image not in images:
+            report.skip(f"annotation {key(entry.id)} belongs to the unknown image {image}", options.on_bad_input)
+        elif problem := entry.problem(len(category.keypoints)):
+            report.skip(f"annotation {key(entry.id)} {problem}", options.on_bad_input)
         else:
-            entries[entry["image_id"]].append(entry)
-    for key, image in images.items():
-        if entries[key]:
-            yield image, entries[key], loose[key]
+            entries[image].append(entry)
+    report.counted = +report.counted
+    _remark_on_visibility(category, [entry for found in entries.values() for entry in found], report, options.hidden)
+    for image, found in entries.items():
+        yield image, found, loose[image]
+
+
+def _remark_on_visibility(category, entries, report, hidden):
+    """Tools with visible or not as 1 or 0 mark all keypoints as what COCO calls hidden."""
+    marks = {v for entry in entries for v in entry.keypoints[2::3]}
+    if marks and hidden == "drop" and max(marks) == 1:
+        report.remarks.append(f"{category.name}: the file marks visible points with v = 1; give --hidden keep")
+    elif marks and max(marks) <= 0:
+        report.remarks.append(
+            f"{category.name}: all keypoints of the file are marked as not labelled (v = 0); mark them as visible (v = 2)"
+        )
 
 
 def _largest(entries):
     def size(entry):
-        box = entry.get("bbox") or (0, 0, 0, 0)
-        return sum(v == 2 for v in entry["keypoints"][2::3]), box[2] * box[3]
+        box = entry.bbox or (0, 0, 0, 0)
+        return sum(v == 2 for v in entry.keypoints[2::3]), box[2] * box[3]
 
     return [max(entries, key=size)]
 
 
-def _write(writer, files, image, entry, loose, least, masks):
-    try:
-        item = _annotated_object(files, image, entry, loose, least, masks)
-    except (InputError, MissingFileError) as error:
-        writer.report.skip(f"{image.get('file_name')}: {error}", writer.on_bad_input)
-        return
-    writer.write(item)
+class _ObjectReader:
+    """Makes the :class:`AnnotatedObject` of annotations of one category.
 
-
-def _annotated_object(files, image, entry, loose, least, masks):
-    values = np.array(entry["keypoints"], dtype=np.float64).reshape(-1, 3)
-    keypoints = np.where(values[:, 2:] >= least, values[:, :2], np.nan)
-    path = files.find(image["file_name"])
-    size = (int(image["width"]), int(image["height"])) if image.get("width") and image.get("height") else None
-    box, parts = _parts(entry, loose, values[values[:, 2] > 0, :2])
-    mask: np.ndarray | None
-    if masks is not None:
-        mask = read_mask(masks, path)
-        size = size or mask.shape[::-1]
-        if mask.shape != size[::-1]:
-            raise FileFormatError(f"its mask has {mask.shape[1]} x {mask.shape[0]} pixels, its annotation {size[0]} x {size[1]}")
-    else:
-        mask = None if size is None else _joint_mask(parts, size)
-    return AnnotatedObject(path, keypoints, box and (box[0], box[1], box[0] + box[2], box[1] + box[3]), mask, size)
-
-
-def _parts(entry, loose, points):
-    """(box or None, annotations whose segmentations make up the mask) of an object with keypoints (N, 2).
-
-    Label Studio writes the rectangle, the polygons and the keypoints of an object as separate annotations, so that only their places
-    tell that they belong together: the smallest rectangle around most keypoints, and polygons with their middle in it.
+    least: smallest v of a keypoint that counts;  name: of the category in the data set
     """
-    box = entry.get("bbox") or None
-    if box is None or _is_extent(box, points):
-        around = [e["bbox"] for e in loose if e.get("bbox") and _inside(points, e["bbox"]).sum() > len(points) / 2]
-        box = min(around, key=lambda b: b[2] * b[3], default=None)
-    if entry.get("segmentation") or box is None:
-        return box, [entry]
-    middles = [(e, np.array(e["bbox"][:2]) + np.array(e["bbox"][2:]) / 2) for e in loose if e.get("bbox")]
-    return box, [e for e, middle in middles if _inside(middle[None], box).all()]
+
+    def __init__(
+        self, content: CocoFile, category: CocoCategory, name: str, report: ImportReport, least: int, options: CocoOptions
+    ) -> None:
+        self._category, self._report, self._least, self._options = category, report, least, options
+        self._images: dict[str, CocoImage] = {key(image.id): image for image in content.images}
+        self._categories = {key(other.id): other for other in content.categories}
+        self._anywhere = content.by_label_studio
+        self._same = {category.name.strip().lower(), name.lower()}
+        self._folder = None if options.masks is None else LabelMasks(options.masks, category.name)
+
+    def read(self, path: Path, entry: CocoAnnotation, loose: list[CocoAnnotation]) -> AnnotatedObject:
+        """The object of an annotation and of the ``loose`` ones of its image that belong to it."""
+        values = np.array(entry.keypoints, dtype=np.float64).reshape(-1, 3)
+        keypoints = np.where(values[:, 2:] >= self._least, values[:, :2], np.nan)
+        box, parts = self._parts(entry, loose, values[values[:, 2] > 0, :2])
+        corners = box and (box[0], box[1], box[0] + box[2], box[1] + box[3])
+        if self._folder is not None:
+            folder = self._folder
+            mask = lambda height, width: folder.read(path, values[values[:, 2] > 0, :2])  # noqa: E731
+        else:
+            mask = lambda height, width: self._joint_mask(parts, height, width)  # noqa: E731
+        return AnnotatedObject(path, keypoints, corners, mask, self._images[key(entry.image_id)].size)
+
+    def framed(self, items: list[AnnotatedObject]) -> list[AnnotatedObject]:
+        """``items`` with their frame of the picture, stored or displayed."""
+        if self._options.frame != "auto":
+            return [AnnotatedObject(i.path, i.keypoints, i.box, i.mask, i.size, self._options.frame == "stored") for i in items]
+        return in_stored_frame(items, self._report, displayed=self._anywhere)
+
+    def _parts(self, entry, loose, points):
+        """(box or None, annotations whose segmentations make up the mask) of an object with keypoints (N, 2).
+
+        Label Studio writes the rectangle, the polygons and the keypoints of an object as separate annotations, so that only their places
+        tell that they belong together: the smallest rectangle around most keypoints, and the polygons of one label with their middle in
+        it that are around most keypoints. In files of others only those of a category with the same name count.
+        """
+        loose = [e for e in loose if e.bbox and len(e.bbox) == 4 and np.isfinite(e.bbox).all()]
+        boxes, outlines = self._joined(loose), self._joined([e for e in loose if e.segmentation])
+        box = entry.bbox or None
+        if box is None or _is_extent(box, points):
+            around = [e.bbox for e in boxes if _inside(points, e.bbox).sum() > len(points) / 2]
+            box = min(around, key=lambda b: b[2] * b[3], default=None)
+        if entry.segmentation or box is None:
+            return box, [entry]
+        groups = defaultdict(list)
+        for other in outlines:
+            if _inside(np.array([other.bbox[:2]]) + np.array(other.bbox[2:]) / 2, box).all():
+                groups[key(other.category_id)].append(other)
+        groups = {number: parts for number, parts in groups.items() if _inside(points, _hull(parts)).sum() > len(points) / 2}
+        if not groups:
+            return box, [entry]
+        number = min(groups, key=lambda n: _hull(groups[n])[2] * _hull(groups[n])[3])
+        self._report.counted[f"masks of {self._category.name!r} are polygons of {self._categories[number].name!r}"] += 1
+        return box, groups[number]
+
+    def _joined(self, loose):
+        """Those of a category with the name of the keypoints'; of Label Studio's files all where there are none."""
+        named = [e for e in loose if self._categories[key(e.category_id)].name.strip().lower() in self._same]
+        return named or loose if self._anywhere else named
+
+    def _joint_mask(self, entries, height, width):
+        found = None
+        for entry in entries:
+            try:
+                mask, left_out = decode_mask(entry.segmentation, height, width)
+            except FileFormatError as error:
+                if self._options.on_bad_input == "error":
+                    raise
+                self._report.counted[f"masks of {self._category.name!r} were left out: {error}"] += 1
+                continue
+            if left_out:
+                self._report.counted[f"masks of {self._category.name!r} have parts that are no polygon, which were left out"] += 1
+            if mask is not None:
+                found = mask if found is None or found.shape != mask.shape else found | mask
+        return found
+
+
+def _hull(entries):
+    """(x, y, width, height) around the boxes of ``entries``."""
+    boxes = np.array([entry.bbox for entry in entries])
+    low, high = boxes[:, :2].min(0), (boxes[:, :2] + boxes[:, 2:]).max(0)
+    return (*low, *(high - low))
 
 
 def _inside(points, box):
@@ -209,9 +247,3 @@ def _is_extent(box, points):
         return False
     low, high = points.min(0), points.max(0)
     return bool(np.abs(np.array([*low, *(high - low)]) - box).max() < 1.5)
-
-
-def _joint_mask(entries, size):
-    masks = [decode_mask(entry["segmentation"], size[1], size[0]) for entry in entries if entry.get("segmentation")]
-    known = [mask for mask in masks if mask is not None]
-    return np.logical_or.reduce(known) if known else None

@@ -1,19 +1,23 @@
 """Import of plain folders: images, and one CSV or JSON file of keypoints."""
 
 import csv
+import io
 import math
 from collections import defaultdict
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from semalign3d_core.datasets.import_coco import FileFinder
-from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, read_mask, safe_name
+from semalign3d_core.datasets.image_finder import ImageFinder
+from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, in_stored_frame, safe_name
+from semalign3d_core.datasets.label_masks import LabelMasks
 from semalign3d_core.datasets.left_right import flip_permutation
 from semalign3d_core.datasets.records import KeypointSpec
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.runtime.files import read_json
+from semalign3d_core.runtime.files import read_json, read_text, reading, shown
 
 
 def import_table(
@@ -24,26 +28,43 @@ def import_table(
     pairs: tuple[tuple[str, str], ...] = (),
     masks: Path | None = None,
     on_bad_input: str = "skip",
+    frame: str = "auto",
 ) -> ImportReport:
     """Writes a plain folder into the data set folder ``output``; returns the :class:`ImportReport`.
 
     table: CSV or JSON file (see ``read_table``); images: folder of the images; category: name in the data set;
-    pairs: left/right pairs of names that the names do not tell; masks: folder of <image name>.png, above 0 is object.
+    pairs: left/right pairs of names that the names do not tell; masks: folder of <image name>.png, see
+    :class:`LabelMasks`; frame: see :class:`~semalign3d_core.datasets.import_coco.CocoOptions`.
     """
     names, rows = read_table(table)
     spec, report = KeypointSpec(names, flip_permutation(names, pairs)), ImportReport()
-    writer, files = DatasetWriter(output, category, spec, report, on_bad_input), FileFinder(images)
+    finder, labels = ImageFinder(images, rows, (masks, output)), None if masks is None else LabelMasks(masks, category)
+    found: dict[Path, str] = {}
+    items = []
     for name, points in rows.items():
         keypoints = np.array([points.get(label, (np.nan, np.nan)) for label in names], dtype=np.float64)
         try:
-            path = files.find(name)
-            mask = None if masks is None else read_mask(masks, path)
+            path = finder.find(name)
+            if path.resolve() in found:
+                raise InputError(f"{path} is the image of {found[path.resolve()]!r} and of {name!r}; keep one of them")
         except (InputError, MissingFileError) as error:
             report.skip(str(error), on_bad_input)
             continue
-        writer.write(AnnotatedObject(path, keypoints, mask=mask, size=None if mask is None else mask.shape[::-1]))
+        found[path.resolve()] = name
+        mask = None if labels is None else partial(_mask, labels, path, keypoints)
+        items.append(AnnotatedObject(path, keypoints, mask=mask))
+    writer = DatasetWriter(output, category, spec, table, report, on_bad_input)
+    if frame == "auto":
+        items = in_stored_frame(items, report)
+    for item in items:
+        writer.write(item if frame == "auto" else replace(item, stored=frame == "stored"))
+    writer.finish(set(found))
     closing_remarks(report, {safe_name(category): spec})
     return report
+
+
+def _mask(labels, path, keypoints, height, width):
+    return labels.read(path, keypoints)
 
 
 def read_table(path: Path) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
@@ -68,16 +89,16 @@ def _read_json(path):
 
 
 def _read_csv(path):
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle, skipinitialspace=True)
-            header = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = header
-            lines = list(reader)
-    except FileNotFoundError:
-        raise MissingFileError(f"{path} does not exist") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise FileFormatError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    text = read_text(path)
+    first = text.partition("\n")[0]
+    with reading(path, "expected a table with commas, semicolons or tabs"):
+        reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=max(",;\t", key=first.count))
+        header = [(name or "").strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = header
+        lines = list(reader)
+    for name in header:
+        if header.count(name) > 1:
+            raise FileFormatError(f"{path}: the column {name!r} occurs twice; keep one")
     if {"image", "keypoint", "x", "y"} <= set(header):
         return _long_table(lines, path)
     names = [name[:-2] for name in header if name.endswith("_x") and f"{name[:-2]}_y" in header]
@@ -117,6 +138,8 @@ def _point(value, where):
         return None
     try:
         x, y = (float(number) for number in value)
-    except (TypeError, ValueError):
-        raise FileFormatError(f"{where} is {value!r}, expected two numbers x, y") from None
-    return (x, y) if math.isfinite(x) and math.isfinite(y) else None
+    except (TypeError, ValueError, OverflowError):
+        raise FileFormatError(f"{where} is {shown(value)}, expected two numbers x, y") from None
+    if math.isinf(x) or math.isinf(y):
+        raise FileFormatError(f"{where} is {shown(value)}, expected two finite numbers x, y")
+    return None if math.isnan(x) or math.isnan(y) else (x, y)

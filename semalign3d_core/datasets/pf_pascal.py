@@ -8,6 +8,7 @@ from semalign3d_core.datasets import tabular
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
 from semalign3d_core.datasets.selection import category_of
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.files import visible
 
 CATEGORIES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable"),
@@ -54,7 +55,7 @@ class PfPascalDataset(tabular.TabularDataset):
         """Images of a category with the keypoints of their .mat files, sorted by name."""
         self.check_category(category)
         if split is None:
-            names = {p.stem for p in (self.root / "Annotations" / category).glob("*.mat")}
+            names = {p.stem for p in visible((self.root / "Annotations" / category).glob("*.mat"))}
         else:
             chosen = [row for name, row in self.rows(split).items() if category_of(name) == category]
             names = {Path(row[side]).stem for row in chosen for side in (0, 1)}

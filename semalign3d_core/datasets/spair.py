@@ -8,6 +8,7 @@ from semalign3d_core.datasets.records import KeypointSpec
 from semalign3d_core.datasets.selection import category_of
 from semalign3d_core.datasets.tables import SPAIR_CATEGORIES, SPAIR_LABELS
 from semalign3d_core.runtime.errors import MissingFileError
+from semalign3d_core.runtime.files import read_text, visible
 
 
 class SpairDataset(FolderDataset):
@@ -60,17 +61,17 @@ class SpairUDataset(FolderDataset):
 
     def splits(self) -> list[str]:
         """Splits with annotated pairs; published is ``test``."""
-        return sorted(p.name for p in (self.root / "PairAnnotation").iterdir() if any(p.glob("*.json")))
+        return [p.name for p in visible((self.root / "PairAnnotation").iterdir()) if any(p.glob("[!.]*.json"))]
 
     def pair_names(self, split: str, layout: str = "large") -> list[str]:
         """The annotated pairs of a split: in the order of the layout where there is one, else sorted."""
-        annotated = {p.stem for p in (self.root / "PairAnnotation" / split).glob("*.json")}
+        annotated = {p.stem for p in visible((self.root / "PairAnnotation" / split).glob("*.json"))}
         if not annotated:
             raise self._missing(self.root / "PairAnnotation" / split, "no annotated pairs; SPair-U has the split test")
         for folder in (self.root, self._beside):
             path = folder / "Layout" / layout / f"{split}.txt"
             if path.is_file():
-                return [name for name in path.read_text(encoding="utf-8").split() if name in annotated]
+                return [name for name in read_text(path).split() if name in annotated]
         if (self.root / "Layout").is_dir() or layout != "large":
             raise MissingFileError(f"{path} does not exist: layouts are large and small")
         return sorted(annotated, key=lambda name: (category_of(name), name))

@@ -16,8 +16,10 @@ from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.pair_features import Description, OwnPairFeatures, ReducedPairFeatures
-from semalign3d_core.perception.evidence import IMAGE_SUFFIXES, ImageEvidence, ImageInput, read_image
+from semalign3d_core.perception.evidence import ImageEvidence, ImageInput, read_image
 from semalign3d_core.runtime.errors import InputError, MissingFileError, choice
+from semalign3d_core.runtime.files import visible
+from semalign3d_core.runtime.pictures import IMAGE_SUFFIXES
 from semalign3d_core.transfer.matches import Matches
 
 VIEWS = ("back", "front", "left", "right")
@@ -48,8 +50,8 @@ def read_templates(folder: Path) -> dict[str, dict[str, ImageInput]]:
     if not folder.is_dir():
         raise MissingFileError(f"template folder {folder} does not exist; it holds one folder per set with back, front, left and right")
     sets = {}
-    for place in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        files = {p.stem: p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
+    for place in [p for p in visible(folder.iterdir()) if p.is_dir()]:
+        files = {p.stem: p for p in visible(place.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
         missing = [view for view in VIEWS if view not in files]
         if missing:
             raise MissingFileError(f"{place} has no picture called {', '.join(missing)}; a template set has {', '.join(VIEWS)}")
@@ -91,7 +93,7 @@ class PoseTable:
 
 def shipped_templates(category: str) -> Path:
     """The folder of template sets of a shipped category."""
-    known = sorted(p.name for p in TEMPLATES.iterdir()) if TEMPLATES.is_dir() else []
+    known = [p.name for p in visible(TEMPLATES.iterdir())] if TEMPLATES.is_dir() else []
     if category not in known:
         hint = "a bottle looks the same from all sides; " if category == "bottle" else ""
         raise InputError(f"there are no templates of {category!r}: {hint}choose one of {', '.join(known)}, or give a folder of your own")

@@ -1,20 +1,94 @@
 """Files that are never half-written, and hashes of what they hold."""
 
+import codecs
+import fcntl
 import hashlib
 import json
+import math
 import os
+import stat
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import yaml
 
-from semalign3d_core.runtime.errors import FileFormatError, MissingFileError, OutputError
+from semalign3d_core.runtime.errors import FileFormatError, MissingFileError, OutputError, SemAlign3DError
+from semalign3d_core.runtime.limits import check_limit
 
+Schema = TypeVar("Schema")
 _ONE_READER, _ONE_UMASK = threading.Lock(), threading.Lock()
+_CLEANED: set[Path] = set()  # folders
+TEMPORARY = ".semalign3d-"  # how names of temporary files begin
+
+
+@contextmanager
+def reading(path: str | Path, expected: str = "", missing: str = "") -> Iterator[Path]:
+    """Checks that ``path`` is a file that can be read, and turns whatever goes wrong in the block into an error that names it.
+
+    Libraries raise anything on damaged files. ``expected`` says what the file should be and what to do; ``missing`` what to do if there
+    is none. Folders, devices and named pipes are refused before they are opened: a pipe would be waited for without end.
+    Raises :class:`MissingFileError`, or :class:`FileFormatError` for everything else.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise FileFormatError(f"{path} is {_kind(mode)}, expected a file{_and(expected)}")
+        yield path
+    except SemAlign3DError:
+        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFileError(f"{path} does not exist{_and(missing)}") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:
+        raise FileFormatError(
+            f"{path} cannot be read ({type(error).__name__}: {shown(error)}){_and(expected or 'copy it again')}"
+        ) from error
+
+
+def shown(value: object, most: int = 200) -> str:
+    """``value`` as the first line of a text that fits into a message, however long it is."""
+    try:
+        lines = str(value).strip().splitlines() or [""]
+    except Exception:  # an integer of more digits than Python prints, or nested too deep
+        lines = [type(value).__name__]
+    return lines[0] if len(lines[0]) <= most else f"{lines[0][:most]}..."
+
+
+def _kind(mode):
+    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a named pipe", stat.S_ISSOCK: "a socket"}
+    return next((name for test, name in kinds.items() if test(mode)), "a device")
+
+
+def _and(text):
+    return f"; {text}" if text else ""
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """``folder / name``; None if that names a place outside of ``folder``, or no place at all."""
+    if not name or "\0" in name:
+        return None
+    path = os.path.normpath(folder / name)
+    return Path(path) if os.path.abspath(path).startswith(os.path.join(os.path.abspath(folder), "")) else None
+
+
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """``paths`` sorted, without hidden ones: temporary files of killed processes, and what macOS puts beside files (``._NAME``)."""
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files in ``folder`` and its subfolders, sorted, without hidden files and what lies in hidden folders."""
+    found = (path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted(path for path in found if path.is_file())
 
 
 @contextmanager
@@ -23,22 +97,44 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The temporary name keeps the suffix of ``path``, because writers choose their format by it.
     Readers see the old file or the complete new one, never a part; several processes may write the
-    same file at once. Raises :class:`OutputError` when the folder cannot be written.
+    same file at once. What killed processes left in the folder is removed.
+    Raises :class:`OutputError` when the file cannot be written, and when a folder, a device or a named pipe has its name.
     """
     path = Path(path)
+    temporary, handle = None, -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write to {path.parent}: {error.strerror}; choose another output folder") from error
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes private files; results are meant to be shared
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        if path.exists() and not path.is_file():
+            raise OutputError(f"cannot write {path}: it is {_kind(path.stat().st_mode)}; choose another name")
+        _remove_leftovers(path.parent)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
+        temporary = Path(name)
+        fcntl.flock(handle, fcntl.LOCK_EX)  # says that its writer lives
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; results are meant to be shared
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, SemAlign3DError) or type(error).__name__ == "SafetensorError":
+            reason = getattr(error, "strerror", None) or shown(error)
+            raise OutputError(f"cannot write {path}: {reason}; make room there, or choose another place") from error
         raise
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def _remove_leftovers(folder):
+    """Removes the temporary files in ``folder`` whose writer was killed, the first time that this process writes there."""
+    if folder in _CLEANED:
+        return
+    _CLEANED.add(folder)
+    for left in folder.glob(f"{TEMPORARY}*"):
+        with suppress(OSError), open(left, "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - left.stat().st_mtime > 1:  # between its creation and its lock a file has no owner
+                left.unlink()
 
 
 def _umask():
@@ -50,9 +146,9 @@ def _umask():
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file atomically."""
+    r"""Writes a text file atomically. Bytes of file names that are no UTF-8 are written as ``\udcXX``, as JSON spells them."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -60,24 +156,88 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Reads a JSON file; errors name the file and where it is broken."""
+def read_text(path: str | Path, expected: str = "save it as UTF-8", missing: str = "") -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one, as programs on Windows write it."""
+    with reading(path, expected, missing) as file:
+        check_limit("TEXT_MEGABYTES", file.stat().st_size / 1e6, path, f"{file.stat().st_size / 1e6:.0f} megabytes of text")
+        content = file.read_bytes()
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if wide else "utf-8-sig")
+
+
+def read_json(path: str | Path, schema: type[Schema] | None = None, missing: str = "") -> Any:
+    """Reads a JSON file; errors name the file and where it is broken. A key that occurs twice in an object is an error.
+
+    schema: dataclass or type that the content must fit; nothing: any JSON. Fields that the schema does not have are left out.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingFileError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"{path} is not valid JSON ({error}); restore or re-export the file") from error
+        content = json.loads(read_text(path, "restore or re-export the file", missing), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, SemAlign3DError):
+            raise
+        raise FileFormatError(f"{path} is not valid JSON ({shown(error)}); restore or re-export the file") from error
+    return content if schema is None else fitting(content, schema, path)
 
 
-def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """{name: array} of a NumPy archive (``.npz``) without pickled objects.
+def fitting(content: Any, schema: type[Schema], where: object) -> Schema:
+    """``content`` as the dataclass or type ``schema``; :class:`FileFormatError` says where it does not fit and what was expected."""
+    import msgspec
+
+    try:
+        return msgspec.convert(content, schema, strict=False)
+    except (msgspec.ValidationError, RecursionError, OverflowError) as error:
+        raise FileFormatError(f"{where}: {shown(error).replace('Object', 'it is')}; restore or re-export the file") from error
+
+
+def _once(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} occurs twice in one object; keep one")
+    return content
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a few hundred bytes of them make gigabytes."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("aliases (*name) are not allowed here; write the values out")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: str | Path, missing: str = "") -> Any:
+    """Reads a YAML file of plain values; aliases are refused. Errors name the file and where it is broken."""
+    text = read_text(path, missing=missing)
+    with reading(path, "expected YAML"):
+        return yaml.load(text, _PlainLoader)
+
+
+def read_arrays(path: str | Path, expected: str = "write it again", missing: str = "") -> dict[str, np.ndarray]:
+    """{name: array} of a NumPy archive (``.npz``) without pickled objects, not larger unpacked than the limit.
 
     One at a time: array headers are Python expressions, and Python before 3.11.8 and 3.12.2 fails now and then when several threads
     parse some (python/cpython issue 106905).
     """
-    with _ONE_READER, np.load(path, allow_pickle=False) as stored:
-        return dict(stored)
+    with _ONE_READER, reading(path, expected, missing) as file, zipfile.ZipFile(file) as archive:
+        total = sum(member.file_size for member in archive.infolist()) / 1e6
+        check_limit("ARRAYS_MEGABYTES", total, path, f"{total:.0f} megabytes of arrays")
+        for member in archive.infolist():
+            with archive.open(member) as stream:
+                _check_array_header(stream, member)
+        with np.load(file, allow_pickle=False) as stored:
+            return dict(stored)
+
+
+def _check_array_header(stream, member):
+    """Raises ValueError unless the shape in the header fits the bytes behind it: NumPy allocates what the header says."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.hasobject:
+        raise ValueError(f"{member.filename} holds pickled objects, which are not read")
+    if math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ValueError(f"{member.filename} has the shape {shape} but only {member.file_size} bytes")
 
 
 def sha256_of_file(path: str | Path) -> str:

@@ -9,7 +9,8 @@ from PIL import Image
 from semalign3d_core.cli.main import main
 from semalign3d_core.datasets.coco_masks import decode_mask
 from semalign3d_core.datasets.folder import FolderDataset
-from semalign3d_core.datasets.import_coco import CocoOptions, FileFinder, import_coco
+from semalign3d_core.datasets.image_finder import ImageFinder
+from semalign3d_core.datasets.import_coco import CocoOptions, import_coco
 from semalign3d_core.datasets.left_right import flip_permutation, parse_pairs, partner_name, unpaired
 from semalign3d_core.perception.masks.precomputed import PrecomputedMasks
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
@@ -97,18 +98,28 @@ def test_run_lengths_in_both_spellings():
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flat, [not flat[-1]]])))
     counts = np.diff(np.concatenate([[0], edges])).tolist()
     for spelling in (counts, _compressed(counts)):
-        assert np.array_equal(decode_mask({"counts": spelling, "size": [23, 31]}, 23, 31), mask)
+        assert np.array_equal(decode_mask({"counts": spelling, "size": [23, 31]}, 23, 31)[0], mask)
+        assert np.array_equal(decode_mask([{"counts": spelling, "size": [23, 31]}], 23, 31)[0], mask)
     with pytest.raises(FileFormatError, match="run lengths describe"):
         decode_mask({"counts": counts[:-2], "size": [23, 31]}, 23, 31)
-    with pytest.raises(FileFormatError, match="three pairs"):
-        decode_mask([[1, 2, 3, 4]], 23, 31)
-    assert decode_mask([], 23, 31) is None
+    assert decode_mask([], 23, 31) == (None, 0)
+
+
+def test_parts_that_are_no_polygon_are_left_out():
+    square = [4, 4, 12, 4, 12, 12, 4, 12]
+    whole, left_out = decode_mask([square], 23, 31)
+    assert whole.sum() == 81 and left_out == 0
+    for spelling, parts in ((square, 0), ([square, [1, 2, 3, 4]], 1), ([square, [], "x", [float("nan")] * 6, [1e300] * 6], 4)):
+        mask, left_out = decode_mask(spelling, 23, 31)
+        assert np.array_equal(mask, whole) and left_out == parts
+    assert decode_mask([[]], 23, 31) == (None, 1)
 
 
 def test_rectangle_polygon_and_keypoints_as_separate_annotations(coco):
     """Label Studio writes the three of one object as annotations of three categories, with the keypoints' extent as their box."""
     folder, content = coco
     content["categories"] = [{"id": 7, "name": "default", "keypoints": NAMES}, {"id": 8, "name": "dog"}, {"id": 9, "name": "outline"}]
+    content["info"] = {"contributor": "Label Studio"}
     content["annotations"] = [
         {"id": 1, "image_id": 1, "category_id": 8, "segmentation": [], "bbox": [5, 6, 30, 20], "iscrowd": 0},
         {"id": 2, "image_id": 1, "category_id": 9, "segmentation": [[5, 6, 35, 6, 35, 26, 5, 26]], "bbox": [5, 6, 30, 20], "iscrowd": 0},
@@ -200,7 +211,7 @@ def test_bad_input_is_listed_or_an_error(coco):
     report, dataset = _import(folder, content)
     assert report.written == {"toy_dog": 2}
     text = "\n".join(report.skipped)
-    for part in ("missing.jpg is not below", "broken.jpg is not an image", "its annotation 600 x 400", "has 3 numbers for 4"):
+    for part in ("missing.jpg is not below", "broken.jpg cannot be read", "its annotation 600 x 400", "has 3 numbers for 4"):
         assert part in text
     assert "keypoint 'tail' at (400.0, 20.0) lies outside" in text and "unknown image 99" in text
     assert np.isnan(dataset.image("toy_dog", "b_1").keypoints[3]).all()
@@ -252,7 +263,8 @@ def test_files_are_found_by_any_tools_name(tmp_path):
     _picture(tmp_path / "one" / "My photo.JPG.png")
     _picture(tmp_path / "one" / "x.png")
     _picture(tmp_path / "two" / "x.png")
-    finder = FileFinder(tmp_path)
+    names = ["/data/upload/12345678-My%20photo.JPG.png", "one/x.png", "x.png", "y.png"]
+    finder = ImageFinder(tmp_path, names)
     assert finder.find("/data/upload/12345678-My%20photo.JPG.png").name == "My photo.JPG.png"
     assert finder.find("one/x.png") == tmp_path / "one" / "x.png"
     with pytest.raises(InputError, match=r"x\.png is ambiguous"):

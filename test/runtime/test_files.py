@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from semalign3d_core.runtime import files
+from semalign3d_core.runtime.errors import FileFormatError
 from semalign3d_core.runtime.threads import in_parallel
 
 
@@ -29,5 +30,5 @@ def test_archives_are_read_one_at_a_time(tmp_path, monkeypatch):
 
 def test_pickled_objects_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="pickle"):
+    with pytest.raises(FileFormatError, match="pickle"):
         files.read_arrays(tmp_path / "a.npz")

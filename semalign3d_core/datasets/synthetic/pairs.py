@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from semalign3d_core.datasets.synthetic.instances import generator
-from semalign3d_core.runtime.files import read_json, write_json, write_text
+from semalign3d_core.runtime.files import read_json, visible, write_json, write_text
 
 COMMON_KEYPOINTS = 3  # a pair shares at least that many
 SMALL_SHARE = 5  # the small layout holds every fifth pair
@@ -43,7 +43,7 @@ def _other_categories(path, categories):
 
 def _remove_others(folder, category, names):
     """Removes the pairs of an earlier call with other counts: loaders that list the folder must see the same pairs as the layout."""
-    for path in folder.glob(f"*:{category}.json"):
+    for path in visible(folder.glob(f"*:{category}.json")):
         if path.stem not in names:
             path.unlink()
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import files_below
 
 SIDE = 128  # of procedural pictures
 LONGEST = 400  # side of photographs in memory
@@ -53,7 +54,7 @@ def linear(picture: np.ndarray) -> np.ndarray:
 
 def _photographs(folder):
     if folder:
-        paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
+        paths = [p for p in files_below(Path(folder)) if p.suffix.lower() in SUFFIXES]
         if not paths:
             raise InputError(f"{folder} holds no photographs ({', '.join(SUFFIXES)}); give another folder or none")
     else:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from semalign3d_core.perception.evidence import IMAGE_SUFFIXES, read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import InputError
-from semalign3d_core.runtime.files import atomic_path, read_arrays
+from semalign3d_core.runtime.files import atomic_path, files_below, read_arrays
+from semalign3d_core.runtime.pictures import IMAGE_SUFFIXES
 from semalign3d_core.runtime.processes import in_processes
 
 SIDE = 288  # of the rendered pictures; the network sees crops of them
@@ -73,7 +74,7 @@ class SampleSet:
 def photograph_pieces(folder: Path | str, pieces: int = 6, seed: int = 0) -> torch.Tensor:
     """(M, 3, 288, 288) uint8: random squares of all picture files below ``folder``, a few of each."""
     rng, found = np.random.default_rng(seed), []
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = [path for path in files_below(Path(folder)) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise InputError(f"{folder} holds no picture ({', '.join(IMAGE_SUFFIXES)})")
     for path in files:

@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 
 from semalign3d_core.learned.sfnet.samples import CELL
-from semalign3d_core.perception.evidence import read_image, read_labels
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.files import files_below
+from semalign3d_core.runtime.pictures import read_labels
 
 PICTURES = ("JPEGImages", "images")
 MASKS = ("SegmentationClass", "Segmentation", "masks")
@@ -50,8 +52,10 @@ def masked_pictures(folder, left_out=()):
     pictures, masks = (next((folder / name for name in names if (folder / name).is_dir()), None) for names in (PICTURES, MASKS))
     if pictures is None or masks is None:
         raise InputError(f"{folder}: expected pictures in {' or '.join(PICTURES)} and masks in {', '.join(MASKS)}")
-    found = {path.relative_to(masks).with_suffix(""): path for path in sorted(masks.rglob("*.png")) if path.stem not in left_out}
-    files = {path.relative_to(pictures).with_suffix(""): path for path in sorted(pictures.rglob("*")) if path.is_file()}
+    found = {
+        path.relative_to(masks).with_suffix(""): path for path in files_below(masks) if path.suffix == ".png" and path.stem not in left_out
+    }
+    files = {path.relative_to(pictures).with_suffix(""): path for path in files_below(pictures)}
     if lost := sorted(set(found) - set(files)):
         raise MissingFileError(f"{folder}: {len(lost)} masks have no picture, the first is {found[lost[0]]}")
     if not found:

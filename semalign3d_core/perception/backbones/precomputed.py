@@ -9,7 +9,7 @@ from semalign3d_core.geometry.image_grid import PADDINGS, SquareGrid
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.stored_features import StoredFeatureMap
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.runtime.files import read_json
+from semalign3d_core.runtime.files import files_below, read_json
 
 
 class PrecomputedBackbone(FeatureBackbone):
@@ -37,7 +37,7 @@ class PrecomputedBackbone(FeatureBackbone):
     @property
     def channels(self) -> int:  # type: ignore[override]
         """Channel count, read from the first file in name order."""
-        first = min(self.folder.rglob("*.safetensors"), default=None)
+        first = min((p for p in files_below(self.folder) if p.suffix == ".safetensors"), default=None)
         if first is None:
             raise MissingFileError(f"{self.folder} holds no .safetensors file")
         return self._read(first).shape[0]

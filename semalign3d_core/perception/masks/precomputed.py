@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semalign3d_core.perception.evidence import read_labels
 from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.runtime.errors import FileFormatError, InputError
+from semalign3d_core.runtime.pictures import read_labels
 
 
 class PrecomputedMasks(MaskSource):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from semalign3d_core.perception.providers import first_line, require
 from semalign3d_core.perception.weights.known import FILES, KNOWN, Weights
-from semalign3d_core.runtime.errors import InputError, MissingWeightsError
-from semalign3d_core.runtime.files import read_json, sha256_of_file, write_json
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, MissingWeightsError
+from semalign3d_core.runtime.files import files_below, read_json, sha256_of_file, visible, write_json
 
 DOWNLOAD_VARIABLE = "SEMALIGN3D_DOWNLOAD"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")  # in the order in which loaders prefer them
@@ -42,10 +42,10 @@ class Located:
 
 def weight_files(folder, patterns=FILES):
     """The weight files of ``folder`` that a loader reads: those of ``patterns``; else, of each folder, those of the preferred format."""
-    wanted = sorted(p for pattern in patterns for p in folder.glob(pattern) if p.suffix in WEIGHT_SUFFIXES and p.is_file())
+    wanted = sorted(p for pattern in patterns for p in visible(folder.glob(pattern)) if p.suffix in WEIGHT_SUFFIXES and p.is_file())
     if wanted:
         return wanted
-    found = sorted(p for p in folder.rglob("*") if p.suffix in WEIGHT_SUFFIXES and p.is_file())
+    found = [p for p in files_below(folder) if p.suffix in WEIGHT_SUFFIXES]
     best = {p.parent: min((q.suffix for q in found if q.parent == p.parent), key=WEIGHT_SUFFIXES.index) for p in found}
     return [p for p in found if p.suffix == best[p.parent]]
 
@@ -97,18 +97,21 @@ def locate(weights, revision=None, may_download=True):
 
 
 def revisions_file():
-    """Where the commits of weights that are not pinned by name are recorded."""
-    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    """Where the commits of weights that are not pinned by name are recorded; a user without a home has no such file."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
     return Path(home) / "semalign3d" / "revisions.json"
 
 
 def recorded_revisions():
     """{hub id: commit} of the weights that were used here without being pinned by name."""
-    return read_json(revisions_file()) if revisions_file().is_file() else {}
+    try:
+        return read_json(revisions_file(), dict[str, str])
+    except (MissingFileError, FileFormatError):
+        return {}
 
 
 def _record(hub_id, commit):
-    if not COMMIT.fullmatch(commit):
+    if not COMMIT.fullmatch(commit) or not revisions_file().is_absolute():
         return
     try:
         write_json(revisions_file(), recorded_revisions() | {hub_id: commit})
