@@ -24,6 +24,7 @@ ROSDEP_KEYS = {
     "scipy": "python3-scipy",
     "opencv-python-headless": "python3-opencv",
     "pillow": "python3-pil",
+    "msgspec": "python3-msgspec-pip",
     "safetensors": "python3-safetensors-pip",
     "tyro": "python3-tyro-pip",
     "pyyaml": "python3-yaml",

@@ -55,7 +55,7 @@ def import_coco(annotations: Path, images: Path, output: Path, options: CocoOpti
         raise InputError(f"{annotations} has several categories ({names}); choose one to rename to {options.rename!r}")
     for name in doubled(safe_name(options.rename or category.name) for category in chosen):
         raise InputError(f"{annotations}: several categories would be called {name!r}; take them one by one with --take and --category")
-    paths = _find_images(content, images, (options.masks, output), report, options.on_bad_input)
+    paths, pictures = _find_images(content, images, (options.masks, output), report, options.on_bad_input)
     specs = {}
     for category in chosen:
         name = safe_name(options.rename or category.name)
@@ -70,13 +70,16 @@ def import_coco(annotations: Path, images: Path, output: Path, options: CocoOpti
         ]
         for item in reader.framed(items):
             writer.write(item)
-        writer.finish(set(paths.values()))
+        writer.finish(pictures)
     closing_remarks(report, specs)
     return report
 
 
-def _find_images(content: CocoFile, folder: Path, without: tuple, report: ImportReport, on_bad_input: str) -> dict[str, Path]:
-    """{id: file} of the images that have annotations; what is missing, or belongs to two entries, is left out and noted."""
+def _find_images(content: CocoFile, folder: Path, without: tuple, report: ImportReport, on_bad_input: str) -> tuple[dict[str, Path], set[Path]]:
+    """({id: file} of the images that have annotations, all files that the entries name).
+
+    What is missing, or belongs to two entries, is left out and noted.
+    """
     used = {key(entry.image_id) for entry in content.annotations if entry.keypoints}
     twice = doubled(key(image.id) for image in content.images)
     for number in sorted(twice & used):
@@ -84,17 +87,22 @@ def _find_images(content: CocoFile, folder: Path, without: tuple, report: Import
         report.skip(f"image id {number} belongs to {names}; give every image its own id", on_bad_input)
     finder = ImageFinder(folder, [image.file_name for image in content.images], without)
     found: dict[str, Path] = {}
+    pictures = set()
     for image in content.images:
-        if key(image.id) in used - twice:
-            try:
-                found[key(image.id)] = finder.find(image.file_name)
-            except (InputError, MissingFileError) as error:
+        try:
+            path = finder.find(image.file_name)
+        except (InputError, MissingFileError) as error:
+            if key(image.id) in used - twice:
                 report.skip(f"{image.file_name}: {error}", on_bad_input)
+            continue
+        pictures.add(path)
+        if key(image.id) in used - twice:
+            found[key(image.id)] = path
     same = doubled(path.resolve() for path in found.values())
     for path in sorted(same):
         ids = [number for number, other in found.items() if other.resolve() == path]
         report.skip(f"{path} is the file of the images {' and '.join(ids)}; keep one entry of them", on_bad_input)
-    return {number: path for number, path in found.items() if path.resolve() not in same}
+    return {number: path for number, path in found.items() if path.resolve() not in same}, pictures
 
 
 def _by_image(content, category, report, options):

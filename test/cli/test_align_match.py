@@ -59,7 +59,7 @@ def test_align_prints_and_writes_the_keypoints(folder, tmp_path, capsys):
     root, truth = folder
     assert main(["align", _image(root, "one"), *_method(root), "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    result = json.loads((tmp_path / "one.json").read_text())
+    result = json.loads((tmp_path / "one.align.json").read_text())
     image = truth["one"]
     assert result["found"] and result["category"] == "chair"
     assert result["model_hash"] == load_model_hash(root)
@@ -72,7 +72,7 @@ def test_align_prints_and_writes_the_keypoints(folder, tmp_path, capsys):
     assert (matrix @ position / position[2])[:2] == pytest.approx(result["keypoints"][0]["pixel"], abs=0.05)
     rotation = np.array(result["pose"]["rotation"])
     assert rotation @ rotation.T == pytest.approx(np.eye(3), abs=1e-5)
-    with Image.open(tmp_path / "one.png") as picture:
+    with Image.open(tmp_path / "one.align.png") as picture:
         assert picture.size[0] == picture.size[1] >= 2 * SIZE
 
 
@@ -86,7 +86,7 @@ def test_known_camera_is_kept(folder, tmp_path):
     root, _ = folder
     arguments = ["align", _image(root, "one"), *_method(root, model=False), "--output", str(tmp_path), "--camera", "400,410,119.5,121"]
     assert main(arguments) == 0
-    result = json.loads((tmp_path / "one.json").read_text())
+    result = json.loads((tmp_path / "one.align.json").read_text())
     assert result["camera_known"]
     assert result["camera_matrix"] == pytest.approx(np.array([[400, 0, 119.5], [0, 410, 121], [0, 0, 1]]), abs=1e-3)
 
@@ -103,8 +103,8 @@ def test_one_bad_image_does_not_lose_the_rest(folder, tmp_path, capsys):
         bad.unlink()
     captured = capsys.readouterr()
     assert code == 1
-    assert sorted(p.stem for p in (tmp_path / "out").glob("*.json")) == sorted(NAMES)
-    assert "broken.png is not an image" in captured.err and "none.png does not exist" in captured.err
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.json")) == sorted(f"{name}.align.json" for name in NAMES)
+    assert "broken.png cannot be read" in captured.err and "none.png does not exist" in captured.err
     assert "2 of 5 images could not be aligned" in captured.err
     assert "Traceback" not in captured.err
 
@@ -115,7 +115,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(folder, tmp_path):
     copy = root / "JPEGImages" / "chair2" / "one.png"
     copy.write_bytes((root / "JPEGImages" / "chair" / "one.png").read_bytes())
     main(["align", _image(root, "one"), str(copy), *_method(root), "--output", str(tmp_path)])
-    assert (tmp_path / "chair_one.json").is_file()
+    assert (tmp_path / "chair_one.align.json").is_file()
 
 
 def test_match_carries_points_and_draws_them(folder, tmp_path, capsys):
@@ -125,12 +125,12 @@ def test_match_carries_points_and_draws_them(folder, tmp_path, capsys):
     text = " ".join(f"{x:.2f},{y:.2f}" for x, y in points.tolist())
     arguments = ["match", _image(root, "one"), _image(root, "two"), *_method(root), "--points", text, "--output", str(tmp_path)]
     assert main([*arguments, "--transfer", "keypoints"]) == 0
-    result = json.loads((tmp_path / "one_two.json").read_text())
+    result = json.loads((tmp_path / "one_two.match.json").read_text())
     error = (torch.tensor([m["target"] for m in result["matches"]]) - expected).norm(dim=1)
     assert len(error) == int(both.sum()) and error.median() < 8
     assert all(0 <= m["confidence"] <= 1 and m["cycle_pixels"] >= 0 for m in result["matches"])
     assert capsys.readouterr().out.count(" > ") == len(error)
-    with Image.open(tmp_path / "one_two.png") as picture:
+    with Image.open(tmp_path / "one_two.match.png") as picture:
         assert picture.size == (2 * 480 + 6, 480)
 
 
@@ -198,7 +198,7 @@ def test_a_box_says_where_the_object_is(folder, tmp_path, capsys):
     (tmp_path / "boxes.json").write_text(json.dumps(where))
     for boxes in ("20,20,200,200", str(tmp_path / "boxes.json")):
         assert main(["align", _image(root, "one"), *method, "--boxes", boxes, "--output", str(tmp_path / "out")]) == 0
-        results = json.loads((tmp_path / "out" / "one.json").read_text())
+        results = json.loads((tmp_path / "out" / "one.align.json").read_text())
         assert np.isfinite([k["pixel"] for k in results["keypoints"]]).all()
     (tmp_path / "list.json").write_text("[1, 2]")
     for boxes, reason in (("1,2,3", "expected x0,y0,x1,y1"), ("900,900,990,990", "no box inside"), (str(tmp_path / "list.json"), "object")):

@@ -144,10 +144,10 @@ def test_match_writes_points_and_flow(network, folder, capsys):
     mask = str(folder / "Segmentation" / "thing" / "a.png")
     arguments = ["match", *pictures, "--points", "54,36 126,84", "--network", str(folder / "net.safetensors"), "--source-mask", mask]
     assert main([*arguments, "--output", str(folder / "out"), "--device", "cpu"]) == 0
-    result = json.loads((folder / "out" / "a_b.json").read_text())
+    result = json.loads((folder / "out" / "a_b.match.json").read_text())
     np.testing.assert_allclose([match["target"] for match in result["matches"]], turned(np.array([[54, 36], [126, 84]])), atol=8)
     assert all(match["cycle_pixels"] < 10 for match in result["matches"])
-    row = np.array(Image.open(folder / "out" / "a_b.flow.png"))
+    row = np.array(Image.open(folder / "out" / "a_b.match.flow.png"))
     assert row.shape == (SIZE[0], 4 * SIZE[1] + 3 * 6, 3)
     target, warped = row[:, : SIZE[1]].astype(int), row[:, SIZE[1] + 6 : 2 * SIZE[1] + 6].astype(int)
     inner = np.abs(target - warped)[30:114, 44:172]
