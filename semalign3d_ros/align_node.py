@@ -28,7 +28,7 @@ from semalign3d_ros.frames import FrameSlot
 from semalign3d_ros.msg import Correspondences, SemanticKeypoints
 from semalign3d_ros.overlay import overlay_message
 from semalign3d_ros.parameters import AlignParameters, declare
-from semalign3d_ros.process import spin
+from semalign3d_ros.process import answered, spin
 from semalign3d_ros.srv import SetCategory
 
 IMAGE_TRANSPORTS = {"raw": Image, "compressed": CompressedImage}
@@ -54,8 +54,8 @@ class AlignNode(Node):
         self._pipeline = self._create_pipeline(self.parameters)
         self._create_publishers()
         self._create_subscriptions()
-        self.create_service(SetCategory, "~/set_category", self._on_set_category)
-        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetCategory, "~/set_category", answered(self._on_set_category))
+        self.create_service(Trigger, "~/reset", answered(self._on_reset))
         self._worker = threading.Thread(target=self._work, name="align")
         self._worker.start()
         self.get_logger().info(f"looking for: {self._pipeline.model.category} in {self._image_topic}")

@@ -2,7 +2,6 @@
 
 import threading
 import time
-import traceback
 from typing import Any
 
 from rclpy.duration import Duration
@@ -68,10 +67,9 @@ class ImageSourceNode(Node):
             self.get_logger().error(str(error))
             self.exit_code = 1
         except Exception:
-            if not self.context.ok():
-                return  # shut down while publishing: rclpy has several errors for that
-            self.get_logger().error(f"internal error: {traceback.format_exc()}")
-            self.exit_code = 1
+            if self.context.ok():
+                raise
+            return  # shut down while publishing: rclpy has several errors for that
         try_shutdown()
 
     def _play(self):

@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -50,7 +51,8 @@ def spin(arguments: list[str] | None, make_node: Callable[[], Any]) -> int:
     node = None
     try:
         node = make_node()
-        rclpy.spin(node)
+        while rclpy.ok():
+            _spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:  # shut down by another thread or a signal in the middle of a callback: rclpy has several errors for that
@@ -61,6 +63,36 @@ def spin(arguments: list[str] | None, make_node: Callable[[], Any]) -> int:
             node.close()
         rclpy.try_shutdown()
     return 0 if node is None else node.exit_code
+
+
+def _spin(node):
+    """Spins until the end, or until a callback fails, which is logged: no message and no call ends a node."""
+    import rclpy
+    from rclpy.executors import ExternalShutdownException
+
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        raise
+    except Exception:
+        if not rclpy.ok():
+            raise
+        node.get_logger().error(f"internal error in a callback, going on: {traceback.format_exc()[-2000:]}")
+
+
+def answered(callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A service's ``callback(request, response)`` that answers with ``success`` False and the reason where it fails, whatever fails."""
+
+    def call(request: Any, response: Any) -> Any:
+        try:
+            return callback(request, response)
+        except Exception as error:
+            from semalign3d_core.runtime.files import shown
+
+            response.success, response.message = False, f"{type(error).__name__}: {shown(error)}"
+            return response
+
+    return call
 
 
 def _fail(module_name, message):

@@ -19,7 +19,7 @@ from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError, SemAlign3DError
 from semalign3d_core.runtime.pictures import IMAGE_SUFFIXES, list_images
-from semalign3d_ros.conversions import BadMessage, array_to_image, camera_to_info, compressed_to_rgb, depth_to_image, image_to_rgb
+from semalign3d_ros.conversions import BadMessage, array_to_image, camera_to_info, compressed_to_rgb, image_to_rgb
 from semalign3d_ros.parameters import ImageSourceParameters
 
 IMAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
@@ -172,9 +172,6 @@ class Bag:
             self._choose(parameters.camera_topic, beside, topics, "CameraInfo"): "camera_info",
             self._choose(parameters.depth_topic, [], topics, "depth image"): "depth",
         }
-        for topic, role in self._roles.items():
-            if topic and topics[topic] not in (*IMAGE_TYPES, CAMERA_TYPE):
-                raise InputError(f"{path}: {role} topic {topic} holds {topics[topic]}, expected {', '.join((*IMAGE_TYPES, CAMERA_TYPE))}")
         self.roles = camera.roles | {role for topic, role in self._roles.items() if topic}
         self._types = {topic: IMAGE_TYPES.get(topics[topic], CameraInfo) for topic in self._roles if topic}
 
@@ -183,8 +180,8 @@ class Bag:
         with self._open() as reader:
             wanted = [connection for connection in reader.connections if connection.topic in self._types]
             for connection, time, data in reader.messages(connections=wanted):
-                message, role = deserialize_message(bytes(data), self._types[connection.topic]), self._roles[connection.topic]
-                messages[role] = depth_to_image(message) if role == "depth" and isinstance(message, CompressedImage) else message
+                message = deserialize_message(bytes(data), self._types[connection.topic])
+                messages[self._roles[connection.topic]] = message
                 if connection.topic == self._image:
                     start = time if start is None else start
                     yield Moment((time - start) * 1e-9, self._with_camera(messages))

@@ -75,7 +75,9 @@ def import_coco(annotations: Path, images: Path, output: Path, options: CocoOpti
     return report
 
 
-def _find_images(content: CocoFile, folder: Path, without: tuple, report: ImportReport, on_bad_input: str) -> tuple[dict[str, Path], set[Path]]:
+def _find_images(
+    content: CocoFile, folder: Path, without: tuple, report: ImportReport, on_bad_input: str
+) -> tuple[dict[str, Path], set[Path]]:
     """({id: file} of the images that have annotations, all files that the entries name).
 
     What is missing, or belongs to two entries, is left out and noted.

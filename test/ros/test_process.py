@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from semalign3d_ros.process import answered
 
 NODE = """
 import sys
@@ -19,7 +22,8 @@ class Ends(Node):
         self.create_timer(0.01, self.tick)
 
     def tick(self):
-        if sys.argv[1] == "shut down":
+        self.ticks = getattr(self, "ticks", 0) + 1
+        if sys.argv[1] == "shut down" or self.ticks == 3:
             rclpy.shutdown()
         raise RuntimeError("torn down")
 
@@ -30,7 +34,15 @@ sys.exit(spin(None, Ends))
 """
 
 
-@pytest.mark.parametrize("ending, code", [("shut down", 0), ("broken", 1)])
-def test_errors_of_a_callback_count_unless_the_node_was_shut_down_in_it(ending, code):
+@pytest.mark.parametrize("ending, logged", [("shut down", 0), ("broken", 2)])
+def test_errors_of_a_callback_are_logged_and_end_no_node(ending, logged):
     ended = subprocess.run([sys.executable, "-c", NODE, ending], capture_output=True, text=True, timeout=60)
-    assert ended.returncode == code and ("torn down" in ended.stderr) == bool(code), ended.stderr
+    assert ended.returncode == 0 and ended.stderr.count("RuntimeError: torn down") == logged, ended.stderr
+
+
+def test_a_service_that_fails_answers_why():
+    def fails(request, response):
+        raise OSError(36, "File name too long")
+
+    response = answered(fails)(None, SimpleNamespace(success=True, message=""))
+    assert response.success is False and response.message == "OSError: [Errno 36] File name too long"
