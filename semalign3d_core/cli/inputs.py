@@ -35,6 +35,9 @@ class MethodOptions(ProviderOptions):
     """Data set folder that the images belong to; needed by precomputed features, depth and masks."""
 
 
+RESULTS = (".align.png", ".match.png", ".match.flow.png", ".imd.png")  # pictures that the commands write, perhaps beside their images
+
+
 def make_pipeline(options, transfer="fast"):
     """The :class:`~semalign3d_core.pipeline.Pipeline` that the options ask for."""
     from semalign3d_core.pipeline import PipelineConfig, create_pipeline
@@ -57,6 +60,7 @@ def make_pipeline(options, transfer="fast"):
 def input_images(paths: tuple[Path, ...]) -> list[Path]:
     """The image files that ``paths`` name: files as they are, folders by their content."""
     files = [file for path in paths for file in (list_images(path) if path.is_dir() else [path])]
+    files = [file for file in files if file in paths or not file.name.endswith(RESULTS)]
     if not files:
         raise InputError("no image was given")
     return files

@@ -51,9 +51,9 @@ def run(options):
     )
     name = f"{options.source.stem}_{options.target.stem}"
     result = found.to_dict()
-    write_json(options.output / f"{name}.json", result)
-    found.draw(options.output / f"{name}.png")
-    print(f"{match_table(result['matches'])}\n-> {options.output / name}.json, .png")
+    write_json(options.output / f"{name}.match.json", result)
+    found.draw(options.output / f"{name}.match.png")
+    print(f"{match_table(result['matches'])}\n-> {options.output / name}.match.json, .match.png")
     return 0
 
 
@@ -109,44 +109,3 @@ def _match_by_network(options):
     write_picture(options.output / f"{name}.match.flow.png", draw_dense_match(images[0].rgb, images[1].rgb, grid, mask))
     print(f"{match_table(result['matches'])}\n-> {options.output / name}.match.json, .match.png, .match.flow.png")
     return 0
-<<<<<<< HEAD
-=======
-
-
-def _match_by_model(options):
-    """Aligns both images, transfers the points, prints a table and writes JSON and a picture."""
-    from semalign3d_core.transfer.aligned_image import aligned_image
-    from semalign3d_core.transfer.place import cycle_distance, transfer
-    from semalign3d_core.visualization.overlay import draw_matches
-
-    images = [read_input(path, options.dataset) for path in (options.source, options.target)]
-    points = parse_points(options.points, images[0])
-    pipeline = make_pipeline(options, options.transfer)
-    seen = [(image, parse_camera(options.camera, image), parse_box(options.boxes, image)) for image in images]
-    found = [pipeline.process(image, camera=camera, box=box) for image, camera, box in seen]
-    for image, result in zip(images, found, strict=True):
-        if not result.alignment.found:
-            text = f"{result.alignment.category} not found in {image.name} (confidence {result.alignment.confidence:.2f})"
-            print(f"semalign3d match: {text}: the matches are guesses", file=sys.stderr)
-    with torch.no_grad():
-        source, target = (aligned_image(pipeline.surface, result.evidence, result.alignment) for result in found)
-        matches = transfer(pipeline.surface, source, target, points, pipeline.transfer)
-        cycle = cycle_distance(pipeline.surface, source, target, points, pipeline.transfer)
-    result = _result(images, found, matches_to_list(points, matches, cycle))
-    name = f"{options.source.stem}_{options.target.stem}"
-    write_json(options.output / f"{name}.match.json", result)
-    picture = draw_matches(images[0].rgb, images[1].rgb, points, matches, least_height=480)
-    write_picture(options.output / f"{name}.match.png", picture)
-    print(f"{match_table(result['matches'])}\n-> {options.output / name}.match.json, .match.png")
-    return 0
-
-
-def _result(images, found, matches):
-    ends = {
-        end: {"image": image.name, "found": bool(result.alignment.found), "confidence": float(result.alignment.confidence)}
-        for end, image, result in zip(("source", "target"), images, found, strict=True)
-    }
-    alignment = found[1].alignment
-    head = {"category": alignment.category, "model_hash": alignment.model_hash, "scale_kind": alignment.scale_kind}
-    return {**head, **ends, "matches": matches}
->>>>>>> 96c4ad2 (Imports: tests of what must not be mixed up; results have names of their own)
