@@ -90,7 +90,7 @@ def trained(options, config):
     if options.start == "imagenet":
         model.network = ImageNetStart(config.channels, 1 + len(config.categories)).to(memory_format=torch.channels_last)
     if options.start == "shipped":
-        train.begin_with(Path(str(resources.files("semalign3d_core"))) / "assets" / "compact.safetensors", model, samples, config)
+        train.begin_with(Path(str(resources.files("semalign3d_core"))) / "assets" / "compact.safetensors", model, samples, config, quiet=True)
     gentle = [p for name, p in model.named_parameters() if ".encoder." in name]
     rest = [p for name, p in model.named_parameters() if ".encoder." not in name]
     optimiser = torch.optim.AdamW([{"params": rest}, {"params": gentle}], lr=config.learning_rate, weight_decay=config.weight_decay)

@@ -35,6 +35,8 @@ from semalign3d_core.transfer.matches import Matches
 from semalign3d_core.transfer.place import place_points
 
 
+Up = Sequence[float] | np.ndarray
+
 @dataclass(frozen=True)
 class PipelineConfig(ProviderOptions):
     """What a pipeline is made of, spelled as on the command line."""
@@ -98,11 +100,12 @@ class Pipeline:
         previous: Alignment | None = None,
         box: Box | None = None,
         channel_order: ChannelOrder = "rgb",
+        up: Up | None = None,
     ) -> FrameResult: ...
 
     @overload
     def process(
-        self, image: UserImages, camera: PinholeCamera | None = None, *, channel_order: ChannelOrder = "rgb"
+        self, image: UserImages, camera: PinholeCamera | None = None, *, channel_order: ChannelOrder = "rgb", up: Up | None = None
     ) -> list[FrameResult]: ...
 
     def process(
@@ -114,6 +117,7 @@ class Pipeline:
         previous: Alignment | None = None,
         box: Box | None = None,
         channel_order: ChannelOrder = "rgb",
+        up: Up | None = None,
     ) -> FrameResult | list[FrameResult]:
         """Finds the category's object in an image, or in each image of a list.
 
@@ -124,6 +128,8 @@ class Pipeline:
         previous: the alignment of the frame before, to start from.
         box: (x0, y0, x1, y1) in pixels, where somebody else detected the object.
         channel_order: of arrays and tensors, ``rgb`` or ``bgr`` (as OpenCV has it).
+        up: (3,) the direction against gravity in the camera's frame (x right, y down, z ahead), where it is known: then the object is
+            taken to stand upright, however the camera is held; without it, to be seen as in the training images.
         Returns a :class:`FrameResult`, or a list of them. Raises :class:`InputError` for what is no image.
 
         >>> result = load_pipeline("mug").process("examples/photographs/coffee.jpg", box=(172, 18, 408, 308))
@@ -132,10 +138,10 @@ class Pipeline:
         """
         images = as_images(image, channel_order)
         if images is None:
-            return self._process(as_image(image, channel_order), camera, depth, mask, previous, box)  # type: ignore[arg-type]
+            return self._process(as_image(image, channel_order), camera, depth, mask, previous, box, up)  # type: ignore[arg-type]
         if any(value is not None for value in (depth, mask, previous, box)):
             raise InputError("depth, mask, previous and box belong to one image; process the images of this list one by one")
-        return [self._process(one, camera, None, None, None, None) for one in images]
+        return [self._process(one, camera, None, None, None, None, up) for one in images]
 
     def _process(
         self,
@@ -145,6 +151,7 @@ class Pipeline:
         mask: torch.Tensor | None,
         previous: Alignment | None,
         box: Box | None,
+        up: Up | None = None,
     ) -> FrameResult:
         mask_source = self.mask_source if mask is None else None
         depth_source = self.depth_source if depth is None else None
@@ -152,6 +159,8 @@ class Pipeline:
         evidence = look(image, self.backbone, depth_source, mask_source, camera, mask=mask, last_box=last_box, detection=box)
         if depth is not None:
             evidence = replace(evidence, depth=depth)
+        if up is not None:
+            evidence = replace(evidence, up=_unit(up))
         with torch.no_grad():
             if self.backbone.any_image:
                 alignment, evidence = align_with_looks(self.aligner, evidence, partial(self._look_at, image, mask_source), previous)
@@ -191,6 +200,13 @@ def align_with_looks(
     again = look_again(evidence, window)
     second = aligner.align(again)
     return (second, again) if second.confidence >= first.confidence else (first, evidence)
+
+
+def _unit(up: Up) -> np.ndarray:
+    direction = np.asarray(up, dtype=float)
+    if direction.shape != (3,) or not np.isfinite(direction).all() or not direction.any():
+        raise InputError(f"up is {up}; give the direction against gravity in the camera's frame as three numbers, for example (0, -1, 0)")
+    return direction / np.linalg.norm(direction)
 
 
 def _known_keypoints(model: CategoryModel, labels: Sequence[str]) -> list[int]:

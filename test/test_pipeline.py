@@ -78,6 +78,18 @@ def test_an_empty_mask_is_no_mask(category, model, aligner):
     assert pipeline.process(ImageInput(PICTURE), mask=torch.zeros(240, 240, dtype=torch.bool)).evidence.mask is None
 
 
+def test_a_known_direction_of_gravity_counts_and_a_wrong_one_is_refused(category, model, aligner):
+    pipeline = Pipeline(model, OneImage(category.image(3)), aligner)
+    with pytest.raises(InputError, match="up is"):
+        pipeline.process(ImageInput(PICTURE), up=(0, 0, 0))
+    with pytest.raises(InputError, match="up is"):
+        pipeline.process(ImageInput(PICTURE), up=(0, float("nan"), 1))
+    upright = (pipeline.process(ImageInput(PICTURE)).alignment.rotation @ aligner.views.upright).numpy()
+    right, wrong = (pipeline.process(ImageInput(PICTURE), up=sign * 9.81 * upright) for sign in (1, -1))
+    np.testing.assert_allclose(np.linalg.norm(right.evidence.up), 1)
+    assert right.alignment.alternatives.scores.min() < wrong.alignment.alternatives.scores.min() - 0.05
+
+
 class Closer(OneImage):
     """Wants to look closer; keeps the windows that it is asked for."""
 

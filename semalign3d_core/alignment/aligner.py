@@ -166,7 +166,7 @@ class Aligner:
         solutions = ProjectedSolutions.of(self.category, observation, candidates.keypoints, candidates.focal)
         _, energies = solutions.energy(self.category, observation, self.config.energy)
         weight, axis = self.calibration.depth_weight, self.calibration.axis
-        likely = energies + self.config.view_weight * self.views(candidates.rotations)
+        likely = energies + self.config.view_weight * self.views(candidates.rotations, observation.image.up)
         choice = choose(observation.image, candidates, solutions, likely, weight, axis, known)
         best = solutions.only(choice.winner)
         evidence = keypoint_evidence(self.category, observation, best)

@@ -80,24 +80,41 @@ class ViewPrior:
 
     pose_rotations: (N, 3, 3) object to camera; axis: (3,) undetermined axis, a turn about which changes no view, or None.
     Called with rotations (B, 3, 3): minus the logarithm of their density (B,), 0 for usual views, at most ``-log(LEAST_DENSITY)``.
+    With the direction ``up`` (3,) in the camera's frame any view of an upright object is usual, from wherever the camera looks.
     """
 
     def __init__(self, pose_rotations: Tensor, axis: Tensor | None = None):
         self.axis, self.known = axis, pose_rotations
         self.usual = self._density(pose_rotations).median() if len(pose_rotations) else None
+        self.upright = upright_axis(pose_rotations, axis) if len(pose_rotations) else None
 
     def _density(self, rotations: Tensor) -> Tensor:
         if self.axis is None:
             cosine = (rotations.flatten(1) @ self.known.flatten(1).T - 1) / 2  # of the angles between them
         else:
             cosine = (rotations @ self.axis) @ (self.known @ self.axis).T
-        return torch.exp((cosine - 1) / math.radians(VIEW_DEGREES) ** 2).mean(1)
+        return _kernel(cosine).mean(1)
 
-    def __call__(self, rotations: Tensor) -> Tensor:
+    def __call__(self, rotations: Tensor, up: Tensor | None = None) -> Tensor:
         """What every rotation (B, 3, 3) costs, (B,); see the class."""
-        if self.usual is None:
+        if self.usual is None or self.upright is None:
             return torch.zeros_like(rotations[:, 0, 0])
-        return -(self._density(rotations) / self.usual).clamp(LEAST_DENSITY, 1).log()
+        density = self._density(rotations) / self.usual if up is None else _kernel(rotations @ self.upright @ up)
+        return -density.clamp(LEAST_DENSITY, 1).log()
+
+
+def _kernel(cosine: Tensor) -> Tensor:
+    return torch.exp((cosine - 1) / math.radians(VIEW_DEGREES) ** 2)
+
+
+def upright_axis(pose_rotations: Tensor, axis: Tensor | None = None) -> Tensor:
+    """(3,) unit vector of the object's frame that points up in pictures: the one to which the cameras' sides are most nearly at right angles.
+
+    pose_rotations: (N, 3, 3) object to camera, of cameras held level as most are; axis: (3,) undetermined axis, up or down, or None.
+    """
+    sides, above = pose_rotations[:, 0], -pose_rotations[:, 1].mean(0)
+    upright = torch.linalg.eigh(sides.T @ sides)[1][:, 0] if axis is None else axis
+    return torch.where(upright @ above < 0, -upright, upright)
 
 
 def choose(

@@ -42,6 +42,7 @@ class ImageTensors(ShortRepr):
     field:    :class:`DistanceField` of the mask;  boxes: (Nb, 4) the mask's own and larger ones that the object may fill;
     mask_box: the mask's own on the host; all three None without a mask
     focal, principal: (2,) of the given camera;  focal_known: the focal length must not be changed;  depth: :class:`DepthMap` or None
+    up: (3,) unit vector against gravity in the camera's frame, or None
     """
 
     features: Tensor
@@ -58,6 +59,7 @@ class ImageTensors(ShortRepr):
     principal: Tensor
     focal_known: bool
     depth: DepthMap | None
+    up: Tensor | None = None
 
     @classmethod
     def of(cls, evidence: ImageEvidence, like: Tensor, extended: bool = True) -> "ImageTensors":
@@ -92,6 +94,7 @@ class ImageTensors(ShortRepr):
             spacing=moved(grid.cell_size / camera.longer_side), near=moved(looked_at), coverage=moved(coverage), field=field, boxes=boxes,
             mask_box=None if mask is None else tuple(shape.boxes[0].tolist()),
             focal=moved(camera.focal), principal=moved(camera.principal), focal_known=camera.known, depth=depth,
+            up=None if evidence.up is None else moved(evidence.up),
         )  # fmt: skip
 
     def features_at(self, places: Tensor) -> tuple[Tensor, Tensor]:

@@ -147,6 +147,7 @@ class ImageEvidence(ShortRepr):
     camera:   :class:`PinholeCamera`; ``camera.known`` says whether its focal length is measured
     image:    (h, w, 3) uint8 for pictures, or None
     name:     what messages call the image
+    up:       (3,) unit vector against gravity in the camera's frame (x right, y down, z ahead), or None
     """
 
     features: FeatureMap
@@ -155,6 +156,7 @@ class ImageEvidence(ShortRepr):
     depth: DepthMap | None = None
     image: np.ndarray | None = None
     name: str = "image"
+    up: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         size = (self.camera.height, self.camera.width)
