@@ -29,7 +29,7 @@ from semalign3d_core.geometry.mask_field import square_around
 from semalign3d_core.learned.compact import train
 from semalign3d_core.learned.compact.samples import SampleSet
 from semalign3d_core.metrics.pck import pck_correct
-from semalign3d_core.perception.backbones.compact import INPUT_SIDE, CompactBackbone, CompactNet
+from semalign3d_core.perception.backbones.compact import INPUT_SIDE, CompactBackbone, CompactNet, load_network
 from semalign3d_core.perception.backbones.efficientnet_lite import at_cells, block_table, load_efficientnet_lite
 from semalign3d_core.perception.evidence import ImageInput, read_image
 
@@ -90,7 +90,10 @@ def trained(options, config):
     if options.start == "imagenet":
         model.network = ImageNetStart(config.channels, 1 + len(config.categories)).to(memory_format=torch.channels_last)
     if options.start == "shipped":
-        train.begin_with(Path(str(resources.files("semalign3d_core"))) / "assets" / "compact.safetensors", model, samples, config, quiet=True)
+        shipped = Path(str(resources.files("semalign3d_core"))) / "assets" / "compact.safetensors"
+        model.network.load_state_dict(load_network(shipped)[0].state_dict())
+        if options.steps:
+            train.learn_heads(model, samples, config, quiet=True)
     gentle = [p for name, p in model.named_parameters() if ".encoder." in name]
     rest = [p for name, p in model.named_parameters() if ".encoder." not in name]
     optimiser = torch.optim.AdamW([{"params": rest}, {"params": gentle}], lr=config.learning_rate, weight_decay=config.weight_decay)

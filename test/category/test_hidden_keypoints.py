@@ -142,3 +142,8 @@ def test_probability_weighs_the_rate_of_absence_against_the_distance():
     assert probability[10:, 0].min() > 0.99  # inside the mask
     assert probability[10:, 1].min() > 0.9  # beside it by no more than the place is uncertain, and seldom
     assert probability[10:, 2].max() < 1e-3
+
+
+def test_a_keypoint_that_is_always_annotated_is_never_hidden_however_far_the_mask_is():
+    distance, visible = torch.tensor([[0.0, 5.0], [5.0, 0.0]], dtype=torch.float64), torch.ones(2, 2, dtype=torch.bool)
+    assert (hidden_probability(distance, torch.full((2, 2), 1e-4, dtype=torch.float64), visible, None) == 0).all()

@@ -152,7 +152,7 @@ def hidden_probability(distance: Tensor, variance: Tensor, visible: Tensor, flip
     inside = torch.special.erfc(distance / (2 * variance).sqrt())
     rate = torch.full_like(distance[0], ABSENT_START)
     for _ in range(ABSENT_ROUNDS):
-        absent = rate / (rate + (1 - rate) * inside)
+        absent = rate / (rate + (1 - rate) * inside).clamp(min=1e-300)  # always seen, and far beside the mask: 0 / 0
         rate = (absent * ~visible).mean(0)
         rate = rate if flip is None else (rate + rate[flip]) / 2
     return (1 - absent) * ~visible
