@@ -8,7 +8,8 @@ source waits for the answer to a frame before it sends the next, so that every f
 
 Printed for each category: PCK@0.1 of the published keypoints that are visible in the truth; on those of them that are visible in the
 demonstration image, too: PCK@0.1 of the keypoints, of the published correspondences, and of plain nearest-neighbour transfer
-with the same features; median latency in the node; frames per second from end to end. Pictures are in the output folder.
+with the same features; median latency in the node; frames per second from end to end. Pictures are in the output folder, among them
+a real photograph (scikit-image's ``coffee.png``, CC0) with the keypoints of the shipped mug in it.
 """
 
 import json
@@ -30,13 +31,15 @@ import yaml
 from ros_graph import Listener, NodeProcess, executable
 from sensor_msgs.msg import Image
 
+from semalign3d_core.cli.align import alignment_picture, write_picture
 from semalign3d_core.datasets.synthetic import KEYPOINTS, make_instance, orbit, sample_rendering
 from semalign3d_core.datasets.synthetic.writer import instance_range
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.metrics.pck import pck_correct
 from semalign3d_core.perception import backbones
-from semalign3d_core.perception.evidence import ImageInput
+from semalign3d_core.perception.evidence import ImageInput, read_image
 from semalign3d_core.perception.look import look
+from semalign3d_core.pipeline import PipelineConfig, create_pipeline
 from semalign3d_ros.conversions import image_to_rgb
 from semalign3d_ros.msg import Correspondences, SemanticKeypoints
 
@@ -45,6 +48,8 @@ FOCAL = 1.5  # of the rendered camera, in image sides
 FRAMES_PER_SECOND = 12  # of the video file
 VIEWS = 12  # among which the demonstration image is chosen: the one that shows most keypoints
 SHEET_COLUMNS = 4
+PHOTOGRAPH = Path(__file__).parents[1] / "test" / "data" / "photographs" / "coffee.jpg"
+CUP = (172, 18, 408, 308)  # the cup's box in it, as a detector would give it
 RELIABLE = [f"qos_overrides./semalign3d/{topic}.subscription.reliability:=reliable" for topic in ("image", "camera_info")]
 
 
@@ -92,7 +97,17 @@ def main(options):
         cv2.imwrite(str(picture), contact_sheet(received.overlays)[..., ::-1])
         print(f"{category}: all {options.frames} frames answered; pictures in {picture}", flush=True)
     print_table(rows)
+    show_photograph(options)
     return 0
+
+
+def show_photograph(options):
+    """Writes the photograph with the keypoints of the mug that is found in it."""
+    alignment = create_pipeline(PipelineConfig(category="mug")).process(PHOTOGRAPH, box=CUP).alignment
+    picture = options.output / "photograph.png"
+    write_picture(picture, alignment_picture(read_image(PHOTOGRAPH).rgb, alignment))
+    state = "found" if alignment.found else "not found"
+    print(f"\nmug {state} in a photograph, confidence {alignment.confidence:.2f}; picture in {picture}", flush=True)
 
 
 def render_video(options, category):
