@@ -34,8 +34,8 @@ from semalign3d_core.transfer.lift import Lifting
 from semalign3d_core.transfer.matches import Matches
 from semalign3d_core.transfer.place import place_points
 
-
 Up = Sequence[float] | np.ndarray
+
 
 @dataclass(frozen=True)
 class PipelineConfig(ProviderOptions):
