@@ -31,15 +31,14 @@ import yaml
 from ros_graph import Listener, NodeProcess, executable
 from sensor_msgs.msg import Image
 
-from semalign3d_core.cli.align import alignment_picture, write_picture
 from semalign3d_core.datasets.synthetic import KEYPOINTS, make_instance, orbit, sample_rendering
 from semalign3d_core.datasets.synthetic.writer import instance_range
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.metrics.pck import pck_correct
 from semalign3d_core.perception import backbones
-from semalign3d_core.perception.evidence import ImageInput, read_image
+from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.perception.look import look
-from semalign3d_core.pipeline import PipelineConfig, create_pipeline
+from semalign3d_core.pipeline import load_pipeline
 from semalign3d_ros.conversions import image_to_rgb
 from semalign3d_ros.msg import Correspondences, SemanticKeypoints
 
@@ -48,7 +47,7 @@ FOCAL = 1.5  # of the rendered camera, in image sides
 FRAMES_PER_SECOND = 12  # of the video file
 VIEWS = 12  # among which the demonstration image is chosen: the one that shows most keypoints
 SHEET_COLUMNS = 4
-PHOTOGRAPH = Path(__file__).parents[1] / "test" / "data" / "photographs" / "coffee.jpg"
+PHOTOGRAPH = Path(__file__).parents[1] / "examples" / "photographs" / "coffee.jpg"
 CUP = (172, 18, 408, 308)  # the cup's box in it, as a detector would give it
 RELIABLE = [f"qos_overrides./semalign3d/{topic}.subscription.reliability:=reliable" for topic in ("image", "camera_info")]
 
@@ -103,11 +102,10 @@ def main(options):
 
 def show_photograph(options):
     """Writes the photograph with the keypoints of the mug that is found in it."""
-    alignment = create_pipeline(PipelineConfig(category="mug")).process(PHOTOGRAPH, box=CUP).alignment
-    picture = options.output / "photograph.png"
-    write_picture(picture, alignment_picture(read_image(PHOTOGRAPH).rgb, alignment))
-    state = "found" if alignment.found else "not found"
-    print(f"\nmug {state} in a photograph, confidence {alignment.confidence:.2f}; picture in {picture}", flush=True)
+    result, picture = load_pipeline("mug").process(PHOTOGRAPH, box=CUP), options.output / "photograph.png"
+    result.draw(picture)
+    state = "found" if result.alignment.found else "not found"
+    print(f"\nmug {state} in a photograph, confidence {result.alignment.confidence:.2f}; picture in {picture}", flush=True)
 
 
 def render_video(options, category):

@@ -108,7 +108,7 @@ def _kernel(cosine: Tensor) -> Tensor:
 
 
 def upright_axis(pose_rotations: Tensor, axis: Tensor | None = None) -> Tensor:
-    """(3,) unit vector of the object's frame that points up in pictures: the one to which the cameras' sides are most nearly at right angles.
+    """(3,) unit vector of the object's frame that points up in pictures: most nearly at right angles to the cameras' sides.
 
     pose_rotations: (N, 3, 3) object to camera, of cameras held level as most are; axis: (3,) undetermined axis, up or down, or None.
     """
