@@ -123,9 +123,10 @@ def extended_boxes(box, touched):
 
 def on_image(values: torch.Tensor, grid: SquareGrid) -> np.ndarray:
     """``values`` (cells, cells) on a :class:`SquareGrid` at every pixel of its image, bilinear: (h, w) float32 array."""
-    rows, columns = torch.meshgrid(torch.arange(grid.height), torch.arange(grid.width), indexing="ij")
-    position = grid.pixel_to_cell(torch.stack([columns, rows], dim=-1).float()).numpy()
-    return cv2.remap(values.float().numpy(), position[..., 0], position[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    (left, top), (right, bottom) = grid.pixel_to_cell(torch.tensor([[0.0, 0.0], [1.0, 1.0]])).tolist()
+    cell_of_pixel = np.array([[right - left, 0.0, left], [0.0, bottom - top, top]])  # an axis has its own factor and offset
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(values.float().numpy(), cell_of_pixel, (grid.width, grid.height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def inside_box(shape: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:

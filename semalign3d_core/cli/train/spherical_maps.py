@@ -21,7 +21,7 @@ class Options:
     categories: tuple[str, ...] = ()
     """Categories; nothing means all."""
     backbone: str = "compact"
-    """family[:argument] of the features, for example precomputed:NAME, efficientnet_lite:2 or dinov2:base,cells=32."""
+    """family[:argument] of the features, for example precomputed:NAME, efficientnet_lite:2 or dinov2:base,side=448."""
     masks: str = "precomputed"
     """Mask source: precomputed (those of the data set), compact, instances ..."""
     output: Path = Path("mapper.safetensors")

@@ -39,11 +39,11 @@ def _precomputed(argument, **options):
     return PrecomputedBackbone(argument, **options)
 
 
-def _compact(argument, dataset_root=None, device="cpu"):
+def _compact(argument, dataset_root=None, device="cpu", runtime="auto"):
     from semalign3d_core.perception.backbones.compact import CompactBackbone
     from semalign3d_core.perception.backbones.precision import choose_device
 
-    return CompactBackbone(argument or None, choose_device(device))
+    return CompactBackbone(argument or None, choose_device(device), runtime)
 
 
 def _efficientnet_lite(argument, side=448, device="cpu"):
@@ -54,10 +54,10 @@ def _efficientnet_lite(argument, side=448, device="cpu"):
 
 
 def _transformer(family):
-    def factory(argument, revision=None, device=None, dtype=None, cells=60):
+    def factory(argument, revision=None, device=None, dtype=None, side=None, runtime="auto"):
         from semalign3d_core.perception.backbones.transformers_vit import load_transformer
 
-        return load_transformer(family, argument, revision, device, dtype, cells)
+        return load_transformer(family, argument, revision, device, dtype, side, runtime)
 
     return factory
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from semalign3d_core.geometry.image_grid import SquareGrid, mirror_image
 from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.compiled import compiled
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 
@@ -62,7 +63,7 @@ class Attention(nn.Module):
         """(B, C, h, w) to the same."""
         batch, channels, rows, columns = x.shape
         tokens = x.flatten(2).transpose(1, 2)
-        query, key, value = self.inputs(self.before(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = self.inputs(self.before(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         tokens = tokens + self.output(mixed)
         tokens = tokens + self.mixing(self.between(tokens))
@@ -124,17 +125,19 @@ class CompactBackbone(FeatureBackbone):
 
     weights: path of a file that ``semalign3d train compact`` wrote; None takes the shipped one.
     categories: names of the categories it was trained on, in the order of its logits after the background's.
+    runtime: what computes it, see :func:`~semalign3d_core.perception.compiled.compiled`.
     """
 
     close_up = 0.1
     classifies = True
 
-    def __init__(self, weights: str | Path | None = None, device: str | torch.device = "cpu") -> None:
+    def __init__(self, weights: str | Path | None = None, device: str | torch.device = "cpu", runtime: str = "pytorch") -> None:
         path = Path(weights) if weights else Path(str(resources.files("semalign3d_core"))) / "assets" / WEIGHTS_FILE
         self.network, name, self.categories = load_network(path)
         self.name = f"{name}-close-mirrored"  # other features than those of the network alone
         self.device = torch.device(device)
-        self.network.to(self.device)
+        self.network.to(self.device, memory_format=torch.channels_last)
+        self._run = compiled(self.network, torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE, device=self.device), runtime)
         self.channels = 2 * self.network.head.out_channels
 
     @torch.inference_mode()
@@ -142,7 +145,7 @@ class CompactBackbone(FeatureBackbone):
         """Features (channels, 48, 48) of the image's window, or of the image padded at the bottom or right; see the backbone protocol."""
         grid, square = self._square(image)
         # The padded square is mirrored as a whole, so that cells fall on cells.
-        seen, mirrored = self.network(torch.stack([square, mirror_image(square)]))
+        seen, mirrored = self._run(torch.stack([square, mirror_image(square)]))
         values = torch.cat([seen, mirror_image(mirrored)]) / math.sqrt(2)  # unit vectors side by side: of unit length again
         return FeatureMap(values.cpu(), grid)
 
@@ -160,7 +163,7 @@ class CompactBackbone(FeatureBackbone):
     def glance(self, image: ImageInput) -> tuple[SquareGrid, torch.Tensor]:
         """The image's :class:`SquareGrid` and :meth:`class_probabilities` from one view, in half the time and not as sure."""
         grid, square = self._square(image)
-        return grid, self.network.classify(self.network(square[None])).softmax(1)[0].cpu()
+        return grid, self.network.classify(self._run(square[None])).softmax(1)[0].cpu()
 
 
 def prepare(rgb: np.ndarray, grid: SquareGrid, side: int = INPUT_SIDE) -> torch.Tensor:

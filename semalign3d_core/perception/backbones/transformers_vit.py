@@ -13,6 +13,7 @@ import torch
 from semalign3d_core.geometry.image_grid import CANVAS_CELLS, SquareGrid, resize_pad
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.precision import choose_device, choose_dtype, finite, place
+from semalign3d_core.perception.compiled import compiled
 from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.perception.providers import require
 from semalign3d_core.perception.weights.pretrained import load_pretrained
@@ -27,19 +28,21 @@ class TransformerBackbone(FeatureBackbone):
     """A vision transformer behind the backbone protocol.
 
     model: a transformers vision model;  label: identifies its weights;  cells: patches per side of the canvas;
-    mean, std: normalisation of RGB in [0, 1];  device: where the model runs;  dtype: its number format.
+    mean, std: normalisation of RGB in [0, 1];  device: where the model runs;  dtype: its number format;
+    runtime: what computes it in single precision, see :func:`~semalign3d_core.perception.compiled.compiled`.
     """
 
-    def __init__(self, model, label, cells=CANVAS_CELLS, mean=IMAGENET_MEAN, std=IMAGENET_STD, device="cpu", dtype=torch.float32):
-        patch = model.config.patch_size
-        self.patch = patch if isinstance(patch, int) else patch[0]
-        self.cells, self.channels = cells, model.config.hidden_size
+    def __init__(
+        self, model, label, cells=CANVAS_CELLS, mean=IMAGENET_MEAN, std=IMAGENET_STD, device="cpu", dtype=torch.float32, runtime="pytorch"
+    ):
+        self.patch, self.cells, self.channels = _patch(model), cells, model.config.hidden_size
         self.name = f"{model.config.model_type}-{self.channels}@{label}" + ("" if cells == CANVAS_CELLS else f"-{cells}")
         self.device, self.dtype = torch.device(device), dtype
         fix_positions(model, cells)
-        self.model, self.blocks = place(model, self.device, dtype), _blocks(model)
+        self.model = place(model, self.device, dtype)
         self.mean, self.std = (torch.tensor(v)[:, None, None] for v in (mean, std))
-        self._arguments = {"interpolate_pos_encoding": True} if _interpolates(model) else {}
+        example = torch.zeros(1, 3, cells * self.patch, cells * self.patch, device=self.device, dtype=dtype)
+        self._run = compiled(_LastBlock(self.model), example, runtime if dtype == torch.float32 else "pytorch")
 
     def grid(self, image):
         """The :class:`SquareGrid` of an image's features."""
@@ -58,7 +61,9 @@ class TransformerBackbone(FeatureBackbone):
     def raw(self, images):
         """Patch tokens (B, C, cells, cells) float32 on the CPU, as the last block gives them."""
         pixels = torch.stack([self.prepare(image.seen()) for image in images]).to(self.device, self.dtype)
-        tokens = self._last_block(pixels)
+        tokens = self._run(pixels)
+        if tokens.ndim != 3 or tokens.shape[1] < self.cells**2:
+            raise InputError(f"{self.name}: its last block does not give one token per patch; this kind of model is not supported")
         patches = tokens[:, tokens.shape[1] - self.cells**2 :]  # class and register tokens come first
         maps = patches.float().transpose(1, 2).reshape(len(images), -1, self.cells, self.cells).cpu()
         return torch.stack([finite(values, self, image) for values, image in zip(maps, images, strict=True)])
@@ -68,18 +73,29 @@ class TransformerBackbone(FeatureBackbone):
         canvas = resize_pad(rgb, self.cells * self.patch)
         return (torch.from_numpy(canvas).permute(2, 0, 1).float() / 255 - self.mean) / self.std
 
-    def _last_block(self, pixels):
-        """What the last transformer block gives for ``pixels`` (B, 3, side, side): (B, tokens, C), before any final norm."""
+
+class _LastBlock(torch.nn.Module):
+    """What the last transformer block of a model gives for pixels (B, 3, side, side): (B, tokens, C), before any final norm."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.last = model, _blocks(model)[-1]
+        self.arguments = {"interpolate_pos_encoding": True} if _interpolates(model) else {}
+
+    def forward(self, pixels):
         kept = []
         # blocks return a tensor, those of older versions of the library a tuple that starts with it
-        hook = self.blocks[-1].register_forward_hook(lambda m, a, output: kept.append(output if torch.is_tensor(output) else output[0]))
+        hook = self.last.register_forward_hook(lambda m, a, output: kept.append(output if torch.is_tensor(output) else output[0]))
         try:
-            self.model(pixel_values=pixels, **self._arguments)
+            self.model(pixel_values=pixels, **self.arguments)
         finally:
             hook.remove()
-        if not kept or kept[-1].ndim != 3 or kept[-1].shape[1] < self.cells**2:
-            raise InputError(f"{self.name}: its last block does not give one token per patch; this kind of model is not supported")
         return kept[-1]
+
+
+def _patch(model):
+    patch = model.config.patch_size
+    return patch if isinstance(patch, int) else patch[0]
 
 
 def _blocks(model):
@@ -113,10 +129,11 @@ def fix_positions(model, cells):
     model.embeddings.position_embeddings = torch.nn.Parameter(positions.to(stored.dtype), requires_grad=False)
 
 
-def load_transformer(family, argument, revision=None, device=None, dtype=None, cells=CANVAS_CELLS):
+def load_transformer(family, argument, revision=None, device=None, dtype=None, side=None, runtime="pytorch"):
     """The :class:`TransformerBackbone` of a short name, hub id or local path; see ``weights.store`` for missing ones.
 
-    revision: another commit than the pinned one;  device, dtype: see :mod:`.precision`;  cells: patches per side (60 published).
+    revision: another commit than the pinned one;  device, dtype: see :mod:`.precision`;  side: of the square canvas in pixels, a
+    multiple of the patch; the published one has 60 patches;  runtime: see :class:`TransformerBackbone`.
     """
     located = locate(known_weights(family, argument, "base"), revision)
     model = load_pretrained(require("transformers", "hf").AutoModel, located.folder, "vision model", ignore_mismatched_sizes=True)
@@ -124,7 +141,17 @@ def load_transformer(family, argument, revision=None, device=None, dtype=None, c
     device = choose_device(device)
     mean, std = read_normalisation(located.folder)
     dtype = choose_dtype(dtype, device, model.config.model_type)
-    return TransformerBackbone(model, located.digest()[:8], int(cells), mean, std, device, dtype)
+    return TransformerBackbone(model, located.digest()[:8], _cells(side, model), mean, std, device, dtype, runtime)
+
+
+def _cells(side, model):
+    """Patches per side of a canvas of ``side`` pixels, a text or a number; of the published one for None."""
+    patch = _patch(model)
+    if side is None:
+        return CANVAS_CELLS
+    if not str(side).isdigit() or not int(side) or int(side) % patch:
+        raise InputError(f"side={side}: the canvas has a whole number of patches, so its side is a multiple of {patch} pixels")
+    return int(side) // patch
 
 
 def read_normalisation(folder):

@@ -100,7 +100,7 @@ def _compact(argument, model=None, backbone=None):
     from semalign3d_core.perception.backbones.compact import CompactBackbone
     from semalign3d_core.perception.masks.compact import CompactMasks
 
-    own = backbone if isinstance(backbone, CompactBackbone) and not argument else CompactBackbone(argument or None)
+    own = backbone if isinstance(backbone, CompactBackbone) and not argument else CompactBackbone(argument or None, runtime="auto")
     shared = backbone is not None and backbone.name == own.name  # one name, interchangeable features
     return CompactMasks(own, "" if model is None else model.category, shared)
 

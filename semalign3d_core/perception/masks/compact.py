@@ -64,10 +64,14 @@ def strongest_parts(evidence, share=1.0):
 
     evidence: (h, w), positive where the object may be; share: by how much every pixel counts, a number or (h, w).
     """
-    regions, labels = cv2.connectedComponents((evidence > 0).astype(np.uint8))
+    positive = (evidence > 0).view(np.uint8)
+    x, y, columns, rows = cv2.boundingRect(positive)
+    part = np.s_[y : y + rows, x : x + columns]  # where nothing is positive, nothing can be found
+    regions, labels = cv2.connectedComponents(positive[part], ltype=cv2.CV_16U)
     if regions < 2:
         return None
-    weight = np.bincount(labels.ravel(), (np.clip(evidence, 0, None) * share).ravel(), regions)
-    weight[0] = 0
-    mask = (weight >= LEAST_PART * weight.max())[labels] & (labels > 0)
+    counted = (evidence[part] * (share[part] if np.ndim(share) else share))[labels > 0]
+    weight = np.bincount(labels[labels > 0], counted, regions)
+    mask = np.zeros(evidence.shape, dtype=bool)
+    mask[part] = (weight >= LEAST_PART * weight.max())[labels] & (labels > 0)
     return mask if mask.mean() >= SMALLEST else None

@@ -106,6 +106,14 @@ def test_cells_and_pixels_of_the_mirror_image_agree():
     torch.testing.assert_close(mirrored[:, 0], CELLS - 1 - cells[:, 0], atol=0.02, rtol=0)  # one canvas pixel is 0.007 cells
 
 
+def test_openvino_gives_what_pytorch_gives(tmp_path, monkeypatch):
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'semalign3d[fast]'")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    expected = TransformerBackbone(tiny_transformer(), "tiny", CELLS).extract(picture()).values
+    found = TransformerBackbone(tiny_transformer(), "tiny", CELLS, runtime="openvino").extract(picture()).values
+    assert (expected * found).sum(0).min() > 0.999
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_near_single_precision(dtype):
     single = TransformerBackbone(tiny_transformer(), "tiny", CELLS).extract(picture()).values
@@ -193,7 +201,7 @@ def test_any_vision_transformer_of_the_library(tmp_path, family):
     torch.manual_seed(0)
     model = other_vision_models()[family]().eval()
     model.save_pretrained(tmp_path)
-    backbone = load_transformer("vit", str(tmp_path), cells="6", device="cpu")
+    backbone = load_transformer("vit", str(tmp_path), side="96", device="cpu")
     found = backbone.raw([picture()])
     assert found.shape == (1, 24, 6, 6)
     # what the whole model gives is what its blocks give (CLIP), or that through the final norm
@@ -243,7 +251,9 @@ def test_a_checkpoint_that_lacks_a_layer_is_refused_by_name(tmp_path):
 
 def test_loading_from_a_folder(tmp_path):
     tiny_transformer().save_pretrained(tmp_path / "model")
-    loaded = load_transformer("vit", str(tmp_path / "model"), cells="6", device="cpu")
+    loaded = load_transformer("vit", str(tmp_path / "model"), side="84", device="cpu")
+    with pytest.raises(InputError, match="multiple of 14 pixels"):
+        load_transformer("vit", str(tmp_path / "model"), side="100", device="cpu")
     expected = TransformerBackbone(tiny_transformer(), "x", CELLS).extract(picture()).values
     torch.testing.assert_close(loaded.extract(picture()).values, expected)
     assert loaded.name.startswith("dinov2-24@") and loaded.name.endswith("-6")

@@ -1,0 +1,82 @@
+"""Networks on the CPU through OpenVINO, where it is installed: two to three times as fast as PyTorch (docs/measurements/frame.md)."""
+
+import inspect
+import os
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from semalign3d_core.perception.providers import require
+from semalign3d_core.runtime.cache import Cache
+from semalign3d_core.runtime.errors import OutputError, choice
+from semalign3d_core.runtime.files import sha256_of_arrays
+
+RUNTIMES = {"auto": None, "pytorch": False, "openvino": True}
+
+
+def compiled(network: nn.Module, example: Tensor, runtime: str) -> Callable[[Tensor], Tensor]:
+    """A network as a function of one tensor, through the faster runtime at hand.
+
+    network: in evaluation mode, of one tensor to one tensor; it must not change any more
+    example: an input (B, ...) float32; later ones may differ in B
+    runtime: ``openvino``; ``pytorch``, the reference; ``auto``: OpenVINO where it is installed and the network is on the CPU
+    Returns a function that one thread may call at a time. OpenVINO computes in bfloat16 where the processor has it, with as many threads
+    as PyTorch has at the first call.
+    """
+    wanted = choice("runtime", runtime, RUNTIMES)
+    if wanted is None:
+        wanted = example.device.type == "cpu" and find_spec("openvino") is not None
+    return OpenVINONetwork(network, example) if wanted else network
+
+
+class OpenVINONetwork:
+    """See :func:`compiled`. The network is converted at the first call, and kept for the next process in ``~/.cache/semalign3d``."""
+
+    def __init__(self, network: nn.Module, example: Tensor):
+        self._openvino = require("openvino", "fast")
+        self._network, self._example, self._request = network, example, None
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """What the network gives for an input."""
+        if self._request is None:
+            self._request = self._compile()
+        return torch.from_numpy(self._request.infer({0: values.contiguous().numpy()}, share_inputs=True)[0])
+
+    def _compile(self):
+        structure, tensors = self._kept()
+        core, threads = self._openvino.Core(), torch.get_num_threads()
+        model = core.read_model(structure["network"].encode(), self._openvino.Tensor(tensors["weights"].numpy()))
+        # Threads are not bound to processors: several processes would be bound to the same ones.
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+        return core.compile_model(model, "CPU", settings).create_infer_request()
+
+    def _kept(self):
+        weights = {name: value.numpy() for name, value in self._network.state_dict().items()}
+        source = inspect.getsource(inspect.getmodule(type(self._network)))
+        depends_on = [sha256_of_arrays(weights), source, repr(self._network), list(self._example.shape)]
+        depends_on += [self._openvino.__version__, torch.__version__]
+        cache = Cache(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semalign3d")
+        try:
+            return cache.fetch("networks", depends_on, self._convert)
+        except OutputError:  # a home that cannot be written
+            return self._convert()
+
+    def _convert(self):
+        # By the frontend itself: ``openvino.convert_model`` does the same and reports to its makers that it did.
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        with torch.no_grad():
+            decoder = TorchScriptPythonDecoder(self._network, example_input=(self._example,))
+            model = frontend.convert(frontend.load(decoder))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network.xml"
+            self._openvino.serialize(model, path)
+            weights = torch.from_numpy(np.fromfile(path.with_suffix(".bin"), dtype=np.uint8))
+            return {"network": path.read_text()}, {"weights": weights}
