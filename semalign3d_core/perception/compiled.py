@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -38,6 +39,8 @@ class OpenVINONetwork:
     """See :func:`compiled`. The network is converted at the first call, and kept for the next process in ``~/.cache/semalign3d``."""
 
     def __init__(self, network: nn.Module, example: Tensor):
+        # Without this package, which its other half sees as missing, OpenVINO does not report to its makers that it was imported.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         self._openvino = require("openvino", "fast")
         self._network, self._example, self._request = network, example, None
 
@@ -67,7 +70,6 @@ class OpenVINONetwork:
             return self._convert()
 
     def _convert(self):
-        # By the frontend itself: ``openvino.convert_model`` does the same and reports to its makers that it did.
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 

@@ -65,11 +65,11 @@ def strongest_parts(evidence, share=1.0):
     evidence: (h, w), positive where the object may be; share: by how much every pixel counts, a number or (h, w).
     """
     positive = (evidence > 0).view(np.uint8)
+    if not positive.any():
+        return None
     x, y, columns, rows = cv2.boundingRect(positive)
     part = np.s_[y : y + rows, x : x + columns]  # where nothing is positive, nothing can be found
-    regions, labels = cv2.connectedComponents(positive[part], ltype=cv2.CV_16U)
-    if regions < 2:
-        return None
+    regions, labels = cv2.connectedComponents(positive[part])
     counted = (evidence[part] * (share[part] if np.ndim(share) else share))[labels > 0]
     weight = np.bincount(labels[labels > 0], counted, regions)
     mask = np.zeros(evidence.shape, dtype=bool)
