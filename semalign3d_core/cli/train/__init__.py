@@ -17,7 +17,7 @@ def overview() -> str:
     return "\n".join(lines + [f"  {name:15s} {text}" for name, (_, text) in SYSTEMS.items()])
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     """Trains one system and returns the exit code."""
     from semalign3d_core.cli.command import run_command
 

@@ -39,7 +39,7 @@ class Options:
     """Settings of the training."""
 
 
-def run(options):
+def run(options: Options) -> int:
     """Trains, writes the network and returns the exit code."""
     import torch
 

@@ -1,10 +1,13 @@
 """Train SFNet: dense correspondence between two objects, learned from single pictures with masks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 
+from semalign3d_core.learned.sfnet.network import SFNet
+from semalign3d_core.learned.sfnet.pictures import MaskedPicture
 from semalign3d_core.learned.sfnet.train import SFNetTraining
 from semalign3d_core.runtime.errors import InputError
 
@@ -37,7 +40,7 @@ class Options:
     """Settings of the training."""
 
 
-def run(options):
+def run(options: Options) -> int:
     """Trains, writes the network, and returns the exit code."""
     from semalign3d_core.datasets import open_dataset
     from semalign3d_core.perception.backbones.precision import choose_device
@@ -52,14 +55,14 @@ def run(options):
     from semalign3d_core.learned.sfnet.storage import save_network
     from semalign3d_core.learned.sfnet.train import train_sfnet
 
-    validate = None if options.validation is None else _validation(options)
+    validate = None if options.validation is None else _validation(options.validation, options.split)
     network = train_sfnet(pictures, options.config, options.work, validate, device=device)
     save_network(network, options.output, pictures=len(pictures), folders=[str(folder) for folder in options.dataset])
     print(f"wrote {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 
-def training_pictures(options):
+def training_pictures(options: Options) -> list[MaskedPicture]:
     """The :class:`MaskedPicture` of all folders, or a sample of them that depends on the seed alone."""
     import re
 
@@ -77,14 +80,14 @@ def training_pictures(options):
     return [found[index] for index in sorted(chosen)]
 
 
-def _validation(options):
+def _validation(folder: Path, split: str) -> Callable[[SFNet], float]:
     """A function(network) -> PCK@0.1 in percent on the validation pairs."""
     import numpy as np
 
     from semalign3d_core.datasets import open_dataset
     from semalign3d_core.learned.sfnet.benchmark import keypoint_scores
 
-    pairs = list(open_dataset(options.validation).pairs(options.split))
+    pairs = list(open_dataset(folder).pairs(split))
     if not pairs:
-        raise InputError(f"{options.validation} has no pairs in the split {options.split}; choose another --split")
+        raise InputError(f"{folder} has no pairs in the split {split}; choose another --split")
     return lambda network: 100 * float(np.nanmean(keypoint_scores(network, pairs)))

@@ -3,8 +3,9 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from semalign3d_core.learned.spherical_maps.samples import SampleConfig
+from semalign3d_core.learned.spherical_maps.samples import SampleConfig, SampleSet
 from semalign3d_core.learned.spherical_maps.train import SphericalTraining
 
 
@@ -36,7 +37,7 @@ class Options:
     """Settings of the training."""
 
 
-def run(options):
+def run(options: Options) -> int:
     """Extracts what is missing, trains, and writes the mapper."""
     from semalign3d_core.category.storage import load_model
     from semalign3d_core.datasets import open_dataset
@@ -76,7 +77,7 @@ def run(options):
     return 0
 
 
-def _samples(dataset, split, categories, providers, options):
+def _samples(dataset: Any, split: str | None, categories: tuple[str, ...], providers: tuple[Any, Any], options: Options) -> SampleSet:
     from semalign3d_core.learned.spherical_maps.samples import gather_samples
 
     split = split if dataset.splits() else None
@@ -85,7 +86,7 @@ def _samples(dataset, split, categories, providers, options):
     return gather_samples(records, categories, backbone, segmenter, options.work / "samples", options.samples)
 
 
-def _pictures(trainer, samples, others):
+def _pictures(trainer: Any, samples: SampleSet, others: SampleSet | None) -> dict[str, Any]:
     """A few samples with their sphere colours, for the page of the training."""
     from semalign3d_core.learned.spherical_maps.pictures import sample_pictures
 

@@ -4,22 +4,31 @@ Source: GeoAware-SC (CVPR 2024), section 3.3.
 """
 
 import logging
+from typing import Any
 
 import torch
 
-from semalign3d_core.learned.geoaware.network import load_network, read_header
+from semalign3d_core.learned.geoaware.network import AggregationNetwork, load_network, read_header
 from semalign3d_core.perception.backbones import BACKBONES, FeatureBackbone, create
 from semalign3d_core.perception.backbones.fused import FusedBackbone, to_tokens, unit_norm
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.perception.backbones.stable_diffusion import load_diffusion
 from semalign3d_core.perception.backbones.transformers_vit import load_transformer
-from semalign3d_core.perception.evidence import FeatureMap
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.providers import on_device
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import sha256_of_file
 
 
-def load_geoaware(checkpoint, captioner="", revision=None, device=None, dtype=None, base="", dataset_root=None):
+def load_geoaware(
+    checkpoint: str,
+    captioner: str = "",
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    base: str = "",
+    dataset_root: Any = None,
+) -> "GeoAwareBackbone":
     """The :class:`GeoAwareBackbone` of a checkpoint file.
 
     base: spelling of the backbone whose features it reads; empty: what the file says, else as published Stable Diffusion 1.5 and
@@ -39,7 +48,7 @@ def load_geoaware(checkpoint, captioner="", revision=None, device=None, dtype=No
     return GeoAwareBackbone(features, network, sha256_of_file(checkpoint)[:8], choose_device(device))
 
 
-def raw_features(backbone, image):
+def raw_features(backbone: FeatureBackbone, image: ImageInput) -> FeatureMap:
     """What the post-processor reads of ``image``, as a :class:`FeatureMap` whose values are not of unit norm.
 
     Of Stable Diffusion and DINOv2 the levels side by side as they are (published); of other backbones features whose mean square is 1.
@@ -56,7 +65,7 @@ class GeoAwareBackbone(FeatureBackbone):
     base: the backbone, its channels are those of ``network``; label: what identifies the checkpoint.
     """
 
-    def __init__(self, base, network, label, device="cpu"):
+    def __init__(self, base: FeatureBackbone, network: AggregationNetwork, label: str, device: Any = "cpu") -> None:
         if base.channels != sum(network.feature_dims):
             raise InputError(f"{base.name} gives {base.channels} channels, the checkpoint {label} expects {sum(network.feature_dims)}")
         self.base, self.network, self.device = base, network.to(device).eval(), device
@@ -65,7 +74,7 @@ class GeoAwareBackbone(FeatureBackbone):
         self.any_image, self.close_up = base.any_image, base.close_up
 
     @torch.no_grad()
-    def extract(self, image):
+    def extract(self, image: ImageInput) -> FeatureMap:
         """Post-processed features (width, cells, cells), unit norm; see the backbone protocol."""
         raw = raw_features(self.base, image)
         output = self.network(raw.values[None].to(self.device))

@@ -6,6 +6,7 @@ Source: GeoAware-SC (CVPR 2024), section 3.3 and supplement.
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ OFFICIAL_WIDTH = 768
 class NormedConv(nn.Conv2d):
     """Convolution without bias, followed by group normalisation."""
 
-    def __init__(self, inputs, outputs, kernel, groups):
+    def __init__(self, inputs: int, outputs: int, kernel: int, groups: int) -> None:
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=False)
         self.norm = nn.GroupNorm(groups, outputs)
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
@@ -39,7 +40,7 @@ class NormedConv(nn.Conv2d):
 class Bottleneck(nn.Module):
     """Residual bottleneck 1x1, 3x3, 1x1 of a quarter of the output's width; the shortcut is projected where widths differ."""
 
-    def __init__(self, inputs, outputs, groups):
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()
         self.shortcut = None if inputs == outputs else NormedConv(inputs, outputs, 1, groups)
         self.conv1 = NormedConv(inputs, outputs // 4, 1, groups)
@@ -59,7 +60,9 @@ class AggregationNetwork(nn.Module):
     dropout: probability of dropping single input values while training (0.2 in the published runs).
     """
 
-    def __init__(self, feature_dims=OFFICIAL_DIMS, width=OFFICIAL_WIDTH, groups=32, dropout=0.0):
+    def __init__(
+        self, feature_dims: Sequence[int] = OFFICIAL_DIMS, width: int = OFFICIAL_WIDTH, groups: int = 32, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.feature_dims, self.width = tuple(feature_dims), width
         self.dropout = nn.Dropout(dropout)
@@ -77,7 +80,7 @@ class AggregationNetwork(nn.Module):
         return sum(w * layer(x) for w, layer, x in zip(weights, self.bottleneck_layers, groups, strict=True))
 
 
-def load_network(path, groups=32):
+def load_network(path: str | Path, groups: int = 32) -> AggregationNetwork:
     """:class:`AggregationNetwork` in evaluation mode from a checkpoint (``.safetensors``, or ``torch.save``, weights only).
 
     The group widths are read off the shapes. A missing, unexpected or misshapen entry raises :class:`FileFormatError` naming
@@ -102,7 +105,7 @@ def load_network(path, groups=32):
     return network.eval()
 
 
-def _dimensions(state, path):
+def _dimensions(state: dict[str, torch.Tensor], path: str | Path) -> tuple[tuple[int, ...], int]:
     pattern = re.compile(r"bottleneck_layers\.(\d+)\.0\.conv1\.weight")
     dims = {int(match[1]): state[name].shape[1] for name in state if (match := pattern.fullmatch(name)) and state[name].ndim == 4}
     last = state.get("bottleneck_layers.0.0.conv3.weight")
@@ -125,7 +128,7 @@ def save_network(network: AggregationNetwork, path: Path, header: dict) -> None:
         torch.save(state, temporary)
 
 
-def read_header(path: Path) -> dict:
+def read_header(path: str | Path) -> dict:
     """What :func:`save_network` was told of the network (``backbone``: the features that it reads); {} for files of others."""
     if Path(path).suffix != ".safetensors":
         return {}

@@ -19,7 +19,7 @@ from semalign3d_core.learned.geoaware.network import OFFICIAL_DIMS
 from semalign3d_core.perception import backbones, masks
 from semalign3d_core.perception.backbones.fused import FusedBackbone
 from semalign3d_core.perception.cached_providers import CachedMasks, image_hash
-from semalign3d_core.perception.evidence import FeatureMap, read_image
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput, read_image
 from semalign3d_core.perception.look import close_up
 from semalign3d_core.perception.providers import on_device
 from semalign3d_core.runtime.cache import Cache
@@ -65,7 +65,7 @@ class FeatureSource:
             self._kept.move_to_end(key)
             return self._kept[key]
 
-    def _look(self, record, mirrored):
+    def _look(self, record: ImageRecord, mirrored: bool) -> FeatureMap:
         image = read_image(record.path, record)
         if self.masks is not None and self.backbone.close_up is not None:
             image = close_up(image, self.masks.segment(image), self.backbone)
@@ -73,7 +73,7 @@ class FeatureSource:
         if self.spec.startswith("precomputed"):  # these are files already
             return self._checked(raw_features(self.backbone, image), image)
 
-        def compute():
+        def compute() -> tuple[dict[str, str], dict[str, Tensor]]:
             found = self._checked(raw_features(self.backbone, image), image)
             return {"padding": found.grid.padding}, {"features": found.values.cpu().contiguous()}
 
@@ -83,7 +83,7 @@ class FeatureSource:
         cells = tensors["features"].shape[-1]
         return FeatureMap(tensors["features"], SquareGrid(image.height, image.width, cells, structure["padding"], image.window))
 
-    def _checked(self, found, image):
+    def _checked(self, found: FeatureMap, image: ImageInput) -> FeatureMap:
         values = found.values.half()
         if not torch.isfinite(values).all():
             raise InputError(f"{image.name}: features of {self.backbone.name} are not finite in half precision; check its weights")
@@ -110,7 +110,7 @@ class PairSamples:
     kind: ``bbox`` or ``image``, what thresholds are relative to;  mirrored: with the mirror images
     """
 
-    def __init__(self, dataset, source: FeatureSource, split: str, categories: tuple[str, ...], mirrored: bool, seed: int):
+    def __init__(self, dataset: Any, source: FeatureSource, split: str, categories: tuple[str, ...], mirrored: bool, seed: int) -> None:
         self.dataset, self.source, self.split, self.mirrored, self.seed = dataset, source, split, mirrored, seed
         names = dataset.pair_names(split)
         self.names = [name for name in names if not categories or name.rpartition(":")[2] in categories]
@@ -121,7 +121,7 @@ class PairSamples:
         self._reader = ThreadPoolExecutor(1)
         self._ahead: tuple[int, Future[Sample]] | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.names)
 
     def at(self, number: int, following: int | None = None) -> Sample:
@@ -135,7 +135,7 @@ class PairSamples:
         self._ahead = None if following is None else (following, self._reader.submit(self._read, following))
         return sample
 
-    def _read(self, number):
+    def _read(self, number: int) -> Sample:
         epoch, place = divmod(number, len(self.names))
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.seed + epoch)

@@ -20,5 +20,5 @@ def one_cycle(step: int, steps: int, largest: float) -> tuple[float, float]:
     return _cosine(largest, first / END, progress), _cosine(MOMENTUM[0], MOMENTUM[1], progress)
 
 
-def _cosine(a, b, progress):
+def _cosine(a: float, b: float, progress: float) -> float:
     return b + (a - b) / 2 * (1 + math.cos(math.pi * progress))

@@ -5,7 +5,7 @@ Source: GeoAware-SC (CVPR 2024), sections 3.3 and 4.1. What the published runs o
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -68,7 +68,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 OTHERS: dict[str, Any] = {"epochs": 2, "schedule": "one_cycle", "pose_variants": True, "validation_pairs": 0}
 
 
-def resolved(config: GeoAwareTraining, dataset) -> GeoAwareTraining:
+def resolved(config: GeoAwareTraining, dataset: Any) -> GeoAwareTraining:
     """The settings with everything filled in that was left open, by the kind of data set."""
     kind = next(kind for kind, dataset_class in DATASETS.items() if type(dataset) is dataset_class)
     recipe = dict(RECIPES.get(kind, OTHERS))
@@ -112,7 +112,16 @@ class PairModule(nn.Module):
 class Step:
     """Optimisation step number n: its pairs, dropout and noise depend on the seed and n alone."""
 
-    def __init__(self, module: nn.Module, optimiser, samples: PairSamples, config: GeoAwareTraining, steps: int, rank=0, world=1):
+    def __init__(
+        self,
+        module: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        samples: PairSamples,
+        config: GeoAwareTraining,
+        steps: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.module, self.optimiser, self.samples, self.config, self.steps = module, optimiser, samples, config, steps
         self.rank, self.world = rank, world
 
@@ -194,7 +203,9 @@ def train_geoaware(
     return network.eval().to("cpu")
 
 
-def settings(config, dataset, source, categories, initial, steps) -> dict:
+def settings(
+    config: GeoAwareTraining, dataset: Any, source: FeatureSource, categories: Sequence[str], initial: Path | None, steps: int
+) -> dict[str, Any]:
     """What a run depends on, as JSON: its checkpoint only continues the same."""
     known = {name: value for name, value in asdict(config).items() if name not in ("epochs", "checkpoint_every")}
     data = {"dataset": str(dataset.root), "backbone": source.backbone.name, "categories": list(categories)}

@@ -5,10 +5,15 @@ Target points are carried to the source through the T to S grid and compared the
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from semalign3d_core.datasets.records import ImageRecord, PairRecord
+from semalign3d_core.learned.sfnet.network import Levels, SFNet, Size
 from semalign3d_core.learned.sfnet.pictures import canvas
 from semalign3d_core.metrics.grid_transfer import inner_grid, pair_pck, transfer_points
 from semalign3d_core.metrics.mask_transfer import intersection_over_union, label_transfer_accuracy, warp_mask
@@ -17,16 +22,18 @@ from semalign3d_core.runtime.errors import FileFormatError, choice
 
 SIDE = 288  # of the pictures without their ring, in the mode "image"
 IMAGES_IN_MEMORY = 100
+Measure = tuple[Size, Size, list[np.ndarray], float]  # sizes of source and target, factors of their pixels, unit of the threshold
 
 
 class FrozenLevels:
     """What a pyramid says of images, the last ones in memory: networks above the same pyramid share it."""
 
-    def __init__(self, pyramid, cells):
-        self.pyramid, self.cells, self._kept = pyramid, cells, OrderedDict()
+    def __init__(self, pyramid: nn.Module, cells: int) -> None:
+        self.pyramid, self.cells = pyramid, cells
+        self._kept: OrderedDict[Any, Levels] = OrderedDict()
 
     @torch.no_grad()
-    def __call__(self, record):
+    def __call__(self, record: ImageRecord) -> Levels:
         """Both levels (1, C, h, w) of an :class:`ImageRecord`."""
         if record.path not in self._kept:
             while len(self._kept) >= IMAGES_IN_MEMORY:
@@ -41,12 +48,13 @@ class ImageLevels:
     frozen: :class:`FrozenLevels` to share, or None
     """
 
-    def __init__(self, network, frozen=None):
-        self.network, self._kept = network, OrderedDict()
+    def __init__(self, network: SFNet, frozen: FrozenLevels | None = None) -> None:
+        self.network = network
+        self._kept: OrderedDict[Any, Levels] = OrderedDict()
         self.frozen = frozen or FrozenLevels(network.pyramid, network.config.cells)
 
     @torch.no_grad()
-    def __call__(self, record):
+    def __call__(self, record: ImageRecord) -> Levels:
         """Adapted levels (1, C, h, w) of an :class:`ImageRecord`."""
         if record.path not in self._kept:
             while len(self._kept) >= IMAGES_IN_MEMORY:
@@ -55,19 +63,19 @@ class ImageLevels:
         return self._kept[record.path]
 
 
-def frozen_levels(pyramid, cells, rgb):
+def frozen_levels(pyramid: nn.Module, cells: int, rgb: np.ndarray) -> Levels:
     """Both levels of a pyramid, (1, C, h, w), of a picture (h, w, 3) uint8 as the published protocol frames it."""
     return pyramid(canvas(rgb, cells)[None].to(next(pyramid.parameters()).device))
 
 
 @torch.no_grad()
-def adapted_levels(network, rgb):
+def adapted_levels(network: SFNet, rgb: np.ndarray) -> Levels:
     """The adapted levels of a picture (h, w, 3) uint8, each (1, C, cells, cells)."""
     return network.adapted(*frozen_levels(network.pyramid, network.config.cells, rgb))
 
 
 @torch.no_grad()
-def pixel_grid(network, start, end, size):
+def pixel_grid(network: SFNet, start: Levels, end: Levels, size: Size) -> torch.Tensor:
     """Sampling grid (h, w, 2) of an image of ``size`` (h, w): where its pixels are in the other image, x and y from -1 to 1 there.
 
     start, end: adapted levels of the image and of the other one
@@ -76,25 +84,27 @@ def pixel_grid(network, start, end, size):
     return inner_grid(grid[0], *size)
 
 
-def _image_mode(pair):
+def _image_mode(pair: PairRecord) -> Measure:
     """Both images stretched to 288 x 288, threshold relative to 288."""
     scales = [np.array([SIDE / image.width, SIDE / image.height]) for image in (pair.source, pair.target)]
     return (SIDE, SIDE), (SIDE, SIDE), scales, SIDE
 
 
-def _bbox_mode(pair):
+def _bbox_mode(pair: PairRecord) -> Measure:
     """Original pixels, threshold relative to the longer side of the source's box."""
     box = pair.source.box
     if box is None:
         raise FileFormatError(f"{pair.source.path}: no object box is annotated; use the mode image")
     sizes = [(image.height, image.width) for image in (pair.source, pair.target)]
-    return *sizes, [np.ones(2), np.ones(2)], float(max(box[2] - box[0], box[3] - box[1]))
+    return sizes[0], sizes[1], [np.ones(2), np.ones(2)], float(max(box[2] - box[0], box[3] - box[1]))
 
 
 MODES = {"image": _image_mode, "bbox": _bbox_mode}
 
 
-def keypoint_scores(network, pairs, mode="bbox", alphas=(0.1,), frozen=None):
+def keypoint_scores(
+    network: SFNet, pairs: Iterable[PairRecord], mode: str = "bbox", alphas: Sequence[float] = (0.1,), frozen: FrozenLevels | None = None
+) -> np.ndarray:
     """PCK of every pair at every alpha, (pairs, alphas) in [0, 1]; NaN for a pair without common keypoints.
 
     pairs: :class:`PairRecord` ...;  mode: see ``MODES``;  frozen: :class:`FrozenLevels` to share
@@ -110,7 +120,7 @@ def keypoint_scores(network, pairs, mode="bbox", alphas=(0.1,), frozen=None):
     return np.array(scores)
 
 
-def mask_scores(network, dataset, pairs):
+def mask_scores(network: SFNet, dataset: Any, pairs: Iterable[PairRecord]) -> np.ndarray:
     """(label-transfer accuracy, IoU) of every pair, (pairs, 2): the source's mask through the T to S grid, as WeakAlign scores it."""
     levels, scores = ImageLevels(network), []
     for pair in pairs:
@@ -120,7 +130,7 @@ def mask_scores(network, dataset, pairs):
     return np.array(scores)
 
 
-def interval(pairs, scores, draws=2000, seed=0):
+def interval(pairs: Sequence[PairRecord], scores: np.ndarray, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
     """(low, high): 95 % bootstrap interval of the mean of ``scores`` (pairs,), images drawn anew, because pairs share them."""
     names = sorted({image.path for pair in pairs for image in (pair.source, pair.target)})
     number = {name: index for index, name in enumerate(names)}
@@ -129,4 +139,5 @@ def interval(pairs, scores, draws=2000, seed=0):
     counts = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
     weight = (counts[:, ends[:, 0]] * counts[:, ends[:, 1]])[:, known]
     means = (weight * scores[known]).sum(1) / np.maximum(weight.sum(1), 1)
-    return tuple(float(v) for v in np.percentile(means, [2.5, 97.5]))
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)

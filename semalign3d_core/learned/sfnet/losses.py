@@ -3,10 +3,13 @@
 Source: SFNet (CVPR 2019), section 3.2. Masks are (B, 1, h, w) of zeros and ones, flows and grids as in :mod:`.network`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import grid_sample, pad
+
+from semalign3d_core.learned.sfnet.network import Matching
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,9 @@ class Direction:
     differences: torch.Tensor
 
 
-def directions(matching, source_mask, target_mask, align_corners=True, published=True):
+def directions(
+    matching: Matching, source_mask: torch.Tensor, target_mask: torch.Tensor, align_corners: bool = True, published: bool = True
+) -> list[Direction]:
     """The two :class:`Direction` of a :class:`Matching`, S to T first. their code has ``align_corners`` False since PyTorch 1.3."""
     masks = source_mask, target_mask
     found = []
@@ -50,7 +55,7 @@ def directions(matching, source_mask, target_mask, align_corners=True, published
     return found
 
 
-def smoothness(flow, mask, published=True):
+def smoothness(flow: torch.Tensor, mask: torch.Tensor, published: bool = True) -> torch.Tensor:
     """Central differences (B, 2, h, w) of ``flow`` along x and y, without sign, on the object; beyond the border the flow is zero.
 
     published: of the sum of both channels; else of each channel, then added.
@@ -62,7 +67,7 @@ def smoothness(flow, mask, published=True):
     return torch.cat([difference.abs().sum(1, keepdim=True) * mask for difference in (dx, dy)], dim=1)
 
 
-def loss_terms(both, weights):
+def loss_terms(both: Sequence[Direction], weights: LossWeights) -> dict[str, torch.Tensor]:
     """{"mask", "flow", "smooth"}: the weighted terms of two :class:`Direction`, sums over the batch divided by its size; add them up."""
     mask = flow = smooth = torch.zeros(())
     for way in both:

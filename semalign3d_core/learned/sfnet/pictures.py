@@ -1,5 +1,6 @@
 """Pictures that SFNet sees: those it is trained on, with masks, and those it matches."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ MASKS = ("SegmentationClass", "Segmentation", "masks")
 VOID = 255  # in Pascal VOC's masks: the border between two objects
 
 
-def canvas(rgb, cells):
+def canvas(rgb: np.ndarray, cells: int) -> torch.Tensor:
     """(h, w, 3) uint8 to the network's input (3, 16 cells, 16 cells) in [0, 1]: resized by PIL, aspect not kept, a ring of black cells."""
     inner = CELL * (cells - 2)
     small = np.asarray(Image.fromarray(rgb).resize((inner, inner), Image.Resampling.BILINEAR))
@@ -32,7 +33,7 @@ class MaskedPicture:
     picture: Path
     mask: Path
 
-    def read(self):
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
         """((h, w, 3) uint8, (h, w) uint8 with 255 on the object)."""
         rgb, labels = read_image(self.picture).rgb, read_labels(self.mask)
         if labels.shape != rgb.shape[:2]:
@@ -41,7 +42,7 @@ class MaskedPicture:
         return rgb, np.where(objects, 255, 0).astype(np.uint8)
 
 
-def masked_pictures(folder, left_out=()):
+def masked_pictures(folder: str | Path, left_out: Collection[str] = ()) -> list[MaskedPicture]:
     """All :class:`MaskedPicture` of a folder, sorted: Pascal VOC's layout, a data set folder of ours, or ``images`` beside ``masks``.
 
     left_out: names (without suffix) of pictures that are not for training. A mask has its picture's name and place, and the suffix .png.

@@ -4,6 +4,8 @@ A pyramid has ``channels`` (of both levels) and a forward from RGB in [0, 1], (B
 and (B, C4, h / 2, w / 2) of stride 32.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -20,7 +22,7 @@ BLOCKS = (3, 4, 23, 3)  # of ResNet-101's stages
 class Bottleneck(nn.Module):
     """Three convolutions beside the identity or a projection (ResNet V1.5: the 3 x 3 one has the stride); torchvision's names."""
 
-    def __init__(self, inputs, width, stride):
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
         outputs = 4 * width
         self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
@@ -48,7 +50,7 @@ class ResNet101Pyramid(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
         inputs = 64
@@ -75,7 +77,7 @@ class EfficientNetPyramid(nn.Module):
     network: :class:`EfficientNetLite` of those two blocks
     """
 
-    def __init__(self, network):
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.channels = tuple(block_table(network.size)[block][0] for block in network.taken)
@@ -89,18 +91,18 @@ class EfficientNetPyramid(nn.Module):
         return tuple(level / (level.square().mean((1, 2, 3), keepdim=True) + NORM_EPSILON).sqrt() for level in levels)
 
 
-def pyramid_blocks(size):
+def pyramid_blocks(size: str) -> tuple[int, int]:
     """The two blocks of an EfficientNet-Lite that :class:`EfficientNetPyramid` reads."""
     strides = [stride for _, stride in block_table(size)]
     return strides.index(32) - 1, len(strides) - 3
 
 
-def _efficientnet_lite(size):
+def _efficientnet_lite(size: str) -> nn.Module:
     size = size or "2"
     return EfficientNetPyramid(load_efficientnet_lite(size, pyramid_blocks(size)))
 
 
-def _resnet101(path):
+def _resnet101(path: str) -> nn.Module:
     state = {name: value for name, value in read_state(path).items() if not name.startswith("fc.")}  # the classifier is not needed
     pyramid = ResNet101Pyramid()
     try:
@@ -115,7 +117,7 @@ def _resnet101(path):
 PYRAMIDS = {"efficientnet_lite": _efficientnet_lite, "resnet101": _resnet101}
 
 
-def create_pyramid(spec):
+def create_pyramid(spec: str) -> nn.Module:
     """The frozen pyramid of a spelling: ``efficientnet_lite:0|1|2`` or ``resnet101:FILE``."""
     family, argument, _ = parse_spec(spec)
     return choice("pyramid", family, PYRAMIDS)(argument).eval().requires_grad_(False)

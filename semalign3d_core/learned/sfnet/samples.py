@@ -3,7 +3,9 @@
 Source: SFNet (CVPR 2019), section 3.3 and its code. Affine maps are sampling matrices (2, 3) in coordinates from -1 to 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +28,7 @@ class Jitter:
     hue: float = 0.1
 
 
-def resized(image, mask, size):
+def resized(image: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Picture (3, h, w) float32 in [0, 1] and mask (1, h, w) float32 of ``size`` (height, width), resized by PIL, as published.
 
     image: (H, W, 3) uint8;  mask: (H, W) uint8, 255 on the object
@@ -35,7 +37,7 @@ def resized(image, mask, size):
     return torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255, torch.from_numpy(outline.copy())[None].float() / 255
 
 
-def in_other_colours(picture, jitter, generator):
+def in_other_colours(picture: torch.Tensor, jitter: Jitter, generator: np.random.Generator) -> torch.Tensor:
     """``picture`` (3, h, w) in [0, 1] with brightness, contrast, saturation and hue changed, in random order.
 
     generator: :class:`numpy.random.Generator`
@@ -47,13 +49,13 @@ def in_other_colours(picture, jitter, generator):
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
-def _turned_hue(pixels, turn):
+def _turned_hue(pixels: np.ndarray, turn: float) -> np.ndarray:
     hsv = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0] + 360 * turn) % 360
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
-def _grey(pixels):
+def _grey(pixels: np.ndarray) -> np.ndarray:
     return pixels @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -66,23 +68,25 @@ _CHANGES = {
 }
 
 
-def affine_map(noise):
+def affine_map(noise: Any) -> torch.Tensor:
     """Affine map (2, 3) float64 of six standard normal numbers: the identity plus 0.15 times them."""
     return torch.eye(2, 3, dtype=torch.float64) + SPREAD * torch.as_tensor(noise, dtype=torch.float64).reshape(2, 3)
 
 
-def inverse(transform):
+def inverse(transform: torch.Tensor) -> torch.Tensor:
     """The inverse of an affine map (2, 3)."""
     return torch.linalg.inv(torch.cat([transform, transform.new_tensor([[0, 0, 1]])]))[:2]
 
 
-def warp(image, transform, align_corners=True):
+def warp(image: torch.Tensor, transform: torch.Tensor, align_corners: bool = True) -> torch.Tensor:
     """``image`` (C, h, w) sampled through an affine map, bilinear, zero beyond the border."""
     grid = affine_grid(transform.float()[None], [1, *image.shape], align_corners=align_corners)
     return grid_sample(image[None], grid, align_corners=align_corners)[0]
 
 
-def training_pair(copies, mask, noises, align_corners=True):
+def training_pair(
+    copies: Sequence[torch.Tensor], mask: torch.Tensor, noises: Any, align_corners: bool = True
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """(images, masks) of a pair: two (3, h, w), and two (1, h / 16, w / 16) of zeros and ones, source first.
 
     copies: two pictures (3, h, w) in [0, 1] of one scene, in other colours;  mask: (1, h, w) in [0, 1];  noises: two times six standard
@@ -91,7 +95,7 @@ def training_pair(copies, mask, noises, align_corners=True):
     first, second = (affine_map(noise) for noise in noises)
     images = [warp(copy, transform, align_corners) for copy, transform in zip(copies, (first, second), strict=True)]
 
-    def through(values, *transforms):
+    def through(values: torch.Tensor, *transforms: torch.Tensor) -> torch.Tensor:
         for transform in transforms:
             values = warp(values, transform, align_corners)
         return values
@@ -101,7 +105,7 @@ def training_pair(copies, mask, noises, align_corners=True):
     return images, [to_cells(seen) for seen in (source, target)]
 
 
-def to_cells(mask):
+def to_cells(mask: torch.Tensor) -> torch.Tensor:
     """Mask (1, h, w) in [0, 1] to (1, h / 16, w / 16) of zeros and ones: cut to 8 bits, resized by PIL, more than 0.1."""
     small = (mask[0] * 255).byte().numpy()
     height, width = (length // CELL for length in small.shape)

@@ -2,10 +2,13 @@
 
 import json
 import pickle
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from semalign3d_core.learned.sfnet.network import SFNet, SFNetConfig
 from semalign3d_core.learned.sfnet.pyramids import create_pyramid
@@ -16,7 +19,7 @@ from semalign3d_core.runtime.files import atomic_path
 FORMAT = "semalign3d-sfnet-1"
 
 
-def save_network(network, path, **about):
+def save_network(network: SFNet, path: str | Path, **about: Any) -> None:
     """Writes the adaptation layers and settings of an :class:`SFNet`, atomically. about: what the file says of its making (JSON)."""
     header = {"format": FORMAT, "config": to_dict(network.config), **about}
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
@@ -24,7 +27,7 @@ def save_network(network, path, **about):
         save_file(tensors or {"nothing": torch.zeros(0)}, temporary, metadata={"sfnet": json.dumps(header)})
 
 
-def load_network(path, pyramid=None):
+def load_network(path: str | Path, pyramid: nn.Module | None = None) -> SFNet:
     """The :class:`SFNet` of a file that :func:`save_network` wrote, or of the authors' checkpoint (``.pth``), in evaluation mode.
 
     pyramid: the frozen features, if they are there already; else those that the file names are loaded (the authors' need
@@ -42,7 +45,7 @@ def load_network(path, pyramid=None):
     return network.eval()
 
 
-def _own(path):
+def _own(path: str) -> tuple[SFNetConfig, dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as stored:
             header = json.loads((stored.metadata() or {})["sfnet"])
@@ -56,7 +59,7 @@ def _own(path):
     return from_dict(SFNetConfig, header["config"], str(path)), state
 
 
-def _official(path, spec):
+def _official(path: str, spec: str) -> tuple[SFNetConfig, dict[str, torch.Tensor]]:
     """The authors' two state dicts under our names, which are theirs inside the complete model."""
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)

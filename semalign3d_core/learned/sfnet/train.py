@@ -1,15 +1,20 @@
 """Training SFNet from single pictures with masks."""
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from semalign3d_core.learned.loop import Training, train
 from semalign3d_core.learned.sfnet.losses import LossWeights, directions, loss_terms
 from semalign3d_core.learned.sfnet.network import SFNet, SFNetConfig
+from semalign3d_core.learned.sfnet.pictures import MaskedPicture
 from semalign3d_core.learned.sfnet.pyramids import create_pyramid
 from semalign3d_core.learned.sfnet.samples import CELL, Jitter, in_other_colours, resized, training_pair
 from semalign3d_core.runtime.config import to_dict
@@ -34,7 +39,7 @@ class SFNetTraining:
     precision: str = "float32"
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:
             raise InputError(f"{self.epochs} epochs of batches of {self.batch}: expected at least 1 and 2")
         if self.precision not in ("float32", "bfloat16"):
@@ -44,21 +49,22 @@ class SFNetTraining:
 class Batches:
     """Batches of training pairs, drawn from the seed and the number of the step alone; the next one is made meanwhile."""
 
-    def __init__(self, pictures, config):
+    def __init__(self, pictures: Sequence[MaskedPicture], config: SFNetTraining) -> None:
         if len(pictures) < config.batch:
             raise InputError(f"{len(pictures)} pictures with masks: training needs at least one batch of {config.batch}")
         self.pictures, self.config = pictures, config
         self.per_epoch = len(pictures) // config.batch
-        self._ahead, self._thread = {}, ThreadPoolExecutor(1)
+        self._ahead: dict[int, Future[list[list[torch.Tensor]]]] = {}
+        self._thread = ThreadPoolExecutor(1)
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> list[list[torch.Tensor]]:
         """(images, masks) of a step, source and target each: (B, 3, h, w) in [0, 1] and (B, 1, h / 16, w / 16)."""
         waiting = self._ahead.pop(step, None)
         batch = self._draw(step) if waiting is None else waiting.result()
         self._ahead[step + 1] = self._thread.submit(self._draw, step + 1)
         return batch
 
-    def _draw(self, step):
+    def _draw(self, step: int) -> list[list[torch.Tensor]]:
         epoch, number = divmod(step, self.per_epoch)
         order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.pictures))
         chosen = order[number * self.config.batch : (number + 1) * self.config.batch]
@@ -66,7 +72,7 @@ class Batches:
         pairs = [self._pair(self.pictures[index], generator) for index in chosen]
         return [[torch.stack([pair[kind][side] for pair in pairs]) for side in (0, 1)] for kind in (0, 1)]
 
-    def _pair(self, picture, generator):
+    def _pair(self, picture: MaskedPicture, generator: np.random.Generator) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         rgb, mask = picture.read()
         if generator.random() < 0.5:
             rgb, mask = rgb[:, ::-1].copy(), mask[:, ::-1].copy()
@@ -76,7 +82,7 @@ class Batches:
         return training_pair(copies, outline, generator.standard_normal((2, 6)))
 
 
-def new_network(config, pyramid, seed):
+def new_network(config: SFNetConfig, pyramid: nn.Module, seed: int) -> SFNet:
     """A :class:`SFNet` with fresh adaptation layers, on the pyramid's device."""
     torch.manual_seed(seed)
     return SFNet(pyramid, config).to(next(pyramid.parameters()).device)
@@ -88,7 +94,7 @@ class Lesson:
     networks: {name: (:class:`SFNet`, :class:`LossWeights`)} with the same pyramid;  config: :class:`SFNetTraining`
     """
 
-    def __init__(self, networks, batches, config):
+    def __init__(self, networks: dict[str, tuple[SFNet, LossWeights]], batches: Batches, config: SFNetTraining) -> None:
         self.networks, self.batches, self.config = networks, batches, config
         self.pyramid = next(iter(networks.values()))[0].pyramid
         self.device = next(self.pyramid.parameters()).device
@@ -96,7 +102,7 @@ class Lesson:
         parameters = [p for network in self.modules.values() for p in network.parameters()]
         self.optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
 
-    def step(self, number):
+    def step(self, number: int) -> dict[str, torch.Tensor]:
         """Performs step ``number``; returns the loss terms, of several networks their totals."""
         epoch = number // self.batches.per_epoch
         for group in self.optimiser.param_groups:
@@ -109,23 +115,32 @@ class Lesson:
         self.optimiser.step()
         if len(found) == 1:
             return next(iter(found.values()))
-        return {name: sum(terms.values()) for name, terms in found.items()}
+        return {name: sum(terms.values(), torch.zeros(())) for name, terms in found.items()}
 
-    def _learn(self, network, weights, levels, masks):
+    def _learn(
+        self, network: SFNet, weights: LossWeights, levels: list[list[torch.Tensor]], masks: Sequence[torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         network.train()
         with self._precision():
             source, target = (network.adapted(*level) for level in levels)  # source first: two updates of the statistics
         matching = network.compare([level.float() for level in source], [level.float() for level in target])
         source_mask, target_mask = masks
         terms = loss_terms(directions(matching, source_mask, target_mask, published=weights.published), weights)
-        sum(terms.values()).backward()
+        sum(terms.values(), torch.zeros(())).backward()
         return {name: value.detach() for name, value in terms.items()}
 
-    def _precision(self):
+    def _precision(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16) if self.config.precision == "bfloat16" else nullcontext()
 
 
-def train_sfnet(pictures, config, work, validate=None, quiet=False, device="cpu"):
+def train_sfnet(
+    pictures: Sequence[MaskedPicture],
+    config: SFNetTraining,
+    work: Path,
+    validate: Callable[[SFNet], float] | None = None,
+    quiet: bool = False,
+    device: Any = "cpu",
+) -> SFNet:
     """Trains an :class:`SFNet`, going on in the folder ``work`` where an earlier run stopped, and returns it in evaluation mode.
 
     pictures: :class:`MaskedPicture` ...;  config: :class:`SFNetTraining`;  validate: function(network) -> PCK in percent, asked after every

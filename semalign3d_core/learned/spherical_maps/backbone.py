@@ -1,12 +1,13 @@
 """Features with the place on the sphere beside them (SphericalMaps, CVPR 2024): three more channels that tell sides apart."""
 
 import math
+from typing import Any
 
 import torch
 
 from semalign3d_core.learned.spherical_maps.inference import FEATURE_SHARE, TrainedMapper, mapper_input
 from semalign3d_core.perception.backbones import FeatureBackbone
-from semalign3d_core.perception.evidence import FeatureMap
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.runtime.errors import InputError
 
 
@@ -19,7 +20,7 @@ class SphericalMapsBackbone(FeatureBackbone):
     features: backbone that is compared;  mapped: backbone that the mapper reads, mostly the same;  mapper: :class:`TrainedMapper`
     """
 
-    def __init__(self, features, mapped, mapper, share=FEATURE_SHARE):
+    def __init__(self, features: FeatureBackbone, mapped: FeatureBackbone, mapper: TrainedMapper, share: float = FEATURE_SHARE) -> None:
         mapper.check(mapped)
         if not 0 <= share <= 1:
             raise InputError(f"share must lie in 0..1, found {share}")
@@ -30,14 +31,14 @@ class SphericalMapsBackbone(FeatureBackbone):
         self.any_image, self.close_up = features.any_image and mapped.any_image, features.close_up
         self.concurrent = features.concurrent and mapped.concurrent
 
-    def extract(self, image):
+    def extract(self, image: ImageInput) -> FeatureMap:
         """Fused features (C + 3, cells, cells) of unit norm; see the backbone protocol."""
         found = self.features.extract(image)
         sphere = self.sphere(image, found)
         values = torch.cat([math.sqrt(self.share) * found.values, math.sqrt(1 - self.share) * sphere])
         return FeatureMap(values, found.grid)
 
-    def sphere(self, image, found):
+    def sphere(self, image: ImageInput, found: FeatureMap) -> torch.Tensor:
         """Unit vectors (3, cells, cells) on the grid of the features ``found``."""
         if self.mapped is self.features and not self.mapper.facts.raw:
             return self.mapper.of_features(found.values)
@@ -49,7 +50,9 @@ class SphericalMapsBackbone(FeatureBackbone):
         return torch.nn.functional.normalize(seen, dim=-1).T.reshape(3, found.grid.cells, found.grid.cells).contiguous()
 
 
-def load_spherical_maps(argument, features="", mapped="", share=FEATURE_SHARE, dataset_root=None, device="cpu"):
+def load_spherical_maps(
+    argument: str, features: str = "", mapped: str = "", share: float = FEATURE_SHARE, dataset_root: Any = None, device: str = "cpu"
+) -> SphericalMapsBackbone:
     """The :class:`SphericalMapsBackbone` of a mapper's file; ``features`` and ``mapped`` are spelled as on the command line."""
     from semalign3d_core.perception.backbones import BACKBONES, create
     from semalign3d_core.perception.backbones.precision import choose_device

@@ -7,6 +7,7 @@ to 1 each. Triplets are indices of cells (V, 3, n), anchor, b and c, of the imag
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn.functional import cosine_similarity, normalize
 
 from semalign3d_core.learned.spherical_maps.viewpoint import mean_directions
@@ -26,13 +27,13 @@ class LossWeights:
     viewpoint: float = 0.1
 
 
-def grid_positions(rows, columns):
+def grid_positions(rows: int, columns: int) -> torch.Tensor:
     """Positions (rows * columns, 2) of the cells of a grid, row-major: both axes reach from 0 to 1 whatever the image's shape."""
     axes = torch.linspace(0, 1, rows), torch.linspace(0, 1, columns)
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
 
 
-def draw_triplets(points, count, generator=None):
+def draw_triplets(points: torch.Tensor, count: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """(rows, triplets) of ``count`` random triplets, with replacement, among the cells that lie inside the object of each image.
 
     They are drawn on the CPU, so that a seed means the same on every device.
@@ -45,7 +46,7 @@ def draw_triplets(points, count, generator=None):
     return rows.to(points.device), triplets.unflatten(1, (3, count)).to(points.device)
 
 
-def reconstruction_loss(features, points, condition, decoder):
+def reconstruction_loss(features: torch.Tensor, points: torch.Tensor, condition: torch.Tensor, decoder: nn.Module) -> torch.Tensor:
     """Mean of 1 - cosine of the features (B, N, C) and what the decoder makes of their points; all cells whose point is not 0 count.
 
     condition: (B, categories) one-hot.
@@ -57,7 +58,9 @@ def reconstruction_loss(features, points, condition, decoder):
     return 1 - cosine_similarity(features[seen], decoder(points[seen], category[seen]), dim=-1).mean()
 
 
-def distance_loss(points, positions, rows, triplets, margin=0.5, arcs=False):
+def distance_loss(
+    points: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor, triplets: torch.Tensor, margin: float = 0.5, arcs: bool = False
+) -> torch.Tensor:
     """What is nearer in the image shall be nearer on the sphere: mean of max(0, margin + d(a, near) - d(a, far)); 0 without triplets.
 
     positions: (N, 2) or (B, N, 2);  arcs: angles in place of 1 - cosine (not used by the published training)
@@ -72,14 +75,16 @@ def distance_loss(points, positions, rows, triplets, margin=0.5, arcs=False):
     return (margin + distance(a, near) - distance(a, far)).clamp(min=0).mean()
 
 
-def image_turns(positions, rows, triplets):
+def image_turns(positions: torch.Tensor, rows: torch.Tensor, triplets: torch.Tensor) -> torch.Tensor:
     """(V, n) sine of the turn from b to c around the anchor, of positions (B, N, 2): > 0 goes from down towards right."""
     a, b, c = _take(positions, rows, triplets)
     u, v = normalize(b - a, dim=-1), normalize(c - a, dim=-1)
     return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 
 
-def orientation_loss(points, positions, rows, triplets, arcs=False):
+def orientation_loss(
+    points: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor, triplets: torch.Tensor, arcs: bool = False
+) -> torch.Tensor:
     """What turns left in the image shall turn left on the sphere, seen from outside; 0 where no triplet is far from a straight line.
 
     Mean of max(0, 1 - s)^2 with s = (t1 x t2) . o, t the tangents at the anchor o towards the two others. It alone tells the sphere
@@ -100,31 +105,31 @@ def orientation_loss(points, positions, rows, triplets, arcs=False):
     return (1 - (cross * o).sum(-1)).clamp(min=0).square().mean()
 
 
-def viewpoint_loss(points, degrees):
+def viewpoint_loss(points: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     """Mean over all pairs of images, of whatever categories, of (m_i . m_j - cos(angle between their azimuths (B,) in degrees))^2."""
     mean, angle = mean_directions(points), torch.deg2rad(degrees.to(points))
     return (mean @ mean.T - torch.cos(angle[:, None] - angle[None])).square().mean()
 
 
-def weighted_sum(losses, weights):
+def weighted_sum(losses: dict[str, torch.Tensor], weights: LossWeights) -> torch.Tensor:
     """The total of named losses: those of weight 0 need not be there."""
     return sum(getattr(weights, name) * value for name, value in losses.items())
 
 
-def _take(values, rows, triplets):
+def _take(values: torch.Tensor, rows: torch.Tensor, triplets: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Values (B, N, D) of anchors, b and c: three of (V, n, D)."""
     chosen = values[rows].gather(1, triplets.flatten(1)[..., None].expand(-1, -1, values.shape[-1]))
     return chosen.unflatten(1, triplets.shape[1:]).unbind(1)
 
 
-def _tangent(o, end):
+def _tangent(o: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
     edge = end - o
     return normalize(edge - o * (o * edge).sum(-1, keepdim=True), dim=-1)
 
 
-def _one_minus_cosine(x, y):
+def _one_minus_cosine(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return 1 - cosine_similarity(x, y, dim=-1)
 
 
-def _arc(x, y):
+def _arc(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return 2 / torch.pi * torch.acos(SHORT * (x * y).sum(-1))

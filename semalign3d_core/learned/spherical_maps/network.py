@@ -14,7 +14,7 @@ HEAD = 64  # channels of an attention head
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them, four times as wide inside."""
 
-    def __init__(self, width):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
@@ -26,7 +26,7 @@ class Mlp(nn.Module):
 class SelfAttention(nn.Module):
     """Attention among the tokens (B, N, width) of an image, in heads of 64 channels."""
 
-    def __init__(self, width):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
 
@@ -39,7 +39,7 @@ class SelfAttention(nn.Module):
 class Block(nn.Module):
     """A transformer block that normalises first."""
 
-    def __init__(self, width):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.norm1, self.attn = nn.LayerNorm(width), SelfAttention(width)
         self.norm2, self.mlp = nn.LayerNorm(width), Mlp(width)
@@ -50,18 +50,18 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-def inner_width(channels):
+def inner_width(channels: int) -> int:
     """Width of the mapper for features of ``channels``: half, as published (384 for 768), in whole heads of 64."""
     return HEAD * max(1, round(channels / (2 * HEAD)))
 
 
-def sphere_mapper(channels=768, width=None):
+def sphere_mapper(channels: int = 768, width: int | None = None) -> nn.Sequential:
     """The mapper: tokens (B, N, channels) to raw vectors (B, N, 3), see :func:`sphere_points`; 2 069 763 parameters for 768."""
     width = width or inner_width(channels)
     return nn.Sequential(nn.Linear(channels, width), nn.GELU(), Block(width), nn.Linear(width, 3))
 
 
-def sphere_points(raw, mask=None):
+def sphere_points(raw: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Points (B, N, 3) on the unit sphere of the mapper's ``raw`` vectors; a ``mask`` (B, N, 1) shortens those beside the object."""
     points = normalize(raw, dim=-1)
     return points if mask is None else points * mask
@@ -73,7 +73,7 @@ class CategoryAttention(nn.Module):
     ``q`` and ``k`` therefore change nothing and get no gradient; they are here for the official checkpoints.
     """
 
-    def __init__(self, width, categories):
+    def __init__(self, width: int, categories: int) -> None:
         super().__init__()
         self.q = nn.Linear(width, width, bias=False)
         self.k, self.v = (nn.Linear(categories, width, bias=False) for _ in range(2))
@@ -87,7 +87,7 @@ class CategoryAttention(nn.Module):
 class CategoryBlock(nn.Module):
     """A block of the decoder; ``norm1`` stands before the dead queries and is as dead."""
 
-    def __init__(self, width, categories):
+    def __init__(self, width: int, categories: int) -> None:
         super().__init__()
         self.norm1, self.attn = nn.LayerNorm(width), CategoryAttention(width, categories)
         self.norm2, self.mlp = nn.LayerNorm(width), Mlp(width)
@@ -106,11 +106,11 @@ class PrototypeDecoder(nn.Module):
     Its two layers are one and the same module, which checkpoints list twice.
     """
 
-    def __init__(self, channels=768, categories=18):
+    def __init__(self, channels: int = 768, categories: int = 18) -> None:
         super().__init__()
         self.proj = nn.Linear(3, channels)
         layer = CategoryBlock(channels, categories)
-        self.blocks = nn.ModuleList([layer, layer])
+        self.blocks, self.categories = nn.ModuleList([layer, layer]), categories
 
     def forward(self, points: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """See the class."""
@@ -123,7 +123,7 @@ class PrototypeDecoder(nn.Module):
 class SphericalMaps(nn.Module):
     """Mapper and decoder. channels: of the features;  categories: how many the decoder knows;  width: of the mapper."""
 
-    def __init__(self, channels=768, categories=18, width=None):
+    def __init__(self, channels: int = 768, categories: int = 18, width: int | None = None) -> None:
         super().__init__()
         self.sphere_mapper = sphere_mapper(channels, width)
         self.prototypes = PrototypeDecoder(channels, categories)

@@ -51,9 +51,9 @@ def sphere_page(title: str, groups: dict[str, list[ImageOnSphere]]) -> str:
     return page(title, "\n".join(parts))
 
 
-def _overview(images):
+def _overview(images: list[ImageOnSphere]) -> str:
     known = [image for image in images if image.azimuth is not None]
-    colours = [_hue(image.azimuth) for image in known]
+    colours = [_hue(image.azimuth) for image in known if image.azimuth is not None]
     shown = known or images
     directions = np.array([image.direction.tolist() for image in shown])
     views = {"longitude 0": (0.0, 0.0), "longitude 90": (90.0, 0.0), "longitude 180": (180.0, 0.0), "from above": (0.0, 89.0)}
@@ -62,9 +62,9 @@ def _overview(images):
     return note(f"Every dot is the mean place of one image's object. {legend}") + gallery(balls)
 
 
-def _hue(azimuth):
+def _hue(azimuth: float) -> list[int]:
     return [round(255 * part) for part in colorsys.hsv_to_rgb(azimuth % 360 / 360, 0.9, 0.9)]
 
 
-def _degrees(azimuth):
+def _degrees(azimuth: float | None) -> str:
     return "" if azimuth is None else f", seen from {azimuth % 360:.0f} degrees"

@@ -11,6 +11,7 @@ import torch
 
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.learned.spherical_maps.network import sphere_points
+from semalign3d_core.learned.spherical_maps.samples import SampleSet
 from semalign3d_core.visualization.overlay import draw_points, keypoint_colours
 
 SIDE = 320  # pixels of a ball and of a sample
@@ -105,13 +106,13 @@ def sphere_pictures(
 
 
 @torch.no_grad()
-def sample_pictures(mapper, kinds):
+def sample_pictures(mapper: torch.nn.Sequential, kinds: dict[str, SampleSet]) -> dict[str, np.ndarray]:
     """{caption: picture} of a few samples for the page of a training; kinds: {name: SampleSet}. Cells off the object are white."""
     found = {}
     for kind, samples in kinds.items():
         for index in torch.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).long().tolist():
             features, masks = samples.take(torch.tensor([index]))
-            points = sphere_points(mapper(features.to(mapper[0].weight.device)))[0].cpu()
+            points = sphere_points(mapper(features.to(next(mapper.parameters()).device)))[0].cpu()
             colours = np.where(masks[0].numpy() > 0.5, sphere_colours(points.numpy()), 255).astype(np.uint8)
             grid = colours.reshape(samples.cells, samples.cells, 3)
             path, view = samples.files[index]
@@ -120,7 +121,7 @@ def sample_pictures(mapper, kinds):
     return found
 
 
-def _seen_from(longitude, latitude):
+def _seen_from(longitude: float, latitude: float) -> np.ndarray:
     """(3, 3) rows right, up, towards us, of a look at a point of the sphere; the poles are on y."""
     a, b = np.deg2rad([longitude, latitude])
     towards = np.array([np.sin(a) * np.cos(b), np.sin(b), np.cos(a) * np.cos(b)])

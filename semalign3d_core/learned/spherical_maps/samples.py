@@ -6,9 +6,10 @@ Features are extracted once and kept in one file per image, so that training nee
 
 import math
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,10 +18,13 @@ from safetensors.torch import save_file
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
+from semalign3d_core.datasets.records import ImageRecord
 from semalign3d_core.learned.spherical_maps.inference import mapper_input
 from semalign3d_core.learned.spherical_maps.viewpoint import BINS, azimuth_bins
+from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.evidence import ImageInput, read_image
 from semalign3d_core.perception.look import close_up
+from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 from semalign3d_core.runtime.files import atomic_path, read_json, write_json
 
@@ -56,30 +60,38 @@ class SampleSet:
     files: [(path, number of the view in it)];  categories (M,) int64;  degrees (M,) azimuths;  cells: per side of the grids
     """
 
-    def __init__(self, files, categories, degrees):
+    def __init__(self, files: list[tuple[Path, int]], categories: list[int], degrees: list[float]) -> None:
         if not files:
             raise InputError("there is no image to train on: none of them has a mask")
         self.files, self.categories, self.degrees = files, torch.tensor(categories), torch.tensor(degrees, dtype=torch.float32)
         features, _ = self._read(0)
         self.cells, self.channels = math.isqrt(len(features)), features.shape[1]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.files)
 
-    def take(self, index, cells=None):
+    def take(self, index: torch.Tensor, cells: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (B, N, C) float32 and masks (B, N, 1) of samples ``index`` (B,), of all cells or of those in ``cells`` (B, N)."""
         features, masks = zip(*(self._read(i) for i in index.tolist()), strict=True)
         if cells is not None:
             features, masks = (tuple(v[c] for v, c in zip(values, cells, strict=True)) for values in (features, masks))
         return torch.stack(features).float(), torch.stack(masks).float()[..., None]
 
-    def _read(self, i):
+    def _read(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         path, view = self.files[i]
         with safe_open(path, framework="pt") as stored:
             return stored.get_slice("features")[view], stored.get_slice("masks")[view]
 
 
-def gather_samples(records, categories, backbone, segmenter, folder, config=SampleConfig(), quiet=False):  # noqa: B008 (frozen)
+def gather_samples(
+    records: Sequence[ImageRecord],
+    categories: Sequence[str],
+    backbone: FeatureBackbone,
+    segmenter: MaskSource,
+    folder: Path,
+    config: SampleConfig = SampleConfig(),  # noqa: B008 (frozen)
+    quiet: bool = False,
+) -> SampleSet:
     """The :class:`SampleSet` of image records; what is missing in ``folder`` is extracted, images without a mask are left out.
 
     records: [:class:`ImageRecord`] with ``azimuth_id`` or ``azimuth_deg``;  categories: the decoder's, in its order
@@ -101,12 +113,12 @@ def gather_samples(records, categories, backbone, segmenter, folder, config=Samp
     return SampleSet(files, labels, azimuths)
 
 
-def mask_to_cells(masks, cells):
+def mask_to_cells(masks: torch.Tensor, cells: tuple[int, int]) -> torch.Tensor:
     """Masks (B, h, w) at the upper left pixel of each of ``cells`` (rows, columns): (B, rows, columns), as published."""
     return interpolate(masks[:, None].float(), size=cells, mode="nearest")[:, 0]
 
 
-def random_crop(height, width, rng):
+def random_crop(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a random crop: a share of the area and an aspect; what does not fit is drawn again, then the middle."""
     for _ in range(ATTEMPTS):
         area, aspect = height * width * rng.uniform(*AREA), np.exp(rng.uniform(*np.log(ASPECT)))
@@ -117,30 +129,30 @@ def random_crop(height, width, rng):
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def _azimuth(record, config):
+def _azimuth(record: ImageRecord, config: SampleConfig) -> float:
     """Azimuth in degrees: the annotated one, or the middle of its bin, which a mirror image leaves in the middle of a bin."""
     bin_, exact = record.attributes.get("azimuth_id"), record.attributes.get("azimuth_deg")
     known = bin_ is not None and 0 <= int(bin_) < BINS
     if exact is not None and (config.viewpoints == "degrees" or not known):
         return float(exact) if config.viewpoints == "degrees" else (float(azimuth_bins(exact)) + 0.5) * 360 / BINS
-    if known and config.viewpoints == "bins":
+    if bin_ is not None and known and config.viewpoints == "bins":
         return (int(bin_) + 0.5) * 360 / BINS
     wanted = "azimuth_deg" if config.viewpoints == "degrees" else f"azimuth_id (0 to {BINS - 1}) or azimuth_deg"
     raise FileFormatError(f"the annotation of {record.category}/{record.name} has no {wanted}: from which side is the object seen?")
 
 
-def annotated_azimuth(record):
+def annotated_azimuth(record: ImageRecord) -> float | None:
     """Azimuth in degrees of an :class:`ImageRecord`, to its bin of 45 where nothing finer is known; None where neither is annotated."""
     exact, bin_ = record.attributes.get("azimuth_deg"), record.attributes.get("azimuth_id")
     return float(exact) if exact is not None else None if bin_ is None else (int(bin_) + 0.5) * 360 / BINS
 
 
-def _and_mirrored(azimuth, axis, count):
+def _and_mirrored(azimuth: float, axis: float, count: int) -> list[float]:
     """Azimuths of ``count`` views, the second half of which are mirror images."""
     return [azimuth] * (count // 2) + [2 * axis - azimuth] * (count // 2)
 
 
-def _claim(folder, backbone, segmenter, config):
+def _claim(folder: Path, backbone: FeatureBackbone, segmenter: MaskSource, config: SampleConfig) -> None:
     made_of = {"features": backbone.name, "masks": segmenter.name, **asdict(config)}
     path = folder / "samples.json"
     if path.is_file() and read_json(path) != made_of:
@@ -148,7 +160,7 @@ def _claim(folder, backbone, segmenter, config):
     write_json(path, made_of)
 
 
-def _views(record, path, backbone, segmenter, config):
+def _views(record: ImageRecord, path: Path, backbone: FeatureBackbone, segmenter: MaskSource, config: SampleConfig) -> int:
     """Number of views in an image's file, which is written first where it is missing; 0 without a mask."""
     if not path.is_file():
         image = read_image(record.path, record)
@@ -165,7 +177,7 @@ def _views(record, path, backbone, segmenter, config):
         return stored.get_slice("masks").get_shape()[0]
 
 
-def _view(image, mask, backbone, config):
+def _view(image: ImageInput, mask: torch.Tensor, backbone: FeatureBackbone, config: SampleConfig) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens (N, C) float16 and masks (N,) float32 of one view; mask (h, w) float."""
     values, grid = mapper_input(backbone, image, config.raw)
     if config.masks == "published":
@@ -175,9 +187,10 @@ def _view(image, mask, backbone, config):
     return values.flatten(1).T.half().contiguous(), share.flatten().contiguous()
 
 
-def _crops(image, mask, config):
+def _crops(image: ImageInput, mask: torch.Tensor, config: SampleConfig) -> Iterator[tuple[ImageInput, torch.Tensor]]:
     """(image, mask) of every random crop, bicubic with antialiasing, pictures rounded to 8 bit."""
-    rng = np.random.default_rng([config.seed, zlib.crc32(f"{image.record.category}/{image.record.name}".encode())])
+    record: Any = image.record
+    rng = np.random.default_rng([config.seed, zlib.crc32(f"{record.category}/{record.name}".encode())])
     together = torch.cat([torch.from_numpy(image.rgb).permute(2, 0, 1).float(), mask[None].float() * 255])
     for _ in range(config.crops):
         top, left, height, width = random_crop(image.height, image.width, rng)

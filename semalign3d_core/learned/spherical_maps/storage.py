@@ -31,7 +31,7 @@ class MapperFacts:
     categories: tuple = ()
 
 
-def load_spherical_maps(path):
+def load_spherical_maps(path: str | Path) -> SphericalMaps:
     """The :class:`SphericalMaps` of a checkpoint with both parts. Raises :class:`FileFormatError` naming what is missing or unexpected."""
     state = _parts(path)
     key = state.get(f"{DECODER}.blocks.0.attn.k.weight")
@@ -46,7 +46,7 @@ def load_spherical_maps(path):
     return model.eval()
 
 
-def load_mapper(path):
+def load_mapper(path: str | Path) -> torch.nn.Sequential:
     """The mapper alone, in evaluation mode: all that is needed once it is trained."""
     state = {name: value for name, value in _parts(path).items() if name.startswith(f"{MAPPER}.")}
     width, first = _width(state, path), state[f"{MAPPER}.0.weight"]
@@ -56,7 +56,7 @@ def load_mapper(path):
     return mapper.eval()
 
 
-def read_facts(path):
+def read_facts(path: str | Path) -> MapperFacts:
     """The :class:`MapperFacts` of a file."""
     if Path(path).suffix != ".safetensors":
         return MapperFacts()
@@ -68,7 +68,7 @@ def read_facts(path):
     return MapperFacts(content["features"], content["raw"], tuple(content["categories"]))
 
 
-def save_spherical_maps(model, path, facts=None):
+def save_spherical_maps(model: SphericalMaps, path: str | Path, facts: MapperFacts | None = None) -> None:
     """Writes a checkpoint under the official names: ``.safetensors``, or anything else as ``torch.save`` writes it for the official code.
 
     ``facts`` (:class:`MapperFacts`) go into safetensors only.
@@ -82,7 +82,7 @@ def save_spherical_maps(model, path, facts=None):
             torch.save({OBSOLETE: torch.zeros(1024, 3), **state}, temporary)
 
 
-def _parts(path):
+def _parts(path: str | Path) -> dict[str, torch.Tensor]:
     """The entries of mapper and decoder, whatever stands before their names; anything else but the obsolete entry raises."""
     state, unexpected = {}, []
     for name, value in read_state(path).items():
@@ -96,14 +96,14 @@ def _parts(path):
     return state
 
 
-def _width(state, path):
+def _width(state: dict[str, torch.Tensor], path: str | Path) -> int:
     first = state.get(f"{MAPPER}.0.weight")
     if first is None or first.ndim != 2:
         raise _not_ours(path, [f"missing {MAPPER}.0.weight"])
     return first.shape[0]
 
 
-def _load(module, state, path):
+def _load(module: torch.nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
     expected = module.state_dict()
     problems = [f"missing {name}" for name in expected if name not in state]
     problems += [f"unexpected {name}" for name in state if name not in expected]
@@ -117,6 +117,6 @@ def _load(module, state, path):
     module.load_state_dict(state)
 
 
-def _not_ours(path, problems):
+def _not_ours(path: str | Path, problems: list[str]) -> FileFormatError:
     listed = "; ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
     return FileFormatError(f"{path} is not a checkpoint of SphericalMaps: {listed}; give an official one or one that was trained here")

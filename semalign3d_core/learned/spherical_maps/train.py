@@ -1,8 +1,10 @@
 """Training of the sphere mapper on kept features (SphericalMaps, CVPR 2024, sections 3 and 4)."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.functional import one_hot
 
 from semalign3d_core.learned.spherical_maps.losses import (
@@ -16,6 +18,7 @@ from semalign3d_core.learned.spherical_maps.losses import (
     weighted_sum,
 )
 from semalign3d_core.learned.spherical_maps.network import SphericalMaps, sphere_points
+from semalign3d_core.learned.spherical_maps.samples import SampleSet
 from semalign3d_core.learned.spherical_maps.viewpoint import BINS, angle_between, fit_azimuth, mean_directions, read_azimuth
 
 KNOWN = 256  # training samples whose azimuths say how the sphere stands
@@ -37,11 +40,20 @@ class SphericalTraining:
     seed: int = 0
 
 
-def training_losses(model, features, masks, positions, categories, degrees, config, generator=None):
+def training_losses(
+    model: SphericalMaps,
+    features: torch.Tensor,
+    masks: torch.Tensor,
+    positions: torch.Tensor,
+    categories: torch.Tensor,
+    degrees: torch.Tensor,
+    config: SphericalTraining,
+    generator: torch.Generator | None = None,
+) -> dict[str, torch.Tensor]:
     """Named losses of a batch: features (B, N, C), masks (B, N, 1), positions (B, N, 2) or (N, 2), categories (B,), azimuths (B,)."""
     weights = config.weights
     points = sphere_points(model.sphere_mapper(features), masks)
-    condition = one_hot(categories, model.prototypes.blocks[0].attn.v.in_features).to(features)
+    condition = one_hot(categories, model.prototypes.categories).to(features)
     losses = {}
     if weights.reconstruction:
         chosen = _some(points, config.reconstructed * len(points), generator)
@@ -56,7 +68,7 @@ def training_losses(model, features, masks, positions, categories, degrees, conf
     return losses
 
 
-def _some(points, count, generator):
+def _some(points: torch.Tensor, count: int, generator: torch.Generator | None) -> torch.Tensor:
     """About ``count`` random ones of the points (B, N, 3) that are not 0, and 0 for the others; all of them for a count of 0."""
     seen = int((points.detach() != 0).any(-1).sum())
     if not 0 < count < seen:
@@ -71,7 +83,7 @@ class Trainer:
     samples: :class:`~semalign3d_core.learned.spherical_maps.samples.SampleSet`;  categories: how many the decoder knows
     """
 
-    def __init__(self, samples, categories, config, device="cpu"):
+    def __init__(self, samples: SampleSet, categories: int, config: SphericalTraining, device: Any = "cpu") -> None:
         torch.manual_seed(config.seed)
         self.samples, self.config, self.device = samples, config, torch.device(device)
         self.model = SphericalMaps(samples.channels, categories)
@@ -81,7 +93,7 @@ class Trainer:
         self.optimiser = torch.optim.Adam(trained, lr=config.learning_rate)
         self.positions = grid_positions(samples.cells, samples.cells)
 
-    def step(self, number):
+    def step(self, number: int) -> dict[str, torch.Tensor]:
         """Optimisation step ``number``; returns its losses, detached."""
         losses = self._losses(self._batch(number), self._generator(0, number))
         total = weighted_sum(losses, self.config.weights)
@@ -90,7 +102,7 @@ class Trainer:
         self.optimiser.step()
         return {"total": total.detach(), **{name: value.detach() for name, value in losses.items()}}
 
-    def validate(self, samples):
+    def validate(self, samples: SampleSet) -> dict[str, float]:
         """How well the azimuth is read off the sphere in other samples: share within half a bin in percent, median error in degrees."""
         every = torch.linspace(0, len(self.samples) - 1, min(len(self.samples), KNOWN)).long()
         axes = fit_azimuth(directions_of(self.model.sphere_mapper, self.samples, every), self.samples.degrees[every])
@@ -98,7 +110,7 @@ class Trainer:
         near = (errors <= 180 / BINS).float().mean()
         return {"azimuth_within_half_a_bin": 100 * float(near), "median_azimuth_error": float(errors.median())}
 
-    def _losses(self, index, generator):
+    def _losses(self, index: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
         cells, positions = None, self.positions
         if 0 < self.config.cells < len(positions):
             cells = torch.rand(len(index), len(positions), generator=generator).topk(self.config.cells, dim=1).indices
@@ -107,31 +119,31 @@ class Trainer:
         features, masks, positions, categories, degrees = (values.to(self.device) for values in known)
         return training_losses(self.model, features, masks, positions, categories, degrees, self.config, generator)
 
-    def _batch(self, number):
+    def _batch(self, number: int) -> torch.Tensor:
         """Samples of a step: epoch after epoch in a new order, the last batch of one smaller."""
         count = len(self.samples)
         epoch, place = divmod(number, -(-count // self.config.batch))
         order = torch.randperm(count, generator=self._generator(1, epoch))
         return order[place * self.config.batch : (place + 1) * self.config.batch]
 
-    def _generator(self, purpose, number):
+    def _generator(self, purpose: int, number: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.config.seed * 2 + purpose) * 10_000_000 + number)
 
 
 @torch.no_grad()
-def _start_at_standard_scale(layer, samples):
+def _start_at_standard_scale(layer: Any, samples: SampleSet) -> None:
     """Scales a new first layer as if every channel had mean 0 and deviation 1: what all features have in common hides the rest."""
     every = torch.linspace(0, len(samples) - 1, min(len(samples), KNOWN // 4)).long()
     features, _ = samples.take(every)
     mean, deviation = features.mean((0, 1)), features.std((0, 1)).clamp(min=1e-3)
     layer.weight /= deviation
-    layer.bias -= layer.weight @ mean
+    layer.bias.sub_(layer.weight @ mean)
 
 
 @torch.no_grad()
-def directions_of(mapper, samples, index=None, chunk=16):
+def directions_of(mapper: nn.Sequential, samples: SampleSet, index: torch.Tensor | None = None, chunk: int = 16) -> torch.Tensor:
     """Mean directions (M, 3) of the objects of samples (of ``index`` (M,), or of all), all cells seen."""
-    index, device = torch.arange(len(samples)) if index is None else index, mapper[0].weight.device
+    index, device = torch.arange(len(samples)) if index is None else index, next(mapper.parameters()).device
     found = []
     for part in index.split(chunk):
         features, masks = samples.take(part)

@@ -167,6 +167,8 @@ def test_the_ablation_scores_every_row(network, folder):
     networks = {name: SFNet(network.pyramid, replace(config.network, **changes)) for name, (changes, _) in ablation.TRAINED.items()}
     rows = {row["row"]: row for row in ablation.evaluate_variants(networks, config, pairs)}
     assert len(rows) == len(ablation.ROWS) and all(0 <= row["pck"] <= 100 for row in rows.values())
+    best = list(rows.values())[-1]
+    assert all(row["lost"] == pytest.approx(best["pck"] - row["pck"]) and row["lost_low"] <= row["lost_high"] for row in rows.values())
     frozen = SFNet(network.pyramid, replace(config.network, adapt=False))
     assert rows["no adaptation, both levels, kernel"]["pck"] == 100 * keypoint_scores(frozen, pairs)[0, 0]
     assert "78.7" in ablation.table(list(rows.values())).splitlines()[-1]
