@@ -5,13 +5,14 @@
 A mutant is one changed operator, comparison, condition, number or truth value, drawn at random from all that the folders have. It is
 killed by the first failing test among the fast ones (`--slow`: all) of ``test/FOLDER`` that run the changed line (or, for a line outside of
 functions, any line of its module); if none fails it has survived, and is printed. A mutant is put into the loaded functions of a fork of a
-process that has collected the tests; one outside of functions gets a new interpreter, in a copy of the sources. mutmut cannot draw a
+process that has collected the tests; one outside of functions into the sources, of which a fork loads a copy. mutmut cannot draw a
 sample, and cosmic-ray starts a new interpreter for each mutant, which alone takes longer than most tests.
 """
 
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, so that it can be forked
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # loading them takes longer than most tests
 
 import ast
 import contextlib
@@ -23,7 +24,6 @@ import json
 import random
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -82,12 +82,14 @@ class Mutant:
     """A change of one place.
 
     file: below the package;  line: of the place;  statement: first line of the statement around it, which is what coverage counts;
+    in_function: whether it is run by a call, not while the module is loaded
     node: number in the walk over the file;  change: which of the node's;  words: what is changed
     """
 
     file: str
     line: int
     statement: int
+    in_function: bool
     node: int
     change: int
     words: str
@@ -148,11 +150,14 @@ def _ignored(tree: ast.AST) -> set[int]:
 def mutants_of(path: Path) -> list[Mutant]:
     """All :class:`Mutant` of a file."""
     tree, found = ast.parse(path.read_text()), []
+    functions = [(f.body[0].lineno, f.end_lineno or 0) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)]
     ignored, statements, name = _ignored(tree), _statements(tree), str(path.relative_to(ROOT / "semalign3d_core"))
     for number, node in enumerate(ast.walk(tree)):
         if id(node) not in ignored:
             line = getattr(node, "lineno", 0)
-            found += [Mutant(name, line, statements.get(id(node), 0), number, c, words) for c, (words, _) in enumerate(changes(node))]
+            statement = statements.get(id(node), 0)
+            inside = any(first <= statement <= last for first, last in functions)
+            found += [Mutant(name, line, statement, inside, number, c, words) for c, (words, _) in enumerate(changes(node))]
     return found
 
 
@@ -213,12 +218,12 @@ class Tests:
 
     lines: dict[str, dict[str, set[int]]]
 
-    def of(self, mutant: Mutant, in_function: bool) -> list[str]:
+    def of(self, mutant: Mutant) -> list[str]:
         """Names of the tests that run the mutant."""
 
         def runs(lines: dict[str, set[int]]) -> bool:
             found = lines.get(mutant.file, set())
-            return mutant.statement in found if in_function else bool(found)
+            return mutant.statement in found if mutant.in_function else bool(found)
 
         return [name for name, lines in self.lines.items() if runs(lines)]
 
@@ -295,8 +300,9 @@ def in_child(work: Any, seconds: float) -> Any:
 
 @dataclass(eq=False)
 class Judge:
-    """A pytest plugin: judges mutants instead of running the tests that were collected. Each gets a fork in which everything is loaded.
+    """A pytest plugin: judges mutants of functions instead of running the tests that were collected.
 
+    Each gets a fork in which everything is loaded.
     sandbox: the sources;  mutants, tests: of one folder;  note: called with every mutant and its outcome
     """
 
@@ -309,28 +315,31 @@ class Judge:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
         for mutant in self.mutants:
-            path = self.sandbox / "semalign3d_core" / mutant.file
-            source = path.read_text()
-            in_function = _in_function(source, mutant.statement)
-            names = self.tests.of(mutant, in_function)
-            if not names:
-                self.note(mutant, UNTESTED)
-                continue
-            tree = mutated(source, mutant)
-            path.write_text(ast.unparse(tree))  # also for what is imported later
-            if in_function:
-                chosen, code = [items[name] for name in names], compile(tree, str(path), "exec")
+            with changed(self.sandbox, mutant) as (path, tree):
+                chosen, code = [items[name] for name in self.tests.of(mutant)], compile(tree, str(path), "exec")
                 passed = in_child(lambda c=chosen, p=path, k=code: _passes(session, c, p, k), seconds=30)
-            else:  # what is computed while a module is loaded: a new interpreter loads it
-                command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *names]
-                passed = subprocess.run(command, cwd=self.sandbox, env=_environment(self.sandbox), capture_output=True).returncode == 0
-            path.write_text(source)
             self.note(mutant, SURVIVED if passed else KILLED)
         return True
 
 
-def _environment(sandbox: Path) -> dict[str, str]:
-    return dict(os.environ, PYTHONPATH=str(sandbox), PYTHONDONTWRITEBYTECODE="1", CUDA_VISIBLE_DEVICES="")
+@contextlib.contextmanager
+def changed(sandbox: Path, mutant: Mutant) -> Iterator[tuple[Path, ast.Module]]:
+    """The file of a mutant, which holds it meanwhile, and its content."""
+    path = sandbox / "semalign3d_core" / mutant.file
+    source = path.read_text()
+    tree = mutated(source, mutant)
+    try:
+        path.write_text(ast.unparse(tree))
+        yield path, tree
+    finally:
+        path.write_text(source)
+
+
+def judge_loaded(sandbox: Path, mutant: Mutant, tests: Tests) -> str:
+    """Outcome of a mutant of what is computed while its module is loaded: a fork in which no module is loaded yet loads it."""
+    with changed(sandbox, mutant):
+        code = in_child(lambda: run_tests(sandbox, tests.of(mutant), [])[0], seconds=60)
+    return SURVIVED if code == 0 else KILLED
 
 
 def _passes(session: pytest.Session, chosen: list[pytest.Item], path: Path, code: CodeType) -> bool:
@@ -359,15 +368,6 @@ def _replace_code(path: Path, module: CodeType) -> None:
                 value.__code__ = code
 
 
-def _in_function(source: str, line: int) -> bool:
-    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.Lambda))]
-    return any(body.lineno <= line <= (body.end_lineno or body.lineno) for f in functions for body in _body(f))
-
-
-def _body(function: ast.FunctionDef | ast.Lambda) -> list[Any]:
-    return function.body if isinstance(function, ast.FunctionDef) else [function.body]
-
-
 def make_sandbox(folder: Path) -> Path:
     """A copy of what the tests need, in which sources can be changed."""
     for name in ("semalign3d_core", "config"):
@@ -393,9 +393,17 @@ def judge_all(sandbox: Path, drawn: list[Mutant], known: dict[str, str], options
                 progress.update()
 
             new = [mutant for mutant in mutants if mutant.name not in known]
-            if new:
-                plugin = Judge(sandbox, new, tests, note)
+            tested = [mutant for mutant in new if tests.of(mutant)]
+            for mutant in new:
+                if mutant not in tested:
+                    note(mutant, UNTESTED)
+            called = [mutant for mutant in tested if mutant.in_function]
+            if called:
+                plugin = Judge(sandbox, called, tests, note)
                 in_child(lambda p=plugin, f=folder: run_tests(sandbox, _chosen(f, options), [p])[1], seconds=36000)
+            for mutant in tested:
+                if not mutant.in_function:
+                    note(mutant, judge_loaded(sandbox, mutant, tests))
         known = known | outcomes_in(output)
     for mutant in drawn:
         if known.get(mutant.name) != KILLED:

@@ -60,7 +60,7 @@ def dense_reconstruction(log_semantic: Tensor, pixels: Tensor, projections: Tens
 
     The gradient flows through the selected pair only, as that of a maximum does.
     """
-    if not (torch.is_grad_enabled() and projections.requires_grad):  # the value alone needs no index
+    if not projections.requires_grad:  # the value alone needs no index
         return -best_log_likelihood(log_semantic, pixels, projections, sigma).exp().mean(-1)
     index = best_points(log_semantic, pixels, projections, sigma)
     chosen = projections.gather(1, index[..., None].expand(-1, -1, 2))
