@@ -219,13 +219,10 @@ class Tests:
     lines: dict[str, dict[str, set[int]]]
 
     def of(self, mutant: Mutant) -> list[str]:
-        """Names of the tests that run the mutant."""
-
-        def runs(lines: dict[str, set[int]]) -> bool:
-            found = lines.get(mutant.file, set())
-            return mutant.statement in found if mutant.in_function else bool(found)
-
-        return [name for name, lines in self.lines.items() if runs(lines)]
+        """Names of the tests that run the mutant; all for what is loaded and has no functions."""
+        if mutant.in_function:
+            return [name for name, lines in self.lines.items() if mutant.statement in lines.get(mutant.file, ())]
+        return [name for name, lines in self.lines.items() if mutant.file in lines] or list(self.lines)
 
 
 def record(sandbox: Path, folder: str, options: Options) -> Tests:

@@ -78,6 +78,11 @@ def train(
                 _write_page(folder, journal, training, title, writes)
 
 
+def is_started(folder: Path) -> bool:
+    """Whether a run in that folder has a checkpoint to go on from."""
+    return (Path(folder) / "checkpoint.safetensors").is_file()
+
+
 def load_checkpoint(path: Path, training: Training) -> int:
     """Restores modules and optimiser from ``path`` and returns the number of finished steps; 0 when there is no checkpoint yet."""
     if not Path(path).is_file():

@@ -31,8 +31,7 @@ def run(options: Options) -> int:
     """Renders what is missing, trains, and writes the network."""
     resolved = dataclasses.asdict(options.config)
     folder = options.work / "samples"
-    checkpoint = options.work / "checkpoint.safetensors"
-    network = train_compact(options.config, folder, checkpoint, options.workers, options.initial, options.device)
+    network = train_compact(options.config, folder, options.work, options.workers, options.initial, options.device)
     save_network(network, options.output, options.name, options.config)
     size = options.output.stat().st_size / 1e6
     print(f"wrote {options.output} ({size:.1f} MB) after {resolved['steps']} steps on {resolved['images']} images")

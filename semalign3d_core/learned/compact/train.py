@@ -9,8 +9,8 @@ import json
 import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -18,14 +18,13 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from semalign3d_core.learned.checkpoint import load_checkpoint, save_checkpoint
 from semalign3d_core.learned.compact.augmentation import Augmentation, views
 from semalign3d_core.learned.compact.samples import SampleSet, photograph_pieces
+from semalign3d_core.learned.loop import Training, is_started, load_module, train
 from semalign3d_core.perception.backbones.compact import CELL, INPUT_SIDE, CompactNet, is_network, load_network
 from semalign3d_core.runtime.errors import InputError, MissingFileError
 from semalign3d_core.runtime.files import atomic_path
 
-SHOW_EVERY = 10  # steps
 VOXEL = 0.08  # of the template, in diameters: the places that evenness is about
 HEAD_STEPS, HEAD_BATCHES, HEAD_RATE = 1500, 60, 3e-3  # what files of networks do not keep is learned anew
 
@@ -85,7 +84,7 @@ class TrainedModel(nn.Module):
 def train_compact(
     config: CompactTraining,
     samples_folder: Path,
-    checkpoint: Path,
+    work: Path,
     workers: int = 2,
     initial: Path | None = None,
     device: str = "cpu",
@@ -93,9 +92,9 @@ def train_compact(
 ) -> CompactNet:
     """Renders what is missing in ``samples_folder``, trains on ``device``, and returns the :class:`CompactNet` in evaluation mode.
 
-    ``checkpoint`` (a path) is written every ``checkpoint_every`` steps and resumed from; ``initial`` is the checkpoint of an
-    earlier run, or a network's file, whose weights this one starts with. Deterministic on the CPU for a given seed and thread count,
-    interrupted or not.
+    work: folder of the run, see :mod:`semalign3d_core.learned.loop`; an interrupted one goes on from there
+    initial: checkpoint of an earlier run, or a network's file, whose weights this one starts with
+    Deterministic on the CPU for a given seed and thread count, interrupted or not.
     """
     pictures = config.of_categories(math.ceil(config.images / len(config.categories)))
     samples = SampleSet.render(samples_folder, config.categories, pictures, config.seed, workers, quiet, device, config.pictures)
@@ -104,27 +103,21 @@ def train_compact(
     torch.manual_seed(config.seed)
     model = TrainedModel(config).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    first = load_checkpoint(checkpoint, model, optimiser)
-    if initial is not None and first == 0:
+    if initial is not None and not is_started(work):
         begin_with(initial, model, samples, config, quiet)
     set_training(model, config)
-    with tqdm(total=config.steps, initial=first, desc="train compact", disable=quiet) as bar:
-        for step in range(first, config.steps):
-            set_learning_rate(optimiser, config, step)
-            loss = training_step(model, optimiser, samples, config, step)
-            if step % SHOW_EVERY == 0:  # reading the loss waits for the device
-                bar.set_postfix(loss=f"{float(loss):.3f}")
-            bar.update()
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                save_checkpoint(checkpoint, model, optimiser, step + 1)
+    settings = {name: value for name, value in asdict(config).items() if name != "checkpoint_every"}
+    training = Training({"model": model}, optimiser, partial(training_step, model, optimiser, samples, config), settings=settings)
+    train(training, work, config.steps, config.checkpoint_every, title="train compact", quiet=quiet)
     return model.network.eval().to("cpu")
 
 
 def begin_with(initial: Path, model: TrainedModel, samples: SampleSet, config: CompactTraining, quiet: bool = False) -> None:
     """Gives the :class:`TrainedModel` the weights of a checkpoint, or those of a network's file and to them what it does not keep."""
+    if not Path(initial).is_file():
+        raise MissingFileError(f"{initial} does not exist: give the checkpoint of an earlier run, the file of a network, or none")
     if not is_network(initial):
-        if load_checkpoint(initial, model) == 0:
-            raise MissingFileError(f"{initial} does not exist: give the checkpoint of an earlier run, the file of a network, or none")
+        load_module(initial, "model", model)
         return
     model.network.load_state_dict(load_network(Path(initial))[0].state_dict())
     learn_heads(model, samples, config, quiet)
@@ -165,7 +158,7 @@ def set_training(model: TrainedModel, config: CompactTraining) -> None:
             module.train(not config.fixed_statistics)
 
 
-def set_learning_rate(optimiser: Any, config: CompactTraining, step: int) -> None:
+def set_learning_rate(optimiser: torch.optim.Optimizer, config: CompactTraining, step: int) -> None:
     """Linear warm-up over the first 5 %, then cosine decay to 1 % of the peak."""
     progress = (step + 1) / config.steps
     factor = progress / 0.05 if progress < 0.05 else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - 0.05) / 0.95))
@@ -173,21 +166,24 @@ def set_learning_rate(optimiser: Any, config: CompactTraining, step: int) -> Non
         group["lr"] = config.learning_rate * factor
 
 
-def training_step(model: TrainedModel, optimiser: Any, samples: SampleSet, config: CompactTraining, step: int) -> torch.Tensor:
-    """One optimisation step; returns the loss, a tensor. Its randomness depends on the seed and the step alone."""
+def training_step(
+    model: TrainedModel, optimiser: torch.optim.Optimizer, samples: SampleSet, config: CompactTraining, step: int
+) -> dict[str, torch.Tensor]:
+    """Optimisation step number ``step``; returns its losses. Its randomness depends on the seed and the step alone."""
+    set_learning_rate(optimiser, config, step)
     device = samples.labels.device
     generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
     index = samples.draw(config.of_categories(config.per_category), generator)
     images, canonical, labels = views(samples, index, INPUT_SIDE, CELL, config.augmentation, generator)
     trunk, features = model.see(images)
-    loss = matching_loss(model, features, canonical, labels, config, generator)
-    loss = loss + nn.functional.cross_entropy(model.network.classify(features), labels + 1)
-    loss = loss + place_loss(model.place(trunk), canonical)
+    matching = matching_loss(model, features, canonical, labels, config, generator)
+    classes = nn.functional.cross_entropy(model.network.classify(features), labels + 1)
+    place = place_loss(model.place(trunk), canonical)
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    (matching + classes + place).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()
-    return loss.detach()
+    return {name: loss.detach() for name, loss in (("matching", matching), ("classes", classes), ("place", place))}
 
 
 def halves_are_quick(device: torch.device) -> bool:

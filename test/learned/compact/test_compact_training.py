@@ -1,9 +1,10 @@
 """The training of the embedded backbone: its loss means what it says, and an interrupted run is the uninterrupted run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from semalign3d_core.learned.checkpoint import load_checkpoint
 from semalign3d_core.learned.compact import train as compact
 from semalign3d_core.learned.compact.samples import SampleSet, chunk_jobs
 from semalign3d_core.learned.compact.train import (
@@ -15,8 +16,9 @@ from semalign3d_core.learned.compact.train import (
     save_network,
     train_compact,
 )
+from semalign3d_core.learned.loop import is_started
 from semalign3d_core.perception.backbones.compact import load_network
-from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.errors import InputError, MissingFileError
 
 
 def points(count=20, seed=0):
@@ -134,23 +136,25 @@ def samples(monkeypatch):
 @pytest.mark.slow
 def test_interrupted_training_equals_uninterrupted(samples, tmp_path, monkeypatch):
     config = CompactTraining(categories=("a", "b"), steps=4, checkpoint_every=2, points=20, background_points=5, per_category=1)
-    whole = train_compact(config, tmp_path, tmp_path / "whole.safetensors", quiet=True)
+    whole = train_compact(config, tmp_path, tmp_path / "whole", quiet=True)
 
-    real, calls = compact.training_step, []
+    stopped, step = 2, compact.training_step
 
     def interrupted(*arguments):
-        if len(calls) == 3:
+        if arguments[-1] == stopped + 1:
             raise KeyboardInterrupt
-        calls.append(1)
-        return real(*arguments)
+        return step(*arguments)
 
     monkeypatch.setattr(compact, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_compact(config, tmp_path, tmp_path / "part.safetensors", quiet=True)
-    monkeypatch.setattr(compact, "training_step", real)
-    resumed = train_compact(config, tmp_path, tmp_path / "part.safetensors", quiet=True)
+        train_compact(config, tmp_path, tmp_path / "part", quiet=True)
+    assert is_started(tmp_path / "part")
+    monkeypatch.setattr(compact, "training_step", step)
+    resumed = train_compact(config, tmp_path, tmp_path / "part", quiet=True)
     for name, value in whole.state_dict().items():
-        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+        assert torch.equal(resumed.state_dict()[name], value), name
+    with pytest.raises(InputError, match=r"other settings.*points"):
+        train_compact(replace(config, points=21), tmp_path, tmp_path / "part", quiet=True)
 
 
 @pytest.mark.slow
@@ -173,14 +177,14 @@ def test_a_finished_network_is_trained_on(samples, tmp_path, monkeypatch):
     for name, value in model.network.state_dict().items():
         assert torch.equal(value, finished[name]), name
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
-    trained = train_compact(config, tmp_path, tmp_path / "on.safetensors", initial=tmp_path / "net.safetensors", quiet=True).state_dict()
+    trained = train_compact(config, tmp_path, tmp_path / "on", initial=tmp_path / "net.safetensors", quiet=True).state_dict()
     assert not torch.equal(trained["head.weight"], finished["head.weight"])
     assert all(torch.equal(value, finished[name]) for name, value in trained.items() if "running" in name)
 
 
 def test_what_is_neither_checkpoint_nor_network_is_named(samples, tmp_path):
     with pytest.raises(MissingFileError, match=r"none\.safetensors"):
-        train_compact(CompactTraining(categories=("a", "b")), tmp_path, tmp_path / "c.safetensors", initial=tmp_path / "none.safetensors")
+        train_compact(CompactTraining(categories=("a", "b")), tmp_path, tmp_path / "c", initial=tmp_path / "none.safetensors")
 
 
 def test_every_category_is_drawn_as_often_as_asked(samples):
@@ -199,11 +203,3 @@ def test_emphasis_gives_a_category_more_pictures_and_views(tmp_path):
     for wrong in ((1.0, 2.0), (1.0, 1.0, 0.0)):
         with pytest.raises(InputError, match="a, b, c"):
             CompactTraining(categories=("a", "b", "c"), emphasis=wrong)
-
-
-def test_broken_checkpoint_is_named(tmp_path):
-    path = tmp_path / "broken.safetensors"
-    path.write_bytes(b"not a checkpoint")
-    network = torch.nn.Linear(1, 1)
-    with pytest.raises(FileFormatError, match=r"broken\.safetensors"):
-        load_checkpoint(path, network, torch.optim.AdamW(network.parameters()))
