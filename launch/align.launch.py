@@ -17,7 +17,7 @@ ARGUMENTS = {
     "category": ("bottle", "category to look for: name of a model, or path of a model file"),
     "models": ("", "folder of category models; empty: only those that come with the package"),
     "demonstration": ("", "YAML file with a demonstration image and named points in it; empty: none"),
-    "backbone": ("compact", "feature backbone, the one that the category model was built with"),
+    "backbone": ("auto", "feature backbone; auto: the one that the category model was built with"),
     "warm_start": ("false", "start from the alignment of the previous image instead of searching anew"),
     "namespace": ("semalign3d", "namespace of the node and of its topics"),
     "image": ("image", "topic of the camera images"),

@@ -221,7 +221,7 @@ def create_pipeline(config: PipelineConfig, dataset_root: Path | None = None) ->
     dataset_root: data set folder whose precomputed files the providers may read.
     """
     model, device = load_model(find_model(config.category, config.models or None)), choose_device(config.device)
-    backbone = backbones.create(on_device(config.backbone, backbones.BACKBONES, device), dataset_root)
+    backbone = backbones.create(on_device(model.backbone_spec(config.backbone), backbones.BACKBONES, device), dataset_root)
     return Pipeline(
         model,
         backbone,

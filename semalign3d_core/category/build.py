@@ -91,6 +91,8 @@ def find_views_and_shape(
     progress: Progress,
 ) -> Training:
     """The first half of :func:`build_model`: what is read of the images, and the shape that explains it."""
+    if providers.depth is None and config.method == "reference":
+        raise InputError("the preset reference builds on depth: give a source of it with --depth, or take the preset em")
     clock, problems = Clock(), Problems()
     flip = usable_flip(spec.flip_permutation)
     cache = ViewCache(work_folder, config.views, providers)
@@ -125,7 +127,7 @@ def whole_model(training: Training, progress: Progress) -> CategoryModel:
 def finished(training: Training, model: CategoryModel) -> tuple[CategoryModel, dict[str, Any]]:
     """The model with its provenance, and the report."""
     t, labels = training, training.present.nonzero()[:, 0]
-    report = build_report(t.views, t.shape, labels, t.spec.names, t.config, t.problems, t.clock)
+    report = build_report(t.views, t.shape, labels, t.spec.names, usable_flip(t.spec.flip_permutation), t.config, t.problems, t.clock)
     built_from = provenance(t.category, t.providers, t.views, t.config) | {"report": report}
     return replace(model, built_from=built_from), report
 

@@ -73,6 +73,10 @@ class CategoryModel:
         keypoints = f"{int(self.present.sum())} keypoints, {len(self.weights)} dense points"
         return f"CategoryModel({self.category}, {keypoints}, features {self.backbone})"
 
+    def backbone_spec(self, asked: str = "auto") -> str:
+        """How to spell the backbone that the model needs: as ``asked``, or for ``auto`` as the build was told; else the embedded one."""
+        return str(self.built_from.get("backbone_spec", "compact")) if asked == "auto" else asked
+
     @property
     def surface(self) -> SurfaceMap:
         """The :class:`SurfaceMap` of the dense points: ``surface @ X`` are the points of keypoints X."""

@@ -11,6 +11,7 @@ from torch import Tensor
 import semalign3d_core
 from semalign3d_core.category.annotations.checks import Problems, trust_ratio
 from semalign3d_core.category.annotations.constellations import Constellations
+from semalign3d_core.category.annotations.swaps import left_right_scores, look_swapped
 from semalign3d_core.category.annotations.views import Providers, View
 from semalign3d_core.category.config import BuildConfig
 from semalign3d_core.category.progress import Clock
@@ -21,6 +22,7 @@ from semalign3d_core.runtime.config import to_dict
 
 TRUST_RATIO = 1.6  # equations per unknown below which a build is warned about
 HANDEDNESS = 2.5  # standard errors by which a shape must explain the images better than its reversal in depth
+DEPTH_HELPS = "depth maps would tell (--depth depth_anything_v2:small, or Depth/ in the data set folder)"
 LOOK = "look at the model with semalign3d inspect, annotate more images"
 
 
@@ -37,7 +39,7 @@ def shape_warnings(data: Constellations, report: dict[str, Any]) -> list[str]:
     if evidence is not None and evidence < HANDEDNESS:
         warnings.append(
             f"the images hardly tell the shape from its reversal in depth (evidence {evidence:.1f}, reliable from {HANDEDNESS}); "
-            f"left and right may be exchanged: {LOOK}"
+            f"left and right may be exchanged: {LOOK if data.measured.any() else DEPTH_HELPS}"
         )
     return warnings
 
@@ -54,20 +56,33 @@ def surface_warnings(surface: SurfaceMap, model: FactorModel) -> list[str]:
 
 
 def build_report(
-    views: Sequence[View], shape: ShapeResult, labels: Tensor, names: Sequence[str], config: BuildConfig, problems: Problems, clock: Clock
+    views: Sequence[View],
+    shape: ShapeResult,
+    labels: Tensor,
+    names: Sequence[str],
+    flip: Tensor | None,
+    config: BuildConfig,
+    problems: Problems,
+    clock: Clock,
 ) -> dict[str, Any]:
     """What a person wants to know about a build: JSON-serialisable.
 
-    labels: (K',) the present keypoints, names: of all K.
+    labels: (K',) the present keypoints, names: of all K; flip: (K,) their mirror partners, None without left and right
     """
     model, data = shape.model, shape.data
     camera = model.in_camera()
     difference = data.focal[:, None, None] * camera[..., :2] / camera[..., 2:] - data.points
     present = [names[k] for k in labels.tolist()]
+    scores = left_right_scores(views, flip)
+    swapped = look_swapped(scores)
     return {
         "method": config.method,
         **shape.report,
-        "images": [_image_report(view, model, n, difference[n], data.visible[n], present) for n, view in enumerate(views)],
+        "images": [
+            _image_report(view, model, n, difference[n], data.visible[n], present)
+            | {"left_right_score": None if np.isnan(scores[n]) else round(float(scores[n]), 3), "swapped": bool(swapped[n])}
+            for n, view in enumerate(views)
+        ],
         "absent_keypoints": [name for name in names if name not in present],
         "skipped_images": problems.skipped,
         "dropped_keypoints": problems.dropped,

@@ -28,11 +28,11 @@ class Options(ProviderOptions):
     """Categories to build."""
     output: Path
     """Folder of the models: <output>/<category>.safetensors and <category>.report.json."""
-    depth: str = "precomputed"
-    """Depth source, for example precomputed."""
-    masks: str = "precomputed"
+    depth: str = "auto"
+    """Depth source; auto: the maps in Depth/ of the data set folder, or none: the shape then comes from the views alone."""
+    masks: str = "auto"
     """Mask source: precomputed, sam2:tiny (prompted by the annotated box and keypoints), or similarity:FILE with a model of this
-    category that was built earlier with the same backbone."""
+    category that was built earlier with the same backbone; auto: for each image the best one at hand."""
     preset: str = "em"
     """em, reference, or path of a YAML file."""
     split: str = "trn"
@@ -97,24 +97,32 @@ def _build(options: Options, category: str) -> None:
 
     from semalign3d_core.calibration.build import build_category
     from semalign3d_core.category.annotations.views import Providers
+    from semalign3d_core.category.report import DEPTH_HELPS
     from semalign3d_core.category.storage import load_model, save_model
     from semalign3d_core.datasets import open_dataset
     from semalign3d_core.perception import backbones, depth, masks
     from semalign3d_core.perception.backbones.precision import choose_device
+    from semalign3d_core.perception.masks.at_hand import masks_at_hand
     from semalign3d_core.perception.providers import on_device
     from semalign3d_core.runtime import config
     from semalign3d_core.runtime.files import write_json
+    from semalign3d_core.visualization.inspect_report import images_to_look_at
 
     settings = configuration(options)
     dataset = open_dataset(options.dataset)
     records = training_records(dataset, category, options.split, options.max_images)
-    device = choose_device(options.device)
+    device, spoken = choose_device(options.device), []
     backbone = backbones.create(on_device(options.backbone, backbones.BACKBONES, device), options.dataset)
-    depth_source = depth.create(on_device(options.depth, depth.DEPTHS, device), options.dataset)
-    mask_spec = on_device(options.masks, masks.MASKS, device)
-    mask_source = masks.create(mask_spec, options.dataset, backbone=backbone, load_model=load_model)
+    stored = any((options.dataset / "Depth" / category).glob("*.npz"))
+    depth_spec = ("precomputed" if stored else "none") if options.depth == "auto" else options.depth
+    depth_source = depth.create(on_device(depth_spec, depth.DEPTHS, device), options.dataset)
     if depth_source is None:
-        raise InputError("building needs depth of every training image: give another source with --depth")
+        spoken.append(f"no depth maps: the shape comes from the views alone; {DEPTH_HELPS}")
+    if options.masks == "auto":
+        mask_source = masks_at_hand(options.dataset, category)
+    else:
+        mask_spec = on_device(options.masks, masks.MASKS, device)
+        mask_source = masks.create(mask_spec, options.dataset, backbone=backbone, load_model=load_model)
     if mask_source is None:
         raise InputError("building needs a mask of every training image: give another source with --masks")
     providers = Providers(backbone, depth_source, mask_source)
@@ -122,12 +130,17 @@ def _build(options: Options, category: str) -> None:
     with logging_redirect_tqdm(), _progress_bar(category) as progress:
         model, report = build_category(category, dataset.keypoint_spec(category), records, providers, settings, work, progress)
     model.built_from["dataset"] = str(options.dataset)
+    model.built_from["backbone_spec"] = "compact" if options.backbone == "auto" else options.backbone
+    if options.masks == "auto":
+        spoken.append("masks at hand: " + ", ".join(f"{name} ({count} looks)" for name, count in mask_source.used.most_common()))
     path = options.output / f"{category}.safetensors"
     report["model_hash"] = save_model(model, path)
     report["config"] = config.to_dict(settings)
     write_json(options.output / f"{category}.report.json", report)
     _remove(work)
-    print(summary(category, path, model, report))
+    print("\n".join([summary(category, path, model, report), *(f"  {text}" for text in spoken)]))
+    for line in images_to_look_at(model, report):
+        print(line)
 
 
 def summary(category: str, path: Path, model: CategoryModel, report: dict[str, Any]) -> str:

@@ -26,8 +26,12 @@ class Options:
     """Name of the category in the data set. Plain files need one; for COCO files it renames the only category taken."""
     take: tuple[str, ...] = ()
     """COCO: categories of the file to take; nothing means all that have keypoints."""
-    pairs: str = ""
+    left_right: str = ""
     """Left/right pairs that neither the file nor names like left_eye, eye_l, EyeLeft tell: "arm_a:arm_b fin_1:fin_2"."""
+    split: float = 0.3
+    """Share of the images kept for the split test; the others are the split trn, of which build makes the model. 0: no splits."""
+    pairs: int = 400
+    """At most so many pairs of images per split, for eval_spair."""
     hidden: Literal["drop", "keep"] = "drop"
     """COCO: keypoints marked as labelled but hidden (v = 1)."""
     objects: Literal["largest", "each"] = "largest"
@@ -44,13 +48,18 @@ class Options:
 def run(options: Options) -> int:
     """Imports, prints what was taken and left out, and writes import_report.json into the data set folder."""
     from semalign3d_core.datasets.left_right import parse_pairs
+    from semalign3d_core.datasets.splitting import write_splits
     from semalign3d_core.runtime.files import write_json
 
-    images, pairs = options.images or options.annotations.parent, parse_pairs(options.pairs)
+    images, pairs = options.images or options.annotations.parent, parse_pairs(options.left_right)
+    if not 0 <= options.split < 1:
+        raise InputError(f"--split {options.split} must be a share of the images, from 0 to less than 1")
     report = _import_coco(options, images, pairs) if _is_coco(options.annotations) else _import_table(options, images, pairs)
-    content = {"written": dict(report.written), "keypoints": report.keypoints, "skipped": report.skipped, "remarks": report.remarks}
+    splits = {category: write_splits(options.output, category, options.split, options.pairs) for category in report.written}
+    content = {"written": dict(report.written), "keypoints": report.keypoints, "splits": splits}
+    content |= {"skipped": report.skipped, "remarks": report.remarks}
     write_json(options.output / "import_report.json", content)
-    print(summary(options.output, report))
+    print("\n".join([summary(options.output, report), *_split_lines(splits)]))
     return 0 if report.written.total() else 1
 
 
@@ -65,6 +74,12 @@ def summary(output: Path, report: ImportReport) -> str:
         lines.append(f"left out: {len(report.skipped)} (all in {output / 'import_report.json'})")
         lines += [f"  {reason}" for reason in report.skipped[:SHOWN]]
     return "\n".join(lines)
+
+
+def _split_lines(splits):
+    for category, found in splits.items():
+        parts = [f"{split} {images} images, {pairs} pairs" for split, (images, pairs) in found.items()]
+        yield f"{category}: splits {'; '.join(parts)}" if parts else f"{category}: no splits; build takes all images"
 
 
 def _is_coco(path):

@@ -22,14 +22,15 @@ def run(options: Options) -> int:
     """Writes the page and names the images that look wrong."""
     from semalign3d_core.category.storage import find_model, load_model
     from semalign3d_core.runtime.files import write_text
-    from semalign3d_core.visualization.inspect_report import default_dataset, image_cards, inspect_page
+    from semalign3d_core.visualization.inspect_report import default_dataset, images_to_look_at, inspect_page
 
     path = find_model(options.model)
     model = load_model(path)
-    write_text(options.output, inspect_page(model, options.dataset or default_dataset(model)))
-    cards, _ = image_cards(model, model.built_from.get("report", {}), None)
+    dataset = options.dataset or default_dataset(model)
+    write_text(options.output, inspect_page(model, dataset))
     print(f"{path}: {model.category}, {int(model.present.sum())} keypoints, {len(model.dense_mu)} dense points -> {options.output}")
-    for card in (card for card in cards if card["bad"]):
-        worst = f"worst {card['worst']} by {card['worstPixels']:.1f} px"
-        print(f"  look at {card['name']}: error {100 * card['error']:.1f} % of the object, {worst}")
+    if dataset is None:
+        print("  its training pictures are not here: the page shows shape and statistics; give their folder with --dataset")
+    else:
+        print("\n".join(images_to_look_at(model, model.built_from.get("report", {}))))
     return 0

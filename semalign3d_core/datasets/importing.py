@@ -283,9 +283,9 @@ def closing_remarks(report: ImportReport, specs: dict[str, KeypointSpec]) -> Non
             report.remarks.append(f"{category}: seen in fewer than {FEW_VIEWS} images: {', '.join(rare)}")
         lonely = unpaired(spec.names, spec.flip_permutation)
         if lonely:
-            report.remarks.append(f"{category}: no partner on the other side: {', '.join(lonely)}; a misspelt name, or give --pairs")
+            report.remarks.append(f"{category}: no partner on the other side: {', '.join(lonely)}; a misspelt name, or give --left-right")
         if spec.flip_permutation == tuple(range(len(spec.names))):
-            report.remarks.append(f"{category}: no left/right pairs; if the object has a left and a right, give them with --pairs")
+            report.remarks.append(f"{category}: no left/right pairs; if the object has a left and a right, give them with --left-right")
 
 
 def as_displayed(item: AnnotatedObject, image: ImageInput) -> tuple[AnnotatedObject, np.ndarray | None]:

@@ -54,7 +54,7 @@ def parse_pairs(text: str) -> tuple[tuple[str, str], ...]:
     for part in text.replace(",", " ").split():
         first, separator, second = part.partition(":")
         if not separator or not first or not second:
-            raise InputError(f'--pairs: {part!r} is no pair; write "left_eye:right_eye wheel_1:wheel_2"')
+            raise InputError(f'--left-right: {part!r} is no pair; write "left_eye:right_eye wheel_1:wheel_2"')
         pairs.append((first, second))
     return tuple(pairs)
 

@@ -49,6 +49,8 @@ class ItemResult:
     failure: why it could not be done, "" if it could
     points:  {pair: (Q, 2) float32 pixels of the target};  kap: {pair: its samples for KAP}, if asked for
     digest:  hash of what was seen of the image;  counts: cache statistics
+    seconds: wall time of the item itself, without loading networks and models;  process: what this process needed so far:
+             its number, MiB of memory at most, MiB on the GPU at most
     """
 
     failure: str = ""
@@ -56,3 +58,5 @@ class ItemResult:
     digest: str = ""
     counts: dict = field(default_factory=dict)
     kap: dict = field(default_factory=dict)
+    seconds: float = 0.0
+    process: tuple[int, float, float] = (0, 0.0, 0.0)

@@ -57,7 +57,7 @@ def warning(results):
 
 def details(results):
     """What results.json holds beside the scores, folded away."""
-    parts = ("protocol", "config", "versions", "seeds", "hashes", "cache", "seconds")
+    parts = ("protocol", "config", "versions", "hardware", "latency", "memory", "seeds", "hashes", "cache", "seconds")
     shown = (f"<details><summary>{key}</summary><pre>{escape(json.dumps(results[key], indent=1))}</pre></details>" for key in parts)
     return note("As in results.json.") + "\n".join(shown)
 

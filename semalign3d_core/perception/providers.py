@@ -19,7 +19,10 @@ from semalign3d_core.runtime.errors import InputError, MissingDependencyError, c
 class ProviderOptions:
     """Where features, depth and masks come from; the options of every command and node that looks at images."""
 
-    backbone: Annotated[str, Doc("feature backbone: compact, dinov2:base, precomputed:NAME ...; that of the category model")] = "compact"
+    backbone: Annotated[
+        str,
+        Doc("feature backbone: compact, dinov2:base, precomputed:NAME ...; auto: that of the category model, without one the embedded one"),
+    ] = "auto"
     depth: Annotated[str, Doc("depth source: none, precomputed, sensor:PATH, depth_anything_v2 ...")] = "none"
     masks: Annotated[
         str,

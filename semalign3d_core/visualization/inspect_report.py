@@ -78,7 +78,7 @@ def viewing_directions(rotations: torch.Tensor) -> list[list[float]]:
 
 def image_cards(model: CategoryModel, report: Report, dataset: Path | None) -> tuple[list[Card], list[str]]:
     """What the page says of the training images, the worst first, and remarks about image files that are missing."""
-    entries = sorted(report.get("images", []), key=lambda entry: -entry["reprojection_error_relative"])
+    entries = sorted(report.get("images", []), key=lambda entry: (not entry.get("swapped", False), -entry["reprojection_error_relative"]))
     median = float(np.median([entry["reprojection_error_relative"] for entry in entries])) if entries else 0.0
     source, notes = None, []
     if dataset is not None:
@@ -96,6 +96,15 @@ def image_cards(model: CategoryModel, report: Report, dataset: Path | None) -> t
     return cards, notes
 
 
+def images_to_look_at(model: CategoryModel, report: Report) -> list[str]:
+    """A line about every training image that looks wrong, the worst first."""
+    lines = []
+    for card in (card for card in image_cards(model, report, None)[0] if card["bad"]):
+        why = f"error {100 * card['error']:.1f} % of the object, worst {card['worst']} by {card['worstPixels']:.1f} px"
+        lines.append(f"  look at {card['name']}: " + ("left and right look exchanged; " if card["swapped"] else "") + why)
+    return lines
+
+
 def _card(entry: Report, median: float) -> Card:
     error = entry["reprojection_error_relative"]
     return {
@@ -105,7 +114,8 @@ def _card(entry: Report, median: float) -> Card:
         "worst": entry["worst_keypoint"],
         "worstPixels": entry["worst_error_pixels"],
         "weight": entry["weight"],
-        "bad": bool((error > BAD_RATIO * median and error > BAD_ERROR) or entry["weight"] < BAD_WEIGHT),
+        "swapped": bool(entry.get("swapped", False)),
+        "bad": bool((error > BAD_RATIO * median and error > BAD_ERROR) or entry["weight"] < BAD_WEIGHT or entry.get("swapped", False)),
     }
 
 

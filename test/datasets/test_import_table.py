@@ -96,7 +96,7 @@ def test_command_needs_a_category_and_knows_the_format(folder, capsys):
     arguments = ["import", str(folder / "k.csv"), "--output", str(folder / "data")]
     assert main(arguments) == 2
     assert "give one with --category NAME" in capsys.readouterr().err
-    assert main([*arguments, "--category", "wine bottle", "--pairs", "cap:left_foot"]) == 0
+    assert main([*arguments, "--category", "wine bottle", "--left-right", "cap:left_foot"]) == 0
     spec = FolderDataset(folder / "data").keypoint_spec("wine_bottle")
     assert spec.flip_permutation == (1, 0, 2)
     assert "wine_bottle: 2 images" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import os
 import signal
 import subprocess
@@ -11,8 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from semalign3d_core.evaluation.run.engine import run_local
+from semalign3d_core.evaluation.run.engine import LocalEngine, RayEngine
 from semalign3d_core.runtime.errors import InputError, SemAlign3DError
+
+
+def run_local(function, items, workers=1, retries=2):
+    with LocalEngine(workers, retries) as engine:
+        yield from engine.run(function, items)
 
 
 def square(item):
@@ -80,7 +86,7 @@ def wait_until(condition):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through /proc, which this system lacks")
 def test_workers_do_not_outlive_a_killed_run(tmp_path):
-    program = "import time; from semalign3d_core.evaluation.run.engine import run_local; list(run_local(time.sleep, [300] * 4, 2))"
+    program = "import time; from semalign3d_core.evaluation.run.engine import LocalEngine; list(LocalEngine(2).run(time.sleep, [300] * 4))"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     parent = subprocess.Popen([sys.executable, "-c", program], env=environment)
     wait_until(lambda: len(descendants(parent.pid)) >= 4)  # the server of forks, its resource tracker, two workers
@@ -117,3 +123,28 @@ def test_bad_input_is_not_tried_again(tmp_path, workers):
     with pytest.raises(InputError, match="item is bad"):
         list(run_local(functools.partial(bad_input, tmp_path), [7], workers))
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def own_process(item):
+    return os.getpid()
+
+
+def test_processes_start_once_and_serve_every_list():
+    with LocalEngine(2) as engine:
+        first, second = ({pid for _, pid in engine.run(own_process, list(range(12)))} for _ in range(2))
+        assert len(first | second) == 2 and os.getpid() not in first | second
+        with pytest.raises(InputError):
+            list(engine.run(fails, [1]))
+        assert len({pid for _, pid in engine.run(own_process, [1, 2])}) <= 2
+
+
+def fails(item):
+    raise InputError("no")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra 'ray')")
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_ray_cluster_that_is_not_there_is_said(monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match=f"no Ray cluster at RAY_ADDRESS={address} .*refused.*--engine local"):
+        RayEngine()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from semalign3d_core.category.annotations.views import View, published_depth
+from semalign3d_core.category.annotations.views import NO_DEPTH, View, published_depth
 from semalign3d_core.geometry.image_grid import interpolated
 
 
@@ -126,7 +126,7 @@ def constellations(views: Sequence[View], labels: Tensor, flip: Tensor | None) -
         visible=visible,
         inverse=torch.where(visible & torch.isfinite(inverse), inverse, 0.0),
         measured=visible & torch.isfinite(inverse),
-        slope=torch.where(torch.tensor([v.kind == "disparity" for v in views]), torch.nan, (high - low) / low),
+        slope=torch.where(torch.tensor([v.kind in ("disparity", NO_DEPTH) for v in views]), torch.nan, (high - low) / low),
         size=(box[:, 2:] - box[:, :2]).amax(1) / longer,
         focal=focal[:, 0],
         focal_known=torch.stack([v.focal_known for v in views]),

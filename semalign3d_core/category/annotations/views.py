@@ -24,6 +24,7 @@ from semalign3d_core.runtime.errors import InputError, MissingFileError
 from semalign3d_core.runtime.threads import in_parallel
 
 MINIMUM_MASK = 30  # pixels below which a mask counts as empty
+NO_DEPTH = "none"  # the kind of a view without a depth map
 MASK_NODES = 64  # of the mask's distance field along the longer side
 
 Item = TypeVar("Item")
@@ -47,7 +48,7 @@ class View:
     pixels, pixel_inverse: (S, 2), (S,): random object pixels away from edges
     keypoint_features, pixel_features: (K, C), (S, C) float16 unit; 0 where a keypoint is not annotated
     mirrored_keypoint_features, mirrored_pixel_features: of the mirror image at the same object points; (0, C) without
-    kind:             metric, depth or disparity
+    kind:             metric, depth or disparity; none where nothing is known of the depth (inverse depths are NaN)
     """
 
     name: str
@@ -95,7 +96,7 @@ class Providers:
     """Where features, depth and masks of training images come from; see the packages of the three."""
 
     backbone: FeatureBackbone
-    depth: DepthSource
+    depth: DepthSource | None
     segmenter: MaskSource
 
     def over(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
@@ -103,7 +104,7 @@ class Providers:
 
         Several items at a time if all three say ``concurrent = True`` (they read files); a network gets all processors for itself.
         """
-        if all(provider.concurrent for provider in (self.backbone, self.depth, self.segmenter)):
+        if all(provider is None or provider.concurrent for provider in (self.backbone, self.depth, self.segmenter)):
             return in_parallel(function, items)
         return (function(item) for item in items)
 
@@ -125,11 +126,9 @@ def gather_view(record: ImageRecord, keypoints: Tensor, providers: Providers, op
     features, mask = features_and_mask(image, providers.backbone, providers.segmenter, record.box, points)  # type: ignore[arg-type]
     if mask is None or int(mask.sum()) < MINIMUM_MASK:
         raise InputError(f"{record.name}: the mask is empty; segment this image again or leave it out")
-    depth = providers.depth.estimate(image)
-    if depth is None:
-        raise InputError(f"{record.name}: nothing is known of its depth; estimate it or leave the image out")
-    inverse = depth.inverse()
-    inverse_range = _object_range(record, inverse, mask)
+    depth = None if providers.depth is None else providers.depth.estimate(image)
+    inverse = torch.full(mask.shape, torch.nan) if depth is None else depth.inverse()
+    inverse_range = torch.tensor([0.0, 1.0], dtype=torch.float64) if depth is None else _object_range(record, inverse, mask)
     pixels = _sampled_pixels(record, mask, inverse, inverse_range, options)
     camera = record_camera(record)
     looked_at = replace(image, window=features.grid.window)
@@ -141,7 +140,7 @@ def gather_view(record: ImageRecord, keypoints: Tensor, providers: Providers, op
         name=record.name,
         height=record.height,
         width=record.width,
-        kind=depth.kind,
+        kind=NO_DEPTH if depth is None else depth.kind,
         focal=camera.focal,
         principal=camera.principal,
         focal_known=torch.tensor(camera.known),
@@ -215,10 +214,13 @@ def _middle_inverse(keypoints: Tensor, inverse: Tensor, mask: Tensor, flip: Tens
 
 
 def _sampled_pixels(record: ImageRecord, mask: Tensor, inverse: Tensor, inverse_range: Tensor, options: ViewOptions) -> Tensor:
-    """(S, 2) random object pixels, one pixel inside the mask and off depth edges; the image's name seeds the choice."""
-    window = torch.nn.functional.unfold(inverse[None, None].nan_to_num(nan=torch.inf), 3, padding=1).view(9, *mask.shape)
-    smooth = window.amax(0) - window.amin(0) <= options.edge * float(inverse_range[1] - inverse_range[0])
-    rows, columns = ((steps_inside(mask) > 1) & smooth & torch.isfinite(inverse)).nonzero().unbind(1)
+    """(S, 2) random object pixels, one inside the mask and off depth edges, as far as depth is known; the image's name seeds the choice."""
+    usable = steps_inside(mask) > 1
+    if torch.isfinite(inverse).any():
+        window = torch.nn.functional.unfold(inverse[None, None].nan_to_num(nan=torch.inf), 3, padding=1).view(9, *mask.shape)
+        smooth = window.amax(0) - window.amin(0) <= options.edge * float(inverse_range[1] - inverse_range[0])
+        usable &= smooth & torch.isfinite(inverse)
+    rows, columns = usable.nonzero().unbind(1)
     rng = np.random.default_rng(zlib.crc32(f"{record.category}/{record.name}".encode()))
     chosen = torch.from_numpy(np.sort(rng.permutation(len(rows))[: options.pixels]))
     return torch.stack([columns[chosen], rows[chosen]], dim=-1).float()

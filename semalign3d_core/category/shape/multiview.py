@@ -47,10 +47,22 @@ def multiview_start(data: Constellations, generator: torch.Generator) -> Multivi
 
 
 def _handed(shape: Tensor, rotation: Tensor, correlation: Tensor, data: Constellations, cost: float) -> MultiviewStart:
-    """The start from a shape or its reversal in depth: orthographic views allow both, the sign of the correlation with depth decides."""
+    """The start from a shape or its reversal in depth: orthographic views allow both, the sign of the correlation with depth decides.
+
+    Where no depth is known, what the images show decides: keypoints that are annotated are nearer than those that the object hides.
+    """
     seen = data.measured.sum(1) >= 3
-    mean = float(correlation[seen].mean()) if seen.any() else 0.0
+    mean = float(correlation[seen].mean()) if seen.any() else _shown_are_near(shape, rotation, data)
     return MultiviewStart(shape * MIRROR if mean < 0 else shape, cost, view_diversity(rotation, data.flip), mean)
+
+
+def _shown_are_near(shape: Tensor, rotation: Tensor, data: Constellations) -> float:
+    """Correlation of -z with being annotated, over the keypoints of each image, mean over the images; 0 where all are annotated."""
+    depth = -(rotation @ shape.T)[:, 2]
+    shown = data.visible.to(depth)
+    a, b = (values - values.mean(1, keepdim=True) for values in (depth, shown))
+    found = (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt().clamp(min=1e-9)
+    return float(found.mean())
 
 
 def view_diversity(rotations: Tensor, flip: Tensor | None) -> float:

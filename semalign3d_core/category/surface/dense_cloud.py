@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2, vq
+from scipy.interpolate import RBFInterpolator
 from scipy.spatial import ConvexHull
 from torch import Tensor
 
 from semalign3d_core.category.annotations.constellations import Constellations
-from semalign3d_core.category.annotations.views import View
+from semalign3d_core.category.annotations.views import NO_DEPTH, View
 from semalign3d_core.category.shape.depth_term import Readings, depth_readings
 from semalign3d_core.category.shape.factor_model import FactorModel
 from semalign3d_core.category.shape.mirror import MIRROR
@@ -26,6 +27,7 @@ MARGIN = 0.1  # kept outside the hull of the keypoints, in diameters
 DEPTH_RANGE = 0.25  # usual range of an object's inverse depth, relative to that of its middle
 SLOPE_PRIOR = 0.01  # weight of the pull of an image's range towards the usual one
 DEPTH_OUTLIER = 0.05  # relative inverse depth at which the weight of a reading is halved
+SMOOTHING, BEYOND_KEYPOINTS = 1e-4, 0.2  # of depth between keypoints; share of their range of 1/z by which pixels may lie outside of it
 REWEIGHTINGS = 6  # of the robust regression
 
 
@@ -50,7 +52,10 @@ def merged_samples(views: Sequence[View], model: FactorModel, data: Constellatio
     points, image, row = [], [], []
     plane, readings = model.plane, depth_readings(model, model.in_camera(), data)
     for n, view in enumerate(views):
-        z = _pixel_depth(model, readings, data, n, view.relative_inverse(view.pixel_inverse))
+        if view.kind == NO_DEPTH:
+            z = _depth_between_keypoints(model, data, n, view)
+        else:
+            z = _pixel_depth(model, readings, data, n, view.relative_inverse(view.pixel_inverse))
         points.append(_object_points(view, model, n, z, plane))
         image.append(torch.full((len(z),), n))
         row.append(torch.arange(len(z)))
@@ -77,6 +82,26 @@ def _pixel_depth(model: FactorModel, readings: Readings, data: Constellations, i
         relative = (target - level - slope * value) / middle
         weight = 1 / (1 + (relative / DEPTH_OUTLIER) ** 2)
     return 1 / (level + slope * inverse).clamp(min=0.2 * middle)
+
+
+def _depth_between_keypoints(model: FactorModel, data: Constellations, index: int, view: View) -> Tensor:
+    """Depth z (S,) in diameters of the pixels of a view without a depth map: 1/z between the annotated keypoints of its completed shape.
+
+    1/z is affine in the image over a plane, so a linear spline with an affine part is right on flat sides; no pixel is taken for nearer or
+    farther than the keypoints by more than a share of their range.
+    """
+    seen = data.visible[index]
+    camera = model.in_camera()[index][seen]
+    places = (camera[:, :2] / camera[:, 2:]).numpy()
+    inverse = (1 / camera[:, 2]).numpy()
+    pixels = back_project(view.pixels.double() / view.longer_side, torch.ones(len(view.pixels)).double(), view.focal.double(),
+                          view.principal.double())[:, :2].numpy()  # fmt: skip
+    spread = np.linalg.svd(places - places.mean(0), compute_uv=False)
+    affine = len(places) > 3 and spread[1] > 0.1 * spread[0]
+    spline = RBFInterpolator(places, inverse, kernel="linear", degree=1 if affine else 0, smoothing=SMOOTHING)
+    low, high = inverse.min(), inverse.max()
+    reach = BEYOND_KEYPOINTS * (high - low)
+    return 1 / torch.from_numpy(spline(pixels)).clamp(low - reach, high + reach)
 
 
 def _regression(value: Tensor, target: Tensor, weight: Tensor, has_offset: bool, middle: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ not show count too.
 import numpy as np
 import torch
 
+from semalign3d_core.evaluation.keypoints.uncertainty import add_kap_intervals
 from semalign3d_core.geometry.image_grid import CANVAS_SIDE
 from semalign3d_core.matchers.soft_argmax import cell_features
 from semalign3d_core.metrics.kap import KAP_VARIANTS, KapAccumulator, KapPair, kap_samples
@@ -69,13 +70,17 @@ def add_kap(summary, pairs, samples, config):
     """
     for variant, key in kap_keys(config.kap).items():
         accumulator = KapAccumulator(config.alpha, variant)
+        scored = []
         for pair in pairs:
             found = samples[pair.name][variant] if pair.name in samples else [_worst(pair, variant)] * len(config.alpha)
-            accumulator.add_samples(pair.category, source_count(pair), found)
+            if accumulator.add_samples(pair.category, source_count(pair), found) is not None:
+                scored.append((pair, source_count(pair), found))
         kap = accumulator.summary()
         for entry, place in [(summary["all"], kap["all"]), *((e, kap["per_category"][c]) for c, e in summary["per_category"].items())]:
             entry[key] = place["kap"]
             entry["kap_counts"] = {"pairs": place["pairs"], "points": place["points"], "without_keypoints": place["skipped"]}
+        if scored:
+            add_kap_intervals(summary, key, *zip(*scored, strict=True))
 
 
 def _worst(pair, variant):

@@ -12,15 +12,18 @@ from pathlib import Path
 import numpy as np
 
 import semalign3d_core
+from semalign3d_core.evaluation.keypoints import uncertainty
 from semalign3d_core.evaluation.keypoints.kap import KAP_PROTOCOL, SCORES, add_kap, kap_keys
 from semalign3d_core.evaluation.keypoints.pairs import outside_count
 from semalign3d_core.evaluation.keypoints.scoring import breakdowns, summarise
+from semalign3d_core.evaluation.keypoints.uncertainty import add_breakdown_intervals, add_intervals
+from semalign3d_core.evaluation.run.hardware import hardware, memory
 from semalign3d_core.metrics.aggregate import alpha_key
 from semalign3d_core.runtime.code_hash import code_hash
 from semalign3d_core.runtime.files import write_json, write_text
 
 REFERENCE_LENGTHS = {"bbox": "longer side of the target's object box", "image": "longer side of the target image"}
-SCORE_COLUMNS = ("category", "metric", "alpha", "aggregate", "percent", "pairs", "skipped")
+SCORE_COLUMNS = ("category", "metric", "alpha", "aggregate", "percent", "low", "high", "pairs", "skipped")
 PROTOCOL = {
     "correct": "distance < alpha x reference length (strict); a point that is missing or not finite is wrong",
     "aggregates": {
@@ -55,16 +58,19 @@ def result_dictionary(evaluation):
     """The dictionary of ``results.json``."""
     config, scores = evaluation.config, evaluation.scores
     summary, kap = summarise(scores, config.alpha), {}
+    add_intervals(summary, scores, config.alpha)
     if config.kap != "none":
         add_kap(summary, [score.pair for score in scores], evaluation.kap, config)
         kap = {"kap": {"variant": config.kap, "scores": SCORES[evaluation.method.kap_scores], **KAP_PROTOCOL}}
+    parts = breakdowns(scores, config.alpha)
+    add_breakdown_intervals(parts, scores, config.alpha)
     queries = {"queries": QUERIES["unknown" if config.predictions else evaluation.method.told_keypoints]}
     reference = {"reference_length": REFERENCE_LENGTHS[evaluation.threshold], "threshold": evaluation.threshold}
     return {
-        **common_results(evaluation, {**reference, **PROTOCOL, **queries, **kap}),
+        **common_results(evaluation, {**reference, **PROTOCOL, **uncertainty.PROTOCOL, **queries, **kap}),
         "per_category": summary["per_category"],
         "all": summary["all"],
-        "breakdowns": breakdowns(scores, config.alpha),
+        "breakdowns": parts,
         "skipped": [{"pair": s.pair.name, "reason": _why_skipped(s)} for s in scores if _why_skipped(s)],
         "keypoints_outside_the_image": sum(outside_count(s.pair) for s in scores),
     }
@@ -74,7 +80,7 @@ def common_results(evaluation, protocol):
     """What the results of every kind of evaluation hold beside the scores."""
     config = evaluation.config
     return {
-        "method": f"predictions:{config.predictions.name}" if config.predictions else config.method,
+        "method": config.name or (f"predictions:{config.predictions.name}" if config.predictions else config.method),
         "config": evaluation.resolved,
         "versions": versions(),
         "protocol": {"on_bad_input": config.on_bad_input, **protocol},
@@ -83,6 +89,9 @@ def common_results(evaluation, protocol):
         "points_not_finite": sum(int((~np.isfinite(s.points)).any(1).sum()) for s in evaluation.scores if s.points is not None),
         "extra_predictions": evaluation.extra_predictions,
         "cache": dict(sorted(evaluation.cache.items())),
+        "hardware": hardware(config.workers, evaluation.resolved["device"]),
+        "latency": evaluation.latency,
+        "memory": memory(evaluation.processes),
         "seconds": {stage: round(seconds, 3) for stage, seconds in evaluation.seconds.items()},
     }
 
@@ -134,12 +143,28 @@ def _score_rows(results):
         for metric in ("pck", "pck_dagger", "pck_dagger_inclusive", "pck_scored_only"):
             for alpha, values in (entry[metric] or {}).items():
                 for aggregate, percent in values.items():
-                    yield category, metric, alpha, aggregate, percent, entry["pairs"], entry["skipped"]
+                    yield (
+                        category,
+                        metric,
+                        alpha,
+                        aggregate,
+                        percent,
+                        *_ends(entry, metric, alpha, aggregate),
+                        entry["pairs"],
+                        entry["skipped"],
+                    )
         for variant, key in kap_keys(results["config"]["kap"]).items():
             for alpha, values in entry[key].items():
                 for aggregate, percent in values.items():
                     counts = entry["kap_counts"]
-                    yield category, f"kap_{variant}", alpha, aggregate, percent, counts["pairs"], counts["without_keypoints"]
+                    ends = _ends(entry, key, alpha, aggregate)
+                    yield category, f"kap_{variant}", alpha, aggregate, percent, *ends, counts["pairs"], counts["without_keypoints"]
+
+
+def _ends(entry, metric, alpha, aggregate):
+    """(low, high) of an interval; (None, None) where there is none."""
+    found = entry["intervals"].get(metric) or entry.get(f"{metric}_intervals", {})
+    return found.get(alpha, {}).get(aggregate) or (None, None)
 
 
 def _pair_table(scores, alphas):
@@ -167,12 +192,22 @@ def terminal_table(results):
     ):
         cells = (_pair_of(total["pck"][a][image], total["pck"][a][point]) for a in alphas)
         lines.append(f"{label:20s} {total['pairs']:6d} {total['skipped']:7d} " + " ".join(cells))
-    lines += _geometry_lines(results) + _kap_lines(results)
+    lines += _interval_lines(total) + _geometry_lines(results) + _kap_lines(results)
     if total["skipped"]:
         lines.append(f'{total["skipped"]} pairs skipped (see "skipped" in results.json); bad ones count as wrong above')
     if results["extra_predictions"]:
         lines.append(f"{results['extra_predictions']} predictions are of pairs that were not asked for; ignored")
     return "\n".join(lines)
+
+
+def _interval_lines(total):
+    """The intervals of the two usual means over all categories."""
+    lines = ["", "95 % of draws of images:"]
+    for label, name in (("mean of categories", "mean_of_categories"), ("weighted by pairs", "pair_weighted"), ("per point", "per_point")):
+        found = {alpha: values[name] for alpha, values in total["intervals"]["pck"].items()}
+        cells = (f"@{alpha} {ends[0]:.1f} to {ends[1]:.1f}" for alpha, ends in found.items() if ends)
+        lines.append(f"  {label:20s} " + ",  ".join(cells))
+    return lines
 
 
 def kap_places(results):

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from semalign3d_core.datasets.records import PairRecord
+from semalign3d_core.evaluation.keypoints import uncertainty
 from semalign3d_core.evaluation.keypoints.pairs import EvaluationPair
 from semalign3d_core.evaluation.keypoints.results import common_results, csv_text
+from semalign3d_core.metrics.bootstrap import interval, share
 from semalign3d_core.metrics.mask_transfer import (
     MaskTransferAccumulator,
     intersection_over_union,
@@ -97,12 +99,29 @@ def result_dictionary(evaluation):
         values = np.array([getattr(entry, metric) for entry in evaluation.scores])
         known = [entry[metric] for entry in per_category.values() if entry[metric] is not None]
         over_all[metric] = {"mean_of_categories": _mean(known), "pair_weighted": _mean(values[np.isfinite(values)])}
+    _add_intervals(per_category, over_all, evaluation.scores)
     return {
-        **common_results(evaluation, PROTOCOL),
+        **common_results(evaluation, PROTOCOL | uncertainty.PROTOCOL),
         "per_category": per_category,
         "all": over_all,
         "skipped": [{"pair": entry.pair.name, "reason": entry.problem} for entry in skips],
     }
+
+
+def _add_intervals(per_category, over_all, scores):
+    """Adds ``intervals`` of both metrics, shares as the scores are."""
+    bootstrap = uncertainty.image_bootstrap(scores)
+    for metric in METRICS:
+        values = np.array([[getattr(entry, metric)] for entry in scores], np.float64)
+        known = np.isfinite(values)
+        parts, counts = bootstrap.sums(np.where(known, values, 0)), bootstrap.sums(known.astype(np.float64))
+        draws = {name: share(parts[name], counts[name])[:, 0] / 100 for name in parts}
+        for name, found in draws.items():
+            per_category[name].setdefault("intervals", {})[metric] = interval(found)
+        over_all.setdefault("intervals", {})[metric] = {
+            "mean_of_categories": interval(np.mean(list(draws.values()), axis=0)),
+            "pair_weighted": interval(share(sum(parts.values()), sum(counts.values()))[:, 0] / 100),
+        }
 
 
 def _mean(values):

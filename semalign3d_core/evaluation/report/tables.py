@@ -27,10 +27,11 @@ def main_alpha(alphas):
 def category_table(results, metric="pck"):
     """A metric per category and over all, per image and per point."""
     alphas = list(results["all"]["pck"])
-    header = ["", "pairs", "skipped", *_columns(metric, alphas, ("per image", "per point"))]
+    header = ["", "pairs", "skipped", *_columns(metric, alphas, ("per image", "95 %", "per point", "95 %"))]
     rows = []
     for name, entry, image, point in _places(results):
-        rows.append([name, entry["pairs"], entry["skipped"], *(entry[metric][a][kind] for a in alphas for kind in (image, point))])
+        cells = (cell for a in alphas for kind in (image, point) for cell in (entry[metric][a][kind], _ends(entry, metric, a, kind)))
+        rows.append([name, entry["pairs"], entry["skipped"], *cells])
     return table(header, rows, ours={len(rows) - 2, len(rows) - 1})
 
 
@@ -47,9 +48,11 @@ def geometry_table(results):
     alphas, rows = list(results["all"]["pck"]), []
     for name, entry, image, point in _places(results):
         subset = entry["geometry_aware"]
-        scores = (subset["pck"][a][kind] for a in alphas for kind in (image, point))
-        rows.append([name, subset["pairs"], subset["points"], *scores])
-    header = ["", "pairs", "keypoints", *_columns("geometry_aware", alphas, ("per image", "per point"))]
+        cells = (
+            cell for a in alphas for kind in (image, point) for cell in (subset["pck"][a][kind], _ends(entry, "geometry_aware", a, kind))
+        )
+        rows.append([name, subset["pairs"], subset["points"], *cells])
+    header = ["", "pairs", "keypoints", *_columns("geometry_aware", alphas, ("per image", "95 %", "per point", "95 %"))]
     text = note("Keypoints that a look-alike visible in the target can be taken for: left and right, the four wheels.")
     return text + table(header, rows, ours={len(rows) - 2, len(rows) - 1})
 
@@ -60,12 +63,17 @@ def breakdown_tables(results):
     kinds = {"mean_of_categories": "mean of cat.", "pair_weighted": "by pairs", "per_point": "per point"}
     for attribute, levels in results["breakdowns"].items():
         rows = [
-            [level, values["pairs"], *(values["pck"][a][kind] for a in alphas for kind in kinds)]
+            [
+                level,
+                values["pairs"],
+                *(cell for a in alphas for kind in kinds for cell in (values["pck"][a][kind], _text(values["intervals"][a][kind]))),
+            ]
             for level, values in levels.items()
             if level != "unlabelled" and values["pairs"]
         ]
         if rows:
-            header = [attribute.replace("_", " "), "pairs", *_columns("pck", alphas, kinds.values())]
+            columns = [column for kind in kinds.values() for column in (kind, "95 %")]
+            header = [attribute.replace("_", " "), "pairs", *_columns("pck", alphas, columns)]
             parts.append(table(header, rows))
     if not parts:
         return note("The pairs carry no attributes.")
@@ -79,9 +87,11 @@ def kap_table(results):
     for variant, key in kap_keys(results["config"]["kap"]).items():
         rows = []
         for label, entry, image, pooled in kap_places(results):
-            scores = (values[kind] for values in entry[key].values() for kind in (image, pooled))
-            rows.append([label, entry["kap_counts"]["pairs"], entry["kap_counts"]["points"], *scores])
-        header = ["", "pairs", "source keypoints", *_columns("kap", list(results["all"][key]), ("per image", "pooled"))]
+            cells = (
+                cell for a, values in entry[key].items() for kind in (image, pooled) for cell in (values[kind], _ends(entry, key, a, kind))
+            )
+            rows.append([label, entry["kap_counts"]["pairs"], entry["kap_counts"]["points"], *cells])
+        header = ["", "pairs", "source keypoints", *_columns("kap", list(results["all"][key]), ("per image", "95 %", "pooled", "95 %"))]
         text = (
             f"Variant {escape(variant)}: is a keypoint found, and is its absence noticed? Of "
             f"{escape(results['protocol']['kap']['scores'])}. Weighted: per image by pairs, pooled by source keypoints."
@@ -154,6 +164,16 @@ def _places(results):
     places = [(name, entry, "per_image", "per_point") for name, entry in results["per_category"].items()]
     places.append((MEAN, results["all"], "mean_of_categories", "mean_of_categories_per_point"))
     return [*places, (WEIGHTED, results["all"], "pair_weighted", "per_point")]
+
+
+def _ends(entry, metric, alpha, kind):
+    """The interval of a number as text."""
+    found = entry["intervals"].get(metric) or entry.get(f"{metric}_intervals", {})
+    return _text(found.get(alpha, {}).get(kind))
+
+
+def _text(ends):
+    return None if ends is None else f"{ends[0]:.1f} to {ends[1]:.1f}"
 
 
 def _columns(metric, alphas, kinds):

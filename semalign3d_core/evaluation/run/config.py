@@ -53,6 +53,8 @@ class EvaluationConfig(ProviderOptions):
     """Reference length: the target's object box, its image (longer side each), or what the data set is published with."""
     kap: Literal["none", "visible_only", "as_released", "spherical", "all"] = "none"
     """Variant of the keypoint average precision, or all; it judges the method's own likelihood maps, or else the features."""
+    name: str = ""
+    """What tables and pages call the result; nothing means the method, or the file of --predictions."""
     predictions: Path | None = None
     """Score this file (JSON lines, {"pair", "points"}) instead of running a method."""
     on_bad_input: Literal["error", "skip"] = "error"

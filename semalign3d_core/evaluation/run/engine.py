@@ -1,53 +1,144 @@
-"""Engines: where a list of work items runs. Every engine gives the same results.
+"""Engines: where lists of work items run. Every engine gives the same results.
 
-``run(function, items, workers, retries, device)`` yields ``(index, function(items[index]))`` as items finish, in any order. An item
-whose process crashes, or that raises anything but a :class:`SemAlign3DError` (bad input does not get better), is tried
-again ``retries`` times. ``function`` and items must be picklable; every process uses one CPU thread.
+An engine lives as long as a run: its processes start once, and what they have loaded serves every list. ``engine.run(function, items)``
+yields ``(index, function(items[index]))`` as items finish, in any order. An item whose process crashes, or that raises anything but a
+:class:`SemAlign3DError` (bad input does not get better), is tried again ``retries`` times. ``function`` and items must be picklable;
+every process uses one CPU thread.
 """
 
 import logging
 import os
-from concurrent.futures import FIRST_COMPLETED, wait
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from semalign3d_core.runtime import processes
-from semalign3d_core.runtime.errors import MissingDependencyError, SemAlign3DError
+from semalign3d_core.runtime.errors import InputError, MissingDependencyError, SemAlign3DError
 from semalign3d_core.runtime.threads import one_thread
 
 log = logging.getLogger(__name__)
 AGAIN = "%s failed and is tried again"
+RAY_SECONDS = 20.0  # to find a Ray cluster; then it counts as not there
 
 
-def run_local(function, items, workers=1, retries=2, device="cpu"):
-    """Runs the items in this process (one worker) or in processes of this machine; see the module's docstring."""
-    if workers == 1:
-        return _in_this_process(function, items, retries)
-    return _in_processes(function, items, workers, retries)
+class Engine(Protocol):
+    """See the module's docstring; a context manager that ends its processes."""
+
+    def run(self, function: Callable, items: Sequence) -> Iterator[tuple[int, Any]]:
+        """Yields (index, result) of every item."""
+        ...
+
+    def close(self) -> None:
+        """Ends what the engine started."""
+        ...
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
-def run_ray(function, items, workers=1, retries=2, device="cpu"):
-    """Runs every item as a Ray task; see the module's docstring.
+class LocalEngine(Engine):
+    """Items in this process (one worker) or in processes of this machine."""
+
+    def __init__(self, workers: int = 1, retries: int = 2, device: str = "cpu") -> None:
+        self.workers, self.retries = workers, retries
+        self._executor: ProcessPoolExecutor | None = None
+
+    def run(self, function: Callable, items: Sequence) -> Iterator[tuple[int, Any]]:
+        """See :class:`Engine`."""
+        if self.workers == 1:
+            yield from _in_this_process(function, items, self.retries)
+            return
+        waiting, attempts = list(range(len(items)))[::-1], [0] * len(items)
+        while waiting:
+            self._executor = self._executor or processes.executor(self.workers)
+            broken = True
+            try:
+                broken = yield from _drain(self._executor, function, items, waiting, attempts, self.workers, self.retries)
+            finally:
+                if broken:
+                    self.close()
+
+    def close(self) -> None:
+        """Ends the processes; items not yet begun are dropped."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        self._executor = None
+
+
+class RayEngine(Engine):
+    """Every item as a Ray task.
 
     Connects to the cluster that ``RAY_ADDRESS`` names, else starts one of ``workers`` CPUs on this machine. With a CUDA
     device every task gets a GPU of its own. The data set and the cache must be reachable from all machines.
+    Raises :class:`InputError` if the cluster does not answer.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependencyError("--engine ray needs Ray: pip install 'semalign3d[ray]', or use --engine local") from error
-    started = not ray.is_initialized()
-    if started:
-        local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
-        ray.init(log_to_driver=False, configure_logging=False, **local)
-    try:
-        yield from _ray_tasks(ray, function, items, workers, retries, device)
-    finally:
-        if started:
-            ray.shutdown()
+
+    def __init__(self, workers: int = 1, retries: int = 2, device: str = "cpu") -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingDependencyError("--engine ray needs Ray: pip install 'semalign3d[ray]', or use --engine local") from error
+        self._ray, self.workers, self.retries, self.device = ray, workers, retries, device
+        self._started = not ray.is_initialized()
+        if self._started:
+            _connect(ray, workers)
+
+    def run(self, function: Callable, items: Sequence) -> Iterator[tuple[int, Any]]:
+        """See :class:`Engine`."""
+        return _ray_tasks(self._ray, function, items, self.workers, self.retries, self.device)
+
+    def close(self) -> None:
+        """Leaves the cluster, or ends the one that was started here."""
+        if self._started:
+            self._ray.shutdown()
 
 
-ENGINES = {"local": run_local, "ray": run_ray}
+ENGINES = {"local": LocalEngine, "ray": RayEngine}
+
+
+def _connect(ray: Any, workers: int) -> None:
+    """Connects to Ray; raises :class:`InputError` within RAY_SECONDS if the cluster that ``RAY_ADDRESS`` names is not there."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    if not address:
+        ray.init(log_to_driver=False, configure_logging=False, num_cpus=workers, include_dashboard=False)
+        return
+    problem = _unreachable(address)
+    if not problem:
+        failures: list[BaseException] = []
+        thread = threading.Thread(target=_try, args=(lambda: ray.init(log_to_driver=False, configure_logging=False), failures), daemon=True)
+        thread.start()
+        thread.join(RAY_SECONDS)
+        problem = f"no answer within {RAY_SECONDS:g} s" if thread.is_alive() else "".join(str(error).strip() for error in failures)
+    if problem:
+        raise InputError(
+            f"there is no Ray cluster at RAY_ADDRESS={address} ({problem}); start it, correct the address, or use --engine local"
+        )
+
+
+def _unreachable(address: str) -> str:
+    """Why nothing listens at host:port of an address, or ""; "" too for an address without a port."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        if parts.port is None:
+            return ""
+        socket.create_connection((parts.hostname or "", parts.port), RAY_SECONDS).close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _try(call: Callable, failures: list[BaseException]) -> None:
+    try:
+        call()
+    except Exception as error:
+        failures.append(error)
 
 
 def _in_this_process(function, items, retries):
@@ -68,18 +159,8 @@ def _with_retries(function, item, retries):
             log.warning(AGAIN, item, exc_info=True)
 
 
-def _in_processes(function, items, workers, retries):
-    waiting, attempts = list(range(len(items)))[::-1], [0] * len(items)
-    while waiting:
-        executor = processes.executor(workers)
-        try:
-            yield from _drain(executor, function, items, waiting, attempts, workers, retries)
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
-
-
 def _drain(executor, function, items, waiting, attempts, workers, retries):
-    """Works ``waiting`` off until it is empty or a process died; items of a dead pool are put back."""
+    """Works ``waiting`` off until it is empty or a process died, which it returns; items of a dead pool are put back."""
     running: dict[Any, int] = {}
     while waiting or running:
         while waiting and len(running) < 2 * workers:  # few at a time: an error stops the rest early
@@ -105,7 +186,8 @@ def _drain(executor, function, items, waiting, attempts, workers, retries):
                 yield index, result
         if broken:
             waiting.extend(running.values())
-            return
+            return True
+    return False
 
 
 def _count_attempt(attempts, index, retries, items, error):

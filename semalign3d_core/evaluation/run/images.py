@@ -46,8 +46,7 @@ class ImageStore:
     def __init__(self, config, cache, device, matcher):
         """matcher: function(category) -> (matcher, description of all that its preparation of an image depends on)."""
         self.config, self.cache, self.device, self.matcher = config, cache, device, matcher
-        spec = on_device(config.backbone, backbones.BACKBONES, device)
-        backbone = backbones.create(spec, config.dataset)
+        backbone = backbones.create(on_device(config.backbone, backbones.BACKBONES, device), config.dataset)
         self._backbone_code = code_of(backbone)
         self.backbone = CachedBackbone.wrap(backbone, config.backbone, cache, code=self._backbone_code)
         source = depth.create(on_device(config.depth, depth.DEPTHS, device), config.dataset)

@@ -1,6 +1,6 @@
 """Methods of an evaluation: a matcher for a category, and a description of everything its results depend on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from semalign3d_core.category.storage import find_model, load_model, model_hash
@@ -71,6 +71,15 @@ def model_of(config, category):
     """The :class:`CategoryModel` of a category: from the configured folder, and from there only, or a shipped one."""
     name = category if config.models is None else str(Path(config.models).absolute() / f"{category}.safetensors")
     return load_model(find_model(name))
+
+
+def with_backbone(config):
+    """The configuration with the backbone ``auto`` replaced by that of its category models, where it has a folder of them."""
+    if config.backbone != "auto" or config.predictions is not None:
+        return config
+    files = [] if config.models is None else sorted(Path(config.models).glob("[!.]*.safetensors"))
+    files = [file for file in files if not config.categories or file.stem in config.categories]
+    return replace(config, backbone=load_model(files[0]).backbone_spec() if files else "compact")
 
 
 def templates_of(config, category):

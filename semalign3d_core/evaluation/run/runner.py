@@ -4,7 +4,8 @@ import functools
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tqdm import tqdm
@@ -17,9 +18,10 @@ from semalign3d_core.evaluation.keypoints.predictions import problem_of, read_pr
 from semalign3d_core.evaluation.keypoints.results import plain_config
 from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.evaluation.run.engine import ENGINES
-from semalign3d_core.evaluation.run.methods import MethodFacts, check_method
+from semalign3d_core.evaluation.run.hardware import latency
+from semalign3d_core.evaluation.run.methods import MethodFacts, check_method, with_backbone
 from semalign3d_core.evaluation.run.tasks import TASKS
-from semalign3d_core.evaluation.run.worker import run_item
+from semalign3d_core.evaluation.run.worker import check_providers, run_item
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import sha256_of_file, write_json
@@ -31,6 +33,7 @@ class Evaluation:
 
     scores: one per pair in the data set's order, see :class:`Task`;  results: the dictionary of ``results.json``
     digests: {:func:`image_key`: hash of what was seen of an image};  cache: counts;  seconds: {stage: wall time}
+    latency: {"image", "pair": median and p95};  processes: of all items, see :class:`ItemResult`
     extra_predictions: pairs of a prediction file that nobody asked for;  kap: {pair: its samples for KAP}, if asked for
     resolved: the configuration as JSON with everything filled in that it left open;  categories: of the pairs, sorted
     method: :class:`MethodFacts`
@@ -48,6 +51,8 @@ class Evaluation:
     digests: dict = field(default_factory=dict)
     cache: Counter = field(default_factory=Counter)
     seconds: dict = field(default_factory=dict)
+    latency: dict = field(default_factory=dict)
+    processes: set = field(default_factory=set)
     extra_predictions: int = 0
     kap: dict = field(default_factory=dict)
 
@@ -59,16 +64,24 @@ class Evaluation:
 
 def evaluate(config: EvaluationConfig) -> Evaluation:
     """Runs an evaluation, writes its files into ``config.output`` and returns the :class:`Evaluation`."""
+    config = with_backbone(config)
     write_json(config.output / "config.json", plain_config(config))  # first of all, so that an unwritable folder costs no work
     started = time.monotonic()
     evaluation = Evaluation(config, open_dataset(config.dataset, config.kind))
     dataset, task = evaluation.dataset, evaluation.task
-    with _clock(evaluation, "read"):
-        pairs = read_pairs(dataset, config, task.make_pair)
-        _resolve(evaluation, dataset, pairs)
-    write_json(config.output / "config.json", evaluation.resolved)
-    usable = [pair for pair in pairs if not pair.problem]
-    points, problems = _predicted(evaluation, usable) if config.predictions else _computed(evaluation, usable)
+    with ExitStack() as stack:
+        run = None
+        if config.predictions is None:
+            device = str(choose_device(config.device))
+            run = _Run(evaluation, stack.enter_context(ENGINES[config.engine](config.workers, config.retries, device)))
+            with _clock(evaluation, "prepare"):
+                run.check("")
+        with _clock(evaluation, "read"):
+            pairs = read_pairs(dataset, config, task.make_pair)
+            _resolve(evaluation, dataset, pairs)
+        write_json(config.output / "config.json", evaluation.resolved)
+        usable = [pair for pair in pairs if not pair.problem]
+        points, problems = _predicted(evaluation, usable) if run is None else _computed(evaluation, usable, run)
     problems |= {pair.name: pair.problem for pair in pairs if pair.problem}
     with _clock(evaluation, "score"):
         evaluation.scores = [_score(evaluation, pair, points, problems) for pair in pairs]
@@ -121,14 +134,16 @@ def _predicted(evaluation, pairs):
     return points, found
 
 
-def _computed(evaluation, pairs):
+def _computed(evaluation, pairs, run):
     """({pair: points}, {pair: problem}) of the configured method."""
     config = evaluation.config
     scorable = {pair.name for pair in pairs if pair.labels}
     pairs = [pair for pair in pairs if pair.labels or config.kap != "none" and source_count(pair)]
+    with _clock(evaluation, "prepare"):
+        run.check(evaluation.categories[0])
     bad = {}
     with _clock(evaluation, "images"):
-        for item, result in _run(evaluation, image_items(pairs), "images", lambda item: 1):
+        for item, result in run.over(image_items(pairs), "image", lambda item: 1):
             key = image_key(item.category, item.record)
             if result.failure:
                 bad[key] = result.failure
@@ -137,7 +152,7 @@ def _computed(evaluation, pairs):
     points: dict[str, np.ndarray] = {}
     with _clock(evaluation, "pairs"):
         good = [pair for pair in pairs if pair.name not in problems]
-        for item, result in _run(evaluation, match_items(good, evaluation.digests), "pairs", lambda item: len(item.queries)):
+        for item, result in run.over(match_items(good, evaluation.digests), "pair", lambda item: len(item.queries)):
             problems |= {query.name: result.failure for query in item.queries if result.failure}
             points |= result.points
             evaluation.kap |= result.kap
@@ -149,18 +164,31 @@ def _bad_image(pair, bad):
     return next((bad[key] for key in keys if key in bad), None)
 
 
-def _run(evaluation, items, what, size):
-    """Yields (item, result) as the engine delivers them, with a progress bar; bad input is an error where configured."""
-    config = evaluation.config
-    run = ENGINES[config.engine]
-    work = functools.partial(run_item, config, uuid.uuid4().hex)
-    with tqdm(total=sum(map(size, items)), desc=what, unit=what.removesuffix("s"), mininterval=0.5) as bar:
-        for index, result in run(work, items, config.workers, config.retries, str(choose_device(config.device))):
-            evaluation.cache.update(result.counts)
-            if result.failure and config.on_bad_input == "error":
-                raise InputError(f"{items[index]}: {result.failure} (--on-bad-input skip counts its pairs as wrong and goes on)")
-            yield items[index], result
-            bar.update(size(items[index]))
+class _Run:
+    """The work of one evaluation on its engine, whose processes keep what they have loaded from one list of items to the next."""
+
+    def __init__(self, evaluation, engine):
+        self.evaluation, self.engine, self.name = evaluation, engine, uuid.uuid4().hex
+
+    def check(self, category):
+        """Raises for what is missing before there is any work: see :func:`check_providers`."""
+        for _ in self.engine.run(functools.partial(check_providers, self.evaluation.config, self.name), [category]):
+            pass
+
+    def over(self, items, what, size):
+        """Yields (item, result) as the engine delivers them, with a progress bar; bad input is an error where configured."""
+        config, measured = self.evaluation.config, []
+        work = functools.partial(run_item, config, self.name)
+        with tqdm(total=sum(map(size, items)), desc=f"{what}s", unit=what, mininterval=0.5) as bar:
+            for index, result in self.engine.run(work, items):
+                self.evaluation.cache.update(result.counts)
+                self.evaluation.processes.add(result.process)
+                measured.append((size(items[index]), replace(result, points={}, kap={})))
+                if result.failure and config.on_bad_input == "error":
+                    raise InputError(f"{items[index]}: {result.failure} (--on-bad-input skip counts its pairs as wrong and goes on)")
+                yield items[index], result
+                bar.update(size(items[index]))
+        self.evaluation.latency[what] = latency(measured)
 
 
 class _clock:

@@ -4,12 +4,15 @@ A worker is made from the configuration alone, so that any process of any engine
 """
 
 import functools
+import time
+from dataclasses import replace
 
 import torch
 
 from semalign3d_core.category.storage import check_backbone
 from semalign3d_core.evaluation.items import ItemResult
 from semalign3d_core.evaluation.keypoints.kap import pair_samples, source_keypoints
+from semalign3d_core.evaluation.run.hardware import process_facts
 from semalign3d_core.evaluation.run.images import ImageStore
 from semalign3d_core.evaluation.run.matching import match_to_targets, rate_cells
 from semalign3d_core.evaluation.run.methods import make_matcher
@@ -26,6 +29,16 @@ def run_item(config, run, item):
     run: names the evaluation, so that a process keeps nothing (models, images) from one evaluation to the next.
     """
     return _worker(config, run).run(item)
+
+
+def check_providers(config, run, category):
+    """Makes everything that looks at images, as far as it is known without (``category`` empty) or with a category.
+
+    What is missing (weights, packages, files) ends the run here, before any work.
+    """
+    worker = _worker(config, run)
+    if category:
+        worker.matcher(category), worker.images.masks(category)
 
 
 @functools.lru_cache(maxsize=1)
@@ -48,14 +61,20 @@ class Worker:
         """The :class:`ItemResult` of one item."""
         self.cache.counts.clear()
         self.matcher(item.category), self.images.masks(item.category)  # what they lack is no fault of the image and ends the run
+        started = time.perf_counter()
         try:
-            if item.queries:
-                return ItemResult(points=self._match(item), kap=self._kap(item), counts=dict(self.cache.counts))
-            return ItemResult(digest=self.images.image(item.category, item.record).digest, counts=dict(self.cache.counts))
+            done = self._done(item)
         except OutputError:
             raise
         except SemAlign3DError as error:
-            return ItemResult(str(error), counts=dict(self.cache.counts))
+            done = ItemResult(str(error))
+        seconds = time.perf_counter() - started
+        return replace(done, counts=dict(self.cache.counts), seconds=seconds, process=process_facts())
+
+    def _done(self, item):
+        if item.queries:
+            return ItemResult(points=self._match(item), kap=self._kap(item))
+        return ItemResult(digest=self.images.image(item.category, item.record).digest)
 
     def matcher(self, category):
         """The (matcher, description) of a category; raises :class:`InputError` if its model knows other features."""

@@ -79,6 +79,7 @@ def _diffusion_and_transformer(argument, revision=None, device=None, dtype=None,
 # Those of learned systems are named, module:function, because they stand above this package.
 # A factory that needs no data set folder has no such parameter; its other parameters are options of the spelling.
 BACKBONES = {
+    "auto": _compact,
     "compact": _compact,
     "precomputed": _precomputed,
     "efficientnet_lite": _efficientnet_lite,

@@ -1,0 +1,1 @@
+"""Several evaluations of the same pairs, side by side."""
