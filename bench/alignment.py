@@ -89,7 +89,8 @@ def prepare_models(options, backbone):
     if missing and given is None:
         synth.run(synth.Options(data, tuple(missing), options.train, 0, 0, 8 * options.train, workers=1, features="sim"))
         for name in missing:
-            build.run(build.Options(data, (name,), folder, "precomputed:sim" if backbone == "sim" else backbone))
+            spec = "precomputed:sim" if backbone == "sim" else backbone
+            build.run(build.Options(dataset=data, category=(name,), output=folder, backbone=spec, depth="precomputed", masks="precomputed"))
     return {name: load_model(find_model(name, folder)) for name in options.categories}
 
 

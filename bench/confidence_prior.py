@@ -53,7 +53,8 @@ def samples(options, backbone, category):
     if not path.is_file():
         kept, original = [], calibration.samples_of
         with patch.object(calibration, "samples_of", side_effect=lambda *tried: kept.append(original(*tried)) or kept[-1]):
-            build.run(build.Options(options.work / "data", (category,), options.work / path.stem, backbone))
+            places = {"dataset": options.work / "data", "output": options.work / path.stem}
+            build.run(build.Options(category=(category,), backbone=backbone, **places))
         with atomic_path(path) as temporary:
             Path(temporary).write_bytes(pickle.dumps(kept[-1]))
     return pickle.loads(path.read_bytes())  # a file that this script wrote

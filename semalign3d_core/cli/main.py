@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": ("inspect", "write an HTML page that shows what a category model holds"),
     "import": ("import_annotations", "make a data set folder from COCO keypoints or plain folders"),
     "data": ("data", "fetch a published data set and check every file of it"),
+    "reproduce": ("reproduce", "reproduce a published table from nothing"),
     "evaluate": ("eval_spair", "score methods on a data set (the same as eval_spair)"),
     "compare": ("compare", "put evaluations of the same pairs beside each other, with intervals of their differences"),
     "doctor": ("doctor", "say what is installed, which weights are present, and what to do about the rest"),

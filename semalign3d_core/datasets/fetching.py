@@ -1,6 +1,7 @@
 """Fetching published data sets: downloads that go on where they broke off, archives unpacked whole or not at all, every file checked."""
 
 import contextlib
+import gzip
 import http.client
 import shutil
 import tarfile
@@ -10,6 +11,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,7 +156,7 @@ def _unpack(path: Path, into: Path, archive: Archive) -> None:
     with tempfile.TemporaryDirectory(prefix=".unpacking.", dir=into) as temporary:
         try:
             _extract(path, Path(temporary))
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
             downloaded = path.parent.name == ".downloads"
             if downloaded:
                 path.unlink()
@@ -178,6 +180,9 @@ def _extract(path, folder):
                     raise ValueError(f"{name} leads out of the archive")
             archive.extractall(folder)
         return
+    with gzip.open(path) as stream:
+        while stream.read(CHUNK):  # to the end, where the checksum stands
+            pass
     with tarfile.open(path) as archive:
         archive.extractall(folder, filter="data")
 

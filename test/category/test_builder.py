@@ -13,6 +13,7 @@ from PIL import Image
 
 from semalign3d_core.calibration import build as calibrated_build
 from semalign3d_core.calibration.build import build_category
+from semalign3d_core.calibration.recipe import training_records
 from semalign3d_core.category.annotations.views import Providers
 from semalign3d_core.category.config import DataPolicy
 from semalign3d_core.category.storage import load_model
@@ -219,5 +220,5 @@ def test_command_writes_model_and_report(folder, tmp_path, capsys):
 
 
 def test_max_images_are_spread_over_the_sorted_names(source):
-    records = build_command.training_records(FolderDataset(source), "thing", "trn", 7)
+    records = training_records(FolderDataset(source), "thing", "trn", 7)
     assert [r.name for r in records] == [f"im{n:02d}" for n in range(0, 14, 2)]

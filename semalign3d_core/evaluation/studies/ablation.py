@@ -107,22 +107,25 @@ def _rebuilt(config, categories, group, name, count):
 
 
 def build_models(config, category, folder, count):
-    """Builds one category's model from ``count`` images of the split ``trn`` (0: all), evenly spread; returns their number."""
-    from semalign3d_core.calibration.build import build_category
-    from semalign3d_core.category.annotations.views import Providers
-    from semalign3d_core.category.storage import save_model
-    from semalign3d_core.datasets import open_dataset
-    from semalign3d_core.perception import backbones, depth, masks
+    """Builds one category's model from ``count`` images of the split ``trn`` (0: all), evenly spread; returns their number.
 
-    dataset = open_dataset(config.dataset, config.kind)
-    records = dataset.images(category, "trn")
-    if 0 < count < len(records):
-        records = [records[index * len(records) // count] for index in range(count)]
-    sources = ((backbones, config.backbone), (depth, config.depth), (masks, config.masks))
-    providers = Providers(*(package.create(spec, config.dataset) for package, spec in sources))
-    model, _ = build_category(category, dataset.keypoint_spec(category), records, providers)
-    save_model(model, folder / f"{category}.safetensors")
-    return len(records)
+    With the settings that the model of the evaluation was built with, and sources as ``semalign3d build`` chooses them where the evaluation
+    has none.
+    """
+    from semalign3d_core.calibration.recipe import BuildOptions, build_one, config_of
+    from semalign3d_core.evaluation.run.methods import model_of
+
+    sources = {name: "auto" if (spec := getattr(config, name)) == "none" else spec for name in ("depth", "masks")}
+    options = BuildOptions(
+        dataset=config.dataset,
+        output=folder,
+        backbone=config.backbone,
+        max_images=count,
+        cache=config.cache_folder,
+        device=config.device,
+        **sources,
+    )
+    return len(build_one(options, category, config_of(model_of(config, category))).report["images"])
 
 
 def _evaluated(config, group, name, images=0):

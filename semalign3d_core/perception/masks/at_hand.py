@@ -29,6 +29,10 @@ class AtHandMasks(MaskSource):
         self.sources, self.used = sources, Counter[str]()
         self.name = "auto(" + ", ".join([*sources, "hull"]) + ")"
 
+    def told(self) -> str:
+        """Which source gave how many masks."""
+        return ", ".join(f"{name} ({count} looks)" for name, count in self.used.most_common())
+
     def segment(self, image: ImageInput, box: Box | None = None, points: Points | None = None) -> torch.Tensor | None:
         """The first mask (h, w) that holds the image's annotated keypoints, or their hull."""
         keypoints = _annotated(image)
