@@ -31,6 +31,8 @@ class Options(ProviderOptions):
     """Depth source."""
     masks: str = "precomputed"
     """Mask source; those of SPair-71k itself are precomputed."""
+    preset: str = "em"
+    """How models are built: em, reference, or path of a YAML file."""
     engine: Literal["local", "ray"] = "local"
     """Where the work runs: processes of this machine, or a Ray cluster (extra "ray")."""
     workers: int = 1
@@ -49,7 +51,7 @@ def run(options: Options) -> int:
         if not (options.download or options.source):
             raise MissingFileError(f"{folder} does not exist: add --download, --source FILE with the archive, or --dataset DIR")
         fetch(PUBLISHED[options.name], options.output / "data", options.source)
-    plan = Plan(folder, options.output, options, options.quick, options.engine, options.workers)
+    plan = Plan(folder, options.output, options, options.quick, options.preset, options.engine, options.workers)
     for line in estimate(plan):
         print(line, flush=True)
     content = reproduce(plan)

@@ -38,6 +38,7 @@ class Plan:
     output: Path
     providers: ProviderOptions
     quick: bool = False
+    preset: str = "em"
     engine: str = "local"
     workers: int = 1
 
@@ -99,7 +100,9 @@ def reproduce(plan: Plan) -> dict[str, Any]:
 def _build_options(plan: Plan) -> BuildOptions:
     chosen = {name: getattr(plan.providers, name) for name in ("backbone", "depth", "masks", "device")}
     limit = QUICK_IMAGES if plan.quick else 0
-    return BuildOptions(dataset=plan.dataset, output=plan.output / "models", cache=plan.cache, max_images=limit, **chosen)
+    return BuildOptions(
+        dataset=plan.dataset, output=plan.output / "models", cache=plan.cache, preset=plan.preset, max_images=limit, **chosen
+    )
 
 
 def build_if_missing(options: BuildOptions, category: str) -> str:

@@ -118,7 +118,7 @@ def add_kap_intervals(summary: dict[str, Any], key: str, pairs: Sequence[Any], p
     each = np.array([[average_precision(*found) for found in of_pair] for of_pair in samples]).reshape(-1, len(alphas))
     image, ones = bootstrap.sums(each), bootstrap.sums(np.ones((len(pairs), 1)))
     weight = bootstrap.sums(np.array(points, np.float64)[:, None])
-    pooled = {name: _pooled(bootstrap.weights[name], [samples[row] for row in rows], len(alphas)) for name, rows in bootstrap.rows.items()}
+    pooled = {name: _pooled(bootstrap.weights[name], [samples[int(row)] for row in rows], len(alphas)) for name, rows in bootstrap.rows.items()}
     for i, alpha in enumerate(alphas):
         by_category = {name: {"pooled": 100 * pooled[name][:, i], "per_image": share(image[name], ones[name])[:, i]} for name in pooled}
         for name, draws in by_category.items():
@@ -127,7 +127,7 @@ def add_kap_intervals(summary: dict[str, Any], key: str, pairs: Sequence[Any], p
             "pooled_mean_of_categories": _mean([draws["pooled"] for draws in by_category.values()]),
             "pooled_point_weighted": _weighted([draws["pooled"] for draws in by_category.values()], [w[:, 0] for w in weight.values()]),
             "per_image_mean_of_categories": _mean([draws["per_image"] for draws in by_category.values()]),
-            "per_image_pair_weighted": share(sum(image.values()), sum(ones.values()))[:, i],
+            "per_image_pair_weighted": share(np.sum(list(image.values()), 0), np.sum(list(ones.values()), 0))[:, i],
         }
         summary["all"].setdefault(f"{key}_intervals", {})[alpha] = intervals_of(total)
 
