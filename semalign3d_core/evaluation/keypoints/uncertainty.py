@@ -118,7 +118,8 @@ def add_kap_intervals(summary: dict[str, Any], key: str, pairs: Sequence[Any], p
     each = np.array([[average_precision(*found) for found in of_pair] for of_pair in samples]).reshape(-1, len(alphas))
     image, ones = bootstrap.sums(each), bootstrap.sums(np.ones((len(pairs), 1)))
     weight = bootstrap.sums(np.array(points, np.float64)[:, None])
-    pooled = {name: _pooled(bootstrap.weights[name], [samples[int(row)] for row in rows], len(alphas)) for name, rows in bootstrap.rows.items()}
+    chosen = {name: [samples[int(row)] for row in rows] for name, rows in bootstrap.rows.items()}
+    pooled = {name: _pooled(bootstrap.weights[name], found, len(alphas)) for name, found in chosen.items()}
     for i, alpha in enumerate(alphas):
         by_category = {name: {"pooled": 100 * pooled[name][:, i], "per_image": share(image[name], ones[name])[:, i]} for name in pooled}
         for name, draws in by_category.items():
