@@ -16,7 +16,7 @@ from semalign3d_core.evaluation.run.engine import ENGINES
 from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.pages.html import note, page, table
 from semalign3d_core.perception.backbones.precision import choose_device
-from semalign3d_core.perception.images import read_image
+from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.perception.look import features_and_mask
 from semalign3d_core.perception.providers import ProviderOptions
 from semalign3d_core.runtime.errors import SemAlign3DError
