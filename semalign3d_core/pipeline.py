@@ -46,6 +46,8 @@ class PipelineConfig(ProviderOptions):
     preset: Annotated[str, Doc("preset of the alignment, or path of a YAML file")] = "fast"
     transfer: Annotated[str, Doc("preset of the transfer of points, or path of a YAML file")] = "fast"
     demonstration: Annotated[str, Doc("YAML file with a demonstration image and named points in it; empty: none")] = ""
+    diameter: Annotated[float, Doc("the object's diameter in metres, the largest distance between keypoints; 0: not known")] = 0.0
+    category_size: Annotated[bool, Doc("without depth or diameter, take the category's mean diameter where its model holds it")] = False
 
 
 @dataclass(frozen=True)
@@ -222,10 +224,11 @@ def create_pipeline(config: PipelineConfig, dataset_root: Path | None = None) ->
     """
     model, device = load_model(find_model(config.category, config.models or None)), choose_device(config.device)
     backbone = backbones.create(on_device(model.backbone_spec(config.backbone), backbones.BACKBONES, device), dataset_root)
+    typical = _typical_diameter(model) if config.category_size else None
     return Pipeline(
         model,
         backbone,
-        Aligner(model.to(device), config.preset),
+        Aligner(model.to(device), config.preset, config.diameter or None, typical),
         depth.create(on_device(config.depth, depth.DEPTHS, device), dataset_root),
         masks.create(on_device(config.masks, masks.MASKS, device), dataset_root, model, backbone, load_model),
         load_demonstration(config.demonstration) if config.demonstration else None,
@@ -233,7 +236,15 @@ def create_pipeline(config: PipelineConfig, dataset_root: Path | None = None) ->
     )
 
 
-def load_pipeline(category: str = "bottle", **options: str) -> Pipeline:
+def _typical_diameter(model: CategoryModel) -> float:
+    """The mean diameter of a category in metres; raises :class:`InputError` where its model holds none."""
+    metres = float(model.diameter_metres[0])
+    if not metres > 0:
+        raise InputError(f"the model of {model.category!r} was built without metric depth and holds no size; give the diameter instead")
+    return metres
+
+
+def load_pipeline(category: str = "bottle", **options: Any) -> Pipeline:
     """The :class:`Pipeline` of a category: the name of a shipped model, or the path of a model file.
 
     options: further fields of :class:`PipelineConfig`, for example ``device="cpu"``.

@@ -1,53 +1,69 @@
-"""Sensor messages to arrays and back, as pure functions. A message that cannot be used raises :class:`BadMessage`."""
+"""Pixels of sensor messages to arrays and back, as pure functions. A message that cannot be used raises :class:`BadMessage`."""
 
 import array
 import io
+import struct
 from typing import Literal
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image as Picture
 from PIL import UnidentifiedImageError
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from semalign3d_core.geometry.camera import PinholeCamera
-from semalign3d_core.perception.evidence import DepthMap
 from semalign3d_core.runtime.errors import InputError
 
-# encoding -> (type, channels)
+# encoding -> (type, channels); the two-plane ones have further rows below
 ENCODINGS = {
-    "rgb8": (np.uint8, 3),
-    "bgr8": (np.uint8, 3),
-    "8UC3": (np.uint8, 3),
-    "rgba8": (np.uint8, 4),
-    "bgra8": (np.uint8, 4),
-    "8UC4": (np.uint8, 4),
-    "mono8": (np.uint8, 1),
-    "8UC1": (np.uint8, 1),
-    "mono16": (np.uint16, 1),
-    "16UC1": (np.uint16, 1),
+    **{name: (np.uint8, 3) for name in ("rgb8", "bgr8", "8UC3")},
+    **{name: (np.uint8, 4) for name in ("rgba8", "bgra8", "8UC4")},
+    **{name: (np.uint16, 3) for name in ("rgb16", "bgr16", "16UC3")},
+    **{name: (np.uint16, 4) for name in ("rgba16", "bgra16", "16UC4")},
+    **{name: (np.uint8, 1) for name in ("mono8", "8UC1")},
+    **{name: (np.uint16, 1) for name in ("mono16", "16UC1")},
+    "32SC1": (np.int32, 1),
     "32FC1": (np.float32, 1),
-    "yuv422": (np.uint8, 2),
-    "yuv422_yuy2": (np.uint8, 2),
+    **{name: (np.uint8, 2) for name in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")},
+    **{name: (np.uint8, 1) for name in ("nv12", "nv21")},
+    **{f"bayer_{order}{bits}": (kind, 1) for order in ("rggb", "bggr", "gbrg", "grbg") for bits, kind in ((8, np.uint8), (16, np.uint16))},
 }
+HALF_ROWS = ("nv12", "nv21")  # half as many rows of colour follow below those of brightness
+# OpenCV names a mosaic by the second row, from its second pixel on.
+MOSAICS = {
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
+}
+
+
+def _eight_bits(pixels):
+    return pixels if pixels.dtype == np.uint8 else ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _turned(code):
+    return lambda pixels: cv2.cvtColor(pixels, code)
+
+
 # encoding of a colour or grey image -> function from its array to RGB; types without colour order are BGR, as OpenCV has it
 TO_RGB = {
-    "rgb8": lambda a: a,
-    "bgr8": lambda a: a[..., ::-1],
-    "8UC3": lambda a: a[..., ::-1],
-    "rgba8": lambda a: a[..., :3],
-    "bgra8": lambda a: a[..., 2::-1],
-    "8UC4": lambda a: a[..., 2::-1],
-    "mono8": lambda a: a.repeat(3, axis=2),
-    "8UC1": lambda a: a.repeat(3, axis=2),
-    "mono16": lambda a: (a / 257).round().astype(np.uint8).repeat(3, axis=2),
-    "yuv422": lambda a: cv2.cvtColor(a, cv2.COLOR_YUV2RGB_UYVY),
-    "yuv422_yuy2": lambda a: cv2.cvtColor(a, cv2.COLOR_YUV2RGB_YUY2),
+    **{name: lambda a: a for name in ("rgb8", "rgb16")},
+    **{name: lambda a: a[..., ::-1] for name in ("bgr8", "8UC3", "bgr16", "16UC3")},
+    **{name: lambda a: a[..., :3] for name in ("rgba8", "rgba16")},
+    **{name: lambda a: a[..., 2::-1] for name in ("bgra8", "8UC4", "bgra16", "16UC4")},
+    **{name: lambda a: a.repeat(3, axis=2) for name in ("mono8", "8UC1", "mono16")},
+    **{name: _turned(cv2.COLOR_YUV2RGB_UYVY) for name in ("yuv422", "uyvy")},
+    **{name: _turned(cv2.COLOR_YUV2RGB_YUY2) for name in ("yuv422_yuy2", "yuyv")},
+    "nv12": _turned(cv2.COLOR_YUV2RGB_NV12),
+    "nv21": _turned(cv2.COLOR_YUV2RGB_NV21),
+    **{f"bayer_{order}{bits}": _turned(code) for order, code in MOSAICS.items() for bits in (8, 16)},
 }
-DEPTH_ENCODINGS = {"16UC1": 0.001, "mono16": 0.001, "32FC1": 1.0}  # metres per unit
-MASK_ENCODINGS = ("mono8", "8UC1")
+DEPTH_ENCODINGS = {"16UC1": 0.001, "mono16": 0.001, "32FC1": 1.0}  # metres per unit, as ROS has it (REP 118)
+NO_DEPTH = 65535  # what sensors write besides 0 where they measured nothing
+MASK_ENCODINGS = ("mono8", "8UC1", "mono16", "16UC1", "32SC1")
+DEPTH_HEADER = struct.Struct("<iff")  # compressedDepth: format, and the two numbers that inverse depths were quantised with
+UNDECODABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Picture.DecompressionBombError)
 
 
 class BadMessage(InputError):
@@ -66,10 +82,12 @@ def image_to_array(message: Image, allowed: tuple[str, ...] = tuple(ENCODINGS)) 
     height, width, row = message.height, message.width, message.width * channels * np.dtype(dtype).itemsize
     if height == 0 or width == 0:
         raise BadMessage("empty image", f"the image is empty ({width} x {height} pixels); check the driver")
+    if message.encoding in HALF_ROWS:
+        height += height // 2
     if message.step < row or len(message.data) < message.step * (height - 1) + row:
         raise BadMessage(
             "truncated image",
-            f"{width} x {height} pixels of {message.encoding} need a step of at least {row} bytes and as many rows, "
+            f"{width} x {message.height} pixels of {message.encoding} need a step of at least {row} bytes and as many rows, "
             f"found a step of {message.step} and {len(message.data)} bytes; check the driver",
         )
     rows = np.ndarray((height, row), np.uint8, memoryview(message.data), strides=(message.step, 1))
@@ -81,67 +99,65 @@ def image_to_array(message: Image, allowed: tuple[str, ...] = tuple(ENCODINGS)) 
 def image_to_rgb(message: Image) -> np.ndarray:
     """An Image of any colour or grey encoding as (h, w, 3) uint8 RGB."""
     pixels = image_to_array(message, tuple(TO_RGB))
-    return np.ascontiguousarray(TO_RGB[message.encoding](pixels))
+    try:
+        return np.ascontiguousarray(_eight_bits(TO_RGB[message.encoding](pixels)))
+    except cv2.error as error:
+        size = f"{message.width} x {message.height}"
+        raise BadMessage("impossible size", f"{message.encoding} cannot have {size} pixels ({error.err}); check the driver") from error
 
 
 def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
-    """A CompressedImage (JPEG, PNG) as (h, w, 3) uint8 RGB."""
+    """A CompressedImage (JPEG, PNG) as (h, w, 3) uint8 RGB; 16 bits become 8."""
+    if "compressedDepth" in message.format:
+        raise BadMessage("depth instead of colour", f"an image of format {message.format!r} holds depth; subscribe to it as depth")
     try:
-        return np.array(Picture.open(io.BytesIO(bytes(message.data))).convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Picture.DecompressionBombError) as error:
+        picture = Picture.open(io.BytesIO(bytes(message.data)))
+        values = np.array(picture) if picture.mode[0] == "I" else None  # Pillow would cut 16 bits of grey off at 255
+        rgb = np.array(picture.convert("RGB")) if values is None else _eight_bits(values.clip(0, 65535))[..., None].repeat(3, axis=2)
+    except UNDECODABLE as error:
         text = f"compressed image of format {message.format!r} cannot be decoded ({error}); publish whole JPEG or PNG files"
         raise BadMessage("undecodable image", text) from error
+    encoding = message.format.partition(";")[0].strip()
+    if encoding.startswith("bayer_") and encoding in TO_RGB and picture.mode[0] in "LI":  # the mosaic itself was compressed
+        rgb = TO_RGB[encoding](np.ascontiguousarray(rgb[..., :1]))
+    return rgb
 
 
-def depth_from_image(message: Image, height: int, width: int) -> DepthMap:
-    """A depth Image (16UC1 in millimetres, 32FC1 in metres) as metric :class:`DepthMap`; 0, negative and infinite become NaN.
+def decompress_depth(message: CompressedImage) -> Image:
+    """A CompressedImage of the transport compressedDepth (PNG) as Image 16UC1 or 32FC1."""
+    encoding, _, how = (part.strip() for part in message.format.partition(";"))
+    if "compressedDepth" not in how or encoding not in ("16UC1", "32FC1"):
+        text = f"format is {message.format!r}, expected '16UC1; compressedDepth png' or '32FC1; compressedDepth png'"
+        raise BadMessage("not compressed depth", text)
+    if "rvl" in how:
+        raise BadMessage("unsupported compression", f"format {message.format!r} is not read; set the publisher's parameter format to png")
+    data = np.frombuffer(bytes(message.data), np.uint8)
+    values = cv2.imdecode(data[DEPTH_HEADER.size :], cv2.IMREAD_UNCHANGED) if len(data) > DEPTH_HEADER.size else None
+    if values is None or values.ndim != 2 or values.dtype != np.uint16:
+        raise BadMessage("undecodable image", f"{len(data)} bytes of format {message.format!r} hold no 16-bit PNG; check the publisher")
+    if encoding == "32FC1":
+        _, scale, offset = DEPTH_HEADER.unpack(data[: DEPTH_HEADER.size].tobytes())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = np.where(values > 0, scale / (values.astype(np.float32) - offset), np.nan)
+    return array_to_image(values, encoding, message.header)
 
-    It must be registered to the image of ``height x width`` pixels.
+
+def depth_values(message: Image, unit: float = 0.0) -> np.ndarray:
+    """A depth Image in metres, (h, w) float32 with NaN where nothing was measured.
+
+    unit: metres per unit of its numbers; 0: by the encoding, millimetres of integers and metres of floating-point numbers
     """
-    values = image_to_array(message, tuple(DEPTH_ENCODINGS))[..., 0].astype(np.float32) * np.float32(DEPTH_ENCODINGS[message.encoding])
-    _check_size("depth image", values, height, width)
-    valid = np.isfinite(values) & (values > 0)
+    pixels = image_to_array(message, tuple(DEPTH_ENCODINGS))[..., 0]
+    valid = (np.isfinite(pixels) & (pixels > 0)) if pixels.dtype == np.float32 else (pixels > 0) & (pixels < NO_DEPTH)
     if not valid.any():
         raise BadMessage("no valid depth", "the depth image holds no valid depth (all 0, NaN or infinite); check the sensor")
-    return DepthMap(torch.from_numpy(np.where(valid, values, np.float32(np.nan))), "metric")
+    values = pixels.astype(np.float32) * np.float32(unit or DEPTH_ENCODINGS[message.encoding])
+    return np.where(valid, values, np.float32(np.nan))
 
 
-def mask_from_image(message: Image, height: int, width: int) -> torch.Tensor:
-    """A mask Image (mono8) of an image of ``height x width`` pixels as (h, w) bool tensor: everything above 0 is object."""
-    values = image_to_array(message, MASK_ENCODINGS)[..., 0]
-    _check_size("mask", values, height, width)
-    return torch.from_numpy(values > 0)
-
-
-def _check_size(what, values, height, width):
-    if values.shape != (height, width):
-        sizes = f"{values.shape[1]} x {values.shape[0]} pixels, the image {width} x {height}"
-        raise BadMessage("another size than the image", f"the {what} has {sizes}; register it to the image")
-
-
-def camera_from_info(message: CameraInfo, height: int, width: int) -> PinholeCamera:
-    """The :class:`PinholeCamera` of a CameraInfo, for the image of ``height x width`` pixels that it came with.
-
-    Region of interest and binning are taken into account. Raises :class:`BadMessage` for an uncalibrated or broken
-    CameraInfo and for one of another image size.
-    """
-    matrix = np.array(message.k, dtype=np.float64)
-    if not np.isfinite(matrix).all() or matrix[0] <= 0 or matrix[4] <= 0:
-        text = f"K is {matrix.tolist()}, expected finite numbers and positive focal lengths; calibrate the camera"
-        raise BadMessage("not calibrated", text)
-    if message.height == 0 or message.width == 0:
-        text = f"width and height are {message.width} and {message.height}, expected {width} and {height}; fill them in"
-        raise BadMessage("no image size", text)
-    camera = PinholeCamera.from_pixels(torch.from_numpy(matrix), message.height, message.width)
-    roi = message.roi
-    if roi.width and roi.height:
-        camera = camera.cropped(roi.x_offset, roi.y_offset, roi.height, roi.width)
-    if message.binning_x > 1 or message.binning_y > 1:
-        camera = camera.resized(camera.height // max(message.binning_y, 1), camera.width // max(message.binning_x, 1))
-    if (camera.height, camera.width) != (height, width):
-        text = f"it describes {camera.width} x {camera.height} pixels, the image has {width} x {height}; scale it with the image"
-        raise BadMessage("another size than the image", text)
-    return camera
+def mask_values(message: Image) -> np.ndarray:
+    """The numbers of a mask Image, (h, w) int32: 0 is background."""
+    return image_to_array(message, MASK_ENCODINGS)[..., 0].astype(np.int32)
 
 
 def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
@@ -153,13 +169,3 @@ def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     data.frombytes(pixels.data.cast("B"))
     step = width * channels * np.dtype(dtype).itemsize
     return Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=0, step=step, data=data)
-
-
-def camera_to_info(camera: PinholeCamera, header: Header) -> CameraInfo:
-    """A :class:`PinholeCamera` as CameraInfo without distortion."""
-    matrix = camera.matrix_pixels().double()
-    projection = torch.cat([matrix, torch.zeros(3, 1, dtype=torch.float64)], dim=1)
-    return CameraInfo(
-        header=header, height=camera.height, width=camera.width, distortion_model="plumb_bob", d=[0.0] * 5,
-        k=matrix.flatten().tolist(), r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], p=projection.flatten().tolist(),
-    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import traceback
 from typing import Any
 
 from rclpy.duration import Duration
@@ -10,7 +11,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from semalign3d_core.runtime.errors import InputError, SemAlign3DError
+from semalign3d_core.runtime.errors import SemAlign3DError
 from semalign3d_ros.diagnostics import Diagnostics
 from semalign3d_ros.msg import SemanticKeypoints
 from semalign3d_ros.parameters import ImageSourceParameters, declare
@@ -28,8 +29,6 @@ class ImageSourceNode(Node):
     def __init__(self, **options: Any) -> None:
         super().__init__("image_source", namespace="semalign3d", **options)
         self.parameters = declare(self, ImageSourceParameters)
-        if self.parameters.image_transport not in TRANSPORTS:
-            raise InputError(f"image_transport is {self.parameters.image_transport!r}: choose one of {', '.join(TRANSPORTS)}")
         self._diagnostics = Diagnostics(self, lambda: {"images published": self._count})
         self._count, self._closed, self._answered = 0, threading.Event(), threading.Condition()
         self._last_answer = None
@@ -67,9 +66,10 @@ class ImageSourceNode(Node):
             self.get_logger().error(str(error))
             self.exit_code = 1
         except Exception:
-            if self.context.ok():
-                raise
-            return  # shut down while publishing: rclpy has several errors for that
+            if not self.context.ok():
+                return  # shut down while publishing: rclpy has several errors for that
+            self.get_logger().error(traceback.format_exc())  # without its thread the node would wait for ever
+            self.exit_code = 1
         try_shutdown()
 
     def _play(self):

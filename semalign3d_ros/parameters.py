@@ -1,55 +1,164 @@
-"""Node parameters, declared from dataclasses: default, type and description stand in one place."""
+"""Node parameters, declared from dataclasses: default, type, range and description stand in one place."""
 
-from dataclasses import dataclass, fields
-from typing import Annotated, TypeVar, get_type_hints
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from typing_extensions import Doc
 
 from semalign3d_core.pipeline import PipelineConfig
 from semalign3d_core.runtime.config import from_dict
+from semalign3d_core.runtime.errors import InputError, SemAlign3DError
 
 Parameters = TypeVar("Parameters", "AlignParameters", "ImageSourceParameters")
+
+
+@dataclass(frozen=True)
+class Between:
+    """The range of a number."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The values that a text may have."""
+
+    values: tuple[str, ...]
+
+
+FIXED = "fixed"  # marks a parameter that cannot be changed while the node runs
 
 
 @dataclass(frozen=True)
 class AlignParameters(PipelineConfig):
     """Parameters of the node ``align``."""
 
-    image_transport: Annotated[str, Doc("raw (topic image) or compressed (topic image/compressed, JPEG or PNG)")] = "raw"
+    image_transport: Annotated[str, Doc("raw (topic image) or compressed (topic image/compressed, JPEG or PNG)"), OneOf(("raw", "compressed")), FIXED] = "raw"  # fmt: skip  # noqa: E501
+    depth_transport: Annotated[str, Doc("raw (topic depth) or compressedDepth (topic depth/compressedDepth, PNG)"), OneOf(("raw", "compressedDepth")), FIXED] = "raw"  # fmt: skip  # noqa: E501
+    rectified: Annotated[str, Doc("whether the images are rectified, so that P of the CameraInfo counts and not K and D: yes, no; auto: by the name of the topic (image_rect...)"), OneOf(("auto", "yes", "no"))] = "auto"  # fmt: skip  # noqa: E501
+    depth_unit: Annotated[float, Doc("metres per unit of depth images; 0: millimetres for 16UC1, metres for 32FC1"), Between(0.0, 10.0)] = (
+        0.0
+    )
+    depth_registered: Annotated[bool, Doc("depth images count as aligned to the images whatever the name of their frame")] = False
+    depth_extrinsics: Annotated[str, Doc("pose of the depth camera in the frame of the images, x y z qx qy qz qw in metres; empty: from TF, or depth must be aligned")] = ""  # fmt: skip  # noqa: E501
+    relative_outputs: Annotated[bool, Doc("publish pose, points and markers also where the scale is unknown, in the frame <frame>_up_to_scale")] = False  # fmt: skip  # noqa: E501
     warm_start: Annotated[bool, Doc("start from the alignment of the previous image instead of searching anew")] = False
-    slop: Annotated[float, Doc("largest difference in seconds between the stamps of an image and of its depth image and mask")] = 0.02
-    patience: Annotated[float, Doc("seconds to wait for the depth image, mask and camera_info of an image")] = 0.5
-    threads: Annotated[int, Doc("CPU threads for features, depth and masks (alignment takes one); 0: as many as there are cores")] = 0
+    slop: Annotated[float, Doc("largest difference in seconds between the stamps of an image and of its depth image and mask"), Between(0.0, 10.0)] = 0.02  # fmt: skip  # noqa: E501
+    patience: Annotated[float, Doc("seconds to wait for the depth image, mask and camera_info of an image"), Between(0.0, 60.0)] = 0.5
+    threads: Annotated[int, Doc("CPU threads for features, depth and masks (alignment takes one); 0: as many as there are cores"), Between(0, 1024)] = 0  # fmt: skip  # noqa: E501
 
 
 @dataclass(frozen=True)
 class ImageSourceParameters:
     """Parameters of the node ``image_source``."""
 
-    source: Annotated[str, Doc("folder of images, image file, video file, rosbag2 folder, or number of a webcam")] = ""
-    rate: Annotated[float, Doc("images per second; 0: as recorded (video, bag, webcam), or 10")] = 0.0
-    loop: Annotated[bool, Doc("begin again at the end")] = False
-    wait_for: Annotated[str, Doc("topic of SemanticKeypoints whose answer to an image is waited for before the next one; empty: none")] = ""
-    wait_timeout: Annotated[float, Doc("seconds after which wait_for is given up for an image")] = 30.0
-    frame_id: Annotated[str, Doc("frame of the published images")] = "camera"
-    image_topic: Annotated[str, Doc("topic of the images inside a bag; empty: the only one, or the first")] = ""
-    camera_topic: Annotated[str, Doc("topic of the CameraInfo inside a bag; empty: the only one, or the first")] = ""
-    depth_topic: Annotated[str, Doc("topic of depth images inside a bag that are published as depth; empty: none")] = ""
-    camera: Annotated[str, Doc("YAML file with a camera calibration, as camera_calibration writes it; empty: none")] = ""
-    focal_length: Annotated[float, Doc("focal length in pixels for the CameraInfo without a calibration; 0: none is published")] = 0.0
-    image_transport: Annotated[str, Doc("raw (topic image) or compressed (topic image/compressed, JPEG)")] = "raw"
-    subscribers: Annotated[int, Doc("number of subscribers to wait for before the first image")] = 1
+    source: Annotated[str, Doc("folder of images, image file, video file, rosbag2 folder, or number of a webcam"), FIXED] = ""
+    rate: Annotated[float, Doc("images per second; 0: as recorded (video, bag, webcam), or 10"), Between(0.0, 10000.0), FIXED] = 0.0
+    loop: Annotated[bool, Doc("begin again at the end"), FIXED] = False
+    wait_for: Annotated[str, Doc("topic of SemanticKeypoints whose answer to an image is waited for before the next one; empty: none"), FIXED] = ""  # fmt: skip  # noqa: E501
+    wait_timeout: Annotated[float, Doc("seconds after which wait_for is given up for an image"), Between(0.0, 3600.0), FIXED] = 30.0
+    frame_id: Annotated[str, Doc("frame of the published images"), FIXED] = "camera"
+    image_topic: Annotated[str, Doc("topic of the images inside a bag; empty: the only one, or the first"), FIXED] = ""
+    camera_topic: Annotated[str, Doc("topic of the CameraInfo inside a bag; empty: the only one, or the first"), FIXED] = ""
+    depth_topic: Annotated[str, Doc("topic of depth images inside a bag that are published as depth; empty: none"), FIXED] = ""
+    camera: Annotated[str, Doc("YAML file with a camera calibration, as camera_calibration writes it; empty: none"), FIXED] = ""
+    focal_length: Annotated[float, Doc("focal length in pixels for the CameraInfo without a calibration; 0: none is published"), Between(0.0, 1e6), FIXED] = 0.0  # fmt: skip  # noqa: E501
+    image_transport: Annotated[str, Doc("raw (topic image) or compressed (topic image/compressed, JPEG)"), OneOf(("raw", "compressed")), FIXED] = "raw"  # fmt: skip  # noqa: E501
+    subscribers: Annotated[int, Doc("number of subscribers to wait for before the first image"), Between(0, 1000), FIXED] = 1
+
+
+def descriptors(parameter_class: type) -> dict[str, ParameterDescriptor]:
+    """{name: descriptor} of the fields of a dataclass of parameters, in their order."""
+    hints = get_type_hints(parameter_class, include_extras=True)
+    return {item.name: _descriptor(hints[item.name]) for item in fields(parameter_class)}
+
+
+def _descriptor(hint: Any) -> ParameterDescriptor:
+    kind, marks = (get_args(hint)[0], hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
+    found = ParameterDescriptor(dynamic_typing=True, read_only=FIXED in marks)  # own checks of types name what is wrong
+    for mark in marks:
+        if isinstance(mark, Doc):
+            found.description = mark.documentation
+        elif isinstance(mark, OneOf):
+            found.additional_constraints = "one of " + ", ".join(mark.values)
+        elif isinstance(mark, Between) and kind is float:
+            found.floating_point_range = [FloatingPointRange(from_value=float(mark.low), to_value=float(mark.high))]
+        elif isinstance(mark, Between):
+            found.integer_range = [IntegerRange(from_value=int(mark.low), to_value=int(mark.high), step=1)]
+    return found
+
+
+def checked(parameter_class: type[Parameters], values: dict[str, Any], where: str) -> Parameters:
+    """The dataclass filled in; raises :class:`InputError` naming the parameter whose value has the wrong type or is out of range."""
+    result = from_dict(parameter_class, values, where)
+    hints = get_type_hints(parameter_class, include_extras=True)
+    for name, value in asdict(result).items():
+        for mark in getattr(hints[name], "__metadata__", ()):
+            if isinstance(mark, OneOf) and value not in mark.values:
+                raise InputError(f"{where}: {name} is {value!r}: choose one of {', '.join(mark.values)}")
+            if isinstance(mark, Between) and not mark.low <= value <= mark.high:
+                raise InputError(f"{where}: {name} is {value}, expected {mark.low} to {mark.high}")
+    return result
 
 
 def declare(node: Node, parameter_class: type[Parameters]) -> Parameters:
     """Declares a parameter for every field of the dataclass and returns it filled in.
 
-    Raises :class:`InputError` naming the parameter when a value has the wrong type.
+    Raises :class:`InputError` naming the parameter when a value has the wrong type or is out of range.
     """
-    values, hints = {}, get_type_hints(parameter_class, include_extras=True)
-    for item in fields(parameter_class):
-        descriptor = ParameterDescriptor(description=hints[item.name].__metadata__[0].documentation, read_only=True, dynamic_typing=True)
-        values[item.name] = node.declare_parameter(item.name, item.default, descriptor).value
-    return from_dict(parameter_class, values, f"parameter of node {node.get_fully_qualified_name()}")
+    values = {}
+    for name, descriptor in descriptors(parameter_class).items():
+        default = next(item.default for item in fields(parameter_class) if item.name == name)
+        loose = ParameterDescriptor(description=descriptor.description, dynamic_typing=True)  # so that our own error names what is wrong
+        values[name] = node.declare_parameter(name, default, loose).value
+    parameters = checked(parameter_class, values, _where(node))
+    for name, descriptor in descriptors(parameter_class).items():
+        node.set_descriptor(name, descriptor)
+    return parameters
+
+
+class LiveParameters:
+    """Parameters that can be changed while the node runs: all of a change, or nothing of it, takes effect.
+
+    prepare(parameters): what they stand for; raises :class:`SemAlign3DError` to refuse them
+    install(prepared): puts it in force; called once the parameters say so
+    """
+
+    def __init__(self, node: Node, values: Any, prepare: Callable[[Any], Any], install: Callable[[Any], None]) -> None:
+        self._node, self.values, self._prepare, self._install = node, values, prepare, install
+        self._next: tuple[Any, Any] | None = None
+        node.add_on_set_parameters_callback(self._on_set)
+        node.add_post_set_parameters_callback(self._after_set)
+
+    def change(self, **values: Any) -> None:
+        """Sets parameters of this node; raises :class:`InputError` with the reason where they are refused."""
+        result = self._node.set_parameters_atomically([Parameter(name, value=value) for name, value in values.items()])
+        if not result.successful:
+            raise InputError(result.reason)
+
+    def _on_set(self, parameters):
+        own = {item.name: item.value for item in parameters if hasattr(self.values, item.name)}
+        self._next = None
+        if not own:
+            return SetParametersResult(successful=True)
+        try:
+            changed = checked(type(self.values), asdict(replace(self.values, **own)), _where(self._node))
+            self._next = changed, self._prepare(changed)
+        except Exception as error:  # whatever a value makes fail must not end the node
+            reason = str(error) if isinstance(error, SemAlign3DError) else f"{type(error).__name__}: {error}"
+            return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _after_set(self, _):
+        if self._next is not None:
+            (self.values, prepared), self._next = self._next, None
+            self._install(prepared)
+
+
+def _where(node: Node) -> str:
+    return f"parameter of node {node.get_fully_qualified_name()}"

@@ -19,7 +19,8 @@ from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError, SemAlign3DError
 from semalign3d_core.runtime.pictures import IMAGE_SUFFIXES, list_images
-from semalign3d_ros.conversions import BadMessage, array_to_image, camera_to_info, compressed_to_rgb, image_to_rgb
+from semalign3d_ros.conversions import BadMessage, array_to_image, compressed_to_rgb, decompress_depth, image_to_rgb
+from semalign3d_ros.inputs.calibration import camera_to_info
 from semalign3d_ros.parameters import ImageSourceParameters
 
 IMAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
@@ -53,7 +54,7 @@ def open_source(parameters: ImageSourceParameters, problem: Problem) -> "Source"
     if not path.exists():
         raise MissingFileError(f"source {source} does not exist; give {LEGAL}")
     if (path / "metadata.yaml").is_file():
-        return Bag(path, parameters, camera)
+        return Bag(path, parameters, camera, problem)
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
         return Folder(path, camera, problem)
     return Video(path, camera)
@@ -156,8 +157,8 @@ class Bag:
 
     period = None
 
-    def __init__(self, path: Path, parameters: ImageSourceParameters, camera: Calibration) -> None:
-        self._path, self._camera = path, camera
+    def __init__(self, path: Path, parameters: ImageSourceParameters, camera: Calibration, problem: Problem) -> None:
+        self._path, self._camera, self._problem = path, camera, problem
         with self._open() as reader:
             topics = {connection.topic: connection.msgtype for connection in reader.connections}
         images = [topic for topic, kind in topics.items() if kind in IMAGE_TYPES and topic != parameters.depth_topic]
@@ -180,8 +181,14 @@ class Bag:
         with self._open() as reader:
             wanted = [connection for connection in reader.connections if connection.topic in self._types]
             for connection, time, data in reader.messages(connections=wanted):
-                message = deserialize_message(bytes(data), self._types[connection.topic])
-                messages[self._roles[connection.topic]] = message
+                role, message = self._roles[connection.topic], deserialize_message(bytes(data), self._types[connection.topic])
+                if role == "depth" and isinstance(message, CompressedImage):
+                    try:
+                        message = decompress_depth(message)
+                    except BadMessage as error:
+                        self._problem(f"depth: {error.kind}", f"{connection.topic}: {error}; going on without")
+                        continue
+                messages[role] = message
                 if connection.topic == self._image:
                     start = time if start is None else start
                     yield Moment((time - start) * 1e-9, self._with_camera(messages))

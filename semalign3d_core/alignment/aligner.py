@@ -106,11 +106,18 @@ class Aligner:
 
     model: :class:`~semalign3d_core.category.model.CategoryModel`, on the device and in the precision in which everything is to be
     computed; config: an :class:`AlignConfig`, the name of a preset (``fast``, ``reference``) or the path of a YAML file;
-    known_diameter: the object's diameter in metres, if it is known.
+    known_diameter: the object's diameter in metres, if it is known;  typical_diameter: what counts where nothing else gives the scale.
     """
 
-    def __init__(self, model: CategoryModel, config: AlignConfig | str = "fast", known_diameter: float | None = None):
-        self.model, self.model_hash, self.known_diameter = model, model_hash(model), known_diameter
+    def __init__(
+        self,
+        model: CategoryModel,
+        config: AlignConfig | str = "fast",
+        known_diameter: float | None = None,
+        typical_diameter: float | None = None,
+    ):
+        self.model, self.model_hash = model, model_hash(model)
+        self.known_diameter, self.typical_diameter = known_diameter, typical_diameter
         self.config: AlignConfig = config if isinstance(config, AlignConfig) else load_preset(AlignConfig, "align", config)
         self.category = CategoryTensors.of(model, self.config.gauss_newton.modes, self.config.observation)
         self.calibration = Calibration.of(model.calibration, self.category)
@@ -255,11 +262,12 @@ class Aligner:
         )  # fmt: skip
 
     def _metres(self, report: Report) -> float | None:
-        """Factor to metres from a known diameter or from metric depth; None if neither is at hand."""
-        if self.known_diameter is not None:
-            return self.known_diameter / float(report.diameter)
+        """Factor to metres from a known diameter, metric depth or a typical diameter; None if none of them is at hand."""
         metres = float(report.metres)
-        return None if math.isnan(metres) else metres
+        if self.known_diameter is None and not math.isnan(metres):
+            return metres
+        diameter = self.known_diameter or self.typical_diameter
+        return None if diameter is None else diameter / float(report.diameter)
 
     def _of_all(self, values: Tensor, missing: float) -> Tensor:
         """Values (B, K', ...) of the present keypoints at their places among all keypoints of the model, (B, K, ...)."""

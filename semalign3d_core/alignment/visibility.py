@@ -6,6 +6,9 @@ Everything has fixed shapes: what does not count has weight 0 instead of being l
 import torch
 from torch import Tensor
 
+from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.perception.evidence import DepthMap
+
 CELLS = 14.0  # of the depth buffer along the longer side of the projected cloud
 BEHIND = 0.12  # how far behind the front a point may be and still be seen, in object diameters
 HIDDEN = 0.2  # how far in front of a point the depth map must be to hide it, in object diameters
@@ -98,3 +101,21 @@ def metric_scale(seen: Tensor, depth: Tensor, usable: Tensor) -> Tensor:
     near = usable & ((ratio / masked_quartiles(ratio, usable)[1].clamp(min=1e-9) - 1).abs() < TRIM)
     mean = (ratio * near).sum() / near.sum().clamp(min=1)
     return torch.where(usable.sum() >= FEWEST, mean, torch.nan)
+
+
+def depth_agreement(alignment: Alignment, depth: DepthMap) -> tuple[float, float]:
+    """How far a metric depth map and a metric alignment agree: (ratio, share).
+
+    ratio: median of measured over predicted depth;  share: of the readings that lie as far behind each other as the object's surface
+    does, within :data:`TRIM` of that ratio. (1, 1) where too little is seen.
+    """
+    camera, points = alignment.camera, alignment.cloud_3d
+    projected, z = camera.project(points), points[:, 2]
+    readings = 1 / depth.inverse_at(camera.to_pixels(projected))
+    span = (points.amax(0) - points.amin(0)).amax()
+    seen = front_most(projected[None], z[None], tolerance=BEHIND * span)[0] & torch.isfinite(readings)
+    if int(seen.sum()) < FEWEST:
+        return 1.0, 1.0
+    ratio = readings[seen] / z[seen]
+    middle = ratio.median()
+    return float(middle), float(((ratio / middle - 1).abs() < TRIM).float().mean())

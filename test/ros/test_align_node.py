@@ -15,6 +15,8 @@ import torch  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import PoseStamped  # noqa: E402
+from rcl_interfaces.srv import GetParameters, SetParameters  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from ros_graph import DEADLINE, Listener, NodeProcess, executable, other_domain  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
 from standin import standin  # noqa: E402  (also registers the backbone, for the library's side of the comparison)
@@ -26,7 +28,8 @@ from semalign3d_core.geometry.camera import PinholeCamera  # noqa: E402
 from semalign3d_core.perception.evidence import DepthMap, ImageInput  # noqa: E402
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline  # noqa: E402
 from semalign3d_core.visualization.overlay import draw_alignment  # noqa: E402
-from semalign3d_ros.conversions import array_to_image, camera_to_info, image_to_array  # noqa: E402
+from semalign3d_ros.conversions import array_to_image, image_to_array  # noqa: E402
+from semalign3d_ros.inputs.calibration import camera_to_info  # noqa: E402
 from semalign3d_ros.msg import Correspondences, SemanticKeypoints  # noqa: E402
 from semalign3d_ros.srv import SetCategory  # noqa: E402
 
@@ -198,9 +201,9 @@ def test_correspondences_to_the_demonstration(world, listener, start):
     assert node.stop() == 0
 
 
-def test_pictures_clouds_markers_and_pose_for_those_who_listen(world, shared):
+def test_pictures_clouds_markers_and_pose_for_those_who_listen(world, listener, start):
+    shared = Camera(listener, start(standin("align_node"), [*world.parameters, "diameter:=0.12"]))
     topics = {"overlay": Image, "points": PointCloud2, "markers": MarkerArray, "pose": PoseStamped}
-    listener = shared.listener
     received = {topic: listener.collect(kind, topic) for topic, kind in topics.items()}
     listener.wait(lambda: all(listener.node.count_publishers(topic) for topic in topics), "waited for topics", shared.node)
 
@@ -210,7 +213,8 @@ def test_pictures_clouds_markers_and_pose_for_those_who_listen(world, shared):
         return all(received.values())
 
     listener.wait(all_there, "waited for all outputs", shared.node)
-    alignment = library(world).process(ImageInput(world.pictures[1])).alignment
+    alignment = library(world, diameter=0.12).process(ImageInput(world.pictures[1])).alignment
+    assert alignment.scale_kind == "metric"
     np.testing.assert_array_equal(image_to_array(received["overlay"][0]), draw_alignment(world.pictures[1], alignment))
     cloud = np.frombuffer(bytes(received["points"][0].data), "<f4").reshape(-1, 3)
     np.testing.assert_allclose(cloud, alignment.cloud_3d, rtol=1e-5)
@@ -282,6 +286,37 @@ def test_services_change_the_category_and_refuse_a_wrong_one(world, shared):
     shared.ask(world.pictures[1])
 
 
+def test_parameters_services_and_messages_agree_about_what_is_in_force(world, listener, start, tmp_path):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(world.model_path.read_bytes())
+    demonstration = world.write_demonstration()
+    node = start(standin("align_node"), [*world.parameters, f"demonstration:={demonstration}"])
+    camera, received = Camera(listener, node), listener.collect(Correspondences, "correspondences")
+
+    def get(*names):
+        request = GetParameters.Request(names=list(names))
+        return [value.string_value for value in listener.call(GetParameters, "align/get_parameters", request, node).values]
+
+    def change(name, value):
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return listener.call(SetParameters, "align/set_parameters", request, node).results[0]
+
+    assert listener.call(SetCategory, "align/set_category", SetCategory.Request(category=str(copy)), node).success
+    assert get("category", "demonstration") == [str(copy), ""]
+    camera.ask(world.pictures[0])
+    assert not received
+    assert change("demonstration", str(demonstration)).successful
+    camera.ask(world.pictures[1])
+    listener.wait(lambda: received, "waited for correspondences", node)
+    refused = change("category", "unicorn")
+    assert not refused.successful and "unicorn" in refused.reason and get("category") == [str(copy)]
+    assert "patience is 99" in change("patience", 99.0).reason or "range" in change("patience", 99.0).reason
+    assert "read-only" in change("image_transport", "compressed").reason
+    assert change("diameter", 0.2).successful
+    assert camera.ask(world.pictures[1]).scale_kind == SemanticKeypoints.SCALE_METRIC
+    assert node.stop() == 0
+
+
 @pytest.mark.parametrize(
     ("parameters", "named"),
     [
@@ -291,6 +326,8 @@ def test_services_change_the_category_and_refuse_a_wrong_one(world, shared):
         (["preset:=wonderful"], "unknown align preset 'wonderful'"),
         (["image_transport:=pigeon"], "choose one of raw, compressed"),
         (["warm_start:=7"], "warm_start must be bool"),
+        (["patience:=-1.0"], "patience is -1.0, expected 0.0 to 60.0"),
+        (["depth_extrinsics:=1 2"], "expected seven numbers"),
     ],
 )
 def test_the_node_refuses_to_start_without_a_traceback_and_says_what_to_do(world, start, parameters, named):

@@ -1,15 +1,16 @@
 """Messages to arrays and back: every encoding, padding, byte order, and what is refused."""
 
+import struct
+
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from semalign3d_core.geometry.camera import PinholeCamera  # noqa: E402
 from semalign3d_ros import conversions  # noqa: E402
 from semalign3d_ros.conversions import BadMessage  # noqa: E402
 
@@ -61,14 +62,13 @@ def test_depth_comes_in_metres_with_nan_where_nothing_was_measured(big_endian):
     metres = np.array([[0.5, 1.25, 0.0], [2.0, 60.0, 0.001]], np.float32)
     expected = np.where(metres == 0, np.nan, metres)
     millimetres = np.round(metres * 1000).astype(np.uint16)
-    depth = conversions.depth_from_image(message(millimetres, "16UC1", 5, big_endian), 2, 3)
-    assert depth.kind == "metric"
-    np.testing.assert_allclose(depth.values.numpy(), expected, rtol=1e-6)
+    millimetres[0, 2] = 65535  # what some sensors write where they measured nothing
+    np.testing.assert_allclose(conversions.depth_values(message(millimetres, "16UC1", 5, big_endian)), expected, rtol=1e-6)
+    np.testing.assert_allclose(conversions.depth_values(message(millimetres, "16UC1", 5, big_endian), 0.0001), expected / 10, rtol=1e-6)
     holes = np.where(metres == 0, np.inf, metres).astype(np.float32)
     holes[1, 1] = -1
     expected[1, 1] = np.nan
-    depth = conversions.depth_from_image(message(holes, "32FC1", 4, big_endian), 2, 3)
-    np.testing.assert_allclose(depth.values.numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(conversions.depth_values(message(holes, "32FC1", 4, big_endian)), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -112,51 +112,101 @@ def test_broken_compressed_images_say_so(data):
     assert raised.value.kind == "undecodable image"
 
 
-def test_depth_and_masks_of_another_size_or_without_content_are_refused():
-    with pytest.raises(BadMessage, match="3 x 2 pixels, the image 4 x 2"):
-        conversions.depth_from_image(message(np.ones((2, 3), np.float32), "32FC1"), 2, 4)
+def test_depth_without_content_is_refused_and_masks_keep_their_labels():
     with pytest.raises(BadMessage, match="no valid depth"):
-        conversions.depth_from_image(message(np.zeros((2, 3), np.uint16), "16UC1"), 2, 3)
-    with pytest.raises(BadMessage, match="mask has 3 x 2"):
-        conversions.mask_from_image(message(np.ones((2, 3), np.uint8), "mono8"), 2, 4)
-    mask = conversions.mask_from_image(message(np.array([[0, 1, 255]], np.uint8), "mono8", 2), 1, 3)
-    assert mask.tolist() == [[False, True, True]]
+        conversions.depth_values(message(np.zeros((2, 3), np.uint16), "16UC1"))
+    assert conversions.mask_values(message(np.array([[0, 1, 255]], np.uint8), "mono8", 2)).tolist() == [[0, 1, 255]]
+    assert conversions.mask_values(message(np.array([[0, 1, 70000]], np.int32), "32SC1", 3, True)).tolist() == [[0, 1, 70000]]
 
 
-def info(**changes):
-    values = dict(height=480, width=640, k=[500.0, 0.0, 319.5, 0.0, 510.0, 239.5, 0.0, 0.0, 1.0])
-    return CameraInfo(**{**values, **changes})
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("encoding", ["rgb16", "bgr16", "rgba16", "bgra16", "16UC3"])
+def test_sixteen_bits_of_colour_become_eight(encoding, big_endian):
+    pixels = RGB if encoding.startswith("rgb") else RGB[..., ::-1]
+    pixels = np.concatenate([pixels, ALPHA], axis=2) if "a" in encoding else pixels
+    made = message(pixels.astype(np.uint16) * 257, encoding, 5, big_endian)
+    np.testing.assert_array_equal(conversions.image_to_rgb(made), RGB)
 
 
-def test_camera_info_gives_the_camera_in_pixels():
-    camera = conversions.camera_from_info(info(), 480, 640)
-    assert camera.known
-    np.testing.assert_allclose(camera.matrix_pixels(), np.array(info().k).reshape(3, 3), rtol=1e-6)
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("order", ["rggb", "bggr", "gbrg", "grbg"])
+def test_mosaics_are_turned_into_colours(order, bits):
+    colours = {"r": 200, "g": 120, "b": 40}
+    mosaic = np.zeros((8, 10), np.uint8)
+    for place, letter in enumerate(order):
+        mosaic[place // 2 :: 2, place % 2 :: 2] = colours[letter]
+    made = message(mosaic if bits == 8 else mosaic.astype(np.uint16) * 257, f"bayer_{order}{bits}", 3)
+    rgb = conversions.image_to_rgb(made)
+    np.testing.assert_array_equal(rgb, np.broadcast_to([200, 120, 40], (8, 10, 3)))
 
 
-def test_region_of_interest_and_binning_change_the_camera_like_the_image():
-    cropped = info()
-    cropped.roi.x_offset, cropped.roi.y_offset, cropped.roi.height, cropped.roi.width = 100, 40, 400, 500
-    matrix = conversions.camera_from_info(cropped, 400, 500).matrix_pixels().numpy()
-    np.testing.assert_allclose(matrix[:2, 2], [219.5, 199.5], rtol=1e-6)
-    binned = conversions.camera_from_info(info(binning_x=2, binning_y=2), 240, 320).matrix_pixels().numpy()
-    np.testing.assert_allclose([binned[0, 0], binned[1, 1], binned[0, 2], binned[1, 2]], [250, 255, 159.5, 119.5], rtol=1e-5)
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+def test_two_planes_of_brightness_and_colour(encoding):
+    grey = np.full((4, 6), 126, np.uint8)
+    colour = np.broadcast_to(np.array([90, 200] if encoding == "nv12" else [200, 90], np.uint8), (2, 3, 2)).reshape(2, 6)
+    made = message(np.concatenate([grey, colour]), encoding, 2)
+    made.height = 4
+    expected = cv2.cvtColor(np.concatenate([grey, colour]), getattr(cv2, f"COLOR_YUV2RGB_{encoding.upper()}"))
+    np.testing.assert_array_equal(conversions.image_to_rgb(made), expected)
+    made.data = made.data[:-12]
+    with pytest.raises(BadMessage, match="check the driver"):
+        conversions.image_to_rgb(made)
+
+
+def test_impossible_sizes_of_shared_colour_are_named():
+    with pytest.raises(BadMessage) as raised:
+        conversions.image_to_rgb(message(np.zeros((4, 5, 2), np.uint8), "yuv422"))
+    assert raised.value.kind == "impossible size"
+
+
+def test_sixteen_bit_grey_png_is_not_white():
+    grey = np.linspace(0, 65535, 35).astype(np.uint16).reshape(5, 7)
+    data = cv2.imencode(".png", grey)[1].tobytes()
+    rgb = conversions.compressed_to_rgb(CompressedImage(format="mono16; png compressed", data=data))
+    np.testing.assert_array_equal(rgb, np.round(grey / 257).astype(np.uint8)[..., None].repeat(3, axis=2))
+
+
+def compressed_depth(values, how="png"):
+    """As image_transport's compressed_depth writes it."""
+    if values.dtype == np.uint16:
+        header, stored = struct.pack("<iff", 0, 0.0, 0.0), values
+    else:
+        scale, offset = 100.0 * 101.0, 1.0 - 100.0 * 101.0 / 10.0  # depth_quantization 100, depth_max 10
+        header = struct.pack("<iff", 0, scale, offset)
+        stored = np.where(np.isfinite(values), scale / np.where(values > 0, values, 1) + offset, 0).round().astype(np.uint16)
+    encoding = "16UC1" if values.dtype == np.uint16 else "32FC1"
+    return CompressedImage(format=f"{encoding}; compressedDepth {how}", data=header + cv2.imencode(".png", stored)[1].tobytes())
+
+
+def test_compressed_depth_is_read_as_it_was_written():
+    millimetres = np.arange(35, dtype=np.uint16).reshape(5, 7) * 100
+    image = conversions.decompress_depth(compressed_depth(millimetres))
+    np.testing.assert_array_equal(conversions.image_to_array(image)[..., 0], millimetres)
+    metres = np.linspace(0.5, 3, 35, dtype=np.float32).reshape(5, 7)
+    metres[2, 3] = np.nan
+    image = conversions.decompress_depth(compressed_depth(metres))
+    np.testing.assert_allclose(conversions.image_to_array(image)[..., 0], metres, rtol=2e-3)
 
 
 @pytest.mark.parametrize(
-    ("broken", "kind"),
+    ("made", "kind"),
     [
-        (CameraInfo(), "not calibrated"),
-        (info(k=[float("nan")] * 9), "not calibrated"),
-        (info(k=[-500.0, 0.0, 1.0, 0.0, 500.0, 1.0, 0.0, 0.0, 1.0]), "not calibrated"),
-        (info(height=0, width=0), "no image size"),
-        (info(height=240, width=320), "another size than the image"),
+        (compressed_depth(np.ones((2, 2), np.uint16), "rvl"), "unsupported compression"),
+        (CompressedImage(format="jpeg", data=b"1"), "not compressed depth"),
+        (CompressedImage(format="16UC1; compressedDepth png", data=b"short"), "undecodable image"),
+        (CompressedImage(format="16UC1; compressedDepth png", data=bytes(40)), "undecodable image"),
     ],
 )
-def test_camera_info_that_cannot_be_used_says_why(broken, kind):
+def test_compressed_depth_that_cannot_be_used_says_why(made, kind):
     with pytest.raises(BadMessage) as raised:
-        conversions.camera_from_info(broken, 480, 640)
+        conversions.decompress_depth(made)
     assert raised.value.kind == kind
+
+
+def test_depth_is_not_taken_for_a_picture():
+    with pytest.raises(BadMessage) as raised:
+        conversions.compressed_to_rgb(compressed_depth(np.ones((2, 2), np.uint16)))
+    assert raised.value.kind == "depth instead of colour"
 
 
 @pytest.mark.parametrize(
@@ -167,9 +217,3 @@ def test_arrays_survive_the_way_into_a_message_and_back(encoding, pixels):
     made = conversions.array_to_image(pixels, encoding, Header(frame_id="camera"))
     assert made.header.frame_id == "camera" and len(made.data) == made.step * made.height
     np.testing.assert_array_equal(conversions.image_to_array(made).squeeze(), pixels)
-
-
-def test_a_camera_survives_the_way_into_camera_info_and_back():
-    camera = PinholeCamera.centred(1.3, 480, 640)
-    back = conversions.camera_from_info(conversions.camera_to_info(camera, Header()), 480, 640)
-    np.testing.assert_allclose(back.matrix_pixels(), camera.matrix_pixels(), rtol=1e-6)

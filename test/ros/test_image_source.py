@@ -16,7 +16,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from semalign3d_core.geometry.camera import PinholeCamera  # noqa: E402
-from semalign3d_ros.conversions import array_to_image, camera_from_info, camera_to_info, compressed_to_rgb, image_to_rgb  # noqa: E402
+from semalign3d_ros.conversions import array_to_image, compressed_to_rgb, image_to_rgb  # noqa: E402
+from semalign3d_ros.inputs.calibration import calibration_from_info, camera_to_info  # noqa: E402
 from semalign3d_ros.msg import SemanticKeypoints  # noqa: E402
 
 
@@ -48,7 +49,7 @@ def test_a_folder_is_published_in_order_with_camera_info(listener, start, tmp_pa
     for number, (image, info) in enumerate(zip(images, infos, strict=True)):
         assert np.abs(image_to_rgb(image).astype(int) - made[number]).mean() < (2 if number % 2 == 0 else 1e-9)
         assert image.header == info.header and image.header.frame_id == "eye" and image.header.stamp.sec > 0
-        np.testing.assert_allclose(camera_from_info(info, 48, 64).matrix_pixels()[[0, 1], [0, 1]], [80, 80], rtol=1e-6)
+        np.testing.assert_allclose(calibration_from_info(info, 48, 64).camera.matrix_pixels()[[0, 1], [0, 1]], [80, 80], rtol=1e-6)
 
 
 def test_a_video_is_published_picture_by_picture_compressed_on_request(listener, start, tmp_path):

@@ -1,0 +1,1 @@
+"""What comes in: subscriptions, partners of an image, and messages as values of the core."""

@@ -1,0 +1,1 @@
+"""What goes out: results of the core as messages, and their topics."""

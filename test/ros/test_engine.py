@@ -1,0 +1,82 @@
+"""What is in force against frames in flight, which the backbone holds: one that began under another pipeline leaves no trace."""
+
+import threading
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("semalign3d_ros.msg", reason="needs the built messages: make setup, . scripts/env.sh")
+
+from standin import LookUpBackbone  # noqa: E402
+
+from semalign3d_core.perception.backbones import BACKBONES  # noqa: E402
+from semalign3d_core.perception.evidence import ImageInput  # noqa: E402
+from semalign3d_ros.engine import Engine  # noqa: E402
+from semalign3d_ros.inputs.decoder import SensorFrame  # noqa: E402
+from semalign3d_ros.parameters import AlignParameters  # noqa: E402
+
+
+class HeldBackbone(LookUpBackbone):
+    """Waits in the middle of a frame until the test lets it go on."""
+
+    started, go_on = threading.Event(), threading.Event()
+
+    def extract(self, image):
+        self.started.set()
+        assert self.go_on.wait(60)
+        return super().extract(image)
+
+
+@pytest.fixture
+def engine(world, monkeypatch):
+    monkeypatch.setitem(BACKBONES, "held", HeldBackbone)
+    HeldBackbone.started.clear()
+    HeldBackbone.go_on.clear()
+    values = {"category": str(world.model_path), "backbone": f"held:{world.folder}", "masks": "none", "warm_start": True, "threads": 1}
+    return Engine(AlignParameters(**values), lambda kind, text: None)
+
+
+def in_flight(engine, world, meanwhile):
+    """What a frame finds while ``meanwhile()`` happens in the middle of it."""
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(engine.process(SensorFrame(ImageInput(world.pictures[0])))))
+    HeldBackbone.started.clear()
+    HeldBackbone.go_on.clear()
+    thread.start()
+    assert HeldBackbone.started.wait(60)
+    meanwhile()
+    HeldBackbone.go_on.set()
+    thread.join()
+    return found
+
+
+def warm_frames(engine, world):
+    """How many frames the next one continues."""
+    HeldBackbone.go_on.set()
+    return engine.process(SensorFrame(ImageInput(world.pictures[0])))[0].result.alignment.tracking.warm_frames
+
+
+def test_a_frame_continues_the_one_before(engine, world):
+    assert [warm_frames(engine, world) for _ in range(2)] == [0, 1]
+
+
+def test_a_reset_counts_for_the_frame_in_flight(engine, world):
+    found = in_flight(engine, world, engine.reset)
+    published = []
+    assert engine.publish(found, lambda: published.append(1)) and published  # it is still an answer
+    assert warm_frames(engine, world) == 0
+
+
+def test_the_frame_in_flight_is_no_answer_for_the_next_category(engine, world):
+    other = engine.prepare(AlignParameters(**{**vars(engine.in_force.parameters), "preset": "reference"}))
+    found = in_flight(engine, world, lambda: engine.install(other))
+    published = []
+    assert not engine.publish(found, lambda: published.append(1)) and not published
+    engine.install(engine.prepare(AlignParameters(**{**vars(engine.in_force.parameters), "preset": "fast"})))
+    assert warm_frames(engine, world) == 0
+
+
+def test_parameters_that_change_no_pipeline_keep_what_was_found(engine, world):
+    assert warm_frames(engine, world) == 0
+    engine.install(engine.prepare(AlignParameters(**{**vars(engine.in_force.parameters), "patience": 1.0})))
+    assert warm_frames(engine, world) == 1
