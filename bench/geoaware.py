@@ -109,7 +109,7 @@ def main():
         print(f"{name:34s}" + "".join(f"{scores[column]:23.1f}" for column in columns))
     if options.ablation:
         (folder / "training.yaml").write_text("".join(f"{k}: {v}\n" for k, v in {**FIRST, "steps": options.steps}.items()))
-        arguments = ["--dataset", folder / "sim", "--backbone", raw, "--categories", *categories, "--gallery", 0]
+        arguments = ["--dataset", folder / "sim", "--backbone", raw, "--categories", *categories, "--gallery", 0, "--limit", TEST]
         arguments += ["--method", "window_soft_argmax", "--window", 3, "--output", folder / "ablation"]
         command("evaluate", *arguments, "--training-ablation", "--training", folder / "training.yaml")
 
