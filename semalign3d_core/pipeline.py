@@ -16,6 +16,7 @@ from semalign3d_core.alignment.result import Alignment, last_seen
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import check_backbone, find_model, load_model
 from semalign3d_core.geometry.camera import PinholeCamera
+from semalign3d_core.learned.spherical_maps.inference import TrainedMapper
 from semalign3d_core.perception import backbones, depth, masks
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.precision import choose_device
@@ -43,6 +44,7 @@ class PipelineConfig(ProviderOptions):
 
     category: Annotated[str, Doc("category to look for: name of a model, or path of a model file")] = "bottle"
     models: Annotated[str, Doc("folder of category models; empty: only those that come with the package")] = ""
+    mapper: Annotated[str, Doc("file of a sphere mapper of the model's features, whose colours the overlay then shows; empty: none")] = ""
     preset: Annotated[str, Doc("preset of the alignment, or path of a YAML file")] = "fast"
     transfer: Annotated[str, Doc("preset of the transfer of points, or path of a YAML file")] = "fast"
     demonstration: Annotated[str, Doc("YAML file with a demonstration image and named points in it; empty: none")] = ""
@@ -67,6 +69,7 @@ class Pipeline:
     depth_source, mask_source: asked where an image comes without depth or mask; may be None
     demonstration: :class:`Demonstration` or None. It is aligned once, here; ``demonstration_alignment`` tells how well that went. Its
         points whose label is the name of a keypoint of the category are that keypoint, whatever the alignment says.
+    mapper: :class:`TrainedMapper` of the backbone's features, with which pictures show the object on its sphere, or None
     """
 
     def __init__(
@@ -78,10 +81,11 @@ class Pipeline:
         mask_source: MaskSource | None = None,
         demonstration: Demonstration | None = None,
         transfer: Transfer | None = None,
+        mapper: TrainedMapper | None = None,
     ):
         check_backbone(model, backbone.name)
         self.model, self.backbone, self.aligner = model, backbone, aligner
-        self.depth_source, self.mask_source = depth_source, mask_source
+        self.depth_source, self.mask_source, self.mapper = depth_source, mask_source, mapper
         self.transfer = transfer or Transfer()
         self.surface = category_surface(model)
         self.demonstration, self.demonstration_alignment, self._lifted = demonstration, None, None
@@ -233,6 +237,7 @@ def create_pipeline(config: PipelineConfig, dataset_root: Path | None = None) ->
         masks.create(on_device(config.masks, masks.MASKS, device), dataset_root, model, backbone, load_model),
         load_demonstration(config.demonstration) if config.demonstration else None,
         load_preset(Transfer, "transfer", config.transfer),
+        TrainedMapper.for_pictures(config.mapper, backbone) if config.mapper else None,
     )
 
 

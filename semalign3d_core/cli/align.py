@@ -79,8 +79,7 @@ def _on_the_sphere(pipeline, found, path):
     from semalign3d_core.learned.spherical_maps.inference import TrainedMapper
     from semalign3d_core.learned.spherical_maps.pictures import sphere_pictures
 
-    mapper, evidence, alignment = TrainedMapper(path), found.evidence, found.alignment
-    mapper.check(pipeline.backbone)
+    mapper, evidence, alignment = TrainedMapper.for_pictures(path, pipeline.backbone), found.evidence, found.alignment
     features = evidence.features.values.cpu()
     mask = None if evidence.mask is None else evidence.mask.cpu()
     keypoints = alignment.keypoints_2d[alignment.visible].cpu() if alignment.found else None

@@ -25,6 +25,10 @@ from std_srvs.srv import Trigger  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from semalign3d_core.geometry.camera import PinholeCamera  # noqa: E402
+from semalign3d_core.learned.spherical_maps.inference import TrainedMapper  # noqa: E402
+from semalign3d_core.learned.spherical_maps.network import SphericalMaps  # noqa: E402
+from semalign3d_core.learned.spherical_maps.pictures import on_sphere  # noqa: E402
+from semalign3d_core.learned.spherical_maps.storage import MapperFacts, save_spherical_maps  # noqa: E402
 from semalign3d_core.perception.evidence import DepthMap, ImageInput  # noqa: E402
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline  # noqa: E402
 from semalign3d_core.visualization.overlay import draw_alignment  # noqa: E402
@@ -221,6 +225,27 @@ def test_pictures_clouds_markers_and_pose_for_those_who_listen(world, listener, 
     texts = [m.text for m in received["markers"][0].markers if m.text]
     assert texts == list(alignment.keypoint_names)
     np.testing.assert_allclose(rotation_of(received["pose"][0].pose.orientation), alignment.rotation, atol=1e-5)
+
+
+def test_the_overlay_shows_the_object_on_the_sphere_of_a_mapper(world, listener, start, tmp_path):
+    backbone, path = library(world).backbone, tmp_path / "mapper.safetensors"
+    torch.manual_seed(0)
+    save_spherical_maps(SphericalMaps(backbone.channels, 1), path, MapperFacts(backbone.name, False, ("ball",)))
+    node = start(standin("align_node"), [*world.parameters, f"mapper:={path}"])
+    overlays, camera = listener.collect(Image, "overlay"), Camera(listener, node)
+    listener.wait(lambda: listener.node.count_publishers("overlay"), "waited for the topic", node)
+
+    def shown():
+        if not overlays:
+            camera.ask(world.pictures[1])
+        return overlays
+
+    listener.wait(shown, "waited for the overlay", node)
+    result = library(world, mapper=str(path)).process(ImageInput(world.pictures[1]))
+    expected = draw_alignment(on_sphere(TrainedMapper(path), result.evidence), result.alignment)
+    np.testing.assert_array_equal(image_to_array(overlays[0]), expected)
+    assert (expected != draw_alignment(world.pictures[1], result.alignment)).mean() > 0.02
+    assert node.stop() == 0
 
 
 def test_compressed_images(world, listener, start):

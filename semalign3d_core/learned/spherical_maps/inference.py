@@ -51,6 +51,15 @@ class TrainedMapper:
         self.channels = self.network[0].in_features
         self.label = sha256_of_file(path)[:8]
 
+    @classmethod
+    def for_pictures(cls, path: str | Path, backbone: FeatureBackbone) -> "TrainedMapper":
+        """The mapper in a file, if it reads the normalised features that ``backbone`` gives; else :class:`InputError`."""
+        mapper = cls(path)
+        mapper.check(backbone)
+        if mapper.facts.raw:
+            raise InputError(f"{path} reads features before normalisation, and here are only normalised ones; train a mapper on those")
+        return mapper
+
     def check(self, backbone: FeatureBackbone) -> None:
         """Raises :class:`InputError` if the mapper was trained on other features than those of ``backbone``."""
         if self.facts.features and self.facts.features != backbone.name:
@@ -59,9 +68,7 @@ class TrainedMapper:
             raise InputError(f"{self.path} reads {self.channels} channels, {backbone.name} gives {backbone.channels}; use its own backbone")
 
     def of_features(self, values: torch.Tensor) -> torch.Tensor:
-        """:meth:`points` for unit features (C, cells, cells); raises :class:`InputError` for a mapper that reads raw ones."""
-        if self.facts.raw:
-            raise InputError(f"{self.path} reads features before normalisation, and here are only normalised ones; train a mapper on those")
+        """:meth:`points` for unit features (C, cells, cells), which the mapper must read (:meth:`for_pictures`)."""
         return self.points(scaled(values))
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ Pictures are (h, w, 3) uint8 RGB. A place on the sphere has the colour (x, y, z)
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,6 +46,13 @@ def over_picture(rgb: np.ndarray, colours: np.ndarray, grid: SquareGrid, mask: n
     grey = rgb.mean(2, keepdims=True).repeat(3, 2)
     shown = grid.covered().numpy() & (np.ones((height, width), bool) if mask is None else np.asarray(mask))
     return np.where(shown[..., None], DULL * grey + (1 - DULL) * shade, rgb).round().clip(0, 255).astype(np.uint8)
+
+
+def on_sphere(mapper: Any, evidence: Any) -> np.ndarray:
+    """The picture of an :class:`ImageEvidence` in the sphere colours of its object, of a :class:`TrainedMapper` of its features."""
+    sphere = mapper.of_features(evidence.features.values.cpu())
+    mask = None if evidence.mask is None else evidence.mask.cpu()
+    return over_picture(evidence.image, sphere_colours(sphere.permute(1, 2, 0)), evidence.features.grid, mask)
 
 
 def draw_ball(
