@@ -54,6 +54,8 @@ class Folded:
     """Training steps."""
     ablation: bool = False
     """Also train without each of the four losses."""
+    backbone: str = "precomputed:sim"
+    """Features: the simulated ones, or those of another backbone, for example compact or efficientnet_lite:2."""
 
 
 @dataclass
@@ -92,11 +94,11 @@ def folded(options):
         if semalign3d(["synth", "--output", str(root), "--categories", *options.categories, *counts, "--features", "sim"]):
             raise SystemExit(1)
         print(f"{'':28s} {'PCK':>14s} {'PCK-dagger':>14s} " + " ".join(f"{'KAP ' + variant:>17s}" for variant in KAP_VARIANTS))
-        _print_row("features alone", root, "precomputed:sim", options, work, method="nearest_neighbour")
+        _print_row("features alone", root, options.backbone, options, work, method="nearest_neighbour", masks="precomputed")
         for loss in (None, *(LOSSES if options.ablation else ())):
-            mapper = train_mapper(root, work / f"without-{loss}", options, loss)
-            backbone = f"spherical_maps:{mapper},features=precomputed:sim"
-            _print_row("with the sphere" if loss is None else f"  without {loss}", root, backbone, options, work)
+            mapper = train_mapper(root, work / options.backbone.replace(":", "-") / f"without-{loss}", options, loss)
+            backbone = f"spherical_maps:{mapper},features={options.backbone}"
+            _print_row("with the sphere" if loss is None else f"  without {loss}", root, backbone, options, work, masks="precomputed")
             if loss is None:
                 (work / "alone.yaml").write_text("inside: true\nshare: 1.0\n")
                 for label, preset in (("features alone, in mask", str(work / "alone.yaml")), ("with the sphere, in mask", "inside")):
@@ -106,7 +108,7 @@ def folded(options):
 def train_mapper(root, work, options, left_out=None):
     """Trains with the public command, without one loss if asked for; returns the mapper's file."""
     output = work / "mapper.safetensors"
-    command = ["train", "spherical_maps", "--dataset", str(root), "--backbone", "precomputed:sim", "--categories", *options.categories]
+    command = ["train", "spherical_maps", "--dataset", str(root), "--backbone", options.backbone, "--categories", *options.categories]
     command += ["--work", str(work), "--output", str(output), "--config.steps", str(options.steps), "--config.checkpoint-every", "20"]
     command += ["--config.batch", "32", "--config.reconstructed", "24", "--config.weights.viewpoint", "1"]
     command += [f"--config.weights.{left_out}", "0"] if left_out else []
