@@ -97,7 +97,7 @@ class Pipeline:
             self._lifted = Lifting(self.surface, source, demonstration.points, self.transfer, known).together
 
     @overload
-    def process(
+    def process(  # type: ignore[overload-overlap]  # what is iterable may still be one image
         self,
         image: UserImage,
         camera: PinholeCamera | None = None,
@@ -172,7 +172,7 @@ class Pipeline:
                 alignment, evidence = align_with_looks(self.aligner, evidence, partial(self._look_at, image, mask_source), previous)
             else:
                 alignment = self.aligner.align(evidence, previous)
-            labels = self.demonstration.labels if self._lifted is not None else ()
+            labels = () if self._lifted is None or self.demonstration is None else self.demonstration.labels
             return FrameResult(evidence, alignment, self._place(evidence, alignment), labels)
 
     def _look_at(self, image: ImageInput, mask_source: MaskSource | None, evidence: ImageEvidence, window: Window) -> ImageEvidence:

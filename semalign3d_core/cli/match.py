@@ -65,7 +65,8 @@ def _by_features(options, images, points, boxes):
 
     spec = on_device(options.backbone, backbones.BACKBONES, choose_device(options.device))
     backbone = backbones.create(spec, options.dataset)
-    return match(*images, points, matcher=options.matcher, backbone=backbone, boxes=boxes)
+    source, target = images
+    return match(source, target, points, matcher=options.matcher, backbone=backbone, boxes=boxes)
 
 
 def _by_model(options, images, points, boxes):

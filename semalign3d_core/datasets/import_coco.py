@@ -210,7 +210,8 @@ class _ObjectReader:
         for other in outlines:
             if _inside(np.array([other.bbox[:2]]) + np.array(other.bbox[2:]) / 2, box).all():
                 groups[key(other.category_id)].append(other)
-        groups = {number: parts for number, parts in groups.items() if _inside(points, _hull(parts)).sum() > len(points) / 2}
+        fitting = {number: parts for number, parts in groups.items() if _inside(points, _hull(parts)).sum() > len(points) / 2}
+        groups = defaultdict(list, fitting)
         if not groups:
             return box, [entry]
         number = min(groups, key=lambda n: _hull(groups[n])[2] * _hull(groups[n])[3])

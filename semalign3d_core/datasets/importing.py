@@ -310,10 +310,12 @@ def as_displayed(item: AnnotatedObject, image: ImageInput) -> tuple[AnnotatedObj
     if not item.stored or turn == 1:
         return item, mask
     right, bottom = stored[0] - 1, stored[1] - 1
-    keypoints = np.stack(MOVES[turn](*np.asarray(item.keypoints, dtype=np.float64).T, right, bottom), axis=1)
+    x, y = np.asarray(item.keypoints, dtype=np.float64).T
+    keypoints = np.stack(MOVES[turn](x, y, right, bottom), axis=1)
     box = None
     if item.box is not None:
-        corners = np.stack(MOVES[turn](*np.array(item.box, dtype=np.float64).reshape(2, 2).T, right, bottom), axis=1)
+        x, y = np.array(item.box, dtype=np.float64).reshape(2, 2).T
+        corners = np.stack(MOVES[turn](x, y, right, bottom), axis=1)
         box = (*corners.min(0), *corners.max(0))
     return replace(item, keypoints=keypoints, box=box, stored=False), mask
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,8 @@ class OpenVINONetwork:
         # Without this package, which its other half sees as missing, OpenVINO does not report to its makers that it was imported.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         self._openvino = require("openvino", "fast")
-        self._network, self._example, self._request = network, example, None
+        self._network, self._example = network, example
+        self._request: Any = None
 
     def __call__(self, values: Tensor) -> Tensor:
         """What the network gives for an input."""
@@ -60,7 +62,7 @@ class OpenVINONetwork:
 
     def _kept(self):
         weights = {name: value.numpy() for name, value in self._network.state_dict().items()}
-        source = inspect.getsource(inspect.getmodule(type(self._network)))
+        source = inspect.getsource(sys.modules[type(self._network).__module__])
         depends_on = [sha256_of_arrays(weights), source, repr(self._network), list(self._example.shape)]
         depends_on += [self._openvino.__version__, torch.__version__]
         cache = Cache(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semalign3d")

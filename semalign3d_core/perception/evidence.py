@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,30 @@ from semalign3d_core.runtime.pictures import displayed_rgb, open_picture
 from semalign3d_core.runtime.values import ShortRepr
 
 DEPTH_KINDS = ("metric", "depth", "disparity")
+
+
+class Record(Protocol):
+    """What providers need of the data-set record of an image: where its file and the files beside it are."""
+
+    @property
+    def category(self) -> str:
+        """Name of the category."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Name of the image in its data set, without suffix."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """The image file."""
+        ...
+
+    @property
+    def remedy(self) -> str:
+        """How to get the file if it is missing, "" where nothing can be said."""
+        ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,7 +56,7 @@ class ImageInput(ShortRepr):
 
     rgb: np.ndarray
     name: str = "image"
-    record: object = None
+    record: Record | None = None
     mirrored: bool = False
     window: tuple | None = None
     quarters: int = 0
@@ -172,15 +196,14 @@ class ImageEvidence(ShortRepr):
 # Where a file becomes an ImageInput.
 
 
-def read_image(path: str | Path, record: Any = None) -> ImageInput:
+def read_image(path: str | Path, record: Record | None = None) -> ImageInput:
     """Reads an image file as 8-bit RGB, turned as its EXIF orientation says.
 
     Grey, palette, CMYK and 16-bit pictures are converted (16 bit: full range 0..65535); transparent pixels become white,
     as viewers show them; of an animation the first frame is taken. ``record`` is handed on to the :class:`ImageInput`.
     Raises :class:`MissingFileError` or :class:`FileFormatError`, naming the file.
     """
-    remedy = getattr(record, "remedy", "")
-    with open_picture(path, remedy) as picture:
+    with open_picture(path, record.remedy if record else "") as picture:
         return ImageInput(displayed_rgb(picture), str(path), record)
 
 

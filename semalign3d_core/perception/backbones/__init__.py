@@ -4,6 +4,7 @@
 for example ``compact``, ``dinov2:base``, ``precomputed:sim`` or ``dinov2:large,device=cpu``.
 """
 
+from pathlib import Path
 from typing import Protocol
 
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
@@ -18,6 +19,7 @@ class FeatureBackbone(Protocol):
     close_up:   margin, in object sizes, of the window around a known object that it always looks at; None: the whole image
     any_image:  whether it can look at any image and window; False for one that only knows the files of a data set
     concurrent: whether several threads may ask it at a time
+    folder:     holds ``<category>/<image>.*`` files that it reads, or None
     classifies: whether its features tell the objects it knows from the background, as those of the embedded backbone do
     """
 
@@ -26,6 +28,7 @@ class FeatureBackbone(Protocol):
     close_up: float | None = None
     any_image: bool = True
     concurrent: bool = False
+    folder: Path | None = None
     classifies: bool = False
 
     def extract(self, image: ImageInput) -> FeatureMap:

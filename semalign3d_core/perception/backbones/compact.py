@@ -136,7 +136,7 @@ class CompactBackbone(FeatureBackbone):
         self.network, name, self.categories = load_network(path)
         self.name = f"{name}-close-mirrored"  # other features than those of the network alone
         self.device = torch.device(device)
-        self.network.to(self.device, memory_format=torch.channels_last)
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._run = compiled(self.network, torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE, device=self.device), runtime)
         self.channels = 2 * self.network.head.out_channels
 

@@ -26,7 +26,7 @@ class PrecomputedBackbone(FeatureBackbone):
         if not name or dataset_root is None:
             raise InputError("precomputed features need a name and a data set folder: --backbone precomputed:NAME --dataset DIR")
         self.name = name
-        self.folder = Path(dataset_root) / "Features" / name
+        self.folder: Path = Path(dataset_root) / "Features" / name
         if not self.folder.is_dir():
             raise MissingFileError(f"{self.folder} does not exist: write the features there or choose another backbone")
         grid_file = self.folder / "grid.json"

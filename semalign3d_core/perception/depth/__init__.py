@@ -11,10 +11,12 @@ class DepthSource(Protocol):
     """Anything that tells depth. A depth source inherits from this class and overrides what differs.
 
     name:       identifies the depth maps;  concurrent: whether several threads may ask it at a time
+    folder:     holds ``<category>/<image>.*`` files that it reads, or None
     """
 
     name: str
     concurrent: bool = False
+    folder: Path | None = None
 
     def estimate(self, image: ImageInput) -> DepthMap | None:
         """The :class:`DepthMap` of the whole image, NaN where unknown; None if nothing is known."""

@@ -21,7 +21,7 @@ class PrecomputedDepth(DepthSource):
     def __init__(self, dataset_root=None):
         if dataset_root is None:
             raise InputError("precomputed depth needs a data set folder: --dataset DIR")
-        self.folder = Path(dataset_root) / "Depth"
+        self.folder: Path = Path(dataset_root) / "Depth"
 
     def estimate(self, image):
         """The stored depth of ``image``, mirrored with it; non-finite values become NaN."""

@@ -46,6 +46,7 @@ class MaskSource(Protocol):
     concurrent:     whether several threads may ask it at a time
     compares_with:  the category model that it compares features with, or None
     own_features:   name of the backbone whose features it looks at where it is given none or others, or ""
+    folder:         holds ``<category>/<image>.*`` files that it reads, or None
     """
 
     name: str
@@ -55,6 +56,7 @@ class MaskSource(Protocol):
     concurrent: bool = False
     compares_with: KnownObject | None = None
     own_features: str = ""
+    folder: Path | None = None
 
     def segment(self, image: ImageInput, box: Box | None = None, points: Points | None = None) -> torch.Tensor | None:
         """(h, w) bool mask, None if nothing is found. box (x0, y0, x1, y1), points (N, 2): prompts in pixels, which may be ignored."""

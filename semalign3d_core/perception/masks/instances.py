@@ -52,7 +52,7 @@ class InstanceMasks(MaskSource):
         return mask if mask.any() else None
 
     def _label(self, image):
-        category = self.category or getattr(image.record, "category", "")
+        category = self.category or (image.record.category if image.record else "")
         name = COCO_NAMES.get(category, category)
         if name not in self.labels:
             known = ", ".join(sorted(self.labels)[:10])

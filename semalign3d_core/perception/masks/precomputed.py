@@ -20,7 +20,7 @@ class PrecomputedMasks(MaskSource):
     def __init__(self, dataset_root=None):
         if dataset_root is None:
             raise InputError("precomputed masks need a data set folder: --dataset DIR")
-        self.folder = Path(dataset_root) / "Segmentation"
+        self.folder: Path = Path(dataset_root) / "Segmentation"
 
     def segment(self, image, box=None, points=None):
         """The stored mask of ``image``, mirrored with it, (h, w) bool; None if it is empty."""
