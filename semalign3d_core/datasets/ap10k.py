@@ -58,12 +58,16 @@ class Ap10kDataset:
         return GEOMETRY_GROUPS["ap10k"]
 
     def images(self, category: str, split: str | None = None) -> list[ImageRecord]:
-        """Images of a species, of a family or of ``all``, or those that the pairs of a split use; sorted by name."""
+        """Images of a species, of a family or of ``all``, or those that the pairs of a split use; sorted by name.
+
+        Pairs of the split ``trn`` are within species: a family there has the images of all its species, so that its model can be built.
+        """
         check_categories([category], self.categories(), self.root)
         if split is None:
             chosen = [(s, i) for f, tree in self._files.tree.items() for s, ids in tree.items() if category in (s, f, "all") for i in ids]
         else:
-            ends = [self._files.ends(split, name) for name in self.pair_names(split) if category_of(name) == category]
+            members = {category, *(s for f, tree in self._files.tree.items() for s in tree if category in (f, "all"))}
+            ends = [self._files.ends(split, name) for name in self.pair_names(split) if category_of(name) in members]
             chosen = sorted({end for pair in ends for end in pair})
         return sorted((self.image(species, name) for species, name in chosen), key=lambda record: record.name)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from simulated_category import SIZE, SimulatedCategory
 
-from semalign3d_core.calibration import build as builder
+from semalign3d_core.calibration import recipe
 from semalign3d_core.category.storage import save_model
 from semalign3d_core.cli.main import main
 from semalign3d_core.perception.evidence import read_image
@@ -57,7 +57,7 @@ def test_such_a_model_shows_the_object_in_the_training_images(folder, tmp_path, 
         given.update(record=records[0], providers=providers)
         raise InputError("enough seen")
 
-    monkeypatch.setattr(builder, "build_category", look_only)
+    monkeypatch.setattr(recipe, "build_category", look_only)
     assert build(root, tmp_path, f"similarity:{root / 'chair.safetensors'}") == 2
     assert "enough seen" in capsys.readouterr().err
     image = read_image(given["record"].path, given["record"])

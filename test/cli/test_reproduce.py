@@ -54,7 +54,7 @@ def test_table_1_from_nothing_and_resumed(tmp_path, monkeypatch, capsys):
     output = tmp_path / "out"
     command = [
         "reproduce", "spair71k", "--quick", "--source", str(archive), "--output", str(output), "--preset", str(tmp_path / "fast.yaml"),
-        "--backbone", f"dinov2:{tmp_path / 'vit'},cells=12", "--depth", f"depth_anything_v2:{tmp_path / 'depth'}",
+        "--backbone", f"dinov2:{tmp_path / 'vit'},side=168", "--depth", f"depth_anything_v2:{tmp_path / 'depth'}",
     ]  # fmt: skip
     assert main(["reproduce", "--output", str(tmp_path / "none")]) == 2
     assert "add --download, --source FILE" in capsys.readouterr().err

@@ -109,3 +109,13 @@ def test_bad_requests_and_files_are_named(download, prepared):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"keypoints": [1, 2, 2]}))
     with pytest.raises(FileFormatError, match="000000000001"):
         next(open_dataset(prepared).pairs("test"))
+
+
+def test_families_and_all_animals_have_training_images(download):
+    """Models of families and of all animals, for the pairs between species and families, are built from the training images."""
+    dataset = open_dataset(download)
+    images = {category: {record.name for record in dataset.images(category, "trn")} for category in dataset.categories()}
+    assert images["Felidae"] == images["cat"] | images["king cheetah"]
+    assert images["all"] == images["cat"] | images["king cheetah"] | images["fox"]
+    tested = {record.name for record in dataset.images("Felidae", "test_cross_species")}
+    assert tested and not tested & images["Felidae"] and images["all"]
