@@ -1,7 +1,6 @@
 """Networks on the CPU through OpenVINO, where it is installed: two to three times as fast as PyTorch (docs/measurements/frame.md)."""
 
 import inspect
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from semalign3d_core.perception.providers import require
-from semalign3d_core.runtime.cache import Cache
+from semalign3d_core.runtime.cache import Cache, user_cache
 from semalign3d_core.runtime.errors import OutputError, choice
 from semalign3d_core.runtime.files import sha256_of_arrays
 
@@ -65,7 +64,7 @@ class OpenVINONetwork:
         source = inspect.getsource(sys.modules[type(self._network).__module__])
         depends_on = [sha256_of_arrays(weights), source, repr(self._network), list(self._example.shape)]
         depends_on += [self._openvino.__version__, torch.__version__]
-        cache = Cache(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semalign3d")
+        cache = Cache(user_cache())
         try:
             return cache.fetch("networks", depends_on, self._convert)
         except OutputError:  # a home that cannot be written

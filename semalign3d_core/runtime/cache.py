@@ -10,6 +10,7 @@ of a 500 x 375 image 0.4 MB. All 1800 images of SPair-71k need 10.7 GB, the 480 
 """
 
 import json
+import os
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,11 @@ from semalign3d_core.runtime.errors import OutputError
 from semalign3d_core.runtime.files import atomic_path, sha256_of_arrays
 
 FORMAT_VERSION = 1
+
+
+def user_cache() -> Path:
+    """Where what is computed once per user and machine is kept: ``~/.cache/semalign3d``, or in ``XDG_CACHE_HOME``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semalign3d"
 
 
 class Cache:

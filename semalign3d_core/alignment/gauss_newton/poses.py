@@ -158,6 +158,7 @@ class DeformableCloud:
         modes = category.point_modes[:, index]  # (3, J, M)
         self.mean = category.points[index].T.contiguous()
         self.mode_columns = modes.flatten(0, 1).T.contiguous()  # (M, 3 J)
+        self.modes_of = torch.nn.functional.pad(modes.permute(1, 0, 2), (0, -modes.shape[2] % 16)).contiguous()  # for descend.c
         self.mode_rows = modes.permute(2, 0, 1)[:, :, None].contiguous().unbind(1)  # 3 of (M, 1, J)
         self.parts = (SCALE, 2, modes.shape[2])  # of ``Poses.parameters``: translation, logarithms, coefficients
         self.ones = torch.ones_like(self.mean[None, :1])

@@ -13,6 +13,7 @@ from torch import Tensor
 from semalign3d_core.alignment.category_tensors import CategoryTensors
 from semalign3d_core.alignment.choice import RIVAL_DEGREES
 from semalign3d_core.alignment.config import AlignConfig
+from semalign3d_core.alignment.gauss_newton import native
 from semalign3d_core.alignment.gauss_newton.poses import FOCAL, MODES, SCALE, Candidates, DeformableCloud, Poses
 from semalign3d_core.alignment.gauss_newton.residuals import PRIOR, RobustResiduals
 from semalign3d_core.alignment.gauss_newton.viewpoints import ViewpointBank, bank_rotations, best_starts
@@ -94,8 +95,11 @@ class GaussNewtonSolver:
 
         Returns the poses after them and the energies (S, B) before every step.
         """
-        residuals, visited = RobustResiduals(observation, cloud, self.weights, sigmas, stride), []
         largest = torch.cat([self.limits[:3], self.limits[3:5] * observation.object_scale, self.limits[5:]])
+        if native.usable(cloud.mean, cloud.parts[2]):
+            priors = self.stiffness, self.least, largest
+            return native.descend(observation, cloud, poses, self.weights, sigmas, stride, priors, 1 + DAMPING, relaxation)
+        residuals, visited = RobustResiduals(observation, cloud, self.weights, sigmas, stride), []
         for step in range(len(sigmas)):
             visited.append(poses.parameters)
             equations = self.normal_equations(observation, cloud, partial(residuals, step=step), poses)
