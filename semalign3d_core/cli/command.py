@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 
-from semalign3d_core.runtime.errors import OutputError, SemAlign3DError
+from semalign3d_core.runtime import plugins
+from semalign3d_core.runtime.errors import InputError, OutputError, SemAlign3DError
 
 
 def run_command(module_name: str, arguments: list[str], program: str) -> int:
@@ -19,6 +20,7 @@ def run_command(module_name: str, arguments: list[str], program: str) -> int:
         import tyro
 
         module = importlib.import_module(module_name)
+        arguments = _load_plugins(arguments)
         options = tyro.cli(module.Options, args=arguments, prog=program, description=module.__doc__)
         return module.run(options) or 0
     except SemAlign3DError as error:
@@ -34,3 +36,18 @@ def run_command(module_name: str, arguments: list[str], program: str) -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         print(f"{program}: {where}{error.strerror or error}; check the disk and that you may read and write there", file=sys.stderr)
         return 1
+
+
+def _load_plugins(arguments: list[str]) -> list[str]:
+    """Loads what ``--plugin`` names, which every command takes any number of times; returns the other arguments."""
+    rest, waiting = [], iter(arguments)
+    for argument in waiting:
+        name, equals, value = argument.partition("=")
+        if name != "--plugin":
+            rest.append(argument)
+            continue
+        value = value if equals else next(waiting, "")
+        if not value:
+            raise InputError("--plugin needs the name of a module, or a Python file")
+        plugins.load(value)
+    return rest

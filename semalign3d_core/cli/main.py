@@ -28,7 +28,8 @@ COMMANDS = {
 def overview() -> str:
     """The commands, a line each."""
     lines = ["usage: semalign3d <command> [options]     (semalign3d <command> --help shows the options)", ""]
-    return "\n".join(lines + [f"  {name:10s} {text}" for name, (_, text) in COMMANDS.items()])
+    lines += [f"  {name:10s} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([*lines, "", "Every command also takes --plugin MODULE (or FILE.py): your own backbones, matchers, data sets"])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,5 @@
 """Data sets: one folder on disk, one class, one protocol (:class:`~semalign3d_core.datasets.records.Dataset`)."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from semalign3d_core.datasets.ap10k import Ap10kDataset
@@ -14,18 +13,22 @@ from semalign3d_core.datasets.records import Dataset
 from semalign3d_core.datasets.spair import SpairDataset, SpairUDataset, is_spair
 from semalign3d_core.runtime.errors import InputError, MissingFileError, choice
 from semalign3d_core.runtime.files import visible
+from semalign3d_core.runtime.plugins import Registry
 
-DATASETS: dict[str, Callable[[str | Path], Dataset]] = {
-    "folder": FolderDataset,
-    "spair": SpairDataset,
-    "spair_u": SpairUDataset,
-    "ap10k": Ap10kDataset,
-    "pf_pascal": PfPascalDataset,
-    "pf_willow": PfWillowDataset,
-    "caltech101": Caltech101Dataset,
-    "freiburg_cars": FreiburgCarsDataset,
-    "awa_pose": AwaPoseDataset,
-}
+DATASETS = Registry(
+    "datasets",
+    {
+        "folder": FolderDataset,
+        "spair": SpairDataset,
+        "spair_u": SpairUDataset,
+        "ap10k": Ap10kDataset,
+        "pf_pascal": PfPascalDataset,
+        "pf_willow": PfWillowDataset,
+        "caltech101": Caltech101Dataset,
+        "freiburg_cars": FreiburgCarsDataset,
+        "awa_pose": AwaPoseDataset,
+    },
+)
 
 
 def open_dataset(root: str | Path, kind: str | None = None) -> Dataset:

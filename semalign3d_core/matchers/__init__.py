@@ -2,6 +2,7 @@
 
 from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.plugins import Registry
 from semalign3d_core.transfer.matches import Matches
 
 __all__ = ["MATCHERS", "Matcher", "Matches"]
@@ -64,16 +65,19 @@ def _sfnet(network="", **options):
 
 
 # name -> factory(**options) -> Matcher
-MATCHERS = {
-    "nearest_neighbour": _similarity("nearest_neighbour"),
-    "soft_argmax": _similarity("soft_argmax"),
-    "window_soft_argmax": _similarity("window_soft_argmax"),
-    "kernel_soft_argmax": _similarity("kernel_soft_argmax"),
-    "adaptive_pose": _adaptive_pose,
-    "template_pose": _template_pose,
-    "spherical_maps": _spherical_maps,
-    "sfnet": _sfnet,
-    "semalign3d": _semalign3d,
-    "semalign3d_keypoints": _semalign3d_keypoints,
-    "nearest_neighbour_keypoints": _nearest_neighbour_keypoints,
-}
+MATCHERS = Registry(
+    "matchers",
+    {
+        "nearest_neighbour": _similarity("nearest_neighbour"),
+        "soft_argmax": _similarity("soft_argmax"),
+        "window_soft_argmax": _similarity("window_soft_argmax"),
+        "kernel_soft_argmax": _similarity("kernel_soft_argmax"),
+        "adaptive_pose": _adaptive_pose,
+        "template_pose": _template_pose,
+        "spherical_maps": _spherical_maps,
+        "sfnet": _sfnet,
+        "semalign3d": _semalign3d,
+        "semalign3d_keypoints": _semalign3d_keypoints,
+        "nearest_neighbour_keypoints": _nearest_neighbour_keypoints,
+    },
+)

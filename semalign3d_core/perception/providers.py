@@ -51,7 +51,7 @@ def create_provider(kind: str, registry: dict[str, Any], spec: str, **context: A
     Options of the spelling are texts and must be parameters of the factory; an unknown one raises, naming the legal ones.
     """
     family, argument, options = parse_spec(spec)
-    factory = resolved(choice(kind, family, registry))
+    factory = choice(kind, family, registry)
     parameters = inspect.signature(factory).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     legal = [name for name in list(parameters)[1:] if name not in context and parameters[name].kind is not inspect.Parameter.VAR_KEYWORD]
@@ -63,14 +63,6 @@ def create_provider(kind: str, registry: dict[str, Any], spec: str, **context: A
     return factory(argument, **known, **options)
 
 
-def resolved(factory: Any) -> Any:
-    """A factory itself; one that a registry names as ``module:function`` is imported now."""
-    if not isinstance(factory, str):
-        return factory
-    module, _, name = factory.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def on_device(spec: str, registry: dict[str, Any], device: str | torch.device) -> str:
     """The spelling of a provider with ``device=...`` added, where its factory has that option and the user gave none."""
     return f"{spec},device={device}" if takes(spec, registry, "device") and "device" not in parse_spec(spec)[2] else spec
@@ -78,7 +70,7 @@ def on_device(spec: str, registry: dict[str, Any], device: str | torch.device) -
 
 def takes(spec: str, registry: dict[str, Any], parameter: str) -> bool:
     """Whether the factory of a provider has a parameter."""
-    factory = resolved(registry.get(parse_spec(spec)[0]))
+    factory = registry.get(parse_spec(spec)[0])
     return factory is not None and parameter in inspect.signature(factory).parameters
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from semalign3d_core.runtime import plugins
 from semalign3d_core.runtime.errors import SemAlign3DError
 
 _on_interrupt: Any = signal.SIG_IGN  # in a worker: what Ctrl-C did before it was told to leave it to its parent
@@ -27,7 +28,7 @@ def executor(workers: int) -> ProcessPoolExecutor:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    return ProcessPoolExecutor(workers, context, _start_worker)
+    return ProcessPoolExecutor(workers, context, _start_worker, (plugins.loaded(),))
 
 
 def in_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
@@ -62,7 +63,7 @@ def interruptible(function: Callable[[Item], Result], item: Item) -> Result:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _start_worker():
+def _start_worker(loaded):
     import cv2
     import torch
 
@@ -71,6 +72,8 @@ def _start_worker():
     _on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    for plugin in loaded:
+        plugins.load(plugin)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

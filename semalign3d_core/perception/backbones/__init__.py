@@ -9,6 +9,7 @@ from typing import Protocol
 
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.providers import create_provider
+from semalign3d_core.runtime.plugins import Registry
 
 
 class FeatureBackbone(Protocol):
@@ -81,19 +82,22 @@ def _diffusion_and_transformer(argument, revision=None, device=None, dtype=None,
 # family -> factory(argument: str, *, dataset_root) -> FeatureBackbone; heavy imports happen inside the factories.
 # Those of learned systems are named, module:function, because they stand above this package.
 # A factory that needs no data set folder has no such parameter; its other parameters are options of the spelling.
-BACKBONES = {
-    "auto": _compact,
-    "compact": _compact,
-    "precomputed": _precomputed,
-    "efficientnet_lite": _efficientnet_lite,
-    "dinov2": _transformer("dinov2"),
-    "dinov3": _transformer("dinov3"),
-    "vit": _transformer("vit"),
-    "sd": _diffusion,
-    "sd_dinov2": _diffusion_and_transformer,
-    "geoaware": "semalign3d_core.learned.geoaware.backbone:load_geoaware",
-    "spherical_maps": "semalign3d_core.learned.spherical_maps.backbone:load_spherical_maps",
-}
+BACKBONES = Registry(
+    "backbones",
+    {
+        "auto": _compact,
+        "compact": _compact,
+        "precomputed": _precomputed,
+        "efficientnet_lite": _efficientnet_lite,
+        "dinov2": _transformer("dinov2"),
+        "dinov3": _transformer("dinov3"),
+        "vit": _transformer("vit"),
+        "sd": _diffusion,
+        "sd_dinov2": _diffusion_and_transformer,
+        "geoaware": "semalign3d_core.learned.geoaware.backbone:load_geoaware",
+        "spherical_maps": "semalign3d_core.learned.spherical_maps.backbone:load_spherical_maps",
+    },
+)
 
 
 def create(spec, dataset_root=None):

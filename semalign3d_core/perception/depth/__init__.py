@@ -5,6 +5,7 @@ from typing import Protocol
 
 from semalign3d_core.perception.evidence import DepthMap, ImageInput
 from semalign3d_core.perception.providers import create_provider
+from semalign3d_core.runtime.plugins import Registry
 
 
 class DepthSource(Protocol):
@@ -45,13 +46,16 @@ def _transformers(family):
 
 
 # family -> factory(argument: str, *, dataset_root) -> DepthSource or None; other parameters are options of the spelling
-DEPTHS = {
-    "none": lambda argument, **options: None,
-    "precomputed": _precomputed,
-    "sensor": _sensor,
-    "depth_anything_v2": _transformers("depth_anything_v2"),
-    "hf": _transformers("hf"),
-}
+DEPTHS = Registry(
+    "depths",
+    {
+        "none": lambda argument, **options: None,
+        "precomputed": _precomputed,
+        "sensor": _sensor,
+        "depth_anything_v2": _transformers("depth_anything_v2"),
+        "hf": _transformers("hf"),
+    },
+)
 
 
 def create(spec: str, dataset_root: Path | None = None) -> DepthSource | None:

@@ -11,6 +11,7 @@ from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.providers import create_provider
 from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.plugins import Registry
 
 
 class KnownObject(Protocol):
@@ -130,16 +131,19 @@ def _instances(argument, revision=None, device=None, dataset_root=None, model=No
 
 
 # family -> factory(argument: str, *, dataset_root, model, backbone) -> MaskSource or None; others are options of the spelling
-MASKS = {
-    "none": lambda argument, **options: None,
-    "precomputed": _precomputed,
-    "similarity": _similarity,
-    "compact": _compact,
-    "auto": _auto,
-    "instances": _instances,
-    "sam": _sam("sam"),
-    "sam2": _sam("sam2"),
-}
+MASKS = Registry(
+    "masks",
+    {
+        "none": lambda argument, **options: None,
+        "precomputed": _precomputed,
+        "similarity": _similarity,
+        "compact": _compact,
+        "auto": _auto,
+        "instances": _instances,
+        "sam": _sam("sam"),
+        "sam2": _sam("sam2"),
+    },
+)
 
 
 def create(
