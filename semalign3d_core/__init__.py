@@ -9,6 +9,7 @@ category) and :class:`Alignment` (what was found). These names are the public in
 """
 
 from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.building import build_model
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import load_model
 from semalign3d_core.geometry.camera import PinholeCamera
@@ -46,6 +47,7 @@ __all__ = [
     "SemAlign3DError",
     "SquareGrid",
     "__version__",
+    "build_model",
     "load_model",
     "load_pipeline",
     "match",

@@ -30,6 +30,7 @@ NAMES = [
     "SemAlign3DError",
     "SquareGrid",
     "__version__",
+    "build_model",
     "load_model",
     "load_pipeline",
     "match",
