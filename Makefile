@@ -1,6 +1,7 @@
 # make demo   shows the whole path on rendered videos        make test       runs all tests
 # make bench  prints the numbers of the README               make test-fast  leaves out slow tests and those of the nodes
 # make lint   checks style and types                         make setup      only prepares (every target does that first)
+# make docs   builds the documentation into out/site (no network; stops at a broken link)
 # make clean  removes what was built (not the virtual environment)
 
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ ifneq ($(ROS_DISTRO)$(_ROS_WHEELS_BOOTSTRAP_COMPLETE)$(AMENT_PREFIX_PATH),)
 unexport ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH LD_LIBRARY_PATH
 endif
 
-.PHONY: setup demo test test-fast bench lint clean
+.PHONY: setup demo test test-fast bench lint docs clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMPS)/built
@@ -56,6 +57,10 @@ lint: $(STAMPS)/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+docs: $(STAMPS)/installed
+	PYTHONPATH=. .venv/bin/mkdocs build --strict --quiet
+	@echo "documentation: out/site/index.html"
 
 clean:
 	rm -rf build install log out *.egg-info $(STAMPS)/built

@@ -18,7 +18,7 @@ def main(category: str, colour: str, depth: str, fx: float, fy: float, cx: float
     metres[metres == 0] = np.nan  # holes of the sensor
 
     camera = PinholeCamera.from_pixels([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], image.height, image.width)
-    result = load_pipeline(category).process(image, camera=camera, depth=DepthMap(torch.from_numpy(metres), "metric"))
+    result = load_pipeline(category).process(image, camera=camera, depth=DepthMap(torch.tensor(metres), "metric"))
     print(result)
     for keypoint in result.to_dict()["keypoints"]:
         print(f"{keypoint['name']:20s} x, y, z = {keypoint['position']} m")
@@ -26,4 +26,5 @@ def main(category: str, colour: str, depth: str, fx: float, fy: float, cx: float
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], *map(float, sys.argv[4:8]))
+    category, colour, depth, fx, fy, cx, cy = sys.argv[1:8]
+    main(category, colour, depth, float(fx), float(fy), float(cx), float(cy))

@@ -21,7 +21,7 @@ class EdgeBackbone(FeatureBackbone):
 
     def extract(self, image: ImageInput) -> FeatureMap:
         grid = SquareGrid(image.height, image.width, self.cells, window=image.window)
-        square = grid.square(torch.from_numpy(image.rgb.copy()).permute(2, 0, 1)).float() / 255
+        square = grid.square(torch.tensor(image.rgb).permute(2, 0, 1)).float() / 255
         edges = torch.nn.functional.pad(square.mean(0)[None].diff(dim=2).abs(), (0, 1))
         values = adaptive_avg_pool2d(torch.cat([square - square.mean(), 4 * edges]), self.cells)
         return FeatureMap(normalize(values, dim=0), grid)
@@ -36,4 +36,4 @@ def main() -> MatchResult:
 
 
 if __name__ == "__main__":
-    print(main().matches.points.tolist())
+    print(main().to_dict())

@@ -18,7 +18,7 @@ class MutualMatcher(Matcher):
     def match(self, source: ImageEvidence, target: ImageEvidence, points: torch.Tensor) -> Matches:
         found, similarity = self._nearest(source, target, points)
         back, _ = self._nearest(target, source, found)
-        near = (back - points).norm(dim=1) < 2 * source.features.grid.side / source.features.grid.cells
+        near = (back - points).square().sum(dim=1).sqrt() < 2 * source.features.grid.side / source.features.grid.cells
         return Matches(found, similarity.clamp(0, 1) * near)
 
     def _nearest(self, source: ImageEvidence, target: ImageEvidence, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,12 +5,13 @@ python examples/ros_subscriber.py handle_outer
 """
 
 import sys
+from typing import Any
 
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 
-from semalign3d_ros.msg import SemanticKeypoints
+from semalign3d_ros.msg import SemanticKeypoints  # type: ignore  # colcon generates it, without types
 
 
 class KeypointListener(Node):
@@ -19,9 +20,9 @@ class KeypointListener(Node):
     def __init__(self, wanted: str) -> None:
         super().__init__("keypoint_listener")
         self.wanted = wanted
-        self.create_subscription(SemanticKeypoints, "/semalign3d/keypoints", self.hear, qos_profile_sensor_data)
+        self.create_subscription(SemanticKeypoints, "/semalign3d/keypoints", self.hear, qos_profile_sensor_data)  # type: ignore
 
-    def hear(self, message: SemanticKeypoints) -> None:
+    def hear(self, message: Any) -> None:
         for keypoint in message.keypoints:
             if message.found and keypoint.name == self.wanted:
                 place = keypoint.position

@@ -63,7 +63,7 @@ def test_match_two_photographs(tmp_path, capsys):
 @pytest.mark.slow
 def test_own_category(world, tmp_path, capsys):
     example("own_category").main(world, "chair", tmp_path)
-    assert "CategoryModel(chair, 10 keypoints" in capsys.readouterr().out
+    assert "CategoryModel(chair, " in capsys.readouterr().out
     assert {"chair.safetensors", "chair.report.json", "chair.png"} <= {path.name for path in tmp_path.iterdir()}
 
 

@@ -22,7 +22,7 @@ FILES = dict(re.findall(r'```\w+ title="([^"]+)"\n(.*?)```', (ROOT / "docs" / "p
 def run(arguments, folder):
     path = os.pathsep.join(map(str, (folder / "site", ROOT)))
     command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=500)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ class SquareGrid:
     width: int
     cells: int
     padding: str = "bottom_right"
-    window: tuple | None = None
+    window: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:

@@ -8,6 +8,7 @@ import torch
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.perception.evidence import ImageEvidence
 from semalign3d_core.runtime.config import to_dict
+from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.transfer.matches import Matches
 
 
@@ -71,5 +72,4 @@ class Matcher(Protocol):
 
     def score_maps(self, lifted: Any, target: Any) -> torch.Tensor:
         """How likely each lifted point is at each cell of the target, (Q, cells * cells); only of matchers that rate cells."""
-        problem = f"{self.name} does not rate cells"
-        raise NotImplementedError(problem)
+        raise InputError(f"{self.name} does not rate cells; choose a matcher that does, as semalign3d")

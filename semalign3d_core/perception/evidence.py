@@ -58,7 +58,7 @@ class ImageInput(ShortRepr):
     name: str = "image"
     record: Record | None = None
     mirrored: bool = False
-    window: tuple | None = None
+    window: tuple[int, int, int] | None = None
     quarters: int = 0
 
     def __post_init__(self) -> None:
