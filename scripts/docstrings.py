@@ -14,7 +14,7 @@ def readable(text: str) -> str:
     lines, blank = [], True
     for line in ROLE.sub(r"`\1`", text).splitlines():
         entry = ENTRY.match(line)
-        if entry and not lines[:1] == []:
+        if entry and lines:
             listed = lines[-1].startswith(("- ", "  ")) if lines else False
             lines += [] if blank or listed else [""]
             lines.append(f"- **{entry['names']}**: {entry['text']}")
