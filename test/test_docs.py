@@ -32,9 +32,9 @@ def commands(text):
     """Command lines of blocks of a shell or without a language, as words; comments and what is cut short removed."""
     for block in blocks(text, "(?:bash|sh)?"):
         for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.split("   #")[0].split("     (")[0].split(" && ")[-1])
-            if words[:1] in (["semalign3d"], ["eval_spair"]):
-                yield [word for word in words if word != "..."]
+            for part in line.split("   #")[0].split("     (")[0].split(" && "):
+                if part.strip().split(" ")[0] in ("semalign3d", "eval_spair"):
+                    yield [word for word in shlex.split(part) if word != "..."]
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 """The files that describe the package agree with each other and with the code."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 import xml.etree.ElementTree as ElementTree
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -59,7 +62,8 @@ def imported_packages(folder):
 
 def test_one_version_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    versions = {semalign3d_core.__version__, PROJECT["version"], PACKAGE.findtext("version"), str(citation["version"])}
+    assert "version" in PROJECT["dynamic"]  # pyproject.toml reads that of the package
+    versions = {semalign3d_core.__version__, PACKAGE.findtext("version"), str(citation["version"])}
     assert len(versions) == 1, versions
 
 
@@ -114,3 +118,60 @@ def test_a_missing_tool_is_named_with_the_command_that_installs_it(tmp_path):
 def test_the_ros_layer_stays_thin():
     lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "semalign3d_ros").glob("*.py")}
     assert max(lengths.values()) <= 250, lengths
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory):
+    """(wheel, sdist) built from a copy of the sources that hold no result of an earlier build."""
+    folder = tmp_path_factory.mktemp("distributions")
+    ignored = shutil.ignore_patterns(".*", "build", "install", "log", "out", "*.egg-info", "__pycache__", "vectors", "node_modules")
+    shutil.copytree(ROOT, folder / "tree", ignore=ignored)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(folder / "tree")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    (wheel,), (sdist,) = folder.glob("dist/*.whl"), folder.glob("dist/*.tar.gz")
+    return wheel, sdist
+
+
+@pytest.mark.slow
+def test_the_distributions_are_as_an_index_wants_them(distributions):
+    done = subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    with zipfile.ZipFile(distributions[0]) as wheel:
+        names = wheel.namelist()
+    top = {name.partition("/")[0] for name in names}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"semalign3d_core", "semalign3d_ros"}
+    assert {"semalign3d_core/py.typed", "semalign3d_core/presets/align_fast.yaml", "semalign3d_core/assets/models/mug.safetensors"} <= set(
+        names
+    )
+    assert any(name.endswith("NOTICE") for name in names)
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_works_alone(distributions, tmp_path):
+    """Unpacked into an empty folder, away from the sources: the two lines of the README, and a command."""
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(tmp_path / "site"),
+        str(distributions[0]),
+    ]
+    subprocess.run(pip, check=True, timeout=300)
+    shutil.copy(ROOT / "examples" / "photographs" / "coffee.jpg", tmp_path)
+    script = (
+        "import semalign3d_core\n"
+        "assert 'site' in semalign3d_core.__file__, semalign3d_core.__file__\n"
+        "result = semalign3d_core.load_pipeline('mug').process('coffee.jpg', box=(172, 18, 408, 308))\n"
+        "assert result.alignment.found and result.draw('found.png').any()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    for command in (["-c", script], ["-m", "semalign3d_core.cli.main", "config"]):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "found.png").is_file() and "align_fast" in done.stdout

@@ -34,7 +34,9 @@ def run(options):
     files = input_images(options.images)
     pipeline = make_pipeline(options)
     failed = 0
-    for file, name in tqdm(list(zip(files, result_names(files), strict=True)), unit="image", disable=len(files) == 1, file=sys.stderr):
+    for file, name in tqdm(
+        list(zip(files, result_names(files), strict=True)), unit="image", disable=len(files) == 1 or None, file=sys.stderr
+    ):
         try:
             result = _align(pipeline, file, name, options)
         except SemAlign3DError as error:

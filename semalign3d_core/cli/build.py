@@ -72,7 +72,7 @@ def _progress_bar(category: str) -> Iterator[Progress]:
     """A bar on standard error, for one step after the other."""
     from tqdm import tqdm
 
-    with tqdm(total=1, desc=category, file=sys.stderr, leave=False) as bar:
+    with tqdm(total=1, desc=category, file=sys.stderr, leave=False, disable=None) as bar:
         shown = ""
 
         def show(step: str, done: int, total: int) -> None:

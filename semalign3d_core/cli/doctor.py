@@ -15,7 +15,8 @@ from semalign3d_core.perception.weights.store import (
     recorded_revisions,
     revisions_file,
 )
-from semalign3d_core.runtime.errors import InputError, MissingDependencyError, MissingWeightsError
+from semalign3d_core.runtime import plugins
+from semalign3d_core.runtime.errors import InputError, MissingDependencyError, MissingWeightsError, SemAlign3DError
 
 # optional package -> (extra that brings it, what it is for)
 OPTIONAL = {
@@ -72,8 +73,13 @@ def run(options: Options) -> int:
         print(f"{name}: {weights.id} is at {folder}")
         if not options.revision:
             locate(weights)  # weights that are not pinned get the commit of this download
-    print("\n".join([*_installed(), "", *_devices(), "", *_weight_lines(), *_recorded_lines(), "", *_method_lines()]))
-    return 0
+    ready, verdict = _verdict()
+    print(
+        "\n".join(
+            [*_installed(), *_plugin_lines(), "", *_devices(), "", *_weight_lines(), *_recorded_lines(), "", *_method_lines(), "", verdict]
+        )
+    )
+    return 0 if ready else 1
 
 
 def _weights(name):
@@ -93,6 +99,29 @@ def _installed():
         hint = f"missing; pip install 'semalign3d[{extra}]'" if extra else "missing"
         lines.append(f"  {name:14s} {_version(name) if present else hint}: {purpose}")
     return lines
+
+
+def _plugin_lines():
+    found = plugins.installed()
+    return ["plug-ins:", *(f"  {group}: {name} ({where})" for group, name, where in found)] if found else ["plug-ins: none"]
+
+
+def _verdict():
+    """(whether it works, one line about that): what is required is there, the embedded backbone and a shipped model can be read."""
+    missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
+    if missing:
+        return False, f"verdict: NOT ready: {', '.join(missing)} missing; run: pip install semalign3d"
+    from semalign3d_core.category.storage import load_model, shipped_models
+    from semalign3d_core.perception import backbones
+
+    try:
+        backbones.create("compact")
+        categories = [load_model(path).category for path in sorted(shipped_models().glob("[!.]*.safetensors"))]
+    except SemAlign3DError as error:
+        return False, f"verdict: NOT ready: {error}"
+    present = [name for name, weights in KNOWN.items() if _state(weights).startswith("present")]
+    more = f"pretrained weights: {', '.join(present)}" if present else "no pretrained weights (none are needed to start)"
+    return True, f"verdict: ready: embedded backbone with models of {', '.join(categories)}; {more}"
 
 
 def _version(package):

@@ -81,7 +81,9 @@ def _predictions(options, spec, files, templates, labels):
     backbone = backbones.create(spec, options.dataset)
     segmenter = masks.create(options.masks, options.dataset, backbone=backbone, load_model=load_model)
     predictor, main = PosePredictor(pair_features(backbone), templates, options.cells), spec == options.backbone
-    for file, name in tqdm(list(zip(files, result_names(files), strict=True)), unit="image", disable=len(files) == 1, file=sys.stderr):
+    for file, name in tqdm(
+        list(zip(files, result_names(files), strict=True)), unit="image", disable=len(files) == 1 or None, file=sys.stderr
+    ):
         try:
             image = read_input(file, options.dataset)
             mask = None if segmenter is None else segmenter.segment(image)

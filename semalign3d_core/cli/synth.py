@@ -75,7 +75,7 @@ def run(options: Options) -> int:
     counts = {"trn": options.train, "val": options.val, "test": options.test}
     sidecar = feature_files(options)
     total = sum(counts.values()) * len(options.categories)
-    with tqdm(total=total, unit="image", desc="synth", file=sys.stderr) as bar:
+    with tqdm(total=total, unit="image", desc="synth", file=sys.stderr, disable=None) as bar:
 
         def progress(done, _):
             bar.update(done - bar.n)

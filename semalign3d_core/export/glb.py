@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.export.points import object_points
 from semalign3d_core.runtime.files import atomic_path
+from semalign3d_core.visualization.object_points import object_points
 
 POINT, KEYPOINT = 0.008, 0.025  # radii of the two kinds of points, of the object's diameter
 CORNERS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], np.float32)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.export.points import object_points
 from semalign3d_core.runtime.files import atomic_path
+from semalign3d_core.visualization.object_points import object_points
 
 VERTEX = np.dtype([("place", "<f4", 3), ("colour", "u1", 3), ("keypoint", "<i4")])
 

@@ -61,7 +61,7 @@ def train(
     folder, writes = Path(folder), not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     first = load_checkpoint(folder / "checkpoint.safetensors", training)
     journal = _Journal(folder / "losses.jsonl", first, writes)
-    with tqdm(total=steps, initial=first, desc=title or folder.name, disable=quiet or not writes) as bar:
+    with tqdm(total=steps, initial=first, desc=title or folder.name, disable=quiet or not writes or None) as bar:
         for step in range(first, steps):
             journal.add(step, training.step(step))
             done, last = step + 1, step + 1 == steps

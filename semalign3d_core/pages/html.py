@@ -26,6 +26,7 @@ tr.ours td { background: #eaf4fd; font-weight: 600; } .note { color: #555; margi
 figure svg { max-width: 100%; height: auto; border: 1px solid #ddd; }
 figcaption { font-size: 12px; color: #444; } pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12px; }
 summary { cursor: pointer; color: #0b62a4; }
+@media (max-width: 480px) { body { margin: .6rem auto; padding: 0 .7rem; overflow-wrap: anywhere; } .tile { min-width: 100%; } }
 """
 
 

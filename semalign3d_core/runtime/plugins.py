@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import logging
 import sys
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +27,7 @@ class Registry(dict[str, Any]):
         super().__init__(entries)
         self.group = group
         _REGISTRIES[group] = self
-        for point in _entry_points().select(group=f"semalign3d.{group}"):
+        for point in _entry_points(group):
             if point.name in entries:
                 logging.getLogger(__name__).warning(
                     "plug-in %s is ignored: there is a %r among the %s already", point.value, point.name, group
@@ -77,13 +76,11 @@ def loaded() -> tuple[str, ...]:
 
 def installed() -> list[tuple[str, str, str]]:
     """(group, name, where it is) of all plug-ins that installed packages announce."""
-    points = _entry_points()
-    return sorted((group, point.name, point.value) for group in GROUPS for point in points.select(group=f"semalign3d.{group}"))
+    return sorted((group, point.name, point.value) for group in GROUPS for point in _entry_points(group))
 
 
-@lru_cache(maxsize=1)
-def _entry_points() -> metadata.EntryPoints:
-    return metadata.entry_points()
+def _entry_points(group: str) -> metadata.EntryPoints:
+    return metadata.entry_points(group=f"semalign3d.{group}")
 
 
 def _module(plugin: str) -> ModuleType:

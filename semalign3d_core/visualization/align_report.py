@@ -10,6 +10,7 @@ from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.pages.page import bytes_text, page, picture_url, rounded
 from semalign3d_core.perception.evidence import ImageEvidence
+from semalign3d_core.visualization.object_points import object_points
 
 LARGEST_PICTURE = 900
 
@@ -38,6 +39,7 @@ def align_page(model: CategoryModel, evidence: ImageEvidence, alignment: Alignme
         "keypoints": _keypoints(alignment),
         "ghostIndex": present.nonzero()[:, 0].tolist(),
         "cloud": _cloud(alignment),
+        "solid": _solid(alignment, evidence.image),
         "grid": {"cells": grid.cells, "side": grid.side, "offset": list(grid.offset)},
         "maps": likelihood_maps(model, evidence),
         "trace": [] if diagnostics is None else rounded(diagnostics.trace),
@@ -82,6 +84,18 @@ def _cloud(alignment):
     pixels = alignment.camera.to_pixels(alignment.camera.project(cloud))
     near, far = cloud[-1, 2], cloud[0, 2]
     return rounded(torch.cat([pixels, ((far - cloud[:, 2:]) / (far - near).clamp(min=1e-9))], 1).cpu(), 2)
+
+
+def _solid(alignment, image):
+    """The object in 3D: dense points with the colours of the picture, keypoints with their indices; camera frame."""
+    points = object_points(alignment, image)
+    known = torch.isfinite(alignment.keypoints_3d).all(1).nonzero()[:, 0].tolist()
+    return {
+        "points": rounded(points.cloud),
+        "colours": points.cloud_colours.tolist(),
+        "keypoints": rounded(points.keypoints),
+        "index": known,
+    }
 
 
 def _probabilities(diagnostics):

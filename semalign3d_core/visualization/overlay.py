@@ -17,6 +17,8 @@ from semalign3d_core.transfer.matches import Matches
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 AXIS_COLOURS = ((230, 60, 60), (60, 200, 60), (70, 110, 255))  # x, y, z as RViz has them
 AXIS_LENGTH = 0.4  # of the object's diameter
+FAINTEST = 0.3  # opacity of a keypoint without any confidence
+DOUBTFUL = 0.5  # confidence of a visible keypoint below which its part may be missing
 RED, WHITE, BLACK = (200, 40, 40), (255, 255, 255), (0, 0, 0)
 
 
@@ -34,7 +36,8 @@ def draw_alignment(image: np.ndarray, alignment: Alignment, style: OverlayStyle 
     """The picture with an alignment on it: visible keypoints solid, hidden ones hollow, cloud, pose axes, confidence.
 
     image: (h, w, 3); alignment: :class:`~semalign3d_core.alignment.result.Alignment` of it. A picture without the object gets a
-    banner instead, so that nobody takes a guess for a finding.
+    banner instead, so that nobody takes a guess for a finding. A keypoint fades with its confidence. Its name ends in a question mark where
+    it should be seen but the picture does not look like it: the object may lack the part.
     """
     style = style or OverlayStyle()
     canvas = _enlarged(image, style.scale)
@@ -104,7 +107,7 @@ def draw_matches(
         label = str(q) if labels is None else labels[q]
         for place, solid in ((a, True), (b, visible[q])):
             if np.isfinite(place).all():
-                _marker(canvas, place, colour, solid, 4 * unit)
+                _marker(canvas, place, colour, solid, 4 * unit, _opacity(float(matches.confidence[q])))
                 _label(canvas, place, label, placed, unit)
     return canvas
 
@@ -155,19 +158,31 @@ def _draw_axes(canvas, alignment, scale):
 
 def _draw_keypoints(canvas, alignment, style):
     points, visible = _enlarge(_array(alignment.keypoints_2d), style.scale), _array(alignment.visible)
-    colours, unit = keypoint_colours(len(points)), _unit(canvas)
+    colours, unit, confidence = keypoint_colours(len(points)), _unit(canvas), alignment.keypoint_confidence.tolist()
     shown = [k for k in range(len(points)) if np.isfinite(points[k]).all() and _near(points[k], canvas)]
     if style.names:
         placed = [(x - 5 * unit, y - 5 * unit, x + 5 * unit, y + 5 * unit) for x, y in points[shown]]  # names cover no marker
         for k in filter(lambda k: visible[k], shown):
-            _label(canvas, points[k], alignment.keypoint_names[k], placed, unit)
-    for k in sorted(shown, key=lambda k: visible[k]):
-        _marker(canvas, points[k], colours[k], visible[k], 4 * unit)
+            doubt = "?" if confidence[k] < DOUBTFUL else ""
+            _label(canvas, points[k], alignment.keypoint_names[k] + doubt, placed, unit)
+    for k in sorted(shown, key=lambda k: (visible[k], confidence[k])):
+        _marker(canvas, points[k], colours[k], visible[k], 4 * unit, _opacity(confidence[k]))
 
 
-def _marker(canvas, place, colour, solid, radius):
-    cv2.circle(canvas, _pixel(place), radius + 1, BLACK, -1 if solid else 3, cv2.LINE_AA)
-    cv2.circle(canvas, _pixel(place), radius, colour, -1 if solid else 1, cv2.LINE_AA)
+def _opacity(confidence):
+    """Of what has a confidence; full where that is not known."""
+    return 1.0 if np.isnan(confidence) else FAINTEST + (1 - FAINTEST) * min(max(confidence, 0.0), 1.0)
+
+
+def _marker(canvas, place, colour, solid, radius, opacity=1.0):
+    """A dot, or a ring where it is not solid."""
+    (x, y), reach = _pixel(place), radius + 4
+    rows, columns = slice(max(y - reach, 0), max(y + reach, 0)), slice(max(x - reach, 0), max(x + reach, 0))
+    before = canvas[rows, columns].copy()
+    cv2.circle(canvas, (x, y), radius + 1, BLACK, -1 if solid else 3, cv2.LINE_AA)
+    cv2.circle(canvas, (x, y), radius, colour, -1 if solid else 1, cv2.LINE_AA)
+    if opacity < 1 and before.size:
+        canvas[rows, columns] = cv2.addWeighted(canvas[rows, columns], opacity, before, 1 - opacity, 0)
 
 
 def _label(canvas, place, text, placed, unit):

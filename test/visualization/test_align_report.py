@@ -64,6 +64,29 @@ def test_missing_diagnostics_absent_keypoints_and_pictures_are_left_out(aligned)
     assert data["ghostIndex"] == list(range(1, 10))
 
 
+def test_the_object_is_there_in_3d(aligned):
+    model, evidence, alignment = aligned
+    solid = _data(align_page(model, evidence, alignment))["solid"]
+    np.testing.assert_allclose(solid["points"], alignment.cloud_3d, atol=1e-4)
+    np.testing.assert_allclose(solid["keypoints"], alignment.keypoints_3d, atol=1e-4)
+    assert solid["index"] == list(range(10)) and [90, 90, 90] in solid["colours"]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome is installed: pages are not looked at")
+def test_the_page_fits_a_telephone(aligned, tmp_path):
+    """420 pixels: nothing sticks out to the right. A frame of that width, because browsers without a window are never so narrow."""
+    file = tmp_path / "align.html"
+    file.write_text(align_page(*aligned))
+    script = (
+        "f = document.querySelector('iframe'); f.onload = () => document.body.dataset.width = f.contentDocument.documentElement.scrollWidth"
+    )
+    frame = tmp_path / "frame.html"
+    source = file.read_text().replace("&", "&amp;").replace('"', "&quot;")
+    frame.write_text(f'<body><iframe width="420" height="3000" frameborder="0" srcdoc="{source}"></iframe><script>{script}</script></body>')
+    dom, _ = look_at(frame, tmp_path, size="800,3000")
+    assert int(re.search(r'data-width="(\d+)"', dom)[1]) <= 420
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome is installed: pages are not looked at")
 @pytest.mark.parametrize("complete", [True, False])
 def test_page_is_alive_in_a_browser(aligned, tmp_path, complete):

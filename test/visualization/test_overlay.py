@@ -30,7 +30,7 @@ def alignment():
     points, camera = image.keypoints_3d, image.evidence.camera
     scale, rotation, translation = similarity_alignment(model.shape, points)
     return Alignment(
-        "chair", "0", model.keypoint_names, points, image.keypoints, image.visible, torch.linspace(0, 1, 10), model.weights @ points,
+        "chair", "0", model.keypoint_names, points, image.keypoints, image.visible, torch.ones(10), model.weights @ points,
         rotation, translation, float(scale), camera, "relative", -1.0, {}, 0.9, True,
     )  # fmt: skip
 
@@ -49,6 +49,27 @@ def test_visible_keypoints_are_solid_and_hidden_ones_hollow(alignment):
         assert np.abs(np.subtract(_colour_at(picture, points[k]), expected)).max() <= 30
         assert _colour_at(picture, points[k] + torch.tensor([4.0, 0.0])) != [100, 100, 100]
     assert (GREY == 100).all()
+
+
+def test_keypoints_fade_with_their_confidence(alignment):
+    points = torch.stack([torch.tensor([20.0 + 20 * k, 120.0]) for k in range(10)])
+    faint = replace(alignment, keypoints_2d=points, visible=torch.ones(10, dtype=torch.bool), keypoint_confidence=torch.linspace(0, 1, 10))
+    picture = draw_alignment(GREY, faint, BARE)
+    strength = [
+        np.abs(np.subtract(_colour_at(picture, points[k]), 100)).max() / np.abs(np.subtract(colour, 100)).max()
+        for k, colour in enumerate(keypoint_colours(10))
+    ]
+    assert (np.diff(strength) > 0).all() and 0.2 < strength[0] < 0.4 and strength[-1] > 0.9
+
+
+def test_a_part_that_may_be_missing_has_a_question_mark(alignment, monkeypatch):
+    from semalign3d_core.visualization import overlay
+
+    written = []
+    monkeypatch.setattr(overlay, "_label", lambda canvas, place, text, *rest: written.append(text))
+    confidence = torch.where(torch.arange(10) < 3, 0.2, 0.9)
+    draw_alignment(GREY, replace(alignment, visible=torch.ones(10, dtype=torch.bool), keypoint_confidence=confidence))
+    assert sorted(written) == sorted(name + "?" * (k < 3) for k, name in enumerate(alignment.keypoint_names))
 
 
 def test_enlarged_picture_keeps_the_places(alignment):

@@ -113,8 +113,52 @@ const thumbnails = [
   }, () => keypointTable.choose(k))).filter((t) => t),
 ];
 for (const id of ["showKeypoints", "showNames", "showCloud", "showMap"]) $(id).addEventListener("change", draw);
+
+// The object in 3D: camera frame (x right, y down, z forward), turned about its middle.
+const solid = $("solid"), solidPen = solid.getContext("2d"), solidPoints = [...DATA.solid.points, ...DATA.solid.keypoints];
+const middle = [0, 1, 2].map((i) => (Math.max(...solidPoints.map((p) => p[i])) + Math.min(...solidPoints.map((p) => p[i]))) / 2);
+const reach = Math.max(1e-9, ...solidPoints.map((p) => Math.hypot(...p.map((v, i) => v - middle[i]))));
+const turn = { yaw: 0, pitch: 0, zoom: 1 };
+function inView(p) {
+  const [x, y, z] = p.map((v, i) => (v - middle[i]) / reach);
+  const [a, b, c, d] = [Math.cos(turn.yaw), Math.sin(turn.yaw), Math.cos(turn.pitch), Math.sin(turn.pitch)];
+  const [u, w] = [a * x + b * z, a * z - b * x];
+  const scale = 0.44 * solid.height * turn.zoom * 4 / (4 + c * w - d * y);
+  return [solid.width / 2 + scale * u, solid.height / 2 + scale * (c * y + d * w), c * w - d * y];
+}
+function drawSolid() {
+  solidPen.clearRect(0, 0, solid.width, solid.height);
+  const items = DATA.solid.points.map((p, j) => ({ q: inView(p), fill: `rgb(${DATA.solid.colours[j]})`, radius: 3.5 }));
+  DATA.solid.keypoints.forEach((p, n) => items.push({ q: inView(p), k: DATA.solid.index[n], radius: 6 }));
+  items.sort((s, t) => t.q[2] - s.q[2]);
+  for (const { q, k, fill, radius } of items) {
+    const hidden = k !== undefined && !DATA.keypoints[k].visible;
+    solidPen.beginPath();
+    solidPen.arc(q[0], q[1], radius, 0, 2 * Math.PI);
+    solidPen.fillStyle = k === undefined ? fill : keypointColour(k);
+    solidPen.strokeStyle = hidden ? keypointColour(k) : "#000";
+    if (!hidden) solidPen.fill();
+    if (k !== undefined) { solidPen.lineWidth = 1.5; solidPen.stroke(); }
+  }
+  solidPen.font = "12px sans-serif";
+  solidPen.fillStyle = "#1d2430";
+  for (const { q, k } of items) if (k !== undefined) nameBeside(solidPen, DATA.keypoints[k].name, q, 9);
+}
+let grip = null;
+solid.addEventListener("pointerdown", (e) => { grip = [e.clientX, e.clientY]; solid.setPointerCapture(e.pointerId); });
+solid.addEventListener("pointerup", () => { grip = null; });
+solid.addEventListener("pointermove", (e) => {
+  if (!grip) return;
+  turn.yaw += (e.clientX - grip[0]) / 150;
+  turn.pitch += (e.clientY - grip[1]) / 150;
+  grip = [e.clientX, e.clientY];
+  drawSolid();
+});
+solid.addEventListener("wheel", (e) => { e.preventDefault(); turn.zoom *= Math.exp(-e.deltaY / 800); drawSolid(); }, { passive: false });
+
 function drawAll() {
   draw();
+  drawSolid();
   thumbnails.forEach((paint) => paint());
   document.body.dataset.ready = "yes";
 }

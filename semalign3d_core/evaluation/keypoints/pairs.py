@@ -53,7 +53,7 @@ def read_pairs(dataset, config, make):
     categories = config.categories or tuple(present)
     check_categories(categories, sorted({*dataset.categories(), *present}), config.dataset)
     pairs, counts = [], dict.fromkeys(categories, 0)
-    for name in tqdm(names, desc="read", unit="pair", mininterval=0.5):
+    for name in tqdm(names, desc="read", unit="pair", mininterval=0.5, disable=None):
         category = category_of(name)
         if category not in counts or (config.limit is not None and counts[category] >= config.limit):
             continue

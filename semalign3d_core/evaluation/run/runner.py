@@ -179,7 +179,7 @@ class _Run:
         """Yields (item, result) as the engine delivers them, with a progress bar; bad input is an error where configured."""
         config, measured = self.evaluation.config, []
         work = functools.partial(run_item, config, self.name)
-        with tqdm(total=sum(map(size, items)), desc=f"{what}s", unit=what, mininterval=0.5) as bar:
+        with tqdm(total=sum(map(size, items)), desc=f"{what}s", unit=what, mininterval=0.5, disable=None) as bar:
             for index, result in self.engine.run(work, items):
                 self.evaluation.cache.update(result.counts)
                 self.evaluation.processes.add(result.process)

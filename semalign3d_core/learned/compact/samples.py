@@ -49,7 +49,7 @@ class SampleSet:
         jobs = chunk_jobs(Path(folder), categories, counts, seed, pictures)
         missing = [job for job in jobs if not job[0].is_file()]
         rendered = in_processes(render_chunk, missing, workers)
-        for _ in tqdm(rendered, total=len(missing), desc="render training samples", disable=quiet or not missing):
+        for _ in tqdm(rendered, total=len(missing), desc="render training samples", disable=quiet or not missing or None):
             pass
         return cls.load(jobs, categories, device)
 

@@ -129,7 +129,7 @@ def learn_heads(model: TrainedModel, samples: SampleSet, config: CompactTraining
     batches = [_seen(model.eval(), samples, config, number) for number in range(HEAD_BATCHES)]
     heads = [*model.surface.parameters(), *model.place.parameters()]
     optimiser = torch.optim.AdamW(heads, lr=HEAD_RATE, weight_decay=config.weight_decay)
-    for step in tqdm(range(HEAD_STEPS), desc="learn heads", disable=quiet):
+    for step in tqdm(range(HEAD_STEPS), desc="learn heads", disable=quiet or None):
         optimiser.param_groups[0]["lr"] = HEAD_RATE * (1 - step / HEAD_STEPS)
         trunk, features, canonical, labels = batches[step % HEAD_BATCHES]
         generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)

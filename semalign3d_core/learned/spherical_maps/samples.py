@@ -103,7 +103,7 @@ def gather_samples(
     _claim(Path(folder), backbone, segmenter, config)
     files, labels = [], []
     azimuths: list[float] = []
-    for record, azimuth in zip(tqdm(records, desc="features", unit="image", disable=quiet), degrees, strict=True):
+    for record, azimuth in zip(tqdm(records, desc="features", unit="image", disable=quiet or None), degrees, strict=True):
         path = Path(folder) / record.category / f"{record.name}.safetensors"
         count = _views(record, path, backbone, segmenter, config)
         both = [azimuth] * count if config.mirror_azimuth is None else _and_mirrored(azimuth, config.mirror_azimuth, count)
