@@ -79,7 +79,7 @@ def test_the_first_commands_give_what_is_promised(name, workplace, capsys):
     assert ran
     for arguments in ran:
         assert main([*arguments, "--device", "cpu"]) == 0
-    assert {path.name for path in (workplace / "out").iterdir()} >= {"coffee.png", "coffee.json", "why.html"}
+    assert {path.name for path in (workplace / "out").iterdir()} >= {"coffee.align.png", "coffee.align.json", "why.html"}
 
 
 def test_yaml_blocks_are_yaml():

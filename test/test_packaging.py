@@ -40,6 +40,8 @@ MODULES = {
     "PIL": "pillow",
     "yaml": "pyyaml",
     "typing_extensions": "typing-extensions",
+    "rerun": "rerun-sdk",
+    "IPython": "ipykernel",
     "skimage": "scikit-image",
 }
 

@@ -154,6 +154,6 @@ def test_the_command_matches_without_a_category(tmp_path, capsys):
     from semalign3d_core.cli.main import main
 
     assert main(["match", str(COFFEE), str(COFFEE), "--points", "300,20 221,303", "--device", "cpu", "--output", str(tmp_path)]) == 0
-    written = json.loads((tmp_path / "coffee_coffee.json").read_text())
+    written = json.loads((tmp_path / "coffee_coffee.match.json").read_text())
     assert written["method"] == "window_soft_argmax" and len(written["matches"]) == 2
-    assert (tmp_path / "coffee_coffee.png").is_file() and "coffee_coffee.json" in capsys.readouterr().out
+    assert (tmp_path / "coffee_coffee.match.png").is_file() and "coffee_coffee.match.json" in capsys.readouterr().out

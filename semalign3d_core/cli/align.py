@@ -23,6 +23,8 @@ class Options(MethodOptions):
     """Folder for NAME.align.json and the picture NAME.align.png of every image."""
     viz: Path | None = None
     """Page (.html) that shows how the result came about, or picture (.png); with several images, one per image."""
+    rerun: Path | None = None
+    """Recording (.rrd) of all images, one after the other, for the viewer of rerun (extra "rerun")."""
     mapper: Path | None = None
     """Sphere mapper (semalign3d train spherical_maps) of the features of --backbone: the page also shows the image on its sphere."""
 
@@ -34,16 +36,20 @@ def run(options):
     files = input_images(options.images)
     pipeline = make_pipeline(options)
     failed = 0
-    for file, name in tqdm(
-        list(zip(files, result_names(files), strict=True)), unit="image", disable=len(files) == 1 or None, file=sys.stderr
-    ):
+    recording = _recording(options)
+    named = list(zip(files, result_names(files), strict=True))
+    for n, (file, name) in enumerate(tqdm(named, unit="image", disable=len(files) == 1 or None, file=sys.stderr)):
         try:
-            result = _align(pipeline, file, name, options)
+            found, result = _align(pipeline, file, name, options)
+            if recording is not None:
+                recording.add(found, float(n))
         except SemAlign3DError as error:
             failed += 1
             tqdm.write(f"semalign3d align: {error}", file=sys.stderr)
             continue
         tqdm.write(_summary(result, options.output / f"{name}.align.json"), file=sys.stdout)
+    if recording is not None:
+        recording.close()
     if failed and len(files) > 1:
         print(f"semalign3d align: {failed} of {len(files)} images could not be aligned", file=sys.stderr)
     return 1 if failed else 0
@@ -58,7 +64,15 @@ def _align(pipeline, file, name, options):
     found.draw(options.output / f"{name}.align.png")
     if options.viz is not None:
         _visualise(pipeline, found, _viz_path(options, name), options.mapper)
-    return result
+    return found, result
+
+
+def _recording(options):
+    if options.rerun is None:
+        return None
+    from semalign3d_core.export.rerun import RerunLog
+
+    return RerunLog(options.rerun)
 
 
 def _viz_path(options, name):
