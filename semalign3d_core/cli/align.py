@@ -22,7 +22,8 @@ class Options(MethodOptions):
     output: Path = Path("out")
     """Folder for NAME.align.json and the picture NAME.align.png of every image."""
     viz: Path | None = None
-    """Page (.html) that shows how the result came about, or picture (.png); with several images, one per image."""
+    """Page (.html) that shows how the result came about, or picture (.png). With several images there is one per image, VIZ_NAME, and
+    VIZ.html lists the pages."""
     rerun: Path | None = None
     """Recording (.rrd) of all images, one after the other, for the viewer of rerun (extra "rerun")."""
     mapper: Path | None = None
@@ -34,25 +35,43 @@ def run(options):
     from tqdm import tqdm
 
     files = input_images(options.images)
-    pipeline = make_pipeline(options)
-    failed = 0
-    recording = _recording(options)
+    pipeline, recording = make_pipeline(options), _recording(options)
     named = list(zip(files, result_names(files), strict=True))
+    results, failed = [], 0
     for n, (file, name) in enumerate(tqdm(named, unit="image", disable=len(files) == 1 or None, file=sys.stderr)):
         try:
             found, result = _align(pipeline, file, name, options)
-            if recording is not None:
-                recording.add(found, float(n))
         except SemAlign3DError as error:
             failed += 1
             tqdm.write(f"semalign3d align: {error}", file=sys.stderr)
             continue
+        if recording is not None:
+            recording.add(found, float(n))
+        results.append((name, result))
         tqdm.write(_summary(result, options.output / f"{name}.align.json"), file=sys.stdout)
     if recording is not None:
         recording.close()
+    _write_index(results, options)
     if failed and len(files) > 1:
         print(f"semalign3d align: {failed} of {len(files)} images could not be aligned", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _write_index(results, options):
+    """With several images ``--viz`` is a list of their pages."""
+    if options.viz is None or options.viz.suffix.lower() != ".html" or _single(options) or not results:
+        return
+    from html import escape
+
+    from semalign3d_core.pages.html import page
+
+    rows = (
+        f'<li><a href="{escape(_viz_path(options, name).name)}">{escape(name)}</a>: {"found" if result["found"] else "not found"}, '
+        f"confidence {result['confidence']:.2f}</li>"
+        for name, result in sorted(results, key=lambda item: item[1]["confidence"])
+    )
+    title = f"{results[0][1]['category']}: {len(results)} images, the least sure first"
+    write_text(options.viz, page(title, f"<h1>{escape(title)}</h1><ul>{''.join(rows)}</ul>"))
 
 
 def _align(pipeline, file, name, options):
@@ -75,9 +94,12 @@ def _recording(options):
     return RerunLog(options.rerun)
 
 
+def _single(options):
+    return len(options.images) == 1 and not options.images[0].is_dir()
+
+
 def _viz_path(options, name):
-    single = len(options.images) == 1 and not options.images[0].is_dir()
-    return options.viz if single else options.viz.with_name(f"{options.viz.stem}_{name}{options.viz.suffix}")
+    return options.viz if _single(options) else options.viz.with_name(f"{options.viz.stem}_{name}{options.viz.suffix}")
 
 
 def _visualise(pipeline, found, path, mapper=None):
