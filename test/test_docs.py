@@ -24,15 +24,25 @@ IN_OTHER_TESTS = ("docs/plugins.md", "docs/tutorials.md")  # test_plugins.py and
 COFFEE, CUP = "examples/photographs/coffee.jpg", (172, 18, 408, 308)
 
 
-def blocks(text, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.S | re.M)
+def blocks(text, *languages):
+    """The content of code blocks in some languages ("" for none)."""
+    found, language, lines = [], None, []
+    for line in text.splitlines():
+        if not line.startswith("```"):
+            lines.append(line)
+        elif language is None:
+            language, lines = line[3:].strip(), []
+        else:
+            found += ["\n".join(lines) + "\n"] if language in languages else []
+            language = None
+    return found
 
 
 def commands(text):
     """Command lines of blocks of a shell or without a language, as words; comments and what is cut short removed."""
-    for block in blocks(text, "(?:bash|sh)?"):
+    for block in blocks(text, "bash", "sh", ""):
         for line in block.replace("\\\n", " ").splitlines():
-            for part in line.split("   #")[0].split("     (")[0].split(" && "):
+            for part in re.sub(r"\[[^]]*\]", "", line.split("   #")[0].split("     (")[0]).split(" && "):
                 if part.strip().split(" ")[0] in ("semalign3d", "eval_spair"):
                     yield [word for word in shlex.split(part) if word != "..."]
 

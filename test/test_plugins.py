@@ -80,7 +80,7 @@ def test_the_evaluation_takes_them(installed, tmp_path):
     assert json.loads((tmp_path / "out" / "results.json").read_text())["method"] == "most_similar"
 
 
-def test_a_file_is_given_on_the_command_line(tmp_path, monkeypatch, capsys):
+def test_a_file_is_given_on_the_command_line(tmp_path, capsys):
     from semalign3d_core.cli.main import main
 
     file = tmp_path / "mine.py"
@@ -90,8 +90,7 @@ def test_a_file_is_given_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert str(file) in plugins.loaded()
     plugins.load(str(file))  # once more changes nothing
     assert main(["match", "--plugin"]) == 2 and "--plugin needs the name" in capsys.readouterr().err
-    monkeypatch.delitem(backbones.BACKBONES, "colour_of_a_file")
-    monkeypatch.delitem(plugins._LOADED, str(file))
+    del backbones.BACKBONES["colour_of_a_file"], plugins._LOADED[str(file)]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """``semalign3d align`` and ``semalign3d match`` on a data set folder with precomputed features."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -176,6 +177,14 @@ def test_viz_writes_a_page_or_a_picture(folder, tmp_path):
         assert picture.size[0] >= SIZE
     assert main([*base, "--viz", str(tmp_path / "look.html")]) == 0
     assert "<canvas" in (tmp_path / "look.html").read_text() or "<svg" in (tmp_path / "look.html").read_text()
+
+
+def test_viz_with_several_images_lists_their_pages(folder, tmp_path):
+    root, _ = folder
+    images = [_image(root, "one"), _image(root, "two")]
+    assert main(["align", *images, *_method(root), "--output", str(tmp_path), "--viz", str(tmp_path / "look.html")]) == 0
+    listed = re.findall(r'href="([^"]+)"', (tmp_path / "look.html").read_text())
+    assert sorted(listed) == ["look_one.html", "look_two.html"] and all((tmp_path / name).is_file() for name in listed)
 
 
 @pytest.mark.slow
