@@ -16,6 +16,8 @@ def run_command(module_name: str, arguments: list[str], program: str) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8, terminals may know less
+    if os.environ.get("NO_COLOR"):
+        os.environ["TERM"] = "dumb"  # which the help understands
     try:
         import tyro
 

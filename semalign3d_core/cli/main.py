@@ -1,21 +1,22 @@
 """``semalign3d <command>``: one module per command, each with a dataclass ``Options`` and a function ``run(options)``."""
 
+import difflib
 import sys
 
 from semalign3d_core.cli.command import run_command
 
 # command -> (module of semalign3d_core.cli, one line for the overview)
 COMMANDS = {
-    "build": ("build", "build the model of a category from an annotated data set folder"),
-    "align": ("align", "place a category model in an image: named keypoints in 2D and 3D"),
-    "match": ("match", "carry points of one image over to another"),
+    "align": ("align", "find the named keypoints of an object in images, in pixels and in 3D"),
+    "match": ("match", "find points of one image in another"),
+    "build": ("build", "build the model of a category from annotated images"),
     "pose": ("pose", "say from which side an object is seen, by comparing it with template pictures"),
     "imd": ("imd", "show how far the object in one image is from that in another, part by part"),
     "sphere": ("sphere", "write a page that shows images on the sphere of a trained mapper"),
     "synth": ("synth", "render a synthetic data set"),
-    "train": ("train", "train a learned system"),
-    "inspect": ("inspect", "write an HTML page that shows what a category model holds"),
-    "import": ("import_annotations", "make a data set folder from COCO keypoints or plain folders"),
+    "train": ("train", "train one of the networks: compact, geoaware, spherical_maps, sfnet"),
+    "inspect": ("inspect", "write a page that shows what a category model holds"),
+    "import": ("import_annotations", "make a data set folder from annotated images (COCO keypoints, tables, folders)"),
     "data": ("data", "fetch a published data set and check every file of it"),
     "reproduce": ("reproduce", "reproduce a published table from nothing"),
     "evaluate": ("eval_spair", "score methods on a data set (the same as eval_spair)"),
@@ -35,11 +36,18 @@ def overview() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code; errors meant for the user are printed without a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["--version"]:
+        from semalign3d_core import __version__
+
+        print(f"semalign3d {__version__}")
+        return 0
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
         return 0 if arguments else 2
     if arguments[0] not in COMMANDS:
-        print(f"semalign3d: unknown command {arguments[0]!r}\n\n{overview()}", file=sys.stderr)
+        near = difflib.get_close_matches(arguments[0], COMMANDS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"semalign3d: unknown command {arguments[0]!r}{hint}\n\n{overview()}", file=sys.stderr)
         return 2
     if arguments[0] == "train":
         from semalign3d_core.cli.train import main as train

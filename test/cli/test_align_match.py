@@ -179,10 +179,11 @@ def test_viz_writes_a_page_or_a_picture(folder, tmp_path):
     assert "<canvas" in (tmp_path / "look.html").read_text() or "<svg" in (tmp_path / "look.html").read_text()
 
 
-def test_viz_with_several_images_lists_their_pages(folder, tmp_path):
+def test_viz_with_several_images_lists_their_pages(folder, tmp_path, capsys):
     root, _ = folder
     images = [_image(root, "one"), _image(root, "two")]
     assert main(["align", *images, *_method(root), "--output", str(tmp_path), "--viz", str(tmp_path / "look.html")]) == 0
+    assert "\r" not in capsys.readouterr().err  # no bar where nobody watches
     listed = re.findall(r'href="([^"]+)"', (tmp_path / "look.html").read_text())
     assert sorted(listed) == ["look_one.html", "look_two.html"] and all((tmp_path / name).is_file() for name in listed)
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import semalign3d_core
+from semalign3d_core.cli.main import COMMANDS, main
+
 
 @pytest.mark.slow
 def test_a_reader_that_goes_away_ends_a_command_without_a_traceback():
@@ -24,3 +27,29 @@ def test_installed_scripts_find_their_command(script):
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
     done = subprocess.run([sys.executable, path, "--help"], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "usage" in done.stdout, done.stderr
+
+
+def test_the_overview_names_every_command_and_plugins(capsys):
+    assert main(["--help"]) == 0 and main([]) == 2
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said for name in COMMANDS) and "--plugin MODULE" in said
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"semalign3d {semalign3d_core.__version__}\n"
+
+
+def test_a_misspelt_command_is_guessed(capsys):
+    assert main(["allign"]) == 2
+    assert "unknown command 'allign'; did you mean align?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_no_color_is_respected_on_a_terminal(monkeypatch, capsys, wanted):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "" if wanted else "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with pytest.raises(SystemExit):
+        main(["config", "--help"])
+    assert ("\x1b[" in capsys.readouterr().out) == wanted
