@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 import torch
 from recorded import check
+from values import check_values
 
 from semalign3d_core.metrics.aggregate import PckAccumulator, weighted_mean
 from semalign3d_core.metrics.grid_transfer import inner_grid, pair_pck, transfer_points
 from semalign3d_core.metrics.kap import KAP_VARIANTS, KapAccumulator, KapPair, kap_samples
 from semalign3d_core.metrics.mask_transfer import MaskTransferAccumulator, lattice, sampling_grid, warp_mask
 from semalign3d_core.metrics.pck import pck_correct, pck_correct_inclusive, pck_dagger_correct, pck_dagger_correct_inclusive
+
+
+def test_values_do_not_change():
+    check_values("semalign3d_core.metrics")
 
 
 def kap_pairs(seed):

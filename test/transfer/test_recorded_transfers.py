@@ -6,6 +6,7 @@ import pytest
 import torch
 from recorded import check
 from simulated_category import SimulatedCategory
+from values import check_values
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.runtime.config import load_preset
@@ -43,6 +44,10 @@ def described(image):
 
 
 QUERIES = torch.tensor([[100.0, 110], [120, 120], [140, 90], [90, 150], [150, 160], [128, 100]], dtype=torch.float64)
+
+
+def test_values_do_not_change_and_are_short():
+    check_values("semalign3d_core.transfer")
 
 
 def test_aligned_images(pair):
