@@ -18,6 +18,7 @@ from semalign3d_core.datasets.records import Dataset, ImageRecord
 from semalign3d_core.perception import backbones, depth, masks
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.perception.cached_providers import CachedBackbone, CachedDepth, CachedMasks
+from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.masks.at_hand import masks_at_hand
 from semalign3d_core.perception.providers import ProviderOptions, on_device
 from semalign3d_core.runtime.cache import Cache
@@ -123,6 +124,7 @@ def training_providers(options: BuildOptions, category: str) -> Providers:
     stored = any((options.dataset / "Depth" / category).glob("*.npz"))
     depth_spec = ("precomputed" if stored else "none") if options.depth == "auto" else options.depth
     depth_source = depth.create(on_device(depth_spec, depth.DEPTHS, device), options.dataset)
+    mask_source: MaskSource | None
     if options.masks == "auto":
         mask_source = masks_at_hand(options.dataset, category)
     else:

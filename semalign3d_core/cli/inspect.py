@@ -20,17 +20,18 @@ class Options:
 
 def run(options: Options) -> int:
     """Writes the page and names the images that look wrong."""
-    from semalign3d_core.category.storage import find_model, load_model
+    from semalign3d_core.category.storage import find_model, load_model, shipped_models
     from semalign3d_core.runtime.files import write_text
     from semalign3d_core.visualization.inspect_report import default_dataset, images_to_look_at, inspect_page
 
     path = find_model(options.model)
     model = load_model(path)
-    dataset = options.dataset or default_dataset(model)
+    shipped = path.parent == shipped_models()  # its pictures do not come with it, whatever lies where they were
+    dataset = options.dataset or (None if shipped else default_dataset(model))
     write_text(options.output, inspect_page(model, dataset))
     print(f"{path}: {model.category}, {int(model.present.sum())} keypoints, {len(model.dense_mu)} dense points -> {options.output}")
     if dataset is None:
         print("  its training pictures are not here: the page shows shape and statistics; give their folder with --dataset")
-    else:
-        print("\n".join(images_to_look_at(model, model.built_from.get("report", {}))))
+    for line in [] if shipped else images_to_look_at(model, model.built_from.get("report", {})):
+        print(line)
     return 0

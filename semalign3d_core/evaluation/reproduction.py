@@ -56,7 +56,7 @@ def estimate(plan: Plan) -> Iterator[str]:
     record = training_records(dataset, categories[0], "trn", 1)[0]
     providers, started = training_providers(replace(options, cache=None), categories[0]), time.perf_counter()
     image = read_image(record.path, record)
-    found, _ = features_and_mask(image, providers.backbone, providers.segmenter, record.box)
+    found, _ = features_and_mask(image, providers.backbone, providers.segmenter, record.box)  # type: ignore[arg-type]
     if providers.depth is not None:
         providers.depth.estimate(image)
     look = time.perf_counter() - started
@@ -90,7 +90,7 @@ def reproduce(plan: Plan) -> dict[str, Any]:
     if not built:
         raise SemAlign3DError("no model could be built; the reasons are above")
     results = {method: evaluate(_evaluation(plan, method, built)).results for method in METHODS}
-    content = {"table": _table(results), "failures": failures, "quick": plan.quick, "dataset": str(plan.dataset)}
+    content: dict[str, Any] = {"table": _table(results), "failures": failures, "quick": plan.quick, "dataset": str(plan.dataset)}
     write_json(plan.output / "table1.json", content)
     write_text(plan.output / "table1.csv", _csv(content["table"]))
     write_text(plan.output / "table1.html", _page(content))

@@ -51,11 +51,12 @@ class ViewCache:
 
     def _key(self, record: ImageRecord) -> str:
         files = [Path(record.path)]
-        for provider in vars(self.providers).values():
+        providers = [provider for provider in vars(self.providers).values() if provider is not None]
+        for provider in providers:
             if provider.folder is not None:
                 files += sorted((provider.folder / record.category).glob(f"{record.name}.*"))
         state = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-        names = [provider.name for provider in vars(self.providers).values()]
+        names = [provider.name for provider in providers]
         camera = repr(record.attributes.get("camera_matrix"))
         content = [record.category, record.name, record.height, record.width, record.keypoints.tolist(), camera, *View.__dataclass_fields__]
         return hashlib.sha256(json.dumps([content, state, names, vars(self.options)]).encode()).hexdigest()

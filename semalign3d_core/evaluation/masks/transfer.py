@@ -120,7 +120,7 @@ def _add_intervals(per_category, over_all, scores):
             per_category[name].setdefault("intervals", {})[metric] = interval(found)
         over_all.setdefault("intervals", {})[metric] = {
             "mean_of_categories": interval(np.mean(list(draws.values()), axis=0)),
-            "pair_weighted": interval(share(sum(parts.values()), sum(counts.values()))[:, 0] / 100),
+            "pair_weighted": interval(share(np.sum(list(parts.values()), 0), np.sum(list(counts.values()), 0))[:, 0] / 100),
         }
 
 

@@ -100,7 +100,7 @@ class RayEngine(Engine):
             self._ray.shutdown()
 
 
-ENGINES = {"local": LocalEngine, "ray": RayEngine}
+ENGINES: dict[str, Callable[[int, int, str], Engine]] = {"local": LocalEngine, "ray": RayEngine}
 
 
 def _connect(ray: Any, workers: int) -> None:

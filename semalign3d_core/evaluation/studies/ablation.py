@@ -115,15 +115,16 @@ def build_models(config, category, folder, count):
     from semalign3d_core.calibration.recipe import BuildOptions, build_one, config_of
     from semalign3d_core.evaluation.run.methods import model_of
 
-    sources = {name: "auto" if (spec := getattr(config, name)) == "none" else spec for name in ("depth", "masks")}
+    depth, masks = ("auto" if spec == "none" else spec for spec in (config.depth, config.masks))
     options = BuildOptions(
         dataset=config.dataset,
         output=folder,
         backbone=config.backbone,
+        depth=depth,
+        masks=masks,
         max_images=count,
         cache=config.cache_folder,
         device=config.device,
-        **sources,
     )
     return len(build_one(options, category, config_of(model_of(config, category))).report["images"])
 
