@@ -116,7 +116,7 @@ def provenance(category: str, providers: Providers, views: Sequence[View], confi
     return {
         "category": category,
         "image_names": [v.name for v in views],
-        "providers": {name: provider.name for name, provider in vars(providers).items()},
+        "providers": {name: "none" if provider is None else provider.name for name, provider in vars(providers).items()},
         "config": to_dict(config),
         "versions": versions | {"python": platform.python_version()},
     }
