@@ -8,9 +8,9 @@ from alignment_scores import timed
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from semalign3d_core.evaluation.run.packing import pack, unpack
 from semalign3d_core.runtime.config import to_dict
 from semalign3d_core.runtime.files import atomic_path
+from semalign3d_core.runtime.packing import pack, unpack
 
 
 class StoredAlignments:

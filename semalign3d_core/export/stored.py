@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import atomic_path
+from semalign3d_core.runtime.packing import pack, unpack
 
 KEY, VERSION = "semalign3d_result", 1
 Result = TypeVar("Result")
@@ -16,8 +17,6 @@ Result = TypeVar("Result")
 
 def save_result(result: object, path: str | Path) -> None:
     """Writes a result (a dataclass of this package) to a safetensors file."""
-    from semalign3d_core.evaluation.run.packing import pack
-
     if Path(path).suffix != ".safetensors":
         raise InputError(f"{path}: results are stored as .safetensors; to_dict(), draw(), to_ply() and to_glb() give other formats")
     structure, tensors = pack(result)
@@ -27,8 +26,6 @@ def save_result(result: object, path: str | Path) -> None:
 
 def load_result(kind: type[Result], path: str | Path) -> Result:
     """Reads a result of a kind that :func:`save_result` wrote."""
-    from semalign3d_core.evaluation.run.packing import unpack
-
     if not Path(path).is_file():
         raise MissingFileError(f"result {path} does not exist")
     try:

@@ -15,7 +15,6 @@ from tiny_dataset import make_dataset
 
 from semalign3d_core.category.storage import save_model
 from semalign3d_core.datasets.folder import FolderDataset
-from semalign3d_core.evaluation.run.packing import pack
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.cached_providers import CachedBackbone, CachedDepth, CachedMasks
@@ -23,6 +22,7 @@ from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap, FeatureMap, read_image
 from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.runtime.cache import Cache
+from semalign3d_core.runtime.packing import pack
 
 ROOT = Path(__file__).resolve().parents[2]
 SPAIR_IMAGES, LIMIT = 1800, 12e9

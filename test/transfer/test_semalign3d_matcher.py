@@ -4,8 +4,8 @@ import pytest
 import torch
 from simulated_category import SimulatedCategory
 
-from semalign3d_core.evaluation.run.packing import pack, unpack
 from semalign3d_core.matchers import MATCHERS
+from semalign3d_core.runtime.packing import pack, unpack
 from semalign3d_core.transfer.config import Transfer
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from semalign3d_core.category.storage import check_backbone, load_model, model_hash
 from semalign3d_core.evaluation.run.methods import model_of
-from semalign3d_core.evaluation.run.packing import pack, unpack
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import mirror_image
 from semalign3d_core.perception import backbones, depth, masks
@@ -19,6 +18,7 @@ from semalign3d_core.perception.providers import on_device, takes
 from semalign3d_core.perception.stored_features import StoredFeatureMap
 from semalign3d_core.runtime.code_hash import code_of
 from semalign3d_core.runtime.errors import FileFormatError
+from semalign3d_core.runtime.packing import pack, unpack
 
 IMAGES_IN_MEMORY = 30  # of 5.5 MB each with 60 x 60 cells of 768 channels; SPair-71k has at most 30 test images of a category
 

@@ -1,4 +1,4 @@
-"""Values of this package as tensors and JSON, and back: what the cache stores of prepared images.
+"""Values of this package as tensors and JSON, and back: what the cache stores of prepared images, and files of results.
 
 Dataclasses of ``semalign3d_core``, dictionaries, lists, tuples, tensors, arrays and scalars are known. No code is stored:
 a dataclass is named, and only names inside this package are accepted when reading. Values that the reader has anyway
@@ -54,7 +54,9 @@ def _packed(value, names, tensors):
     if dataclasses.is_dataclass(value) and kind.__module__.partition(".")[0] == PACKAGE:
         fields = {f.name: _packed(getattr(value, f.name), names, tensors) for f in dataclasses.fields(value)}
         return {"class": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
-    raise InputError(f"a value of type {kind.__name__} cannot be kept in the cache; matchers prepare dataclasses of tensors and numbers")
+    raise InputError(
+        f"a value of type {kind.__name__} cannot be stored; what is stored are dataclasses of this package, tensors and numbers"
+    )
 
 
 def _unpacked(node, tensors, known, device):
@@ -80,5 +82,5 @@ def _class(path):
     module, _, name = path.partition(":")
     kind = getattr(importlib.import_module(module), name, None) if module.partition(".")[0] == PACKAGE else None
     if not dataclasses.is_dataclass(kind):
-        raise FileFormatError(f"the cache names {path!r}, which is not a dataclass of {PACKAGE}")
+        raise FileFormatError(f"the file names {path!r}, which is not a dataclass of {PACKAGE}")
     return kind

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from semalign3d_core.evaluation.run.packing import pack, unpack
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.perception.evidence import DepthMap, FeatureMap
 from semalign3d_core.runtime.errors import FileFormatError, InputError
+from semalign3d_core.runtime.packing import pack, unpack
 
 
 def test_round_trip_of_nested_values():
