@@ -9,7 +9,7 @@ PYTHON ?= $(or $(firstword $(foreach p,python3 python3.12 python3.11,$(shell $(p
 PYTEST_ARGS ?=
 
 STAMPS := .venv/.stamps
-BUILT_FROM := CMakeLists.txt package.xml $(shell find cmake config launch msg srv scripts semalign3d_core semalign3d_ros \
+BUILT_FROM := CMakeLists.txt package.xml $(shell find cmake action config launch msg srv scripts semalign3d_core semalign3d_ros \
   -type f -not -name '*.pyc' -not -name '.*')
 
 # A sourced ROS installation or another environment with ROS wheels must not leak into this one.

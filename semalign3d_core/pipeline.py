@@ -221,13 +221,14 @@ def _known_keypoints(model: CategoryModel, labels: Sequence[str]) -> list[int]:
     return [index.get(label, -1) for label in labels]
 
 
-def create_pipeline(config: PipelineConfig, dataset_root: Path | None = None) -> Pipeline:
+def create_pipeline(config: PipelineConfig, dataset_root: Path | None = None, backbone: FeatureBackbone | None = None) -> Pipeline:
     """The :class:`Pipeline` that a :class:`PipelineConfig` describes; every file it names is read and checked here.
 
-    dataset_root: data set folder whose precomputed files the providers may read.
+    dataset_root: data set folder whose precomputed files the providers may read;  backbone: one that is there already.
     """
     model, device = load_model(find_model(config.category, config.models or None)), choose_device(config.device)
-    backbone = backbones.create(on_device(model.backbone_spec(config.backbone), backbones.BACKBONES, device), dataset_root)
+    if backbone is None:
+        backbone = backbones.create(on_device(model.backbone_spec(config.backbone), backbones.BACKBONES, device), dataset_root)
     typical = _typical_diameter(model) if config.category_size else None
     return Pipeline(
         model,

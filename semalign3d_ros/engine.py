@@ -1,41 +1,57 @@
-"""What is in force: pipeline, parameters and the alignment of the frame before, changed and used by different threads.
+"""What is in force: pipelines, parameters and what was found in the frame before, changed and used by different threads.
 
-Every change makes a new :class:`InForce`; a frame is processed with one of them from beginning to end, and leaves its alignment as the
+Every change makes a new :class:`InForce`; a frame is processed with one of them from beginning to end, and leaves its alignments as the
 start of the next frame only if that one is still in force.
 """
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.alignment.visibility import depth_agreement
-from semalign3d_core.pipeline import FrameResult, Pipeline, PipelineConfig, create_pipeline
+from semalign3d_core.objects.categories import create_pipelines
+from semalign3d_core.objects.proposals import Proposal, proposals_of_labels, proposals_of_source
+from semalign3d_core.objects.tracks import Tracks
+from semalign3d_core.pipeline import FrameResult, Pipeline, PipelineConfig
 from semalign3d_ros.inputs.decoder import Problem, SensorFrame
 from semalign3d_ros.parameters import AlignParameters
 
 PIPELINE_FIELDS = {item.name for item in fields(PipelineConfig)}
 LEAST_AGREEMENT = 0.35  # share of the depth readings on the object that must lie where its surface is
 LARGEST_CONTRADICTION = 1.3  # ratio between the sizes by depth and by a known diameter
+CONTINUES = 0.3  # least overlap (intersection over union) of an object with one of the frame before to start from that
+
+
+@dataclass
+class _Memory:
+    """What was found in the frame before: identities, and (box, alignment) of every object. Only the worker writes it."""
+
+    tracks: Tracks = field(default_factory=Tracks)
+    previous: list[tuple[np.ndarray, Alignment]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class InForce:
-    """A pipeline and the parameters that it was made of."""
+    """The pipelines of the categories, the parameters that they were made of, and what frames under it have found."""
 
     parameters: AlignParameters
-    pipeline: Pipeline
+    pipelines: tuple[Pipeline, ...]
+    memory: _Memory = field(default_factory=_Memory)
 
 
 @dataclass(frozen=True)
 class Found:
-    """One object of a frame: what the pipeline says of it, ``by`` which."""
+    """One object of a frame: what a ``pipeline`` that is in force says of it, and its number over all frames."""
 
     by: InForce
+    pipeline: Pipeline
     result: FrameResult
+    number: int = 0
 
 
 class Engine:
@@ -44,57 +60,75 @@ class Engine:
     def __init__(self, parameters: AlignParameters, problem: Problem) -> None:
         self._problem = problem
         self._lock = threading.Lock()
-        self._previous: Alignment | None = None
-        self.in_force = self.prepare(parameters)
+        self._in_force: InForce | None = None
+        self.install(self.prepare(parameters))
+
+    @property
+    def in_force(self) -> InForce:
+        """What frames are processed with from now on."""
+        assert self._in_force is not None
+        return self._in_force
 
     def prepare(self, parameters: AlignParameters) -> InForce:
-        """What these parameters describe, everything read and checked; the pipeline in force is kept where nothing of it changes."""
+        """What these parameters describe, everything read and checked; what is in force is kept where nothing of it changes."""
         if parameters.threads > 0:
             torch.set_num_threads(parameters.threads)
-        before = getattr(self, "in_force", None)
+        before = self._in_force
         if before is not None and _pipeline_part(parameters) == _pipeline_part(before.parameters):
             return replace(before, parameters=parameters)
-        pipeline = create_pipeline(parameters)
-        demonstration, shown = pipeline.demonstration, pipeline.demonstration_alignment
-        if demonstration is not None and shown is not None and not shown.found:
-            self._problem(
-                "demonstration: object not found",
-                f"no {pipeline.model.category} was recognised in {demonstration.image.name} (confidence {shown.confidence:.2f}); "
-                "correspondences will not be reliable, choose a clearer picture",
-            )
-        return InForce(parameters, pipeline)
+        pipelines = create_pipelines(parameters)
+        self._check_demonstration(pipelines[0])
+        return InForce(parameters, pipelines)
 
     def install(self, prepared: InForce) -> None:
-        """Puts something in force from the next frame on; the frame in flight is no longer answered if another pipeline comes."""
+        """Puts something in force from the next frame on; the frame in flight is no longer answered if other pipelines come."""
         with self._lock:
-            if prepared.pipeline is not self.in_force.pipeline:
-                self._previous = None
-            self.in_force = prepared
+            self._in_force = prepared
 
     def reset(self) -> None:
-        """The next frame is searched anew."""
+        """The next frame is searched anew; the frame in flight leaves nothing behind."""
         with self._lock:
-            self._previous = None
-            self.in_force = replace(self.in_force)  # the frame in flight began under another one
+            self._in_force = replace(self.in_force, memory=_Memory())
 
-    def process(self, frame: SensorFrame) -> list[Found]:
-        """The objects of a frame, the best one first."""
+    def process(self, frame: SensorFrame, time: float = 0.0) -> list[Found]:
+        """The objects of a frame, the best one first; ``time`` of the frame in seconds. At least one, which may be not found."""
+        by = self.in_force
+        found = [self._best(by, proposal, frame) for proposal in self._proposals(by, frame)]
+        found.sort(key=lambda one: -one.result.alignment.confidence)
+        found = [one for one in found if one.result.alignment.found] or found[:1]
         with self._lock:
-            by, previous = self.in_force, self._previous
-        mask = None if frame.labels is None else torch.from_numpy(frame.labels > 0)
-        result = by.pipeline.process(frame.image, camera=frame.camera, depth=frame.depth, mask=mask, previous=previous)
-        with self._lock:
-            if by is self.in_force:
-                self._previous = result.alignment if by.parameters.warm_start and result.alignment.found else None
-        return [Found(by, self._checked(result, frame, by.pipeline.aligner.known_diameter))]
+            numbers = _remember(by, found, time)
+        return [replace(one, number=number) for one, number in zip(found, numbers, strict=True)]
 
     def publish(self, found: list[Found], publish: Callable[[], None]) -> bool:
-        """Calls ``publish()`` unless the pipeline that found these objects is no longer in force; nothing changes in between."""
+        """Calls ``publish()`` unless the pipelines that found these objects are no longer in force; nothing changes in between."""
         with self._lock:
-            current = all(one.by.pipeline is self.in_force.pipeline for one in found)
+            current = all(one.by.pipelines is self.in_force.pipelines for one in found)
             if current:
                 publish()
             return current
+
+    def _proposals(self, by: InForce, frame: SensorFrame) -> list[Proposal]:
+        known = {pipeline.model.category for pipeline in by.pipelines}
+        if frame.labels is not None:
+            return proposals_of_labels(frame.labels) or [Proposal()]
+        if frame.boxes is not None:
+            fitting = [Proposal(box=box, category=name if name in known else "") for box, name in frame.boxes]
+            return fitting or [Proposal(mask=torch.zeros(frame.image.height, frame.image.width, dtype=torch.bool))]
+        if by.parameters.objects == "all":
+            return proposals_of_source(frame.image, by.pipelines[0].mask_source)
+        return [Proposal()]
+
+    def _best(self, by: InForce, proposal: Proposal, frame: SensorFrame) -> Found:
+        """What the category says that is most confident of an object."""
+        previous, found = _previous(by, proposal), []
+        for pipeline in by.pipelines:
+            if proposal.category in ("", pipeline.model.category):
+                result = pipeline.process(
+                    frame.image, camera=frame.camera, depth=frame.depth, mask=proposal.mask, box=proposal.box, previous=previous
+                )
+                found.append(Found(by, pipeline, self._checked(result, frame, pipeline.aligner.known_diameter)))
+        return max(found, key=lambda one: one.result.alignment.confidence)
 
     def _checked(self, result: FrameResult, frame: SensorFrame, diameter: float | None) -> FrameResult:
         """The result, up to scale where depth contradicts what else is known of the object."""
@@ -103,20 +137,57 @@ class Engine:
             return result
         ratio, share = depth_agreement(alignment, frame.depth)
         if share < LEAST_AGREEMENT:
-            kind, text = (
-                "contradicts the image",
-                f"{share:.0%} of the depth on the object lies on a surface like its own; is it registered?",
-            )
+            kind, text = "contradicts the image", f"{share:.0%} of the depth on the object lies where its surface is; is it registered?"
         elif diameter is not None and not 1 / LARGEST_CONTRADICTION <= ratio <= LARGEST_CONTRADICTION:
-            kind, text = (
-                "contradicts the diameter",
-                f"the object measures {ratio * diameter:.3f} m by depth and {diameter} m as a parameter",
-            )
+            kind, text = "contradicts the diameter", f"the object measures {ratio * diameter:.3f} m by depth, {diameter} m as a parameter"
         else:
             return result
         self._problem(f"depth: {kind}", f"{text}; positions are not metric")
         return replace(result, alignment=replace(alignment, scale_kind="relative"))
 
+    def _check_demonstration(self, pipeline: Pipeline) -> None:
+        demonstration, shown = pipeline.demonstration, pipeline.demonstration_alignment
+        if demonstration is not None and shown is not None and not shown.found:
+            self._problem(
+                "demonstration: object not found",
+                f"no {pipeline.model.category} was recognised in {demonstration.image.name} (confidence {shown.confidence:.2f}); "
+                "correspondences will not be reliable, choose a clearer picture",
+            )
+
 
 def _pipeline_part(parameters: AlignParameters) -> dict[str, Any]:
     return {name: getattr(parameters, name) for name in PIPELINE_FIELDS}
+
+
+def _remember(by: InForce, found: list[Found], time: float) -> list[int]:
+    """Keeps what the next frame starts from; the numbers of the objects, 0 for one that is not found."""
+    seen = [one for one in found if one.result.alignment.found]
+    boxes = [box_of(one.result.alignment) for one in seen]
+    by.memory.previous = [(box, one.result.alignment) for box, one in zip(boxes, seen, strict=True)]
+    numbers = by.memory.tracks.update(time, [one.pipeline.model.category for one in seen], np.array(boxes))
+    return numbers or [0] * len(found)
+
+
+def _previous(by: InForce, proposal: Proposal) -> Alignment | None:
+    """The alignment of the frame before that a proposal continues; the aligner checks again whether it does."""
+    if not by.parameters.warm_start or not by.memory.previous:
+        return None
+    extent = proposal.extent()
+    if extent is None:
+        return by.memory.previous[0][1]
+    overlap, alignment = max(((_overlap(np.array(extent), box), alignment) for box, alignment in by.memory.previous), key=lambda one: one[0])
+    return alignment if overlap >= CONTINUES else None
+
+
+def box_of(alignment: Alignment) -> np.ndarray:
+    """(4,) x0, y0, x1, y1 in pixels that the aligned object fills."""
+    camera = alignment.camera
+    pixels = camera.to_pixels(camera.project(alignment.cloud_3d)).numpy()
+    return np.concatenate([pixels.min(0), pixels.max(0)])
+
+
+def _overlap(first, second):
+    """Intersection over union of two boxes (4,)."""
+    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
+    shared = np.clip(high - low, 0, None).prod()
+    return shared / max((first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod() - shared, 1e-9)

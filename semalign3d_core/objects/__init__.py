@@ -1,0 +1,1 @@
+"""Several objects in one image, and in the next one."""
