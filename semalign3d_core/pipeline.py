@@ -175,6 +175,10 @@ class Pipeline:
             labels = () if self._lifted is None or self.demonstration is None else self.demonstration.labels
             return FrameResult(evidence, alignment, self._place(evidence, alignment), labels)
 
+    def with_demonstration(self, demonstration: Demonstration | None) -> "Pipeline":
+        """The same pipeline with another demonstration, which is aligned now."""
+        return Pipeline(self.model, self.backbone, self.aligner, self.depth_source, self.mask_source, demonstration, self.transfer)
+
     def _look_at(self, image: ImageInput, mask_source: MaskSource | None, evidence: ImageEvidence, window: Window) -> ImageEvidence:
         return look_at(window, image, evidence, self.backbone, mask_source)
 

@@ -1,28 +1,21 @@
 """The node ``align``: camera images in; named keypoints, correspondences to a demonstration image and pose out.
 
-This file only wires: inputs receive and decode, the engine holds what is in force and asks the core, outputs publish.
-Callbacks only store messages; one worker thread takes the newest frame.
+It is a plain node that works from its start, or with ``--lifecycle`` a managed one that reads its models when it
+is configured and processes images while it is active. What it consists of is wired in :mod:`semalign3d_ros.session`.
 """
 
-import threading
-import time
-import traceback
 from typing import Any
 
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
-from std_srvs.srv import Trigger
 
 from semalign3d_core.runtime.errors import SemAlign3DError
-from semalign3d_ros.conversions import BadMessage
-from semalign3d_ros.diagnostics import Diagnostics
-from semalign3d_ros.engine import Engine, InForce
-from semalign3d_ros.inputs.decoder import FrameDecoder
-from semalign3d_ros.inputs.depth import DepthReader, transform_of
-from semalign3d_ros.inputs.receiver import Receiver
-from semalign3d_ros.outputs.publisher import ResultPublisher
-from semalign3d_ros.parameters import AlignParameters, LiveParameters, declare
-from semalign3d_ros.process import answered, spin
-from semalign3d_ros.srv import SetCategory
+from semalign3d_ros.process import spin
+from semalign3d_ros.session import Session
+
+NAME, NAMESPACE = "align", "semalign3d"
+LIFECYCLE = "--lifecycle"
+THREADS = 3  # callbacks, a request that waits for its image, and the cancelling of it
 
 
 class AlignNode(Node):
@@ -31,99 +24,66 @@ class AlignNode(Node):
     exit_code = 0
 
     def __init__(self, **options: Any) -> None:
-        super().__init__("align", namespace="semalign3d", **options)
-        parameters = declare(self, AlignParameters)
-        self._processed, self._latency = 0, float("nan")
-        self._diagnostics = Diagnostics(self, self._values, self._conditions)
-        self._engine = Engine(parameters, self._diagnostics.problem)
-        self._receiver = Receiver(self, parameters)
-        self._decoder = self._make_decoder(parameters)
-        self._publisher = ResultPublisher(self, self._diagnostics.problem)
-        self._live = LiveParameters(self, parameters, self._prepare, self._install)
-        self.create_service(SetCategory, "~/set_category", answered(self._on_set_category))
-        self.create_service(Trigger, "~/reset", answered(self._on_reset))
-        self._worker = threading.Thread(target=self._work, name="align")
-        self._worker.start()
-        self.get_logger().info(f"looking for: {parameters.category} in {self._receiver.topics['image']}")
+        super().__init__(NAME, namespace=NAMESPACE, **options)
+        self.session = Session(self)
 
     def close(self) -> None:
         """Ends the worker after the frame it is at, and the node."""
-        self._receiver.slot.close()
-        self._worker.join()
+        self.session.close()
         self.destroy_node()
 
-    # What is in force
 
-    def _make_decoder(self, parameters: AlignParameters) -> FrameDecoder:
-        depth = DepthReader(parameters.depth_unit, transform_of(parameters.depth_extrinsics), parameters.depth_registered)
-        return FrameDecoder(self._receiver.topics, depth, parameters.rectified, self._diagnostics.problem)
+class ManagedAlignNode(LifecycleNode):
+    """The same as a managed node."""
 
-    def _prepare(self, parameters: AlignParameters) -> tuple[InForce, FrameDecoder]:
-        return self._engine.prepare(parameters), self._make_decoder(parameters)
+    exit_code = 0
 
-    def _install(self, prepared: tuple[InForce, FrameDecoder]) -> None:
-        in_force, self._decoder = prepared
-        self._receiver.slot.set_times(in_force.parameters.slop, in_force.parameters.patience)
-        self._engine.install(in_force)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(NAME, namespace=NAMESPACE, **options)
+        self.session: Session | None = None
 
-    # Callbacks of the executor's thread
-
-    def _on_set_category(self, request, response):
+    def on_configure(self, state: Any) -> TransitionCallbackReturn:
+        """Reads parameters and models; fails, and says why, where they cannot be used."""
         try:
-            self._live.change(category=request.category, demonstration="")
+            self.session = Session(self, enabled=False)
         except SemAlign3DError as error:
-            response.success, response.message = False, str(error)
-        else:
-            response.success, response.message = True, f"looking for: {self._live.values.category}; without demonstration"
-        return response
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
 
-    def _on_reset(self, request, response):
-        self._engine.reset()
-        response.success, response.message = True, "the next image is searched anew"
-        return response
+    def on_activate(self, state: Any) -> TransitionCallbackReturn:
+        """Images are processed from now on."""
+        assert self.session is not None
+        self.session.enabled = True
+        return super().on_activate(state)
 
-    def _conditions(self):
-        """Once per second: publishers that came or went, and partners that are of no use."""
-        self._receiver.adapt()
-        self._receiver.report_losses(self._diagnostics.problem)
-        return self._receiver.conditions()
+    def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
+        """Images are ignored from now on."""
+        assert self.session is not None
+        self.session.enabled = False
+        return super().on_deactivate(state)
 
-    def _values(self):
-        return {
-            "category": self._engine.in_force.pipeline.model.category,
-            **self._receiver.values(),
-            "images processed": self._processed,
-            "latency of the last image in ms": round(1000 * self._latency, 1),
-        }
+    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
+        """Takes all topics away and lets go of the models."""
+        self._end_session()
+        return TransitionCallbackReturn.SUCCESS
 
-    # Worker thread
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        """As :meth:`on_cleanup`."""
+        return self.on_cleanup(state)
 
-    def _work(self):
-        while (frame := self._receiver.slot.take()) is not None:
-            try:
-                self._process(frame)
-            except BadMessage as error:
-                self._diagnostics.problem(f"image: {error.kind}", f"{self._receiver.topics['image']}: {error}")
-            except SemAlign3DError as error:
-                self._diagnostics.problem("alignment: not possible", error)
-            except Exception as error:
-                if not self.context.ok():  # shut down while publishing
-                    return
-                self._diagnostics.problem(f"internal error: {type(error).__name__}", traceback.format_exc())
+    def close(self) -> None:
+        """Ends the node in whatever state it is."""
+        self._end_session()
+        self.destroy_node()
 
-    def _process(self, frame):
-        seen = self._decoder.decode(frame)
-        for topic in frame.missing:
-            self._diagnostics.problem(
-                f"{topic}: none for the image",
-                f"nothing on {self._receiver.topics[topic]} is within {self._live.values.slop} s of the image; going on without",
-            )
-        found = self._engine.process(seen)
-        latency = time.monotonic() - frame.arrival
-        if self._engine.publish(found, lambda: self._publisher.publish(found, seen, frame.image.header, latency)):
-            self._processed, self._latency = self._processed + 1, latency
+    def _end_session(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            session.close()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the node; see :func:`semalign3d_ros.process.run_node`."""
-    return spin(arguments, AlignNode)
+    managed = LIFECYCLE in (arguments or [])
+    return spin(arguments, ManagedAlignNode if managed else AlignNode, THREADS)

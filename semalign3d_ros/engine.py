@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.alignment.uncertainty import Uncertainty, uncertainty_of
 from semalign3d_core.alignment.visibility import depth_agreement
 from semalign3d_core.objects.categories import create_pipelines
 from semalign3d_core.objects.proposals import Proposal, proposals_of_labels, proposals_of_source
 from semalign3d_core.objects.tracks import Tracks
-from semalign3d_core.pipeline import FrameResult, Pipeline, PipelineConfig
+from semalign3d_core.pipeline import Demonstration, FrameResult, Pipeline, PipelineConfig
 from semalign3d_ros.inputs.decoder import Problem, SensorFrame
 from semalign3d_ros.parameters import AlignParameters
 
@@ -53,6 +54,11 @@ class Found:
     result: FrameResult
     number: int = 0
 
+    @property
+    def uncertainty(self) -> Uncertainty | None:
+        """How well the alignment is determined."""
+        return uncertainty_of(self.pipeline.aligner, self.result.evidence, self.result.alignment)
+
 
 class Engine:
     """Processes frames with what is in force; ``problem(kind, text)`` is told what is doubtful."""
@@ -60,7 +66,9 @@ class Engine:
     def __init__(self, parameters: AlignParameters, problem: Problem) -> None:
         self._problem = problem
         self._lock = threading.Lock()
+        self._turn = threading.Lock()  # one frame at a time: requests take turns with the stream
         self._in_force: InForce | None = None
+        self._shown: dict[str, Demonstration] = {}
         self.install(self.prepare(parameters))
 
     @property
@@ -76,9 +84,31 @@ class Engine:
         before = self._in_force
         if before is not None and _pipeline_part(parameters) == _pipeline_part(before.parameters):
             return replace(before, parameters=parameters)
-        pipelines = create_pipelines(parameters)
-        self._check_demonstration(pipelines[0])
-        return InForce(parameters, pipelines)
+        shown = self._shown.get(parameters.demonstration)
+        first, *others = create_pipelines(parameters if shown is None else replace(parameters, demonstration=""))
+        if shown is not None:
+            first = first.with_demonstration(shown)
+        self._check_demonstration(first)
+        return InForce(parameters, (first, *others))
+
+    def add_demonstration(self, shown: Demonstration) -> str:
+        """Keeps a demonstration that came in a request; returns the name that the parameter ``demonstration`` knows it by."""
+        name = f"request {len(self._shown) + 1}"
+        self._shown[name] = shown
+        return name
+
+    def apart(self, category: str = "", shown: Demonstration | None = None) -> InForce:
+        """What is in force, with another category or demonstration, for one request; the stream goes on without noticing."""
+        parameters = self.in_force.parameters
+        if category:
+            demonstration = parameters.demonstration if category == parameters.category else ""
+            parameters = replace(parameters, category=category, demonstration=demonstration)
+        prepared = self.prepare(parameters)
+        first, *others = prepared.pipelines
+        if shown is not None:
+            with self._turn:
+                first = first.with_demonstration(shown)
+        return InForce(parameters, (first, *others))
 
     def install(self, prepared: InForce) -> None:
         """Puts something in force from the next frame on; the frame in flight is no longer answered if other pipelines come."""
@@ -90,10 +120,14 @@ class Engine:
         with self._lock:
             self._in_force = replace(self.in_force, memory=_Memory())
 
-    def process(self, frame: SensorFrame, time: float = 0.0) -> list[Found]:
-        """The objects of a frame, the best one first; ``time`` of the frame in seconds. At least one, which may be not found."""
-        by = self.in_force
-        found = [self._best(by, proposal, frame) for proposal in self._proposals(by, frame)]
+    def process(self, frame: SensorFrame, time: float = 0.0, by: InForce | None = None) -> list[Found]:
+        """The objects of a frame, the best one first. At least one, which may be not found.
+
+        time: of the frame, in seconds;  by: what to find them with, if not what is in force
+        """
+        by = by or self.in_force
+        with self._turn:
+            found = [self._best(by, proposal, frame) for proposal in self._proposals(by, frame)]
         found.sort(key=lambda one: -one.result.alignment.confidence)
         found = [one for one in found if one.result.alignment.found] or found[:1]
         with self._lock:
@@ -175,7 +209,9 @@ def _previous(by: InForce, proposal: Proposal) -> Alignment | None:
     extent = proposal.extent()
     if extent is None:
         return by.memory.previous[0][1]
-    overlap, alignment = max(((_overlap(np.array(extent), box), alignment) for box, alignment in by.memory.previous), key=lambda one: one[0])
+    overlaps = [_overlap(np.array(extent), box) for box, _ in by.memory.previous]
+    best = int(np.argmax(overlaps))
+    overlap, alignment = overlaps[best], by.memory.previous[best][1]
     return alignment if overlap >= CONTINUES else None
 
 

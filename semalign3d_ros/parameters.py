@@ -47,6 +47,9 @@ class AlignParameters(PipelineConfig):
     depth_registered: Annotated[bool, Doc("depth images count as aligned to the images whatever the name of their frame")] = False
     depth_extrinsics: Annotated[str, Doc("pose of the depth camera in the frame of the images, x y z qx qy qz qw in metres; empty: from TF, or depth must be aligned")] = ""  # fmt: skip  # noqa: E501
     relative_outputs: Annotated[bool, Doc("publish pose, points and markers also where the scale is unknown, in the frame <frame>_up_to_scale")] = False  # fmt: skip  # noqa: E501
+    grasps: Annotated[str, Doc("YAML file of frames made of keypoints, published as poses (topic grasps) and TF; empty: none"), FIXED] = ""
+    tf_keypoints: Annotated[str, Doc("keypoints that get a TF frame of their own, separated by commas; all: every one; empty: none")] = ""
+    objects: Annotated[str, Doc("how many objects are looked for without mask labels or detections: one, or all parts of what the mask source finds"), OneOf(("one", "all"))] = "one"  # fmt: skip  # noqa: E501
     warm_start: Annotated[bool, Doc("start from the alignment of the previous image instead of searching anew")] = False
     slop: Annotated[float, Doc("largest difference in seconds between the stamps of an image and of its depth image and mask"), Between(0.0, 10.0)] = 0.02  # fmt: skip  # noqa: E501
     patience: Annotated[float, Doc("seconds to wait for the depth image, mask and camera_info of an image"), Between(0.0, 60.0)] = 0.5
@@ -111,13 +114,13 @@ def declare(node: Node, parameter_class: type[Parameters]) -> Parameters:
 
     Raises :class:`InputError` naming the parameter when a value has the wrong type or is out of range.
     """
-    values = {}
-    for name, descriptor in descriptors(parameter_class).items():
-        default = next(item.default for item in fields(parameter_class) if item.name == name)
+    wanted = {name: one for name, one in descriptors(parameter_class).items() if not node.has_parameter(name)}  # a managed node has them
+    defaults = {item.name: item.default for item in fields(parameter_class)}
+    for name, descriptor in wanted.items():
         loose = ParameterDescriptor(description=descriptor.description, dynamic_typing=True)  # so that our own error names what is wrong
-        values[name] = node.declare_parameter(name, default, loose).value
-    parameters = checked(parameter_class, values, _where(node))
-    for name, descriptor in descriptors(parameter_class).items():
+        node.declare_parameter(name, defaults[name], loose)
+    parameters = checked(parameter_class, {name: node.get_parameter(name).value for name in defaults}, _where(node))
+    for name, descriptor in wanted.items():
         node.set_descriptor(name, descriptor)
     return parameters
 
@@ -134,6 +137,11 @@ class LiveParameters:
         self._next: tuple[Any, Any] | None = None
         node.add_on_set_parameters_callback(self._on_set)
         node.add_post_set_parameters_callback(self._after_set)
+
+    def close(self) -> None:
+        """Changes take no effect any more."""
+        self._node.remove_on_set_parameters_callback(self._on_set)
+        self._node.remove_post_set_parameters_callback(self._after_set)
 
     def change(self, **values: Any) -> None:
         """Sets parameters of this node; raises :class:`InputError` with the reason where they are refused."""

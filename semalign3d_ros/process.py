@@ -42,8 +42,11 @@ def run_node(module_name: str) -> NoReturn:
     sys.exit(code)
 
 
-def spin(arguments: list[str] | None, make_node: Callable[[], Any]) -> int:
-    """Initialises ROS, spins ``make_node()`` until a signal or the node's own end, closes it; returns its ``exit_code``."""
+def spin(arguments: list[str] | None, make_node: Callable[[], Any], threads: int = 1) -> int:
+    """Initialises ROS, spins ``make_node()`` until a signal or the node's own end, closes it; returns its ``exit_code``.
+
+    threads: in which callbacks run
+    """
     import rclpy
     from rclpy.executors import ExternalShutdownException
 
@@ -52,7 +55,7 @@ def spin(arguments: list[str] | None, make_node: Callable[[], Any]) -> int:
     try:
         node = make_node()
         while rclpy.ok():
-            _spin(node)
+            _spin(node, threads)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:  # shut down by another thread or a signal in the middle of a callback: rclpy has several errors for that
@@ -65,13 +68,13 @@ def spin(arguments: list[str] | None, make_node: Callable[[], Any]) -> int:
     return 0 if node is None else node.exit_code
 
 
-def _spin(node):
+def _spin(node, threads):
     """Spins until the end, or until a callback fails, which is logged: no message and no call ends a node."""
     import rclpy
-    from rclpy.executors import ExternalShutdownException
+    from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 
     try:
-        rclpy.spin(node)
+        rclpy.spin(node, MultiThreadedExecutor(threads) if threads > 1 else None)
     except (KeyboardInterrupt, ExternalShutdownException):
         raise
     except Exception:

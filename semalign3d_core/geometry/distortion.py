@@ -111,6 +111,13 @@ class Undistortion:
         """As :meth:`picture` for values (h, w) that must not be mixed: depth, masks."""
         return cv2.remap(values, self._maps, NO_MAP, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=missing)
 
+    def box(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """The box (x0, y0, x1, y1) around what a box of the distorted picture shows, in pixels of the undistorted one."""
+        x0, y0, x1, y1 = box
+        inside = np.all((self._maps >= [x0, y0]) & (self._maps <= [x1, y1]), axis=-1)
+        rows, columns = np.flatnonzero(np.any(inside, axis=1)), np.flatnonzero(np.any(inside, axis=0))
+        return (float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])) if len(rows) else box
+
     def to_distorted(self, pixels: np.ndarray) -> np.ndarray:
         """Where pixels (N, 2) of the undistorted picture lie in the distorted one, (N, 2) float64; NaN stays NaN."""
         pixels = np.asarray(pixels, dtype=np.float64)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.pipeline import Pipeline, PipelineConfig, create_pipeline
@@ -36,7 +38,9 @@ def share_looks(backbone: FeatureBackbone) -> None:
 
 class _Remembered:
     def __init__(self, look: Callable[[ImageInput], Any]) -> None:
-        self._look, self._rgb, self._known = look, None, {}
+        self._look = look
+        self._rgb: np.ndarray | None = None
+        self._known: dict[Any, Any] = {}
 
     def __call__(self, image: ImageInput) -> Any:
         if image.rgb is not self._rgb or len(self._known) >= KEPT:

@@ -11,10 +11,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.distortion import Undistortion
 from semalign3d_core.perception.evidence import DepthMap, ImageInput
+from semalign3d_core.perception.look import Box
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_ros.conversions import BadMessage, compressed_to_rgb, decompress_depth, image_to_rgb, mask_values
 from semalign3d_ros.inputs.calibration import Calibration, calibration_from_info, is_rectified
 from semalign3d_ros.inputs.depth import DepthReader
+from semalign3d_ros.inputs.detections import boxes_of
 from semalign3d_ros.inputs.synchroniser import Frame
 
 Problem = Callable[[str, object], None]  # told the kind and the text of what cannot be used
@@ -25,6 +27,7 @@ class SensorFrame:
     """What a frame of messages says, without lens distortion.
 
     image: :class:`ImageInput`;  camera, depth: where they are known;  labels: (h, w) int32 of the mask, 0 is background, or None
+    boxes: ((x0, y0, x1, y1) in pixels, name of the category) of a detector's objects, or None where no detector looked
     undistortion: how the picture was undistorted, or None where it needed that not
     """
 
@@ -33,6 +36,7 @@ class SensorFrame:
     depth: DepthMap | None = None
     labels: np.ndarray | None = None
     undistortion: Undistortion | None = None
+    boxes: list[tuple[Box, str]] | None = None
 
     def received(self, pixels: torch.Tensor) -> torch.Tensor:
         """Where pixels (N, 2) of :attr:`image` are in the picture that was received."""
@@ -62,16 +66,19 @@ class FrameDecoder:
         info = frame.partners.get("depth_camera_info")
         depth = self._partner(frame, "depth", lambda image: self.depth.read(_raw(image), message, height, width, camera, info))
         labels = self._partner(frame, "mask", lambda image: _mask(image, height, width))
+        boxes = self._partner(frame, "detections", lambda message: boxes_of(message, height, width))
         name = self.topics["image"]
         if calibration is None or calibration.lens is None:
-            return SensorFrame(ImageInput(rgb, name), camera, depth, labels)
+            return SensorFrame(ImageInput(rgb, name), camera, depth, labels, boxes=boxes)
         lens = self._undistortion
         assert lens is not None
         if depth is not None:
             depth = DepthMap(torch.from_numpy(lens.labels(depth.values.numpy(), float("nan"))), depth.kind)
-        return SensorFrame(
-            ImageInput(lens.picture(rgb), name), camera, depth, None if labels is None else lens.labels(labels.astype(np.float32)), lens
-        )
+        if labels is not None:
+            labels = lens.labels(labels.astype(np.float32)).astype(np.int32)
+        if boxes is not None:
+            boxes = [(lens.box(box), category) for box, category in boxes]
+        return SensorFrame(ImageInput(lens.picture(rgb), name), camera, depth, labels, lens, boxes)
 
     def _calibration(self, info: CameraInfo, height: int, width: int) -> Calibration:
         found = calibration_from_info(info, height, width, self.rectified)

@@ -6,6 +6,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from semalign3d_ros.inputs.decoder import Problem
+from semalign3d_ros.inputs.detections import vision_messages
 from semalign3d_ros.inputs.subscriptions import AdaptiveSubscription
 from semalign3d_ros.inputs.synchroniser import FrameSlot, Synchroniser
 from semalign3d_ros.parameters import AlignParameters
@@ -18,9 +19,12 @@ class Receiver:
     """Subscribes to what the parameters name. ``topics``: full names by role;  ``slot``: where frames come out."""
 
     def __init__(self, node: Node, parameters: AlignParameters) -> None:
-        partners = ("camera_info", "depth", "mask", "depth_camera_info")
+        vision = vision_messages()
+        partners = ("camera_info", "depth", "mask", "depth_camera_info", *(("detections",) if vision else ()))
         self.slot = FrameSlot(Synchroniser(parameters.slop, parameters.patience, partners, INFOS))
         types: dict[str, Any] = {"camera_info": CameraInfo, "mask": Image, "depth_camera_info": CameraInfo}
+        if vision:
+            types["detections"] = vision.Detection2DArray
         names = {role: node.resolve_topic_name(role) for role in ("image", *partners)}
         names["depth_camera_info"] = _info_beside_depth(node, names)
         for role, transport in (("image", parameters.image_transport), ("depth", parameters.depth_transport)):

@@ -1,25 +1,29 @@
 """Results of the core as messages, as pure functions."""
 
 import array
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration
-from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
+from geometry_msgs.msg import Point, Pose, PoseStamped, PoseWithCovariance, PoseWithCovarianceStamped, Quaternion
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.alignment.uncertainty import Uncertainty
 from semalign3d_core.geometry.rotations import quaternion
 from semalign3d_core.pipeline import Demonstration, FrameResult
 from semalign3d_core.runtime.errors import InputError
-from semalign3d_ros.msg import Correspondence, Correspondences, Point2D, SemanticKeypoint, SemanticKeypoints
+from semalign3d_ros.msg import Correspondence, Correspondences, Point2D, SemanticKeypoint, SemanticKeypoints, SemanticObjects
 
 SCALE_KINDS = {"relative": SemanticKeypoints.SCALE_RELATIVE, "metric": SemanticKeypoints.SCALE_METRIC}
 
 
-def keypoints_message(alignment: Alignment, header: Header, latency: float) -> SemanticKeypoints:
-    """:class:`Alignment` as SemanticKeypoints; ``latency`` in seconds."""
+def keypoints_message(
+    alignment: Alignment, header: Header, latency: float, number: int = 0, uncertainty: Uncertainty | None = None
+) -> SemanticKeypoints:
+    """:class:`Alignment` as SemanticKeypoints; ``latency`` in seconds, ``number`` of the object over all frames."""
     camera = alignment.camera
     return SemanticKeypoints(
         header=header,
@@ -27,13 +31,20 @@ def keypoints_message(alignment: Alignment, header: Header, latency: float) -> S
         model_hash=alignment.model_hash,
         found=bool(alignment.found),
         confidence=float(alignment.confidence),
-        keypoints=[_keypoint(alignment, index) for index in range(len(alignment.keypoint_names))],
+        keypoints=[_keypoint(alignment, index, uncertainty) for index in range(len(alignment.keypoint_names))],
         pose=_pose(alignment),
         scale=float(alignment.scale),
         scale_kind=SCALE_KINDS[alignment.scale_kind],
         focal_length=(camera.focal * camera.longer_side).double().tolist(),
         latency=_duration(latency),
+        object_id=number,
+        pose_covariance=_flat(None if uncertainty is None else uncertainty.pose, 36),
     )
+
+
+def objects_message(objects: list[SemanticKeypoints], header: Header) -> SemanticObjects:
+    """All objects of a frame as SemanticObjects."""
+    return SemanticObjects(header=header, objects=objects)
 
 
 def correspondences_message(demonstration: Demonstration, result: FrameResult, header: Header, latency: float) -> Correspondences:
@@ -53,7 +64,7 @@ def correspondences_message(demonstration: Demonstration, result: FrameResult, h
                 label=label,
                 demonstration_pixel=_pixel(demonstration.points[index]),
                 pixel=_pixel(matches.points[index]),
-                position=_point(matches.points_3d[index]),
+                position=point(matches.points_3d[index]),
                 visible=bool(matches.visible[index]),
                 confidence=float(matches.confidence[index]),
             )
@@ -62,6 +73,12 @@ def correspondences_message(demonstration: Demonstration, result: FrameResult, h
         scale_kind=SCALE_KINDS[alignment.scale_kind],
         latency=_duration(latency),
     )
+
+
+def covariance_message(alignment: Alignment, header: Header, uncertainty: Uncertainty) -> PoseWithCovarianceStamped:
+    """The object's pose with its covariance."""
+    pose = PoseWithCovariance(pose=_pose(alignment), covariance=_flat(uncertainty.pose, 36))
+    return PoseWithCovarianceStamped(header=header, pose=pose)
 
 
 def pose_message(alignment: Alignment, header: Header) -> PoseStamped:
@@ -88,30 +105,36 @@ def markers_message(alignment: Alignment, header: Header) -> MarkerArray:
     spheres.scale.x = spheres.scale.y = spheres.scale.z = size
     texts = []
     for index in present:
-        spheres.points.append(_point(alignment.keypoints_3d[index]))
+        spheres.points.append(point(alignment.keypoints_3d[index]))
         spheres.colors.append(_colour(alignment, index))
         text = Marker(header=header, ns="names", id=index, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD, pose=_identity())
-        text.pose.position = _point(alignment.keypoints_3d[index])
+        text.pose.position = point(alignment.keypoints_3d[index])
         text.text, text.scale.z, text.color = alignment.keypoint_names[index], size, _colour(alignment, index)
         texts.append(text)
     clear = Marker(header=header, action=Marker.DELETEALL)
     return MarkerArray(markers=[clear, spheres, *texts] if alignment.found else [clear])
 
 
-def _keypoint(alignment, index):
+def _flat(matrix, count):
+    return np.full(count, np.nan) if matrix is None else np.asarray(matrix, dtype=np.float64).reshape(count)
+
+
+def _keypoint(alignment, index, uncertainty):
     return SemanticKeypoint(
         name=alignment.keypoint_names[index],
         index=index,
         pixel=_pixel(alignment.keypoints_2d[index]),
-        position=_point(alignment.keypoints_3d[index]),
+        position=point(alignment.keypoints_3d[index]),
         visible=bool(alignment.visible[index]),
         confidence=float(alignment.keypoint_confidence[index]),
+        pixel_covariance=_flat(None if uncertainty is None else uncertainty.pixels[index], 4),
+        position_covariance=_flat(None if uncertainty is None else uncertainty.positions[index], 9),
     )
 
 
 def _pose(alignment):
     x, y, z, w = quaternion(alignment.rotation).tolist()
-    return Pose(position=_point(alignment.translation), orientation=Quaternion(x=x, y=y, z=z, w=w))
+    return Pose(position=point(alignment.translation), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
 
 def _identity():
@@ -131,7 +154,8 @@ def _pixel(values):
     return Point2D(x=x, y=y)
 
 
-def _point(values):
+def point(values: Any) -> Point:
+    """Three numbers as Point."""
     x, y, z = (float(v) for v in values)
     return Point(x=x, y=y, z=z)
 

@@ -1,10 +1,10 @@
 """The topics of the results. What other nodes would read as metres is published only where it is metres."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseArray, PoseStamped, PoseWithCovarianceStamped, TransformStamped
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -12,51 +12,81 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
+from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.alignment.uncertainty import Uncertainty
 from semalign3d_core.pipeline import FrameResult
 from semalign3d_ros.engine import Found
 from semalign3d_ros.inputs.decoder import Problem, SensorFrame
-from semalign3d_ros.msg import Correspondences, SemanticKeypoints
+from semalign3d_ros.inputs.detections import detections_3d, vision_messages
+from semalign3d_ros.msg import Correspondences, SemanticKeypoints, SemanticObjects
 from semalign3d_ros.outputs import messages
+from semalign3d_ros.outputs.frames import Grasp, pose_of, tf_messages, transform_stamped
 from semalign3d_ros.outputs.overlay import overlay_message
 
 UP_TO_SCALE = "_up_to_scale"  # ending of the frame of positions in an unknown unit
 
 
-class ResultPublisher:
-    """Publishes what was found in a frame; costly messages are made only while somebody listens."""
+@dataclass(frozen=True)
+class _Shown:
+    """An object as it is published: its pixels are those of the picture that was received."""
 
-    def __init__(self, node: Node, problem: Problem) -> None:
-        self._problem = problem
+    found: Found
+    result: FrameResult
+    uncertainty: Uncertainty | None
+
+    @property
+    def alignment(self) -> Alignment:
+        return self.result.alignment
+
+
+class ResultPublisher:
+    """Publishes what was found in a frame; costly messages are made only while somebody listens. ``grasps``: frames made of keypoints."""
+
+    def __init__(self, node: Node, problem: Problem, grasps: tuple[Grasp, ...] = ()) -> None:
+        self._problem, self._grasps = problem, grasps
 
         def publisher(message_type: Any, topic: str) -> Publisher:
             options = QoSOverridingOptions.with_default_policies()
             return node.create_publisher(message_type, topic, 10, qos_overriding_options=options)
 
         self._keypoints = publisher(SemanticKeypoints, "keypoints")
+        self._objects = publisher(SemanticObjects, "objects")
         self._correspondences = publisher(Correspondences, "correspondences")
         self._overlay = publisher(Image, "overlay")
-        self._metric: dict[Publisher, Callable[[FrameResult, Header], Any]] = {
-            publisher(PoseStamped, "pose"): lambda result, header: messages.pose_message(result.alignment, header),
-            publisher(PointCloud2, "points"): lambda result, header: messages.cloud_message(result.alignment, header),
-            publisher(MarkerArray, "markers"): lambda result, header: messages.markers_message(result.alignment, header),
+        self._markers = publisher(MarkerArray, "markers")
+        # Of the best object; what says nothing is not published.
+        self._metric: dict[Publisher, Callable[[_Shown, Header], Any]] = {
+            publisher(PoseStamped, "pose"): lambda shown, header: messages.pose_message(shown.alignment, header),
+            publisher(PoseWithCovarianceStamped, "pose_with_covariance"): _covariance,
+            publisher(PointCloud2, "points"): lambda shown, header: messages.cloud_message(shown.alignment, header),
+            publisher(PoseArray, "grasps"): self._grasp_poses,
+            self._markers: lambda shown, header: messages.markers_message(shown.alignment, header),
         }
+        transforms = tf_messages()
+        self._tf = None if transforms is None else publisher(transforms, "/tf")
+        vision = vision_messages()
+        self._detections = None if vision is None else publisher(vision.Detection3DArray, "detections_3d")
 
     def publish(self, found: list[Found], frame: SensorFrame, header: Header, latency: float) -> None:
         """Publishes the objects of a frame, of which the first is the best; ``latency`` in seconds."""
-        best = found[0]
-        result, pipeline = as_received(best.result, frame), best.by.pipeline
-        self._keypoints.publish(messages.keypoints_message(result.alignment, header, latency))
+        shown = [_Shown(one, as_received(one.result, frame), one.uncertainty) for one in found]
+        objects = [messages.keypoints_message(one.alignment, header, latency, one.found.number, one.uncertainty) for one in shown]
+        self._keypoints.publish(objects[0])
+        self._objects.publish(messages.objects_message([one for one in objects if one.found], header))
+        result, pipeline = shown[0].result, found[0].pipeline
         if result.matches is not None and pipeline.demonstration is not None:
             self._correspondences.publish(messages.correspondences_message(pipeline.demonstration, result, header, latency))
-        self._publish_metric(result, header, best.by.parameters.relative_outputs)
+        if result.alignment.found:
+            self._publish_metric(shown[0], header, found[0].by.parameters.relative_outputs)
+        elif self._markers.get_subscription_count():
+            self._markers.publish(messages.markers_message(result.alignment, header))  # clears the old ones
+        self._publish_frames([one for one in shown if one.alignment.found and one.alignment.scale_kind == "metric"], header)
         if self._overlay.get_subscription_count():
-            self._overlay.publish(overlay_message(pipeline, best.result, header))
+            self._overlay.publish(overlay_message(pipeline, found[0].result, header))
 
-    def _publish_metric(self, result: FrameResult, header: Header, relative_too: bool) -> None:
+    def _publish_metric(self, shown: _Shown, header: Header, relative_too: bool) -> None:
         wanted = {publisher: make for publisher, make in self._metric.items() if publisher.get_subscription_count()}
-        if not result.alignment.found:
-            wanted = {publisher: make for publisher, make in wanted.items() if publisher.msg_type is MarkerArray}  # clears the old ones
-        if result.alignment.scale_kind != "metric":
+        if shown.alignment.scale_kind != "metric":
             if wanted and not relative_too:
                 topics = ", ".join(publisher.topic_name for publisher in wanted)
                 text = f"nothing is published on {topics}; give metric depth, the parameter diameter, or relative_outputs"
@@ -65,7 +95,39 @@ class ResultPublisher:
                 return
             header = Header(stamp=header.stamp, frame_id=header.frame_id + UP_TO_SCALE)
         for publisher, make in wanted.items():
-            publisher.publish(make(result, header))
+            message = make(shown, header)
+            if message is not None:
+                publisher.publish(message)
+
+    def _publish_frames(self, metric: list[_Shown], header: Header) -> None:
+        """TF of all objects in metres, of their grasps and chosen keypoints, and 3D detections."""
+        if self._tf is not None and metric:
+            self._tf.publish(self._tf.msg_type(transforms=[one for shown in metric for one in self._transforms(shown, header)]))
+        if self._detections is not None and self._detections.get_subscription_count():
+            poses = [(one.alignment, pose_of(one.alignment.rotation, one.alignment.translation), one.found.number) for one in metric]
+            self._detections.publish(detections_3d(poses, header))
+
+    def _transforms(self, shown: _Shown, header: Header) -> list[TransformStamped]:
+        alignment, name = shown.alignment, f"{shown.alignment.category}_{shown.found.number}"
+        frames: list[tuple[str, tuple[Any, Any]]] = [(name, (alignment.rotation, alignment.translation))]
+        wanted = {key.strip() for key in shown.found.by.parameters.tf_keypoints.split(",")}
+        for index, key in enumerate(alignment.keypoint_names):
+            if (key in wanted or "all" in wanted) and bool(alignment.keypoints_3d[index].isfinite().all()):
+                frames.append((f"{name}/{key}", (alignment.rotation, alignment.keypoints_3d[index])))
+        for grasp in self._grasps:
+            found = grasp.pose(alignment)
+            if found is not None:
+                frames.append((f"{name}/{grasp.name}", found))
+        return [transform_stamped(header, child, pose_of(*place)) for child, place in frames]
+
+    def _grasp_poses(self, shown: _Shown, header: Header) -> PoseArray | None:
+        poses = [grasp.pose(shown.alignment) for grasp in self._grasps]
+        found = [pose_of(*pose) for pose in poses if pose is not None]
+        return PoseArray(header=header, poses=found) if found else None
+
+
+def _covariance(shown: _Shown, header: Header) -> PoseWithCovarianceStamped | None:
+    return None if shown.uncertainty is None else messages.covariance_message(shown.alignment, header, shown.uncertainty)
 
 
 def as_received(result: FrameResult, frame: SensorFrame) -> FrameResult:

@@ -1,0 +1,170 @@
+"""Requests besides the stream of images: other categories and demonstrations, one image on demand, pause and reset."""
+
+import time
+from typing import Any
+
+import numpy as np
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import SetBool, Trigger
+
+from semalign3d_core.perception.evidence import ImageInput
+from semalign3d_core.pipeline import Demonstration
+from semalign3d_core.runtime.errors import InputError, SemAlign3DError
+from semalign3d_ros.action import AlignNow
+from semalign3d_ros.conversions import compressed_to_rgb, image_to_rgb
+from semalign3d_ros.inputs.synchroniser import Frame
+from semalign3d_ros.outputs import messages
+from semalign3d_ros.outputs.publisher import as_received
+from semalign3d_ros.process import answered
+from semalign3d_ros.srv import SetCategory, SetDemonstration
+
+LOOK = 0.05  # seconds between looks at whether a request was cancelled
+
+
+class Cancelled(Exception):
+    """The client no longer wants the answer."""
+
+
+class Requests:
+    """The services and the action of the node; ``session`` is what they act on (:class:`semalign3d_ros.session.Session`)."""
+
+    def __init__(self, node: Node, session: Any) -> None:
+        self._session, self._active = session, False
+        for kind, name, callback in (
+            (SetCategory, "set_category", self._on_set_category),
+            (SetDemonstration, "set_demonstration", self._on_set_demonstration),
+            (Trigger, "reset", self._on_reset),
+            (SetBool, "enable", self._on_enable),
+        ):
+            node.create_service(kind, f"~/{name}", answered(callback))
+        self._server = ActionServer(
+            node, AlignNow, "~/align_now", self._align_now, callback_group=ReentrantCallbackGroup(),
+            goal_callback=self._on_goal, cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Ends the action server."""
+        self._server.destroy()
+
+    def _on_set_category(self, request, response):
+        return self._changed(response, "without demonstration", category=request.category, demonstration="")
+
+    def _on_set_demonstration(self, request, response):
+        if request.file:
+            return self._changed(response, f"demonstration: {request.file}", demonstration=request.file)
+        shown = demonstration_of(request.image, request.compressed, request.labels, request.points)
+        name = "" if shown is None else self._session.engine.add_demonstration(shown)
+        return self._changed(response, f"demonstration: {name or 'none'}", demonstration=name)
+
+    def _changed(self, response, more, **values):
+        try:
+            self._session.live.change(**values)
+        except SemAlign3DError as error:
+            response.success, response.message = False, str(error)
+        else:
+            response.success, response.message = True, f"looking for: {self._session.live.values.category}; {more}"
+        return response
+
+    def _on_reset(self, _, response):
+        self._session.engine.reset()
+        response.success, response.message = True, "the next image is searched anew"
+        return response
+
+    def _on_enable(self, request, response):
+        self._session.enabled = request.data
+        response.success, response.message = True, "images are processed" if request.data else "images are ignored"
+        return response
+
+    # The action; it runs in a thread of its own
+
+    def _on_goal(self, _):
+        if self._active:
+            return GoalResponse.REJECT
+        self._active = True
+        return GoalResponse.ACCEPT
+
+    def _align_now(self, handle: Any) -> Any:
+        result = AlignNow.Result()
+        try:
+            self._answer(handle, result)
+        except Cancelled:
+            result.message = "cancelled"
+            handle.canceled()
+        except Exception as error:  # whatever a request makes fail must not end the node
+            result.message = str(error) if isinstance(error, SemAlign3DError) else f"{type(error).__name__}: {error}"
+            handle.abort()
+        else:
+            result.success = True
+            handle.succeed()
+        finally:
+            self._active = False
+        return result
+
+    def _answer(self, handle, result):
+        goal, engine = handle.request, self._session.engine
+
+        def stage(text):
+            if handle.is_cancel_requested:
+                raise Cancelled
+            handle.publish_feedback(AlignNow.Feedback(stage=text))
+
+        stage("reading the request")
+        by = engine.apart(goal.category, demonstration_of(goal.demonstration, CompressedImage(), goal.labels, goal.points))
+        begin = time.monotonic()
+        frame = frame_of(goal)
+        if frame is None:
+            stage("waiting for the next image")
+            frame = self._next_frame(handle, goal.timeout)
+        stage("aligning")
+        seen = self._session.decoder.decode(frame)
+        found = engine.process(seen, 0.0, by)
+        header, latency = frame.image.header, time.monotonic() - begin
+        best = as_received(found[0].result, seen)
+        pipeline = found[0].pipeline
+        if best.matches is not None and pipeline.demonstration is not None:
+            result.correspondences = messages.correspondences_message(pipeline.demonstration, best, header, latency)
+        objects = [
+            messages.keypoints_message(as_received(one.result, seen).alignment, header, latency, one.number, one.uncertainty)
+            for one in found
+            if one.result.alignment.found
+        ]
+        result.found = messages.objects_message(objects, header)
+        result.message = f"found {len(objects)}: {', '.join(f'{one.category} ({one.confidence:.2f})' for one in objects) or 'nothing'}"
+
+    def _next_frame(self, handle, timeout):
+        end = time.monotonic() + timeout if timeout > 0 else float("inf")
+        number = self._session.frames_taken
+        while self._session.frames_taken == number:
+            if handle.is_cancel_requested:
+                raise Cancelled
+            if time.monotonic() > end:
+                raise InputError(f"no image came within {timeout:g} s; is the camera running, and is its topic remapped to image?")
+            time.sleep(LOOK)
+        return self._session.last_frame
+
+
+def frame_of(goal: Any) -> Frame | None:
+    """The frame that a request holds; None if it holds no image."""
+    image = goal.image if len(goal.image.data) else goal.compressed
+    if not len(image.data):
+        return None
+    partners = {name: value for name, value in (("depth", goal.depth), ("mask", goal.mask)) if len(value.data)}
+    if any(goal.camera_info.k):
+        partners["camera_info"] = goal.camera_info
+    return Frame(image, time.monotonic(), partners)
+
+
+def demonstration_of(image: Image, compressed: CompressedImage, labels: list[str], points: list[Any]) -> Demonstration | None:
+    """The demonstration that a request holds, None if it holds no image; raises :class:`InputError` for one that cannot be used."""
+    if not len(image.data) and not len(compressed.data):
+        return None
+    rgb = image_to_rgb(image) if len(image.data) else compressed_to_rgb(compressed)
+    if not points or len(labels) != len(points):
+        raise InputError(f"the demonstration has {len(labels)} labels and {len(points)} points; give one label for every point")
+    places = np.array([[point.x, point.y] for point in points], dtype=np.float32)
+    if not ((places >= 0) & (places <= [rgb.shape[1] - 1, rgb.shape[0] - 1])).all():
+        raise InputError(f"points of the demonstration lie outside of its {rgb.shape[1]} x {rgb.shape[0]} pixels")
+    return Demonstration(ImageInput(rgb, "demonstration of a request"), tuple(labels), places)

@@ -1,0 +1,136 @@
+"""What the node consists of while it is configured: inputs, engine, outputs, requests, and the worker that carries frames through them."""
+
+import threading
+import time
+import traceback
+from typing import Any
+
+from rclpy.node import Node
+
+from semalign3d_core.runtime.errors import SemAlign3DError
+from semalign3d_ros.conversions import BadMessage
+from semalign3d_ros.diagnostics import Diagnostics
+from semalign3d_ros.engine import Engine, InForce
+from semalign3d_ros.inputs.decoder import FrameDecoder
+from semalign3d_ros.inputs.depth import DepthReader, transform_of
+from semalign3d_ros.inputs.receiver import Receiver, seconds
+from semalign3d_ros.inputs.synchroniser import Frame
+from semalign3d_ros.outputs.frames import read_grasps
+from semalign3d_ros.outputs.publisher import ResultPublisher
+from semalign3d_ros.parameters import AlignParameters, LiveParameters, declare
+from semalign3d_ros.requests import Requests
+
+ENTITIES = ("subscription", "publisher", "service", "timer", "guard_condition")
+
+
+class Session:
+    """Wires everything to a node; :meth:`close` takes it away again. ``enabled``: whether images are processed."""
+
+    def __init__(self, node: Node, enabled: bool = True) -> None:
+        self._node, self.enabled = node, enabled
+        self._before = _entities(node)
+        parameters = declare(node, AlignParameters)
+        self._processed, self._latency, self._rate = 0, float("nan"), _Rate()
+        self.frames_taken = 0
+        self.last_frame: Frame | None = None  # for requests that wait for the next one
+        self.diagnostics = Diagnostics(node, self._values, self._conditions)
+        self.engine = Engine(parameters, self.diagnostics.problem)
+        self.receiver = Receiver(node, parameters)
+        self.decoder = self._make_decoder(parameters)
+        self.publisher = ResultPublisher(node, self.diagnostics.problem, read_grasps(parameters.grasps))
+        self.live = LiveParameters(node, parameters, self._prepare, self._install)
+        self.requests = Requests(node, self)
+        self._worker = threading.Thread(target=self._work, name="align")
+        self._worker.start()
+        node.get_logger().info(f"looking for: {parameters.category} in {self.receiver.topics['image']}")
+
+    def close(self) -> None:
+        """Ends the worker after the frame it is at, and takes all topics and services from the node."""
+        self.receiver.slot.close()
+        self._worker.join()
+        self.live.close()
+        self.requests.close()
+        for kind, entities in _entities(self._node).items():
+            for entity in entities - self._before[kind]:
+                getattr(self._node, f"destroy_{kind}")(entity)
+
+    # What is in force
+
+    def _make_decoder(self, parameters: AlignParameters) -> FrameDecoder:
+        depth = DepthReader(parameters.depth_unit, transform_of(parameters.depth_extrinsics), parameters.depth_registered)
+        return FrameDecoder(self.receiver.topics, depth, parameters.rectified, self.diagnostics.problem)
+
+    def _prepare(self, parameters: AlignParameters) -> tuple[InForce, FrameDecoder]:
+        return self.engine.prepare(parameters), self._make_decoder(parameters)
+
+    def _install(self, prepared: tuple[InForce, FrameDecoder]) -> None:
+        in_force, self.decoder = prepared
+        self.receiver.slot.set_times(in_force.parameters.slop, in_force.parameters.patience)
+        self.engine.install(in_force)
+
+    # Diagnostics, once per second
+
+    def _conditions(self) -> dict[str, str]:
+        self.receiver.adapt()
+        self.receiver.report_losses(self.diagnostics.problem)
+        return self.receiver.conditions()
+
+    def _values(self) -> dict[str, Any]:
+        return {
+            "category": ", ".join(pipeline.model.category for pipeline in self.engine.in_force.pipelines),
+            "enabled": self.enabled,
+            **self.receiver.values(),
+            "images processed": self._processed,
+            "rate in Hz": self._rate.value(),
+            "latency of the last image in ms": round(1000 * self._latency, 1),
+        }
+
+    # Worker thread
+
+    def _work(self) -> None:
+        while (frame := self.receiver.slot.take()) is not None:
+            self.frames_taken, self.last_frame = self.frames_taken + 1, frame
+            if not self.enabled:
+                continue
+            try:
+                self._process(frame)
+            except BadMessage as error:
+                self.diagnostics.problem(f"image: {error.kind}", f"{self.receiver.topics['image']}: {error}")
+            except SemAlign3DError as error:
+                self.diagnostics.problem("alignment: not possible", error)
+            except Exception as error:
+                if not self._node.context.ok():  # shut down while publishing
+                    return
+                self.diagnostics.problem(f"internal error: {type(error).__name__}", traceback.format_exc())
+
+    def _process(self, frame: Frame) -> None:
+        seen = self.decoder.decode(frame)
+        for topic in frame.missing:
+            self.diagnostics.problem(
+                f"{topic}: none for the image",
+                f"nothing on {self.receiver.topics[topic]} is within {self.live.values.slop} s of the image; going on without",
+            )
+        found = self.engine.process(seen, seconds(frame.image.header.stamp))
+        latency = time.monotonic() - frame.arrival
+        if self.engine.publish(found, lambda: self.publisher.publish(found, seen, frame.image.header, latency)):
+            self._processed, self._latency = self._processed + 1, latency
+            self._rate.count()
+
+
+class _Rate:
+    """Events per second since the value was asked before."""
+
+    def __init__(self) -> None:
+        self._count, self._since = 0, time.monotonic()
+
+    def count(self) -> None:
+        self._count += 1
+
+    def value(self) -> float:
+        count, since, self._count, self._since = self._count, self._since, 0, time.monotonic()
+        return round(count / max(self._since - since, 1e-3), 2)
+
+
+def _entities(node: Node) -> dict[str, set[Any]]:
+    lists = (node.subscriptions, node.publishers, node.services, node.timers, node.guards)
+    return {kind: set(entities) for kind, entities in zip(ENTITIES, lists, strict=True)}
