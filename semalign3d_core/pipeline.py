@@ -177,7 +177,8 @@ class Pipeline:
 
     def with_demonstration(self, demonstration: Demonstration | None) -> "Pipeline":
         """The same pipeline with another demonstration, which is aligned now."""
-        return Pipeline(self.model, self.backbone, self.aligner, self.depth_source, self.mask_source, demonstration, self.transfer)
+        parts = self.model, self.backbone, self.aligner, self.depth_source, self.mask_source
+        return Pipeline(*parts, demonstration, self.transfer, self.mapper)
 
     def _look_at(self, image: ImageInput, mask_source: MaskSource | None, evidence: ImageEvidence, window: Window) -> ImageEvidence:
         return look_at(window, image, evidence, self.backbone, mask_source)

@@ -62,8 +62,8 @@ class ResultPublisher:
             publisher(PoseArray, "grasps"): self._grasp_poses,
             self._markers: lambda shown, header: messages.markers_message(shown.alignment, header),
         }
-        transforms = tf_messages()
-        self._tf = None if transforms is None else publisher(transforms, "/tf")
+        self._tf_message = tf_messages()
+        self._tf = None if self._tf_message is None else publisher(self._tf_message, "/tf")
         vision = vision_messages()
         self._detections = None if vision is None else publisher(vision.Detection3DArray, "detections_3d")
 
@@ -102,7 +102,7 @@ class ResultPublisher:
     def _publish_frames(self, metric: list[_Shown], header: Header) -> None:
         """TF of all objects in metres, of their grasps and chosen keypoints, and 3D detections."""
         if self._tf is not None and metric:
-            self._tf.publish(self._tf.msg_type(transforms=[one for shown in metric for one in self._transforms(shown, header)]))
+            self._tf.publish(self._tf_message(transforms=[one for shown in metric for one in self._transforms(shown, header)]))
         if self._detections is not None and self._detections.get_subscription_count():
             poses = [(one.alignment, pose_of(one.alignment.rotation, one.alignment.translation), one.found.number) for one in metric]
             self._detections.publish(detections_3d(poses, header))
