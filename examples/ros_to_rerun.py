@@ -10,7 +10,7 @@ import rclpy
 import rerun as rr
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image  # type: ignore  # no types either
 
 from semalign3d_ros.conversions import image_to_rgb
 from semalign3d_ros.msg import SemanticKeypoints  # type: ignore  # colcon generates it, without types
