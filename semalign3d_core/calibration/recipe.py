@@ -45,7 +45,7 @@ class BuildOptions(ProviderOptions):
     dataset: Path
     """Data set folder in SPair-71k's layout."""
     category: tuple[str, ...] = ()
-    """Categories to build; nothing means all of the data set."""
+    """Categories to build. Default: all of the data set."""
     output: Path
     """Folder of the models: <output>/<category>.safetensors and <category>.report.json."""
     depth: str = "auto"
@@ -64,7 +64,7 @@ class BuildOptions(ProviderOptions):
     seed: int = -1
     """Seed of everything random; -1: as the preset says."""
     cache: Path | None = None
-    """Folder of a cache of features, depth and masks, that of eval_spair for example, which then finds them there; nothing keeps none."""
+    """Folder of a cache of features, depth and masks, that of eval_spair for example, which then finds them there. Default: no cache."""
 
 
 def configuration(options: BuildOptions) -> BuildConfig:

@@ -17,7 +17,7 @@ class Options:
     output: Path = Path("out/compare")
     """Folder for compare.html, compare.json and compare.csv."""
     dataset: Path | None = None
-    """Data set folder; nothing means where it was when the first run was made."""
+    """Data set folder. Default: where it was when the first run was made."""
     pictures: int = 8
     """Pairs to show, those on which the runs differ most."""
 

@@ -13,9 +13,9 @@ class Options:
     """Options of ``semalign3d config``."""
 
     preset: str = ""
-    """Preset to write, for example align_fast; nothing lists them all."""
+    """Preset to write, for example align_fast. Default: list them all."""
     output: Path | None = None
-    """File to write; nothing prints it."""
+    """File to write. Default: print it."""
 
 
 def run(options: Options) -> int:

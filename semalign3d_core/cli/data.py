@@ -13,7 +13,7 @@ class Options:
     """Options of ``semalign3d data``."""
 
     name: tyro.conf.Positional[str] = ""
-    """spair71k, spair_u, ap10k, pf_pascal, pf_willow or caltech101; nothing lists them."""
+    """spair71k, spair_u, ap10k, pf_pascal, pf_willow or caltech101. Default: list them."""
     output: Path = Path("data")
     """Folder to unpack into: OUTPUT/SPair-71k and so on."""
     download: bool = False

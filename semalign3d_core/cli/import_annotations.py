@@ -21,11 +21,11 @@ class Options:
     output: Path = tyro.MISSING
     """Data set folder to write, or to add to."""
     images: Path | None = None
-    """Folder of the images (searched with its subfolders); nothing means the folder of the annotations."""
+    """Folder of the images (searched with its subfolders). Default: the folder of the annotations."""
     category: str = ""
     """Name of the category in the data set. Plain files need one; for COCO files it renames the only category taken."""
     take: tuple[str, ...] = ()
-    """COCO: categories of the file to take; nothing means all that have keypoints."""
+    """COCO: categories of the file to take. Default: all that have keypoints."""
     left_right: str = ""
     """Left/right pairs that neither the file nor names like left_eye, eye_l, EyeLeft tell: "arm_a:arm_b fin_1:fin_2"."""
     split: float = 0.3
@@ -38,7 +38,7 @@ class Options:
     """COCO: of several objects in an image take the one with most visible keypoints (then largest box), or each."""
     masks: Path | None = None
     """Folder with <image name>.png, above 0 is object (of several labels or colours that of the category in labelmap.txt, else the one
-    under most keypoints); nothing means the polygons and run lengths of a COCO file, if it has any."""
+    under most keypoints). Default: the polygons and run lengths of a COCO file, if it has any."""
     frame: Literal["auto", "stored", "displayed"] = "auto"
     """Pictures that EXIF data turn were annotated as they are stored, or as they are displayed; auto: as the file tells."""
     on_bad_input: Literal["skip", "error"] = "skip"

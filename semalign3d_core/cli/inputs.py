@@ -27,10 +27,10 @@ class MethodOptions(ProviderOptions):
     preset: str = "fast"
     """Preset of the alignment: fast, reference, or a YAML file."""
     camera: str = ""
-    """Measured camera: fx,fy,cx,cy in pixels; nothing means that the focal length is estimated."""
+    """Measured camera: fx,fy,cx,cy in pixels. Default: the focal length is estimated."""
     boxes: str = ""
     """Where the object is, as a detector says: x0,y0,x1,y1 in pixels, or a JSON file {name of the image file: [x0, y0, x1, y1]}, which
-    may leave out images; nothing means that it is searched for."""
+    may leave out images. Default: it is searched for."""
     dataset: Path | None = None
     """Data set folder that the images belong to; needed by precomputed features, depth and masks."""
 

@@ -15,7 +15,7 @@ class Options:
     output: Path = Path("inspect.html")
     """Page to write; it needs nothing else, neither files nor a network."""
     dataset: Path | None = None
-    """Data set folder with the training images; nothing means the folder that the model names, if it is here."""
+    """Data set folder with the training images. Default: the folder that the model names, if it is here."""
 
 
 def run(options: Options) -> int:

@@ -18,7 +18,7 @@ class Options(ProviderOptions):
     output: Path = Path("out/reproduce")
     """Folder for models, results, cache and table1.html, .csv, .json; the same command goes on with what is there."""
     dataset: Path | None = None
-    """Folder SPair-71k; nothing means OUTPUT/data/SPair-71k, fetched with --download or --source."""
+    """Folder SPair-71k. Default: OUTPUT/data/SPair-71k, fetched with --download or --source."""
     download: bool = False
     """Fetch the data set from its official address."""
     source: str = ""

@@ -18,13 +18,13 @@ class Options:
     mapper: tyro.conf.Positional[Path] = tyro.MISSING
     """File of a sphere mapper, as semalign3d train spherical_maps writes it, or an official one."""
     images: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Image files or folders; nothing means images of the data set."""
+    """Image files or folders. Default: images of the data set."""
     dataset: Path | None = None
     """Data set folder; needed without images, and by precomputed features and masks."""
     split: str = "test"
     """Split of the data set; a folder without lists of pairs is shown as a whole."""
     categories: tuple[str, ...] = ()
-    """Categories of the data set; nothing means all."""
+    """Categories of the data set. Default: all."""
     limit: int = 16
     """Images per category that are shown at most, from all sides where the views are annotated."""
     backbone: str = "compact"

@@ -30,7 +30,7 @@ class Options:
     world: Literal["simple", "varied"] = "simple"
     """simple (what the benchmarks use) or varied (kinds of objects, views, materials and scenes as photographs show them)."""
     pictures: str = ""
-    """Folder of photographs that the varied world shows behind and on things; nothing takes scikit-image's, if installed."""
+    """Folder of photographs that the varied world shows behind and on things. Default: scikit-image's, if installed."""
     size: int = 256
     """Longer image side in pixels."""
     aspect: tuple[float, float] = (1.0, 1.0)
@@ -52,7 +52,7 @@ class Options:
     small_rate: float = 0.08
     """Share of images with a small object (16 to 30 percent of the image)."""
     features: str = ""
-    """Also write simulated backbone features to Features/<this name>/, for example sim; nothing writes none."""
+    """Also write simulated backbone features to Features/<this name>/, for example sim. Default: none."""
     channels: int = 96
     """Channels of the simulated features."""
     folding: float = 0.85

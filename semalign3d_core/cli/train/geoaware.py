@@ -24,15 +24,15 @@ class Options:
     initial: Path | None = None
     """Trained network to start with, for example one that was pre-trained on AP-10K."""
     categories: tuple[str, ...] = ()
-    """Categories; nothing means all."""
+    """Categories. Default: all."""
     work: Path = Path("runs/geoaware")
     """Folder of checkpoints, losses and training.html; an interrupted training goes on from there."""
     cache: Path | None = None
-    """Folder of the backbone's features, read once; nothing means WORK/cache."""
+    """Folder of the backbone's features, read once. Default: WORK/cache."""
     validation_split: str = "val"
     """Split that chooses the best network; of AP-10K also val_cross_species and val_cross_family."""
     kind: str | None = None
-    """What the data set folder holds; nothing means what it looks like."""
+    """What the data set folder holds. Default: what it looks like."""
     device: str = "cpu"
     """cpu, cuda, cuda:1 ..., or auto."""
     config: GeoAwareTraining = field(default_factory=GeoAwareTraining)

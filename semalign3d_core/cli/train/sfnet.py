@@ -22,7 +22,7 @@ class Options:
     left_out: Path | None = None
     """Text or CSV file; pictures whose name it mentions are not trained on (for Pascal VOC: the test list of PF-PASCAL)."""
     pictures: int | None = None
-    """Train on so many pictures, drawn from all; nothing means all."""
+    """Train on so many pictures, drawn from all. Default: all."""
     validation: Path | None = None
     """Data set folder with keypoints and pairs; the network of the epoch with the best PCK@0.1 on it is kept. Nothing: the last one."""
     split: str = "val"

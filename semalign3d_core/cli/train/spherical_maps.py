@@ -18,9 +18,9 @@ class Options:
     split: str = "trn"
     """Split to train on; a folder without lists of pairs is used as a whole."""
     validation: str = ""
-    """Split to validate on, for example val; nothing means none."""
+    """Split to validate on, for example val. Default: none."""
     categories: tuple[str, ...] = ()
-    """Categories; nothing means all."""
+    """Categories. Default: all."""
     backbone: str = "compact"
     """family[:argument] of the features, for example precomputed:NAME, efficientnet_lite:2 or dinov2:base,side=448."""
     masks: str = "precomputed"

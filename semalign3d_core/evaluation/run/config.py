@@ -17,11 +17,11 @@ class EvaluationConfig(ProviderOptions):
     output: Path = Path("out/evaluation")
     """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.json and report.html."""
     kind: str | None = None
-    """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow, caltech101); nothing means what it looks like."""
+    """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow, caltech101). Default: what it looks like."""
     split: str = "test"
     """trn, val or test, or whatever the data set calls its lists of pairs."""
     categories: tuple[str, ...] = ()
-    """Categories; nothing means all."""
+    """Categories. Default: all."""
     layout: str = "large"
     """Which list of pairs of SPair-71k: large or small."""
     limit: int | None = None
@@ -33,20 +33,20 @@ class EvaluationConfig(ProviderOptions):
     masks: str = field(default="none", kw_only=True)
     """Mask source, as of the other commands; published protocols compare whole images, so that none is the default here."""
     models: Path | None = None
-    """Folder of category models, for methods that need them; nothing means the shipped ones."""
+    """Folder of category models, for methods that need them. Default: the shipped ones."""
     templates: Path | None = None
-    """Template pictures for the method template_pose: TEMPLATES/<category>/<set>/back.jpg, front.jpg, left.jpg, right.jpg; nothing means
+    """Template pictures for the method template_pose: TEMPLATES/<category>/<set>/back.jpg, front.jpg, left.jpg, right.jpg. Default:
     the shipped ones."""
     network: str = ""
     """Trained network of the method sfnet: a file that semalign3d train wrote (or the authors' checkpoint: FILE.pth,resnet101:FILE)."""
     preset: str = ""
-    """Preset of the method, or a YAML file; nothing means the method's default."""
+    """Preset of the method, or a YAML file. Default: the method's default."""
     window: float | None = None
-    """Half width in cells of the window (sigma of the kernel) by which positions are read; nothing means the method's own (7, or 5)."""
+    """Half width in cells of the window (sigma of the kernel) by which positions are read. Default: the method's own (7, or 5)."""
     rotations: bool = False
     """adaptive_pose: also try the source turned by one, two and three quarters."""
     transfer: str = ""
-    """Preset of semalign3d's transfer of points, or a YAML file; nothing means the one that goes with its preset."""
+    """Preset of semalign3d's transfer of points, or a YAML file. Default: the one that goes with its preset."""
     alpha: tuple[float, ...] = (0.01, 0.05, 0.1)
     """PCK thresholds, as shares of the reference length."""
     threshold: Literal["dataset", "bbox", "image"] = "dataset"
@@ -54,7 +54,7 @@ class EvaluationConfig(ProviderOptions):
     kap: Literal["none", "visible_only", "as_released", "spherical", "all"] = "none"
     """Variant of the keypoint average precision, or all; it judges the method's own likelihood maps, or else the features."""
     name: str = ""
-    """What tables and pages call the result; nothing means the method, or the file of --predictions."""
+    """What tables and pages call the result. Default: the method, or the file of --predictions."""
     predictions: Path | None = None
     """Score this file (JSON lines, {"pair", "points"}) instead of running a method."""
     on_bad_input: Literal["error", "skip"] = "error"
@@ -66,7 +66,7 @@ class EvaluationConfig(ProviderOptions):
     retries: int = 2
     """How often a work item is tried again after a crash."""
     cache: Path | None = None
-    """Folder of the cache; nothing means <output>/cache. Runs may share one."""
+    """Folder of the cache. Default: <output>/cache. Runs may share one."""
     gallery: int = 6
     """Pairs per gallery of the report; 0 for none."""
     ablation: bool = False
@@ -78,7 +78,7 @@ class EvaluationConfig(ProviderOptions):
     training_ablation: bool = False
     """Also train the GeoAware post-processor on the split trn, part by part (GeoAware-SC, Table 5), and evaluate each."""
     training: Path | None = None
-    """YAML file of settings for that, as semalign3d train geoaware has them; nothing means the published ones."""
+    """YAML file of settings for that, as semalign3d train geoaware has them. Default: the published ones."""
     pretraining: Path | None = None
     """AP-10K: the last row of that is pre-trained on it."""
     seed: int = 0
