@@ -4,7 +4,7 @@
 
 A mutant is one changed operator, comparison, condition, number or truth value, drawn at random from all that the folders have. It is
 killed by the first failing test among the fast ones (`--slow`: all) of ``test/FOLDER`` that run the changed line (or, for a line outside of
-functions, any line of its module); if none fails it has survived, and is printed. A mutant is put into the loaded functions of a fork of a
+functions, among all of them); if none fails it has survived, and is printed. A mutant is put into the loaded functions of a fork of a
 process that has collected the tests; one outside of functions into the sources, of which a fork loads a copy. mutmut cannot draw a
 sample, and cosmic-ray starts a new interpreter for each mutant, which alone takes longer than most tests.
 """
@@ -219,10 +219,10 @@ class Tests:
     lines: dict[str, dict[str, set[int]]]
 
     def of(self, mutant: Mutant) -> list[str]:
-        """Names of the tests that run the mutant; all for what is loaded and has no functions."""
-        if mutant.in_function:
-            return [name for name, lines in self.lines.items() if mutant.statement in lines.get(mutant.file, ())]
-        return [name for name, lines in self.lines.items() if mutant.file in lines] or list(self.lines)
+        """Names of the tests that run the mutant; all for what is computed while its module is loaded."""
+        if not mutant.in_function:
+            return list(self.lines)
+        return [name for name, lines in self.lines.items() if mutant.statement in lines.get(mutant.file, ())]
 
 
 def record(sandbox: Path, folder: str, options: Options) -> Tests:

@@ -74,7 +74,7 @@ class AdamWSolver:
         at = {name: float(np.interp(step, *polygon)) for name, polygon in vars(self.schedules).items()}
         projections = project_points(category.surface @ keypoints, focal, observation.principal)
         cloud, points = projections[:, : category.dense], projections[:, category.dense :]
-        one = torch.ones_like(keypoints[:, 0, 0])
+        one = keypoints.new_ones(len(keypoints))
         result = torch.zeros_like(one)
         if weights.dense:
             result = result + energy.dense_reconstruction(observation.pixel_log, observation.pixels, cloud, one * at["sigma_dense"])

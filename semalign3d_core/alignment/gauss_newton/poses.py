@@ -94,7 +94,6 @@ class Candidates(ShortRepr):
 
 def poses_of_keypoints(category: CategoryTensors, keypoints: Tensor, log_focal: Tensor) -> Poses:
     """:class:`Poses` nearest to keypoints (B, K, 3) in the camera frame, seen with log_focal (B,): Procrustes, then the modes."""
-    keypoints = keypoints / keypoints[..., 2:].mean(1, keepdim=True)
     scale, rotation, translation = similarity_alignment(category.shape.expand_as(keypoints), keypoints)
     shape = (keypoints - translation[:, None]) @ rotation / scale[:, None, None]
     coefficients = torch.einsum("mkc,bkc->bm", category.modes, shape - category.shape)
