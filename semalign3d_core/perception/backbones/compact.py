@@ -168,7 +168,8 @@ class CompactBackbone(FeatureBackbone):
 
 def prepare(rgb: np.ndarray, grid: SquareGrid, side: int = INPUT_SIDE) -> torch.Tensor:
     """(h, w, 3) uint8 to a network's input (3, side, side) float32 in [0, 1]: the square that the :class:`SquareGrid` covers."""
-    square = grid.square(torch.from_numpy(rgb.transpose(2, 0, 1).copy()), value=128)
+    pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)
+    square = grid.square(pixels[None], value=128)[0]  # as a batch of one, whose colours stay side by side: no copies
     # Area averaging when shrinking, as a camera with larger pixels would see it; pixel areas keep their place.
     mode = cv2.INTER_AREA if square.shape[-1] > side else cv2.INTER_LINEAR
     small = cv2.resize(square.permute(1, 2, 0).numpy(), (side, side), interpolation=mode)
