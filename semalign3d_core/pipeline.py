@@ -1,6 +1,7 @@
 """From one image to named keypoints and correspondences: what the command line and the ROS node both run."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from semalign3d_core.perception.user_images import ChannelOrder, UserImage, User
 from semalign3d_core.results import FrameResult
 from semalign3d_core.runtime.config import load_preset
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.threads import in_parallel
 from semalign3d_core.transfer.aligned_image import aligned_image, category_surface
 from semalign3d_core.transfer.config import Transfer
 from semalign3d_core.transfer.lift import Lifting
@@ -147,7 +149,22 @@ class Pipeline:
             return self._process(as_image(image, channel_order), camera, depth, mask, previous, box, up)  # type: ignore[arg-type]
         if any(value is not None for value in (depth, mask, previous, box)):
             raise InputError("depth, mask, previous and box belong to one image; process the images of this list one by one")
-        return [self._process(one, camera, None, None, None, None, up) for one in images]
+        return self.process_batch(images, camera, channel_order, up)
+
+    def process_batch(
+        self, images: UserImages, camera: PinholeCamera | None = None, channel_order: ChannelOrder = "rgb", up: Up | None = None
+    ) -> list[FrameResult]:
+        """The results of :meth:`process` for several images, in their order, as many at a time as there are processors.
+
+        One at a time where a provider has to be asked by one thread only. Arguments as of :meth:`process`; all images share them.
+        """
+        together = all(provider is None or provider.concurrent for provider in (self.backbone, self.depth_source, self.mask_source))
+
+        def processed(image: UserImage) -> FrameResult:
+            return self._process(as_image(image, channel_order), camera, None, None, None, None, up)
+
+        with closing(in_parallel(processed, images, None if together else 1)) as results:
+            return list(results)
 
     def _process(
         self,

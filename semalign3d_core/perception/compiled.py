@@ -3,6 +3,7 @@
 import inspect
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,7 @@ def compiled(network: nn.Module, example: Tensor, runtime: str) -> Callable[[Ten
     network: in evaluation mode, of one tensor to one tensor; it must not change any more
     example: an input (B, ...) float32; later ones may differ in B
     runtime: ``openvino``; ``pytorch``, the reference; ``auto``: OpenVINO where it is installed and the network is on the CPU
-    Returns a function that one thread may call at a time. OpenVINO computes in bfloat16 where the processor has it, with as many threads
+    Returns a function that several threads may call. OpenVINO computes in bfloat16 where the processor has it, with as many threads
     as PyTorch has at the first call.
     """
     wanted = choice("runtime", runtime, RUNTIMES)
@@ -43,13 +44,16 @@ class OpenVINONetwork:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         self._openvino = require("openvino", "fast")
         self._network, self._example = network, example
-        self._request: Any = None
+        self._model: Any = None
+        self._lock, self._own = threading.Lock(), threading.local()  # a request belongs to one thread
 
     def __call__(self, values: Tensor) -> Tensor:
         """What the network gives for an input."""
-        if self._request is None:
-            self._request = self._compile()
-        return torch.from_numpy(self._request.infer({0: values.contiguous().numpy()}, share_inputs=True)[0])
+        if not hasattr(self._own, "request"):
+            with self._lock:
+                self._model = self._model or self._compile()
+            self._own.request = self._model.create_infer_request()
+        return torch.from_numpy(self._own.request.infer({0: values.contiguous().numpy()}, share_inputs=True)[0])
 
     def _compile(self):
         structure, tensors = self._kept()
@@ -57,7 +61,7 @@ class OpenVINONetwork:
         model = core.read_model(structure["network"].encode(), self._openvino.Tensor(tensors["weights"].numpy()))
         # Threads are not bound to processors: several processes would be bound to the same ones.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
-        return core.compile_model(model, "CPU", settings).create_infer_request()
+        return core.compile_model(model, "CPU", settings)
 
     def _kept(self):
         weights = {name: value.numpy() for name, value in self._network.state_dict().items()}

@@ -9,6 +9,7 @@ from torch import nn
 from semalign3d_core.perception.backbones.compact import CompactNet
 from semalign3d_core.perception.compiled import compiled
 from semalign3d_core.runtime.errors import InputError, MissingDependencyError
+from semalign3d_core.runtime.threads import in_parallel
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'semalign3d[fast]'")
 
@@ -49,6 +50,14 @@ def test_results_do_not_change_later(home):
     before = first.clone()
     run(torch.zeros_like(image))
     assert torch.equal(first, before)
+
+
+def test_threads_do_not_disturb_one_another(home):
+    images = torch.rand(12, 1, 3, 8, 8)
+    run = compiled(small_network(), images[0], "openvino")
+    expected = [run(image) for image in images]
+    found = list(in_parallel(run, images, workers=3))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @torch.inference_mode()

@@ -129,6 +129,7 @@ class CompactBackbone(FeatureBackbone):
     """
 
     close_up = 0.1
+    concurrent = True
     classifies = True
 
     def __init__(self, weights: str | Path | None = None, device: str | torch.device = "cpu", runtime: str = "pytorch") -> None:

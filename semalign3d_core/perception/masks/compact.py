@@ -26,6 +26,7 @@ class CompactMasks(MaskSource):
     name = "compact"
     reads_features = True
     glances = True
+    concurrent = True
 
     def __init__(self, backbone, category="", shared=False):
         self.backbone, self.shared, self.own_features = backbone, shared, backbone.name
