@@ -88,12 +88,13 @@ def _predictions(options, spec, files, templates, labels):
             image = read_input(file, options.dataset)
             mask = None if segmenter is None else segmenter.segment(image)
             described = predictor.features.describe(image)
-            found = predictor.predict(described, mask)
+            maps = predictor.maps(described, mask)
+            found = predictor.judge(maps)
             if main:
                 path = options.output / f"{name}.pose.json"
                 write_json(path, result(image, found, list(templates), mask is not None))
                 if options.pictures:
-                    write_picture(options.output / f"{name}.imd.png", image, predictor, described, mask, templates)
+                    write_picture(options.output / f"{name}.imd.png", image, maps, described.padding, templates)
                 tqdm.write(f"{image.name}: {found.view} ({found.front_back}, {found.left_right}) -> {path}", file=sys.stdout)
         except SemAlign3DError as error:
             found = None
@@ -101,8 +102,8 @@ def _predictions(options, spec, files, templates, labels):
         yield None if labels is None else labels.get(file.name, labels.get(file.stem)), found
 
 
-def write_picture(path: Any, image: Any, predictor: Any, described: Any, mask: Any, templates: Any) -> None:
-    """One row per template set: the image with its distances to each view over it, and the template beside it."""
+def write_picture(path: Any, image: Any, maps: Any, padding: str, templates: Any) -> None:
+    """One row per template set: the image with its distances ``maps`` to each view over it, and the template beside it."""
     import numpy as np
 
     from semalign3d_core.geometry.image_grid import SquareGrid
@@ -110,9 +111,9 @@ def write_picture(path: Any, image: Any, predictor: Any, described: Any, mask: A
     from semalign3d_core.results import write_picture as write
     from semalign3d_core.visualization.distance_picture import captioned, distance_panel, in_rows
 
-    maps = [m.cpu().numpy() for m in predictor.maps(described, mask)]
+    maps = [m.cpu().numpy() for m in maps]
     limits = tuple(np.nanpercentile(np.stack(maps), (2, 98))) if any(np.isfinite(m).any() for m in maps) else (0.0, 1.0)
-    grid = SquareGrid(image.height, image.width, maps[0].shape[0], described.padding)
+    grid = SquareGrid(image.height, image.width, maps[0].shape[0], padding)
     rows, left = [], iter(maps)
     for name, views in templates.items():
         row = []

@@ -11,7 +11,7 @@ import torch
 
 from semalign3d_core.geometry.image_grid import pad_square
 from semalign3d_core.matchers.adaptive_pose import through_mirror
-from semalign3d_core.matchers.imd import distance_map, masked_imd
+from semalign3d_core.matchers.imd import distance_map
 from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.matchers.soft_argmax import SimilarityMatcher
 from semalign3d_core.perception.backbones import FeatureBackbone
@@ -118,7 +118,11 @@ class PosePredictor:
 
         mask: (h, w) bool of the object; None: everywhere.
         """
-        distances = torch.stack([masked_imd(a, b, inside, all_, self.cells) for a, b, inside, all_ in self._compared(description, mask)])
+        return self.judge(self.maps(description, mask))
+
+    def judge(self, maps: list[torch.Tensor]) -> PosePrediction:
+        """The :class:`PosePrediction` by the means of :meth:`maps`."""
+        distances = torch.stack([values[~values.isnan()].mean() for values in maps])
         front_back, left_right, view = (VIEWS[vote] for vote in vote_pose(distances[None]))
         return PosePrediction(front_back, left_right, view, distances.reshape(-1, len(VIEWS)).cpu())
 
