@@ -124,7 +124,7 @@ def test_the_command_writes_votes_and_distances(tmp_path, templates, capsys):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"")
     assert main(["pose", str(broken), str(image), *options]) == 1
-    assert "broken.png is not an image" in capsys.readouterr().err
+    assert "broken.png cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.slow
