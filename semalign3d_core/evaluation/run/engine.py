@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from semalign3d_core.runtime import processes
+from semalign3d_core.runtime import plugins, processes
 from semalign3d_core.runtime.errors import InputError, MissingDependencyError, SemAlign3DError
 from semalign3d_core.runtime.threads import one_thread
 
@@ -210,7 +210,7 @@ def _guarded(function, item):
 def _ray_tasks(ray, function, items, workers, retries, device):
     gpus = 1 if device.startswith("cuda") else 0
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=retries, retry_exceptions=True)(_outcome)
-    shared, waiting = ray.put(function), list(range(len(items)))[::-1]
+    shared, waiting = ray.put((function, plugins.loaded())), list(range(len(items)))[::-1]
     running: dict[Any, int] = {}
     window = 2 * max(workers, int(ray.cluster_resources().get("CPU", 1)))
     while waiting or running:
@@ -225,9 +225,12 @@ def _ray_tasks(ray, function, items, workers, retries, device):
             yield running.pop(reference), result
 
 
-def _outcome(function, item):
-    """(error, None) for bad input, which Ray must not try again, else (None, result)."""
+def _outcome(work, item):
+    """(error, None) for bad input, which Ray must not try again, else (None, result). work: (function, plug-ins that it may need)."""
+    function, needed = work
     try:
+        for plugin in needed:
+            plugins.load(plugin)
         return None, _guarded(function, item)
     except SemAlign3DError as error:
         return error, None
