@@ -11,6 +11,10 @@ def run(options: EvaluationConfig) -> int:
     """Runs the evaluation, prints the table and returns the exit code."""
     from semalign3d_core.evaluation.run.runner import evaluate
 
+    if options.build:
+        from semalign3d_core.evaluation.reproduction import with_models
+
+        options = with_models(options)
     evaluation = evaluate(options)
     task, sections = evaluation.task, []
     if options.studies:

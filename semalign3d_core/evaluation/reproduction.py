@@ -97,6 +97,29 @@ def reproduce(plan: Plan) -> dict[str, Any]:
     return content
 
 
+def with_models(config: EvaluationConfig) -> EvaluationConfig:
+    """The configuration with a folder of models in which none is missing: those that are not there are built, with the evaluation's cache.
+
+    Raises :class:`SemAlign3DError` for the first that cannot be built.
+    """
+    folder = config.models or config.output / "models"
+    depth, masks = ("auto" if spec == "none" else spec for spec in (config.depth, config.masks))
+    options = BuildOptions(
+        dataset=config.dataset,
+        output=folder,
+        backbone=config.backbone,
+        depth=depth,
+        masks=masks,
+        device=config.device,
+        cache=config.cache_folder,
+    )
+    for category in config.categories or open_dataset(config.dataset, config.kind).categories():
+        if not (folder / f"{category}.safetensors").is_file():
+            print(f"{category}: building its model", flush=True)
+            build_one(options, category)
+    return replace(config, models=folder, build=False)
+
+
 def _build_options(plan: Plan) -> BuildOptions:
     chosen = {name: getattr(plan.providers, name) for name in ("backbone", "depth", "masks", "device")}
     limit = QUICK_IMAGES if plan.quick else 0

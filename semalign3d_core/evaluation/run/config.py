@@ -34,6 +34,8 @@ class EvaluationConfig(ProviderOptions):
     """Mask source, as of the other commands; published protocols compare whole images, so that none is the default here."""
     models: Path | None = None
     """Folder of category models, for methods that need them. Default: the shipped ones."""
+    build: bool = False
+    """First build the models that are missing in --models (default: <output>/models) from the split trn, as semalign3d build does."""
     templates: Path | None = None
     """Template pictures for the method template_pose: TEMPLATES/<category>/<set>/back.jpg, front.jpg, left.jpg, right.jpg. Default:
     the shipped ones."""

@@ -1,0 +1,38 @@
+"""``eval_spair --build``: from a data set alone to a measured method in one command."""
+
+import json
+
+from published_format import write_spair
+from tiny_category import tiny_model
+from tiny_dataset import CATEGORIES, make_dataset
+
+from semalign3d_core.category.storage import save_model
+from semalign3d_core.cli import eval_spair
+from semalign3d_core.evaluation import reproduction
+
+
+def test_missing_models_are_built_and_used(tmp_path, monkeypatch):
+    folder, built = make_dataset(tmp_path / "data"), []
+
+    def build(options, category):
+        built.append((category, options.backbone, options.depth, options.masks, options.split))
+        save_model(tiny_model(category), options.output / f"{category}.safetensors")
+
+    monkeypatch.setattr(reproduction, "build_one", build)
+    save_model(tiny_model("car"), tmp_path / "models" / "car.safetensors")
+    command = f"--dataset {folder} --backbone precomputed:sim --method nearest_neighbour_keypoints --gallery 0"
+    command += f" --build --models {tmp_path / 'models'}"
+    assert eval_spair.main([*command.split(), "--output", str(tmp_path / "out")]) == 0
+    assert built == [("chair", "precomputed:sim", "auto", "auto", "trn")]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results["hashes"]["models"]) == set(CATEGORIES) == set(results["per_category"])
+
+
+def test_the_tiny_spair_from_pictures_to_intervals_in_one_command(tmp_path):
+    """Embedded backbone, features computed, two pairs of which one has no common keypoints."""
+    root = write_spair(tmp_path / "SPair-71k")
+    assert eval_spair.main(["--dataset", str(root), "--gallery", "1", "--output", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["config"]["kind"] == "spair" and results["config"]["backbone"] == "compact"
+    assert results["all"]["pairs"] == 1 and "per_point" in results["all"]["intervals"]["pck"]["0.1"]  # null: two images are too few
+    assert results["latency"]["image"]["count"] == 2
