@@ -9,7 +9,6 @@ from typing import Annotated, Any, overload
 
 import numpy as np
 import torch
-import yaml
 from typing_extensions import Doc
 
 from semalign3d_core.alignment.aligner import Aligner
@@ -29,7 +28,8 @@ from semalign3d_core.perception.providers import ProviderOptions, on_device
 from semalign3d_core.perception.user_images import ChannelOrder, UserImage, UserImages, as_image, as_images
 from semalign3d_core.results import FrameResult
 from semalign3d_core.runtime.config import load_preset
-from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.errors import FileFormatError, InputError
+from semalign3d_core.runtime.files import read_yaml, shown
 from semalign3d_core.runtime.threads import in_parallel
 from semalign3d_core.transfer.aligned_image import aligned_image, category_surface
 from semalign3d_core.transfer.config import Transfer
@@ -291,12 +291,7 @@ def load_pipeline(category: str = "bottle", **options: Any) -> Pipeline:
 def load_demonstration(path: str | Path) -> Demonstration:
     """Reads a demonstration: YAML with ``image`` (a path, relative to the file) and ``points`` ({label: [x, y]}, pixels)."""
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"demonstration {path} does not exist; it is a YAML file with the keys image and points")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"{path} is not valid YAML: {error}") from error
+    content = read_yaml(path, "a demonstration is a YAML file with the keys image and points")
     if not isinstance(content, dict) or set(content) != {"image", "points"} or not isinstance(content["points"], dict):
         raise FileFormatError(f"{path}: expected exactly the keys image (a path) and points (a mapping of labels to [x, y])")
     image = read_image(path.parent / str(content["image"]))
@@ -310,5 +305,5 @@ def _point(path: Path, label: object, value: Any, image: ImageInput) -> list[flo
     numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
     if not numbers or not (0 <= value[0] <= image.width - 1 and 0 <= value[1] <= image.height - 1):
         size = f"{image.width} x {image.height}"
-        raise FileFormatError(f"{path}: point {label!r} is {value!r}, expected [x, y] inside the {size} pixels of the image")
+        raise FileFormatError(f"{path}: point {shown(label)!r} is {shown(value)}, expected [x, y] inside the {size} pixels of the image")
     return value

@@ -128,7 +128,8 @@ def finished(training: Training, model: CategoryModel) -> tuple[CategoryModel, d
     """The model with its provenance, and the report."""
     t, labels = training, training.present.nonzero()[:, 0]
     report = build_report(t.views, t.shape, labels, t.spec.names, usable_flip(t.spec.flip_permutation), t.config, t.problems, t.clock)
-    built_from = provenance(t.category, t.providers, t.views, t.config) | {"report": report}
+    content = {name: value for name, value in report.items() if name != "seconds"}  # the same input gives the same model
+    built_from = provenance(t.category, t.providers, t.views, t.config) | {"report": content}
     return replace(model, built_from=built_from), report
 
 

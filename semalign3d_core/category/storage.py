@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.statistics.geometric_features import BetaTable
+from semalign3d_core.category.value_ranges import value_problem
 from semalign3d_core.perception.masks import KnownObject
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.runtime.files import atomic_path, sha256_of_arrays
+from semalign3d_core.runtime.files import reading, sha256_of_arrays
+from semalign3d_core.runtime.tensors import read_tensors, write_tensors
 
 FORMAT_VERSION = 2
 OLDEST_READ = 1
@@ -68,8 +68,7 @@ def save_model(model: CategoryModel, path: Path | str) -> str:
     problem = _problem(header, tensors)
     if problem:
         raise InputError(f"the model of {model.category!r} cannot be saved: {problem}")
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={HEADER_KEY: json.dumps(header)})
+    write_tensors(path, tensors, {HEADER_KEY: json.dumps(header)})
     return header["hash"]
 
 
@@ -129,15 +128,14 @@ def shipped_models() -> Path:
 
 def _read(path: Path) -> tuple[Header, Tensors]:
     """Header and tensors of a file, all checked."""
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist; build it with 'semalign3d build'")
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(HEADER_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        header = None if text is None else json.loads(text)
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise FileFormatError(f"{path} is truncated or not a safetensors file ({error}); build or copy it again") from error
+    expected = "expected a category model (safetensors); build or copy it again"
+    metadata, tensors = read_tensors(path, expected, "build it with 'semalign3d build'")
+    with reading(path, expected):
+        text = metadata.get(HEADER_KEY)
+        return _checked(path, None if text is None else json.loads(text), tensors)
+
+
+def _checked(path: Path, header: Any, tensors: Tensors) -> tuple[Header, Tensors]:
     if not isinstance(header, dict):
         raise FileFormatError(f"{path} is a safetensors file without the header {HEADER_KEY!r}: not a category model of this program")
     version = header.get("format_version")
@@ -146,12 +144,15 @@ def _read(path: Path) -> tuple[Header, Tensors]:
         raise FileFormatError(f"{path} has format version {version!r}, this program reads {known}; build the model again")
     later = {name for number, names in ADDED.items() if number > version for name in names}
     problem = _layout_problem(tensors, {name: stored for name, stored in TENSORS.items() if name not in later})
-    if problem is None and header.get("hash") != _hash(header, tensors):
+    if problem is None and header.get("hash") != content_hash(header, tensors):
         problem = "it was changed after it was written, its content hash does not fit"
-    problem = problem or _problem(header, tensors | _zeros(header, later))
+    problem = problem or _header_problem(header, tensors)
+    if problem is None:
+        tensors = tensors | _zeros(header, later)
+        problem = _problem(header, tensors)
     if problem:
         raise FileFormatError(f"{path} is not a valid category model: {problem}; build or copy it again")
-    return header, tensors | _zeros(header, later)
+    return header, tensors
 
 
 def _zeros(header: Header, names: set[str]) -> Tensors:
@@ -186,7 +187,7 @@ def _header(model: CategoryModel, tensors: Tensors) -> Header:
         header = json.loads(json.dumps(header, default=_plain))
     except TypeError as error:
         raise InputError(f"calibration or built_from of the model of {model.category!r} cannot be written as JSON: {error}") from error
-    header["hash"] = _hash(header, tensors)
+    header["hash"] = content_hash(header, tensors)
     return header
 
 
@@ -202,12 +203,13 @@ def _plain(value: Any) -> Any:
 def _counts(tensors: Tensors) -> dict[str, int]:
     counts: dict[str, int] = {}
     for name, (_, symbols) in TENSORS.items():
-        for symbol, size in zip(symbols, tensors[name].shape, strict=False):
+        for symbol, size in zip(symbols, tensors[name].shape if name in tensors else (), strict=False):
             counts.setdefault(symbol, size)
     return counts
 
 
-def _hash(header: Header, tensors: Tensors) -> str:
+def content_hash(header: Header, tensors: Tensors) -> str:
+    """Hexadecimal SHA-256 of all that a file with this header and these tensors holds."""
     text = json.dumps({key: value for key, value in header.items() if key != "hash"}, sort_keys=True)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     return sha256_of_arrays({**arrays, HEADER_KEY: np.frombuffer(text.encode(), dtype=np.uint8)})
@@ -220,7 +222,21 @@ def _problem(header: Header, tensors: Tensors) -> str | None:
             return f"{name} has shape {tuple(tensors[name].shape)}, expected {_shape(name, header)}"
         if name not in MAY_BE_NAN and not torch.isfinite(tensors[name]).all():
             return f"{name} contains NaN or infinity"
-    return _index_problem(header, tensors)
+    return _index_problem(header, tensors) or value_problem(tensors, header["calibration"])
+
+
+def _header_problem(header: Header, tensors: Tensors) -> str | None:
+    """What is wrong with the fields of a header, or None; sizes in it are those of the tensors before anything is allocated by them."""
+    kinds = {"category": str, "keypoint_names": list, "flip_permutation": list, "backbone": str, "calibration": dict, "built_from": dict}
+    for name, kind in kinds.items():
+        if not isinstance(header.get(name), kind):
+            return f"its header has no {name} ({kind.__name__})"
+    if not all(isinstance(name, str) for name in header["keypoint_names"]):
+        return "keypoint_names are not all texts"
+    if not all(isinstance(index, int) for index in header["flip_permutation"]):
+        return "flip_permutation are not all whole numbers"
+    counts = {symbol: count for symbol, count in _counts(tensors).items() if symbol.isalpha()}
+    return None if header.get("counts") == counts else f"its header has the sizes {header.get('counts')}, its tensors {counts}"
 
 
 def _layout_problem(tensors: Tensors, expected: dict[str, Any]) -> str | None:

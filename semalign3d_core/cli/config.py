@@ -26,7 +26,7 @@ def run(options: Options) -> int:
         return 0
     if options.preset not in presets:
         raise InputError(f"unknown preset {options.preset!r}: choose one of {', '.join(presets)}")
-    text = presets[options.preset].read_text()
+    text = presets[options.preset].read_text(encoding="utf-8")
     if options.output is None:
         print(text, end="")
     else:

@@ -97,7 +97,7 @@ def parse_box(text, image):
             return None
     try:
         x0, y0, x1, y1 = (float(number) for number in box)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"--boxes {text!r}: expected x0,y0,x1,y1 in pixels for {image.name}, found {box!r}") from None
     if not (max(x0, 0) < min(x1, image.width) and max(y0, 0) < min(y1, image.height)):
         raise InputError(f"--boxes: {box} is no box inside {image.name} of {image.width} x {image.height} pixels")

@@ -15,8 +15,8 @@ from semalign3d_core.cli.inputs import input_images, read_input, result_names
 from semalign3d_core.matchers.pose_prediction import PosePrediction
 from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.perception.providers import ProviderOptions
-from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, SemAlign3DError
-from semalign3d_core.runtime.files import write_json
+from semalign3d_core.runtime.errors import FileFormatError, InputError, SemAlign3DError
+from semalign3d_core.runtime.files import read_text, reading, write_json
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ def read_labels(path):
     """{image name, with or without suffix: side} of a CSV file with two columns; a first line without a side is a header."""
     from semalign3d_core.matchers.pose_prediction import VIEWS
 
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist; it lists image names and the sides they show")
-    rows = [row for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
+    text = read_text(path, missing="it lists image names and the sides they show")
+    with reading(path, "expected a table with commas"):
+        rows = [row for row in csv.reader(text.splitlines()) if row]
     if rows and rows[0][-1].strip() not in VIEWS:
         rows = rows[1:]
     for row in rows:

@@ -91,10 +91,13 @@ def run(options: Options) -> int:
 
 def feature_files(options: Options) -> FeatureFiles | None:
     """Writer of the simulated features that the options ask for, or None."""
+    from semalign3d_core.datasets.importing import safe_name
     from semalign3d_core.datasets.synthetic.simulated_features import FeatureFiles, SimulatedFeatureConfig
 
     if not options.features:
         return None
+    if safe_name(options.features) != options.features:
+        raise InputError(f"--features {options.features!r} is no name of a folder; use letters, digits and _")
     config = SimulatedFeatureConfig(channels=options.channels, folding=options.folding, noise=options.feature_noise)
     return FeatureFiles(options.features, config).claim(options.output)
 

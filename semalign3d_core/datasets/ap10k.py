@@ -15,7 +15,7 @@ from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairReco
 from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
 from semalign3d_core.datasets.tables import AP10K_KEYPOINTS, GEOMETRY_GROUPS, flip_permutation
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.runtime.files import read_json, read_text, visible
+from semalign3d_core.runtime.files import read_json, read_text, shown, visible
 
 CROWD_FILE = "ap-10k_is_crowd.txt"
 _DOWNLOAD = "get ap-10k.zip from the page https://github.com/AlexTheBad/AP-10K and extract it completely"
@@ -111,8 +111,8 @@ class _Download:
                 raise MissingFileError(f"{path} does not exist: the download of AP-10K is not complete; {remedy}")
         try:
             self.merged = merge_annotations([read_json(path) for path in paths])
-        except (KeyError, TypeError) as error:
-            problem = f"{type(error).__name__} {error}"
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            problem = f"{type(error).__name__} {shown(error)}"
             raise FileFormatError(f"{paths[0].parent}: {problem}; expected images, annotations, categories as AP-10K has them") from error
 
     @cached_property
@@ -214,7 +214,7 @@ def _record(species, name, content, where, path, remedy):
         flat = np.asarray(content["keypoints"], dtype=np.float32).reshape(len(AP10K_KEYPOINTS), 3)
         left, top, width, height = (float(v) for v in content["bbox"])
         size = int(content["height"]), int(content["width"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         problem = f"{type(error).__name__} {error}"
         raise FileFormatError(f"{where}: image {name}: {problem}; expected keypoints, bbox, width, height as AP-10K has them") from error
     keypoints = np.where(flat[:, 2:] > 0, flat[:, :2], np.nan).astype(np.float32)

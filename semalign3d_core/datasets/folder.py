@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,8 @@ from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairReco
 from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
 from semalign3d_core.datasets.tables import GEOMETRY_GROUPS, SPAIR_CATEGORIES, SPAIR_LABELS, flip_permutation
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.runtime.files import read_json, read_text, shown, visible
+from semalign3d_core.runtime.files import fitting, read_json, read_text, shown, visible
+from semalign3d_core.runtime.limits import check_picture
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
@@ -51,6 +53,8 @@ class FolderDataset:
             raise MissingFileError(f"{path} does not give the keypoints of {category!r}; write {{category: {{names, flip_permutation}}}}")
         try:
             names, flip = (tuple(self._keypoints[category][key]) for key in ("names", "flip_permutation"))
+            if not all(isinstance(name, str) for name in names) or not all(isinstance(index, int) for index in flip):
+                raise TypeError("names must be texts, flip_permutation whole numbers")
         except (KeyError, TypeError) as error:
             problem = f"{type(error).__name__} {error}"
             raise FileFormatError(f"{path}: {category} needs the lists names and flip_permutation ({problem})") from error
@@ -64,6 +68,7 @@ class FolderDataset:
         if self._keypoints is None:
             return GEOMETRY_GROUPS[category]
         groups = self._keypoints[category].get("groups", [[k, flip[k]] for k in range(len(flip)) if k < flip[k]])
+        groups = fitting(groups, list[list[Any]], f"{self.root / 'keypoints.json'}: groups of {category}")
         if any(not isinstance(label, int) or not 0 <= label < len(flip) for group in groups for label in group):
             raise FileFormatError(f"{self.root / 'keypoints.json'}: groups of {category} name labels beyond its {len(flip)} keypoints")
         return tuple(tuple(group) for group in groups)
@@ -110,8 +115,8 @@ class FolderDataset:
             raise self._missing(path, f"pair {name} of split {split} has no annotation")
         content, category = read_json(path), category or category_of(name)
         try:
-            source, target = Path(content["src_imname"]).stem, Path(content["trg_imname"]).stem
-        except (KeyError, TypeError) as error:
+            source, target = (Path(content[key].replace("\\", "/")).stem for key in ("src_imname", "trg_imname"))
+        except (KeyError, TypeError, AttributeError) as error:
             problem = f"{type(error).__name__} {error}"
             raise FileFormatError(f"{path}: {problem}; expected src_imname and trg_imname as SPair-71k has them") from error
         try:
@@ -157,10 +162,17 @@ class FolderDataset:
         try:
             keypoints = _keypoint_array(content["kps"], count)
             width, height = int(content["image_width"]), int(content["image_height"])
+            check_picture(width, height, path)
+            if min(width, height) < 1:
+                raise ValueError(f"a picture of {width} x {height} pixels")
             box = content.get("bndbox")
             box = None if box is None else np.asarray(box, dtype=np.float32).reshape(4)
-        except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
-            problem = f"{type(error).__name__} {error}"
+            if box is not None and not np.isfinite(box).all():
+                raise ValueError(f"bndbox is {shown(content['bndbox'])}, expected four finite numbers")
+        except FileFormatError:
+            raise
+        except (KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
+            problem = f"{type(error).__name__} {shown(error)}"
             raise FileFormatError(f"{path}: {problem}; expected kps, bndbox, image_width, image_height as SPair-71k has them") from error
         path = self._image_path(category, name, content)
         return ImageRecord(category, name, path, height, width, keypoints, box, content, self.remedy)
@@ -186,7 +198,8 @@ def _keypoint_array(positions, count):
             continue
         if not 0 <= int(label) < count:
             raise IndexError(f"keypoint {label!r} of {count} labels")
-        keypoints[int(label)] = np.asarray(position, dtype=np.float32).reshape(-1)[:2]
+        with np.errstate(over="ignore"):
+            keypoints[int(label)] = np.asarray(position, dtype=np.float32).reshape(-1)[:2]
         if not np.isfinite(keypoints[int(label)]).all() or len(position) < 2:
             raise ValueError(f"keypoint {label!r} is at {position!r}, expected [x, y] or null")
     return keypoints

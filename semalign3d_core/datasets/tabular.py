@@ -6,20 +6,20 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
 from semalign3d_core.datasets.selection import check_categories, selected_pairs
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.files import read_text, reading
+from semalign3d_core.runtime.pictures import open_picture
 
 
 def read_rows(path: Path, columns: int, remedy: str) -> list[list[str]]:
     """All rows of a CSV file behind its header line, each with at least ``columns`` entries."""
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist; {remedy}")
-    with open(path, newline="", encoding="utf-8-sig") as handle:
-        rows = [row for row in csv.reader(handle) if row]
+    text = read_text(path, remedy, remedy)
+    with reading(path, remedy):
+        rows = [row for row in csv.reader(text.splitlines()) if row]
     for line, row in enumerate(rows[1:], start=2):
         if len(row) < columns:
             raise FileFormatError(f"{path}, line {line}: {len(row)} columns, expected at least {columns}; {remedy}")
@@ -29,7 +29,10 @@ def read_rows(path: Path, columns: int, remedy: str) -> list[list[str]]:
 def numbers(text: str, separator: str, where: str) -> list[float]:
     """A list of floats from one CSV entry, such as ``12.5;30;7``."""
     try:
-        return [float(part) for part in text.split(separator) if part.strip()]
+        found = [float(part) for part in text.split(separator) if part.strip()]
+        if not np.isfinite(found).all():
+            raise ValueError("a number is not finite")
+        return found
     except ValueError as error:
         raise FileFormatError(f"{where}: {error}; expected numbers separated by {separator!r}") from None
 
@@ -48,12 +51,8 @@ def read_mat(path: Path, names: list[str], remedy: str) -> list[np.ndarray]:
     from scipy.io import loadmat
 
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist; {remedy}")
-    try:
-        content = loadmat(path)
-    except Exception as error:  # what loadmat raises on a damaged file depends on where it is damaged
-        raise FileFormatError(f"{path} is not a readable MATLAB file ({error}); {remedy}") from error
+    with reading(path, f"expected a MATLAB file; {remedy}", remedy) as file:
+        content = loadmat(file)
     missing = [name for name in names if name not in content]
     if missing:
         raise FileFormatError(f"{path} has no variable {', '.join(missing)}; {remedy}")
@@ -72,13 +71,8 @@ def find_image(root: Path, listed: str, remedy: str) -> Path:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) from an image file's header."""
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except FileNotFoundError:
-        raise MissingFileError(f"image {path} does not exist") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise FileFormatError(f"{path} is not a readable image ({error}); copy it again") from error
+    with open_picture(path) as picture:
+        return picture.height, picture.width
 
 
 def pair_name(number: int, source: str, target: str, category: str) -> str:

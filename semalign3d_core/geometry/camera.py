@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike
 
 from semalign3d_core.runtime.errors import InputError
 
+FOCAL = 0.05, 200.0  # longer sides: fish-eyes of 170 degrees, telescopes of 0.3
+FAR_CENTRE = 100.0  # longer sides: crops of larger pictures have centres outside
+
 
 @dataclass(frozen=True)
 class PinholeCamera:
@@ -56,6 +59,10 @@ class PinholeCamera:
             raise InputError(f"camera matrix {pixels.flatten().tolist()} has no positive, finite focal lengths; calibrate the camera")
         longer = max(height, width)
         scaled = (pixels / longer).float()
+        focal, centre = scaled[[0, 1], [0, 1]], scaled[:2, 2]
+        if not (focal.min() >= FOCAL[0] and focal.max() <= FOCAL[1] and centre.abs().max() <= FAR_CENTRE):
+            text = f"focal lengths of {FOCAL[0]:g} to {FOCAL[1]:g} times its longer side and a centre near it"
+            raise InputError(f"camera matrix {pixels.flatten().tolist()}, image {width} x {height}: expected {text}; calibrate the camera")
         return cls(torch.stack([scaled[0, 0], scaled[1, 1]]), scaled[:2, 2].clone(), height, width, True)
 
     def matrix_pixels(self) -> torch.Tensor:

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from semalign3d_core.runtime.errors import FileFormatError, InputError
-from semalign3d_core.runtime.files import atomic_path, write_text
+from semalign3d_core.runtime.files import fitting, reading, write_text
+from semalign3d_core.runtime.tensors import read_tensors, write_tensors
 
 SHOW_EVERY = 10  # steps; reading a loss waits for the device
 CURVE_POINTS = 400  # of a loss curve; more steps are averaged
@@ -88,7 +87,7 @@ def load_checkpoint(path: Path, training: Training) -> int:
     if not Path(path).is_file():
         return 0
     header, tensors = _read(path)
-    stored, wanted = header["settings"], _settings(training)
+    stored, wanted = fitting(header["settings"], dict, path), _settings(training)
     if stored != wanted:
         other = sorted(k for k in {*stored, *wanted} if stored.get(k) != wanted.get(k))
         found = ", ".join(f"{k} {stored.get(k)!r} there and {wanted.get(k)!r} now" for k in other[:3])
@@ -118,13 +117,11 @@ def load_module(path: Path, name: str, module: nn.Module) -> dict:
 
 def _read(path):
     """(header, tensors) of a checkpoint."""
-    try:
-        with safe_open(path, framework="pt") as stored:
-            header = json.loads((stored.metadata() or {})["training"])
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
-        return header, tensors
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise FileFormatError(f"{path} is not a training checkpoint ({error}); delete it to start anew") from error
+    expected = "expected a training checkpoint; delete it to start anew"
+    metadata, tensors = read_tensors(path, expected)
+    with reading(path, expected):
+        header = json.loads(metadata["training"])
+        return {"step": int(header["step"]), "scores": dict(header["scores"]), "settings": header["settings"]}, tensors
 
 
 def _save(path, training, step, writes, scores=None):
@@ -135,9 +132,8 @@ def _save(path, training, step, writes, scores=None):
         tensors |= {f"optimiser.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     header = {"step": step, "scores": scores or {}, "settings": _settings(training)}
     metadata = {"training": json.dumps(header)}  # one entry, because the order of several changes
-    with atomic_path(path) as temporary:
-        # copies, because tied weights share their memory
-        save_file({name: value.contiguous().clone() for name, value in tensors.items()}, temporary, metadata=metadata)
+    # copies, because tied weights share their memory
+    write_tensors(path, {name: value.contiguous().clone() for name, value in tensors.items()}, metadata)
 
 
 def _settings(training):

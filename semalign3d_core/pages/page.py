@@ -21,7 +21,7 @@ def page(title: str, script: str, data: dict[str, Any], pictures: dict[str, np.n
 
     Non-finite numbers become null. ``pictures`` {caption: (h, w, 3) uint8 RGB} stand at its end.
     """
-    text = json.dumps(_finite(data), ensure_ascii=False).replace("</", "<\\/")
+    text = json.dumps(_finite(data), ensure_ascii=False).replace("<", "\\u003c")
     parts = {name: (FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "charts.js", f"{script}.js", f"{script}.html")}
     meta = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     head = f"{meta}<style>{parts['page.css']}</style>"

@@ -3,7 +3,7 @@
 One file per entry, ``<root>/<kind>/<first two digits>/<key>.safetensors``; the key is the SHA-256 of everything the content
 depends on, so an entry is never stale. Files appear by an atomic rename: any number of processes may share a folder
 without locks (two that compute the same entry write the same content), and a killed process leaves nothing half-written.
-Each file carries the hash of its tensors; a damaged one is counted, computed again and replaced.
+Each file carries its key and the hash of its tensors; a damaged or exchanged one is counted, computed again and replaced.
 
 Size: a feature map of 60 x 60 cells and C channels in half precision takes 7200 C bytes, 5.5 MB with C = 768; depth and mask
 of a 500 x 375 image 0.4 MB. All 1800 images of SPair-71k need 10.7 GB, the 480 or so of its test split 2.9 GB.
@@ -15,13 +15,11 @@ from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from semalign3d_core.runtime.errors import FileFormatError, MissingFileError, OutputError
+from semalign3d_core.runtime.files import reading, sha256_of_arrays
+from semalign3d_core.runtime.tensors import read_tensors, write_tensors
 
-from semalign3d_core.runtime.errors import OutputError
-from semalign3d_core.runtime.files import atomic_path, sha256_of_arrays
-
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def user_cache() -> Path:
@@ -43,42 +41,47 @@ class Cache:
         everything the content depends on. The pair returned is always what a later process would read.
         """
         path = self.path(kind, depends_on)
-        stored = self._read(path)
+        stored = self._read(path, _key(kind, depends_on))
         if stored is not None:
             self.counts[f"{kind}_hits"] += 1
             return stored
         structure, tensors = compute()
-        self._write(path, structure, tensors)
+        self._write(path, _key(kind, depends_on), structure, tensors)
         self.counts[f"{kind}_computed"] += 1
         return json.loads(json.dumps(structure)), tensors
 
     def path(self, kind, depends_on):
         """The file of an entry."""
-        key = sha256(json.dumps([FORMAT_VERSION, kind, depends_on], sort_keys=True).encode()).hexdigest()
+        key = _key(kind, depends_on)
         return self.root / kind / key[:2] / f"{key}.safetensors"
 
-    def _read(self, path):
+    def _read(self, path, key):
+        """An entry; None if there is none, or if it is damaged, of another key or no file at all, which is counted."""
         try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if header["hash"] == _hash(header["structure"], tensors):
-                return json.loads(header["structure"]), tensors
-        except FileNotFoundError:
+            header, tensors = read_tensors(path)
+            with reading(path):
+                if header["key"] == key and header["hash"] == _hash(header["structure"], tensors):
+                    return json.loads(header["structure"]), tensors
+        except MissingFileError:
             return None
-        except (SafetensorError, KeyError, OSError, json.JSONDecodeError, UnicodeDecodeError):
-            pass  # counted below: truncated or overwritten by something else
+        except FileFormatError:
+            pass
         self.counts["damaged"] += 1
         return None
 
     @staticmethod
-    def _write(path, structure, tensors):
+    def _write(path, key, structure, tensors):
         text = json.dumps(structure)
-        with atomic_path(path) as temporary:
-            try:
-                save_file(tensors, temporary, metadata={"structure": text, "hash": _hash(text, tensors)})
-            except (OSError, SafetensorError) as error:
-                raise OutputError(f"cannot write {path} ({error}); make room, or choose another folder with --cache") from error
+        try:
+            write_tensors(path, tensors, {"key": key, "structure": text, "hash": _hash(text, tensors)})
+        except OutputError as error:
+            if path.exists() and not path.is_file():
+                return  # a folder or a pipe in its place: computed again each time, which is counted
+            raise OutputError(f"{error}; or choose another folder with --cache") from error
+
+
+def _key(kind, depends_on):
+    return sha256(json.dumps([FORMAT_VERSION, kind, depends_on], sort_keys=True).encode()).hexdigest()
 
 
 def _hash(text, tensors):

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from semalign3d_core.runtime.errors import FileFormatError, InputError
-from semalign3d_core.runtime.files import write_text
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.files import read_yaml, reading, shown, write_text
 
 Config = TypeVar("Config")  # a frozen dataclass
 
@@ -27,15 +27,15 @@ def load_preset(config_class: type[Config], kind: str, name: str) -> Config:
     """Reads the preset ``<kind>_<name>.yaml``, or the YAML file that ``name`` is a path of, into ``config_class``."""
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        path = preset_folder() / f"{kind}_{name}.yaml"
-    if not path.is_file():
-        known = sorted(p.stem.removeprefix(f"{kind}_") for p in preset_folder().glob(f"{kind}_*.yaml"))
-        raise InputError(f"unknown {kind} preset {name!r}: choose one of {', '.join(known)}, or give the path of a YAML file")
+        path = preset_folder() / f"{kind}_{path.name}.yaml"
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise FileFormatError(f"{path} is not valid YAML: {error}") from error
-    return from_dict(config_class, values, str(path))
+        values = read_yaml(path)
+    except MissingFileError:
+        known = sorted(p.stem.removeprefix(f"{kind}_") for p in preset_folder().glob(f"{kind}_*.yaml"))
+        text = f"choose one of {', '.join(known)}, or give the path of a YAML file"
+        raise InputError(f"unknown {kind} preset {shown(name)!r}: {text}") from None
+    with reading(path):
+        return from_dict(config_class, values or {}, str(path))
 
 
 def from_dict(config_class: type[Config], values: dict[str, Any], where: str) -> Config:
@@ -43,10 +43,10 @@ def from_dict(config_class: type[Config], values: dict[str, Any], where: str) ->
     if not isinstance(values, dict):
         raise FileFormatError(f"{where}: expected a mapping for {config_class.__name__}, found {type(values).__name__}")
     hints, names = typing.get_type_hints(config_class), [f.name for f in dataclasses.fields(config_class)]  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(names))
+    unknown = sorted(set(map(str, values)) - set(names))
     if unknown:
         legal = ", ".join(names)
-        raise InputError(f"{where}: unknown key {unknown[0]!r} in {config_class.__name__}; it has {legal}")
+        raise InputError(f"{where}: unknown key {shown(unknown[0])!r} in {config_class.__name__}; it has {legal}")
     return config_class(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 
 
@@ -60,14 +60,14 @@ def _convert(hint, value, where):
         return _convert(next(a for a in arguments if a is not type(None)), value, where)
     if origin is dict:
         if not isinstance(value, dict):
-            raise InputError(f"{where} must be a mapping, found {value!r}")
+            raise InputError(f"{where} must be a mapping, found {shown(value)}")
         return {key: _convert(arguments[1], item, f"{where}: {key}") for key, item in value.items()}
     if origin is tuple or hint is tuple:
         return _tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and not isinstance(value, hint):
-        raise InputError(f"{where} must be {hint.__name__}, found {value!r}")
+        raise InputError(f"{where} must be {hint.__name__}, found {shown(repr(value))}")
     return value
 
 

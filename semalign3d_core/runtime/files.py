@@ -185,7 +185,7 @@ def fitting(content: Any, schema: type[Schema], where: object) -> Schema:
 
     try:
         return msgspec.convert(content, schema, strict=False)
-    except (msgspec.ValidationError, RecursionError, OverflowError) as error:
+    except (msgspec.ValidationError, RecursionError, OverflowError, ValueError) as error:
         raise FileFormatError(f"{where}: {shown(error).replace('Object', 'it is')}; restore or re-export the file") from error
 
 

@@ -24,12 +24,13 @@ def make_model(keypoints=6, points=40, channels=32, modes=3, poses=5, pairs=10, 
     index = lambda *shape: torch.randint(keypoints, shape, generator=g)  # noqa: E731
     betas = BetaTable(index(pairs, 2), index(pairs, 2), rand(pairs, 4).exp(), index(pairs, 3), index(pairs), rand(pairs, 6).exp())
     flip = tuple(range(keypoints)[::-1])
-    weights = rand(points, keypoints)
+    weights, modes = rand(points, keypoints).softmax(1), normalize(rand(modes, keypoints * 3), dim=1).reshape(modes, keypoints, 3)
+    rotations = torch.linalg.qr(rand(poses, 3, 3))[0]
     return CategoryModel(
         "chair", tuple(f"k{i}" for i in range(keypoints)), flip, "sim", torch.ones(keypoints, dtype=torch.bool),
-        rand(keypoints, 3), normalize(rand(keypoints, channels), dim=1), rand(keypoints).abs(), rand(keypoints).abs(),
-        normalize(rand(points, channels), dim=1), rand(points).abs(), rand(points).abs(), weights / weights.sum(1, keepdim=True),
-        betas, rand(modes, keypoints, 3), rand(modes).abs(), torch.linalg.qr(rand(poses, 3, 3))[0], torch.tensor([1.5, 0.2]),
+        rand(keypoints, 3), normalize(rand(keypoints, channels), dim=1), rand(keypoints).sigmoid(), rand(keypoints).sigmoid(),
+        normalize(rand(points, channels), dim=1), rand(points).sigmoid(), rand(points).sigmoid(), weights,
+        betas, modes, rand(len(modes)).abs(), rotations * torch.linalg.det(rotations)[:, None, None], torch.tensor([1.5, 0.2]),
         torch.full((2,), torch.nan), {"slope": 1.25}, {"images": ["a", "b"], "report": {"rms": 0.1}},
     )  # fmt: skip
 

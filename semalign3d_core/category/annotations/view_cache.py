@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from semalign3d_core.category.annotations.views import Providers, View
 from semalign3d_core.category.config import ViewOptions
 from semalign3d_core.datasets.records import ImageRecord
-from semalign3d_core.runtime.files import atomic_path
+from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
+from semalign3d_core.runtime.files import reading, sha256_of_arrays
+from semalign3d_core.runtime.tensors import read_tensors, write_tensors
 
 TEXTS = ("name", "kind")
 NUMBERS = ("height", "width")
-KEY = "key"
+KEY, DIGEST = "key", "hash"
 
 
 class ViewCache:
@@ -43,8 +43,8 @@ class ViewCache:
             return
         tensors = {name: value.contiguous() for name, value in vars(view).items() if isinstance(value, torch.Tensor)}
         header = {name: str(getattr(view, name)) for name in TEXTS + NUMBERS} | {KEY: self._key(record)}
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata=header)
+        if not path.exists() or path.is_file():
+            write_tensors(path, tensors, header | {DIGEST: _digest(tensors)})
 
     def _path(self, record: ImageRecord) -> Path | None:
         return None if self.folder is None else self.folder / f"{record.name}.safetensors"
@@ -64,12 +64,15 @@ class ViewCache:
 
 def _read(path: Path, key: str) -> View | None:
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get(KEY) != key:
+        header, tensors = read_tensors(path)
+        with reading(path):
+            if header[KEY] != key or header[DIGEST] != _digest(tensors):
                 return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (FileNotFoundError, SafetensorError):
+            values: dict[str, Any] = {name: header[name] for name in TEXTS} | {name: int(header[name]) for name in NUMBERS}
+            return View(**values | tensors)
+    except (MissingFileError, FileFormatError):
         return None
-    values: dict[str, Any] = {name: header[name] for name in TEXTS} | {name: int(header[name]) for name in NUMBERS}
-    return View(**values | tensors)
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    return sha256_of_arrays({name: tensor.numpy() for name, tensor in tensors.items()})

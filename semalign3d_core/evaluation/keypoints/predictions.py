@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
-from semalign3d_core.runtime.files import write_text
+from semalign3d_core.runtime.errors import FileFormatError
+from semalign3d_core.runtime.files import read_text, shown, write_text
 
 
 def write_predictions(path, predictions):
@@ -27,16 +27,14 @@ def _line(name, points):
 def read_predictions(path):
     """Reads a file as ({pair: (Q, 2) float64 points}, {pair: problem}); lines of another format raise :class:`FileFormatError`."""
     path, points, problems = Path(path), {}, {}
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist: --predictions needs a file of JSON lines")
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            name, found = _parse(path, number, line)
-            if name in points:
-                problems[name] = f"{path}:{number}: pair {name} was predicted before; remove one of the lines"
-            points[name] = found
+    text = read_text(path, "save it as UTF-8", "--predictions needs a file of JSON lines")
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        name, found = _parse(path, number, line)
+        if name in points:
+            problems[name] = f"{path}:{number}: pair {name} was predicted before; remove one of the lines"
+        points[name] = found
     return points, problems
 
 
@@ -46,8 +44,8 @@ def _parse(path, number, line):
         content = json.loads(line)
         name, points = content["pair"], content["points"]
         found = np.array([[np.nan if v is None else v for v in point] for point in points], dtype=np.float64).reshape(-1, 2)
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"{path}:{number}: {type(error).__name__} {error}; {expected}") from error
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise FileFormatError(f"{path}:{number}: {type(error).__name__} {shown(error)}; {expected}") from error
     if not isinstance(name, str) or len(found) != len(points):
         raise FileFormatError(f"{path}:{number}: {expected}")
     return name, found

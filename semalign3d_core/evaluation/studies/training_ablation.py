@@ -19,8 +19,7 @@ from semalign3d_core.learned.geoaware.train import GeoAwareTraining, train_geoaw
 from semalign3d_core.pages.charts import bar_chart
 from semalign3d_core.pages.html import note, table
 from semalign3d_core.runtime.config import from_dict
-from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
-from semalign3d_core.runtime.files import write_json, write_text
+from semalign3d_core.runtime.files import read_yaml, write_json, write_text
 
 ARG_MAX, WINDOW = "nearest_neighbour", "window_soft_argmax"
 SPARSE = LossConfig(dense=False, variants=False, noise=0.0)
@@ -68,16 +67,10 @@ def run_training_ablation(evaluation):
 
 def training_settings(path: Path | None) -> GeoAwareTraining:
     """The :class:`GeoAwareTraining` of a YAML file; None: its defaults."""
-    import yaml
-
     if path is None:
         return GeoAwareTraining()
-    if not Path(path).is_file():
-        raise MissingFileError(f"{path} does not exist; it holds settings of the training, as semalign3d train geoaware has them")
-    try:
-        return from_dict(GeoAwareTraining, yaml.safe_load(Path(path).read_text()) or {}, str(path))
-    except yaml.YAMLError as error:
-        raise FileFormatError(f"{path} is not valid YAML: {error}") from error
+    values = read_yaml(path, "it holds settings of the training, as semalign3d train geoaware has them")
+    return from_dict(GeoAwareTraining, values or {}, str(path))
 
 
 def _trained(config, settings, losses, dropout, dataset, initial, categories):

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from semalign3d_core.perception.weights.pretrained import read_state
 from semalign3d_core.runtime.errors import FileFormatError, InputError
-from semalign3d_core.runtime.files import atomic_path
+from semalign3d_core.runtime.files import atomic_path, fitting, reading
+from semalign3d_core.runtime.tensors import read_metadata, write_tensors
 
 OFFICIAL_DIMS = (640, 1280, 1280, 768)  # s3, s4, s5 of Stable Diffusion, DINOv2 base
 OFFICIAL_WIDTH = 768
@@ -87,7 +86,8 @@ def load_network(path: str | Path, groups: int = 32) -> AggregationNetwork:
     it; of the mixing weights the first ones are taken, as published.
     """
     state = read_state(path)
-    dims, width = _dimensions(state, path)
+    with reading(path, "expected a GeoAware checkpoint"):
+        dims, width = _dimensions(state, path)
     network = AggregationNetwork(dims, width, groups)
     if "mixing_weights" in state:
         state["mixing_weights"] = state["mixing_weights"][: len(dims)]
@@ -122,8 +122,7 @@ def save_network(network: AggregationNetwork, path: Path, header: dict) -> None:
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: trained networks are written as .safetensors (and .pth beside it); choose such a name")
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"geoaware": json.dumps(header)})
+    write_tensors(path, state, {"geoaware": json.dumps(header)})
     with atomic_path(path.with_suffix(".pth")) as temporary:
         torch.save(state, temporary)
 
@@ -132,8 +131,4 @@ def read_header(path: str | Path) -> dict:
     """What :func:`save_network` was told of the network (``backbone``: the features that it reads); {} for files of others."""
     if Path(path).suffix != ".safetensors":
         return {}
-    try:
-        with safe_open(path, framework="pt") as stored:
-            return json.loads((stored.metadata() or {}).get("geoaware", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FileFormatError(f"{path} is not a safetensors file ({error}); train or download it again") from error
+    return fitting(read_metadata(path, "geoaware") or {}, dict, path)

@@ -1,20 +1,18 @@
 """A trained SFNet on disk: the adaptation layers and the settings in one safetensors file; and the authors' own checkpoints."""
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from semalign3d_core.learned.sfnet.network import SFNet, SFNetConfig
 from semalign3d_core.learned.sfnet.pyramids import create_pyramid
 from semalign3d_core.runtime.config import from_dict, to_dict
-from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
-from semalign3d_core.runtime.files import atomic_path
+from semalign3d_core.runtime.errors import FileFormatError
+from semalign3d_core.runtime.files import reading
+from semalign3d_core.runtime.tensors import read_checkpoint, read_tensors, write_tensors
 
 FORMAT = "semalign3d-sfnet-1"
 
@@ -23,8 +21,7 @@ def save_network(network: SFNet, path: str | Path, **about: Any) -> None:
     """Writes the adaptation layers and settings of an :class:`SFNet`, atomically. about: what the file says of its making (JSON)."""
     header = {"format": FORMAT, "config": to_dict(network.config), **about}
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors or {"nothing": torch.zeros(0)}, temporary, metadata={"sfnet": json.dumps(header)})
+    write_tensors(path, tensors or {"nothing": torch.zeros(0)}, {"sfnet": json.dumps(header)})
 
 
 def load_network(path: str | Path, pyramid: nn.Module | None = None) -> SFNet:
@@ -46,29 +43,22 @@ def load_network(path: str | Path, pyramid: nn.Module | None = None) -> SFNet:
 
 
 def _own(path: str) -> tuple[SFNetConfig, dict[str, torch.Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as stored:
-            header = json.loads((stored.metadata() or {})["sfnet"])
-            state = {name: stored.get_tensor(name) for name in stored.keys() if name != "nothing"}  # noqa: SIM118 (not a dict)
-    except FileNotFoundError:
-        raise MissingFileError(f"{path} does not exist; train a network: semalign3d train sfnet --output {path}") from None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise FileFormatError(f"{path} is not a trained SFNet ({error}); train one: semalign3d train sfnet") from error
-    if header.get("format") != FORMAT:
-        raise FileFormatError(f"{path} has the format {header.get('format')!r}, expected {FORMAT!r}; train it again")
-    return from_dict(SFNetConfig, header["config"], str(path)), state
+    expected, missing = "expected a trained SFNet; train one: semalign3d train sfnet", f"train one: semalign3d train sfnet --output {path}"
+    metadata, tensors = read_tensors(path, expected, missing)
+    with reading(path, expected):
+        header = json.loads(metadata["sfnet"])
+        if header.get("format") != FORMAT:
+            raise FileFormatError(f"{path} has the format {header.get('format')!r}, expected {FORMAT!r}; train it again")
+        return from_dict(SFNetConfig, header["config"], str(path)), {name: v for name, v in tensors.items() if name != "nothing"}
 
 
 def _official(path: str, spec: str) -> tuple[SFNetConfig, dict[str, torch.Tensor]]:
     """The authors' two state dicts under our names, which are theirs inside the complete model."""
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+    expected = "expected SFNet's published checkpoint with state_dict1 and state_dict2"
+    stored = read_checkpoint(path, expected, "give the path of SFNet's published checkpoint")
+    with reading(path, expected):
         parts = {"adap_layer_feat3": stored["state_dict1"], "adap_layer_feat4": stored["state_dict2"]}
         state = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
-    except FileNotFoundError:
-        raise MissingFileError(f"{path} does not exist; give the path of SFNet's published checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise FileFormatError(f"{path} is not SFNet's published checkpoint ({error}): expected state_dict1 and state_dict2") from error
     if not spec:
         raise FileFormatError(f"{path} holds adaptation layers only: name their features, too, as {path},resnet101:FILE")
     return SFNetConfig(pyramid=spec), state

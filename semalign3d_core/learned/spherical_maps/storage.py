@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from semalign3d_core.learned.spherical_maps.network import SphericalMaps, sphere_mapper
 from semalign3d_core.perception.weights.pretrained import read_state
 from semalign3d_core.runtime.errors import FileFormatError
-from semalign3d_core.runtime.files import atomic_path
+from semalign3d_core.runtime.files import atomic_path, reading
+from semalign3d_core.runtime.tensors import read_metadata, write_tensors
 
 MAPPER, DECODER = "sphere_mapper", "prototypes"
 OBSOLETE = "sphere.weight"  # (1024, 3), in every official checkpoint, read by nobody
@@ -60,12 +59,11 @@ def read_facts(path: str | Path) -> MapperFacts:
     """The :class:`MapperFacts` of a file."""
     if Path(path).suffix != ".safetensors":
         return MapperFacts()
-    with safe_open(path, framework="pt") as stored:
-        written = (stored.metadata() or {}).get("spherical_maps")
-    if written is None:
+    content = read_metadata(path, "spherical_maps")
+    if content is None:
         return MapperFacts()
-    content = json.loads(written)
-    return MapperFacts(content["features"], content["raw"], tuple(content["categories"]))
+    with reading(path, "expected what a spherical mapper was trained on"):
+        return MapperFacts(content["features"], content["raw"], tuple(content["categories"]))
 
 
 def save_spherical_maps(model: SphericalMaps, path: str | Path, facts: MapperFacts | None = None) -> None:
@@ -74,11 +72,10 @@ def save_spherical_maps(model: SphericalMaps, path: str | Path, facts: MapperFac
     ``facts`` (:class:`MapperFacts`) go into safetensors only.
     """
     state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        if Path(path).suffix == ".safetensors":
-            metadata = {} if facts is None else {"spherical_maps": json.dumps(vars(facts))}
-            save_file(state, temporary, metadata=metadata)
-        else:
+    if Path(path).suffix == ".safetensors":
+        write_tensors(path, state, {} if facts is None else {"spherical_maps": json.dumps(vars(facts))})
+    else:
+        with atomic_path(path) as temporary:
             torch.save({OBSOLETE: torch.zeros(1024, 3), **state}, temporary)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from semalign3d_core.geometry.image_grid import SquareGrid, mirror_image
@@ -20,6 +19,8 @@ from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.compiled import compiled
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
+from semalign3d_core.runtime.files import reading
+from semalign3d_core.runtime.tensors import read_tensors
 
 INPUT_SIDE = 192
 CELL = 4  # pixels of the network's input
@@ -180,24 +181,17 @@ def prepare(rgb: np.ndarray, grid: SquareGrid, side: int = INPUT_SIDE) -> torch.
 def is_network(path: Path) -> bool:
     """Whether a file is one that :func:`load_network` reads, rather than a checkpoint of a training."""
     try:
-        with safe_open(path, framework="pt") as stored:
-            return "classes.weight" in stored.keys()  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError):
+        return "classes.weight" in read_tensors(path)[1]
+    except (MissingFileError, FileFormatError):
         return False
 
 
 def load_network(path: Path) -> tuple[CompactNet, str, tuple[str, ...]]:
     """(:class:`CompactNet` in evaluation mode, its name, its categories) from a safetensors file; wrong files raise with the reason."""
-    if not path.is_file():
-        raise MissingFileError(
-            f"{path} does not exist; install the package again or train one: semalign3d train compact --output {path.name}"
-        )
-    try:
-        with safe_open(path, framework="pt") as stored:
-            header = stored.metadata() or {}
-            state = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118 (not a dict)
+    remedy = f"install the package again or train one: semalign3d train compact --output {path.name}"
+    header, tensors = read_tensors(path, "expected a compact network; " + remedy, remedy)
+    with reading(path, "expected a compact network; " + remedy):
+        state = {name: value.float() for name, value in tensors.items()}
         network = CompactNet(channels=state["head.weight"].shape[0], classes=state["classes.weight"].shape[0])
         network.load_state_dict({k: v.long() if k.endswith("num_batches_tracked") else v for k, v in state.items()})
         return network.eval(), header["name"], tuple(json.loads(header["categories"]))
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
-        raise FileFormatError(f"{path} does not hold a compact network ({error}); install the package again or train one") from error

@@ -6,7 +6,6 @@ last stage of fixed size). The weights are those of the packages ``efficientnet-
 
 import math
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import nn
@@ -17,6 +16,8 @@ from semalign3d_core.perception.backbones.compact import PADDING, prepare
 from semalign3d_core.perception.evidence import FeatureMap
 from semalign3d_core.perception.providers import require
 from semalign3d_core.runtime.errors import FileFormatError, choice
+from semalign3d_core.runtime.files import reading
+from semalign3d_core.runtime.tensors import read_checkpoint
 
 MEAN, STD = 127 / 255, 128 / 255  # of pixel values in [0, 1], as the published networks were trained
 SCALES = {"0": (1.0, 1.0), "1": (1.0, 1.1), "2": (1.1, 1.2)}  # size -> (width, depth) relative to Lite0
@@ -132,13 +133,10 @@ def load_efficientnet_lite(size, blocks, path=None):
     """
     network = EfficientNetLite(size, blocks)
     path = weights_path(size) if path is None else Path(path)
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+    expected = f"expected the weights of EfficientNet-Lite{size}; install its package again"
+    stored = read_checkpoint(path, expected)
+    with reading(path, expected):
         network.load_state_dict(_folded(stored, network))
-    except (KeyError, RuntimeError, AttributeError, UnpicklingError) as error:
-        raise FileFormatError(
-            f"{path} does not hold the weights of EfficientNet-Lite{size} ({error}); install its package again"
-        ) from error
     return network.eval()
 
 

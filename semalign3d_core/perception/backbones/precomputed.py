@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from semalign3d_core.geometry.image_grid import PADDINGS, SquareGrid
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.stored_features import StoredFeatureMap
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.runtime.files import files_below, read_json
+from semalign3d_core.runtime.files import files_below, read_json, reading
+from semalign3d_core.runtime.tensors import read_tensors
 
 
 class PrecomputedBackbone(FeatureBackbone):
@@ -30,8 +28,8 @@ class PrecomputedBackbone(FeatureBackbone):
         if not self.folder.is_dir():
             raise MissingFileError(f"{self.folder} does not exist: write the features there or choose another backbone")
         grid_file = self.folder / "grid.json"
-        self.padding = read_json(grid_file).get("padding")
-        if self.padding not in PADDINGS:
+        self.padding = read_json(grid_file, dict).get("padding")
+        if not isinstance(self.padding, str) or self.padding not in PADDINGS:
             raise FileFormatError(f"{grid_file}: padding is {self.padding!r}, expected one of {', '.join(PADDINGS)}")
 
     @property
@@ -62,12 +60,10 @@ class PrecomputedBackbone(FeatureBackbone):
 
     @staticmethod
     def _read(path):
-        try:
-            values = load_file(path)["features"]
-        except FileNotFoundError:
-            raise MissingFileError(f"{path} does not exist: extract the features of this image") from None
-        except (SafetensorError, KeyError) as error:
-            raise FileFormatError(f"{path} is truncated or holds no tensor 'features' ({error}); extract it again") from error
-        if values.ndim != 3 or values.shape[1] != values.shape[2]:
+        expected = "expected the tensor 'features'; extract it again"
+        _, tensors = read_tensors(path, expected, "extract the features of this image")
+        with reading(path, expected):
+            values = tensors["features"]
+        if values.ndim != 3 or values.shape[1] != values.shape[2] or 0 in values.shape or values.is_complex():
             raise FileFormatError(f"{path}: features have shape {tuple(values.shape)}, expected (C, H, H); extract them again")
         return values if values.is_floating_point() else values.float()

@@ -5,7 +5,6 @@ and register tokens, of the published square canvas of 60 x 60 patches.
 """
 
 import inspect
-import json
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from semalign3d_core.perception.providers import require
 from semalign3d_core.perception.weights.pretrained import load_pretrained
 from semalign3d_core.perception.weights.store import known_weights, locate
 from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import read_json
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BLOCK_LISTS = ("layer", "layers", "blocks")  # what the library calls the list of a model's transformer blocks
@@ -157,5 +157,5 @@ def _cells(side, model):
 def read_normalisation(folder):
     """(mean, std) of ``preprocessor_config.json`` in a model folder; those of ImageNet where it is absent."""
     path = Path(folder) / "preprocessor_config.json"
-    stored = json.loads(path.read_text()) if path.is_file() else {}
+    stored = read_json(path, dict) if path.is_file() else {}
     return tuple(stored.get("image_mean", IMAGENET_MEAN)), tuple(stored.get("image_std", IMAGENET_STD))

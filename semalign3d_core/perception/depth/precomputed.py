@@ -1,15 +1,14 @@
 """Depth maps that some tool wrote beside the images (``Depth/<category>/<name>.npz``)."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from semalign3d_core.perception.depth import DepthSource
-from semalign3d_core.perception.evidence import DepthMap
-from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.runtime.files import read_arrays
+from semalign3d_core.perception.evidence import DEPTH_KINDS, DepthMap
+from semalign3d_core.runtime.errors import FileFormatError, InputError
+from semalign3d_core.runtime.files import read_arrays, reading, shown
 
 
 class PrecomputedDepth(DepthSource):
@@ -28,14 +27,15 @@ class PrecomputedDepth(DepthSource):
         if image.record is None:
             raise InputError(f"{image.name}: precomputed depth exists only for images of a data set folder")
         path = self.folder / image.record.category / f"{image.record.name}.npz"
-        try:
-            stored = read_arrays(path)
+        expected = "expected a depth file with 'depth' and 'kind'; write it again"
+        stored = read_arrays(path, expected, "estimate the depth of this image")
+        with reading(path, expected), np.errstate(over="ignore"):
             values, kind = torch.from_numpy(stored["depth"].astype(np.float32)), str(stored["kind"])
-        except FileNotFoundError:
-            raise MissingFileError(f"{path} does not exist: estimate the depth of this image") from None
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-            raise FileFormatError(f"{path} is not a depth file with 'depth' and 'kind' ({error}); write it again") from error
         if tuple(values.shape) != (image.height, image.width):
             raise FileFormatError(f"{path}: depth is {tuple(values.shape)}, the image {(image.height, image.width)}; write it again")
+        if kind not in DEPTH_KINDS:
+            raise FileFormatError(f"{path}: kind is {shown(kind)!r}, expected one of {', '.join(DEPTH_KINDS)}; write it again")
+        if kind != "disparity" and (values < 0).any():
+            raise FileFormatError(f"{path}: depth is negative ({float(values.nan_to_num().min()):.3g}); write NaN where it is unknown")
         depth = DepthMap(torch.where(torch.isfinite(values), values, torch.nan), kind)
         return depth.mirror() if image.mirrored else depth

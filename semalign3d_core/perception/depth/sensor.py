@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime.pictures import open_picture
 
 UNKNOWN_MILLIMETRES = (0, 65535)  # what sensors write where they measured nothing
 
@@ -70,11 +70,8 @@ class SensorDepth(DepthSource):
 
 
 def _read(path):
-    try:
-        with Image.open(path) as picture:
-            values = np.array(picture)
-    except (UnidentifiedImageError, OSError) as error:
-        raise FileFormatError(f"{path} is not a readable depth image ({error}); write it again") from error
+    with open_picture(path) as picture:
+        values = np.array(picture)
     if values.dtype == np.uint8:
         raise FileFormatError(f"{path} has 8 bits per pixel, expected 16-bit millimetres or floating-point metres; export the raw depth")
     return values

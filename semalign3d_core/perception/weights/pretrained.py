@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from semalign3d_core.perception.providers import first_line
-from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
+from semalign3d_core.runtime.errors import FileFormatError
+from semalign3d_core.runtime.tensors import read_checkpoint, read_tensors
 
 # parts of a transformers model that some published checkpoints lack and that no provider here looks at
 UNUSED = ("pooler.", "vision_model.head.", "logit_", "text_model.", "text_projection", "visual_projection")
@@ -58,16 +59,9 @@ def read_state(path):
 
     The tensors may lie one level down, under ``model`` or ``state_dict``, as training frameworks write them.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist; give the path of a downloaded checkpoint")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise FileFormatError(f"{path} holds no plain tensors ({first_line(error)}); download it again, or save them alone") from error
+    expected, missing = "expected plain tensors; download it again, or save them alone", "give the path of a downloaded checkpoint"
+    state = read_tensors(path, expected, missing)[1] if path.suffix == ".safetensors" else read_checkpoint(path, expected, missing)
     if isinstance(state, dict):
         state = next((state[key] for key in ("model", "state_dict") if isinstance(state.get(key), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

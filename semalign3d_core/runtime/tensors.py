@@ -1,0 +1,48 @@
+"""Files of tensors: safetensors, and checkpoints of torch read without code in them."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from semalign3d_core.runtime.errors import FileFormatError
+from semalign3d_core.runtime.files import atomic_path, reading
+
+Tensors = dict[str, torch.Tensor]
+
+
+def read_tensors(path: str | Path, expected: str = "", missing: str = "") -> tuple[dict[str, str], Tensors]:
+    """(metadata, tensors) of a safetensors file; its tensors take no more memory than the file is long.
+
+    expected, missing: see :func:`~semalign3d_core.runtime.files.reading`, as for the errors.
+    """
+    with reading(path, expected, missing) as file, safe_open(file, framework="pt") as stored:
+        return stored.metadata() or {}, {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
+
+
+def read_metadata(path: str | Path, key: str, expected: str = "", missing: str = "") -> Any:
+    """The JSON in an entry of a safetensors file's metadata; None if there is no such entry."""
+    with reading(path, expected, missing) as file, safe_open(file, framework="pt") as stored:
+        text = (stored.metadata() or {}).get(key)
+        return None if text is None else json.loads(text)
+
+
+def write_tensors(path: str | Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file atomically."""
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def read_checkpoint(path: str | Path, expected: str = "", missing: str = "") -> Any:
+    """What ``torch.save`` wrote, tensors and plain values only, on the CPU."""
+    with reading(path, expected, missing) as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > file.stat().st_size:
+                raise FileFormatError(f"{path} is a compressed checkpoint of {unpacked / 1e6:.0f} megabytes; save it with torch.save")
+        return torch.load(file, map_location="cpu", weights_only=True)
