@@ -128,7 +128,7 @@ def shipped_models() -> Path:
 
 def _read(path: Path) -> tuple[Header, Tensors]:
     """Header and tensors of a file, all checked."""
-    expected = "expected a category model (safetensors); build or copy it again"
+    expected = "it is truncated or not a safetensors file; build or copy it again"
     metadata, tensors = read_tensors(path, expected, "build it with 'semalign3d build'")
     with reading(path, expected):
         text = metadata.get(HEADER_KEY)

@@ -29,7 +29,7 @@ TOLERANCE = 0.02  # of rotations
 def value_problem(tensors: dict[str, Tensor], calibration: dict[str, Any]) -> str | None:
     """What is physically impossible in the tensors of a model (finite, of the right shapes), or None."""
     for name, (least, most) in RANGES.items():
-        values = tensors[name]
+        values = tensors.get(name, torch.zeros(0))  # older files have fewer
         if values.numel() and not (values.min() >= least and values.max() <= most):
             return f"{name} has values from {values.min():.3g} to {values.max():.3g}, expected {least:g} to {most:g}"
     focal, diameter = tensors["focal"], tensors["diameter_metres"]

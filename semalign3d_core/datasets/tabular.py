@@ -51,7 +51,7 @@ def read_mat(path: Path, names: list[str], remedy: str) -> list[np.ndarray]:
     from scipy.io import loadmat
 
     path = Path(path)
-    with reading(path, f"expected a MATLAB file; {remedy}", remedy) as file:
+    with reading(path, f"it is not a readable MATLAB file; {remedy}", remedy) as file:
         content = loadmat(file)
     missing = [name for name in names if name not in content]
     if missing:

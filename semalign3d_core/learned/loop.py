@@ -117,7 +117,7 @@ def load_module(path: Path, name: str, module: nn.Module) -> dict:
 
 def _read(path):
     """(header, tensors) of a checkpoint."""
-    expected = "expected a training checkpoint; delete it to start anew"
+    expected = "it is not a training checkpoint; delete it to start anew"
     metadata, tensors = read_tensors(path, expected)
     with reading(path, expected):
         header = json.loads(metadata["training"])

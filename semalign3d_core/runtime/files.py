@@ -209,7 +209,7 @@ class _PlainLoader(yaml.SafeLoader):
 def read_yaml(path: str | Path, missing: str = "") -> Any:
     """Reads a YAML file of plain values; aliases are refused. Errors name the file and where it is broken."""
     text = read_text(path, missing=missing)
-    with reading(path, "expected YAML"):
+    with reading(path, "it is not valid YAML"):
         return yaml.load(text, _PlainLoader)
 
 

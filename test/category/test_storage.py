@@ -14,7 +14,8 @@ from torch.nn.functional import normalize
 from semalign3d_core.category import storage
 from semalign3d_core.category.model import BetaTable, CategoryModel
 from semalign3d_core.category.storage import find_model, load_model, model_hash, save_model
-from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
+from semalign3d_core.runtime import tensors
+from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, OutputError
 
 
 def make_model(keypoints=6, points=40, channels=32, modes=3, poses=5, pairs=10, seed=0):
@@ -94,7 +95,7 @@ def test_truncated_file_is_refused_at_any_length(saved):
     content = path.read_bytes()
     for length in (0, 5, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(FileFormatError, match=r"chair\.safetensors is truncated or not"):
+        with pytest.raises(FileFormatError, match=r"chair\.safetensors cannot be read .*truncated or not"):
             load_model(path)
 
 
@@ -189,8 +190,8 @@ def test_failed_write_leaves_the_old_file(saved, monkeypatch):
         temporary.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(storage, "save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(tensors, "save_file", fail)
+    with pytest.raises(OutputError, match="disk full"):
         save_model(replace(model, category="car"), path)
     assert path.read_bytes() == content
     assert os.listdir(path.parent) == [path.name]

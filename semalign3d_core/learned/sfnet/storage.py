@@ -43,7 +43,7 @@ def load_network(path: str | Path, pyramid: nn.Module | None = None) -> SFNet:
 
 
 def _own(path: str) -> tuple[SFNetConfig, dict[str, torch.Tensor]]:
-    expected, missing = "expected a trained SFNet; train one: semalign3d train sfnet", f"train one: semalign3d train sfnet --output {path}"
+    expected, missing = "it is not a trained SFNet; train one: semalign3d train sfnet", f"train one: semalign3d train sfnet --output {path}"
     metadata, tensors = read_tensors(path, expected, missing)
     with reading(path, expected):
         header = json.loads(metadata["sfnet"])
@@ -54,7 +54,7 @@ def _own(path: str) -> tuple[SFNetConfig, dict[str, torch.Tensor]]:
 
 def _official(path: str, spec: str) -> tuple[SFNetConfig, dict[str, torch.Tensor]]:
     """The authors' two state dicts under our names, which are theirs inside the complete model."""
-    expected = "expected SFNet's published checkpoint with state_dict1 and state_dict2"
+    expected = "it is not SFNet's published checkpoint: expected state_dict1 and state_dict2"
     stored = read_checkpoint(path, expected, "give the path of SFNet's published checkpoint")
     with reading(path, expected):
         parts = {"adap_layer_feat3": stored["state_dict1"], "adap_layer_feat4": stored["state_dict2"]}

@@ -189,8 +189,8 @@ def is_network(path: Path) -> bool:
 def load_network(path: Path) -> tuple[CompactNet, str, tuple[str, ...]]:
     """(:class:`CompactNet` in evaluation mode, its name, its categories) from a safetensors file; wrong files raise with the reason."""
     remedy = f"install the package again or train one: semalign3d train compact --output {path.name}"
-    header, tensors = read_tensors(path, "expected a compact network; " + remedy, remedy)
-    with reading(path, "expected a compact network; " + remedy):
+    header, tensors = read_tensors(path, "it does not hold a compact network; " + remedy, remedy)
+    with reading(path, "it does not hold a compact network; " + remedy):
         state = {name: value.float() for name, value in tensors.items()}
         network = CompactNet(channels=state["head.weight"].shape[0], classes=state["classes.weight"].shape[0])
         network.load_state_dict({k: v.long() if k.endswith("num_batches_tracked") else v for k, v in state.items()})

@@ -133,7 +133,7 @@ def load_efficientnet_lite(size, blocks, path=None):
     """
     network = EfficientNetLite(size, blocks)
     path = weights_path(size) if path is None else Path(path)
-    expected = f"expected the weights of EfficientNet-Lite{size}; install its package again"
+    expected = f"it does not hold the weights of EfficientNet-Lite{size}; install its package again"
     stored = read_checkpoint(path, expected)
     with reading(path, expected):
         network.load_state_dict(_folded(stored, network))

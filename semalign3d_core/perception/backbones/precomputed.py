@@ -60,7 +60,7 @@ class PrecomputedBackbone(FeatureBackbone):
 
     @staticmethod
     def _read(path):
-        expected = "expected the tensor 'features'; extract it again"
+        expected = "it is truncated or holds no tensor 'features'; extract it again"
         _, tensors = read_tensors(path, expected, "extract the features of this image")
         with reading(path, expected):
             values = tensors["features"]

@@ -27,7 +27,7 @@ class PrecomputedDepth(DepthSource):
         if image.record is None:
             raise InputError(f"{image.name}: precomputed depth exists only for images of a data set folder")
         path = self.folder / image.record.category / f"{image.record.name}.npz"
-        expected = "expected a depth file with 'depth' and 'kind'; write it again"
+        expected = "it is not a depth file with 'depth' and 'kind'; write it again"
         stored = read_arrays(path, expected, "estimate the depth of this image")
         with reading(path, expected), np.errstate(over="ignore"):
             values, kind = torch.from_numpy(stored["depth"].astype(np.float32)), str(stored["kind"])

@@ -60,7 +60,7 @@ def read_state(path):
     The tensors may lie one level down, under ``model`` or ``state_dict``, as training frameworks write them.
     """
     path = Path(path)
-    expected, missing = "expected plain tensors; download it again, or save them alone", "give the path of a downloaded checkpoint"
+    expected, missing = "it holds no plain tensors; download it again, or save them alone", "give the path of a downloaded checkpoint"
     state = read_tensors(path, expected, missing)[1] if path.suffix == ".safetensors" else read_checkpoint(path, expected, missing)
     if isinstance(state, dict):
         state = next((state[key] for key in ("model", "state_dict") if isinstance(state.get(key), dict)), state)
