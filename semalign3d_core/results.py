@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.export.plain import alignment_to_dict, matches_to_list
 from semalign3d_core.perception.evidence import ImageEvidence, ImageInput
 from semalign3d_core.runtime.errors import InputError
-from semalign3d_core.runtime.files import atomic_path
+from semalign3d_core.runtime.files import MARK, atomic_path
 from semalign3d_core.transfer.matches import Matches
 
 
@@ -206,7 +207,9 @@ def write_picture(path: str | Path, rgb: np.ndarray) -> None:
     if Path(path).suffix.lower() not in Image.registered_extensions():
         raise InputError(f"{path}: no picture format has the suffix {Path(path).suffix!r}; choose .png or .jpg")
     with atomic_path(path) as temporary:
-        Image.fromarray(rgb).save(temporary)
+        about = PngInfo()
+        about.add_text("Software", MARK.decode())
+        Image.fromarray(rgb).save(temporary, pnginfo=about, comment=MARK)  # so that it is known as a result and may be replaced
 
 
 def _tagged(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:

@@ -1,18 +1,18 @@
 """Pixels of sensor messages to arrays and back, as pure functions. A message that cannot be used raises :class:`BadMessage`."""
 
 import array
-import io
 import struct
 from typing import Literal
 
 import cv2
 import numpy as np
-from PIL import Image as Picture
-from PIL import UnidentifiedImageError
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import shown
+from semalign3d_core.runtime.limits import check_picture
+from semalign3d_core.runtime.pictures import picture_of_bytes
 
 # encoding -> (type, channels); the two-plane ones have further rows below
 ENCODINGS = {
@@ -63,7 +63,6 @@ DEPTH_ENCODINGS = {"16UC1": 0.001, "mono16": 0.001, "32FC1": 1.0}  # metres per 
 NO_DEPTH = 65535  # what sensors write besides 0 where they measured nothing
 MASK_ENCODINGS = ("mono8", "8UC1", "mono16", "16UC1", "32SC1")
 DEPTH_HEADER = struct.Struct("<iff")  # compressedDepth: format, and the two numbers that inverse depths were quantised with
-UNDECODABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Picture.DecompressionBombError)
 
 
 class BadMessage(InputError):
@@ -77,11 +76,16 @@ class BadMessage(InputError):
 def image_to_array(message: Image, allowed: tuple[str, ...] = tuple(ENCODINGS)) -> np.ndarray:
     """The pixels of an Image, (h, w, channels), native byte order; padding at the end of rows is taken off."""
     if message.encoding not in allowed:
-        raise BadMessage("unsupported encoding", f"encoding {message.encoding!r} cannot be used here; publish one of {', '.join(allowed)}")
+        text = f"encoding {shown(message.encoding)!r} cannot be used here; publish one of {', '.join(allowed)}"
+        raise BadMessage("unsupported encoding", text)
     dtype, channels = ENCODINGS[message.encoding]
     height, width, row = message.height, message.width, message.width * channels * np.dtype(dtype).itemsize
     if height == 0 or width == 0:
         raise BadMessage("empty image", f"the image is empty ({width} x {height} pixels); check the driver")
+    try:
+        check_picture(width, height, "the image")
+    except InputError as error:
+        raise BadMessage("too large an image", str(error)) from error
     if message.encoding in HALF_ROWS:
         height += height // 2
     if message.step < row or len(message.data) < message.step * (height - 1) + row:
@@ -109,16 +113,14 @@ def image_to_rgb(message: Image) -> np.ndarray:
 def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     """A CompressedImage (JPEG, PNG) as (h, w, 3) uint8 RGB; 16 bits become 8."""
     if "compressedDepth" in message.format:
-        raise BadMessage("depth instead of colour", f"an image of format {message.format!r} holds depth; subscribe to it as depth")
+        raise BadMessage("depth instead of colour", f"an image of format {shown(message.format)!r} holds depth; subscribe to it as depth")
     try:
-        picture = Picture.open(io.BytesIO(bytes(message.data)))
-        values = np.array(picture) if picture.mode[0] == "I" else None  # Pillow would cut 16 bits of grey off at 255
-        rgb = np.array(picture.convert("RGB")) if values is None else _eight_bits(values.clip(0, 65535))[..., None].repeat(3, axis=2)
-    except UNDECODABLE as error:
-        text = f"compressed image of format {message.format!r} cannot be decoded ({error}); publish whole JPEG or PNG files"
+        rgb = picture_of_bytes(bytes(message.data))
+    except InputError as error:
+        text = f"compressed image of format {shown(message.format)!r} cannot be decoded ({error}); publish whole JPEG or PNG files"
         raise BadMessage("undecodable image", text) from error
     encoding = message.format.partition(";")[0].strip()
-    if encoding.startswith("bayer_") and encoding in TO_RGB and picture.mode[0] in "LI":  # the mosaic itself was compressed
+    if encoding.startswith("bayer_") and encoding in TO_RGB and (rgb == rgb[..., :1]).all():  # the mosaic itself was compressed
         rgb = TO_RGB[encoding](np.ascontiguousarray(rgb[..., :1]))
     return rgb
 
@@ -127,16 +129,24 @@ def decompress_depth(message: CompressedImage) -> Image:
     """A CompressedImage of the transport compressedDepth (PNG) as Image 16UC1 or 32FC1."""
     encoding, _, how = (part.strip() for part in message.format.partition(";"))
     if "compressedDepth" not in how or encoding not in ("16UC1", "32FC1"):
-        text = f"format is {message.format!r}, expected '16UC1; compressedDepth png' or '32FC1; compressedDepth png'"
+        text = f"format is {shown(message.format)!r}, expected '16UC1; compressedDepth png' or '32FC1; compressedDepth png'"
         raise BadMessage("not compressed depth", text)
     if "rvl" in how:
-        raise BadMessage("unsupported compression", f"format {message.format!r} is not read; set the publisher's parameter format to png")
-    data = np.frombuffer(bytes(message.data), np.uint8)
-    values = cv2.imdecode(data[DEPTH_HEADER.size :], cv2.IMREAD_UNCHANGED) if len(data) > DEPTH_HEADER.size else None
-    if values is None or values.ndim != 2 or values.dtype != np.uint16:
-        raise BadMessage("undecodable image", f"{len(data)} bytes of format {message.format!r} hold no 16-bit PNG; check the publisher")
+        raise BadMessage(
+            "unsupported compression", f"format {shown(message.format)!r} is not read; set the publisher's parameter format to png"
+        )
+    data = bytes(message.data)
+    try:
+        values = picture_of_bytes(data[DEPTH_HEADER.size :], raw=True)
+        values = values.astype(np.uint16) if values.ndim == 2 and values.dtype.itemsize > 1 else None
+    except InputError:
+        values = None
+    if values is None:
+        raise BadMessage(
+            "undecodable image", f"{len(data)} bytes of format {shown(message.format)!r} hold no 16-bit PNG; check the publisher"
+        )
     if encoding == "32FC1":
-        _, scale, offset = DEPTH_HEADER.unpack(data[: DEPTH_HEADER.size].tobytes())
+        _, scale, offset = DEPTH_HEADER.unpack(data[: DEPTH_HEADER.size])
         with np.errstate(divide="ignore", invalid="ignore"):
             values = np.where(values > 0, scale / (values.astype(np.float32) - offset), np.nan)
     return array_to_image(values, encoding, message.header)

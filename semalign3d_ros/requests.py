@@ -10,9 +10,11 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
+from semalign3d_core.category.storage import SUFFIX
 from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.pipeline import Demonstration
 from semalign3d_core.runtime.errors import InputError, SemAlign3DError
+from semalign3d_core.runtime.files import shown
 from semalign3d_ros.action import AlignNow
 from semalign3d_ros.conversions import compressed_to_rgb, image_to_rgb
 from semalign3d_ros.inputs.synchroniser import Frame
@@ -22,6 +24,11 @@ from semalign3d_ros.process import answered
 from semalign3d_ros.srv import SetCategory, SetDemonstration
 
 LOOK = 0.05  # seconds between looks at whether a request was cancelled
+
+
+def is_name(category: str) -> bool:
+    """Whether a category is named, so that its model is one of the folder of models or a shipped one; a path names any file."""
+    return category.isprintable() and not {"/", "\\"} & set(category) and SUFFIX not in category
 
 
 class Cancelled(Exception):
@@ -50,13 +57,17 @@ class Requests:
         self._server.destroy()
 
     def _on_set_category(self, request, response):
+        if not self._session.live.values.allow_model_paths and not is_name(request.category):
+            text = "a category is named, not a file: put its model into the folder of the parameter models, or set allow_model_paths"
+            response.success, response.message = False, f"{shown(request.category)!r}: {text}"
+            return response
         return self._changed(response, "without demonstration", category=request.category, demonstration="")
 
     def _on_set_demonstration(self, request, response):
         if request.file:
             return self._changed(response, f"demonstration: {request.file}", demonstration=request.file)
-        shown = demonstration_of(request.image, request.compressed, request.labels, request.points)
-        name = "" if shown is None else self._session.engine.add_demonstration(shown)
+        given = demonstration_of(request.image, request.compressed, request.labels, request.points)
+        name = "" if given is None else self._session.engine.add_demonstration(given)
         return self._changed(response, f"demonstration: {name or 'none'}", demonstration=name)
 
     def _changed(self, response, more, **values):

@@ -25,7 +25,7 @@ from semalign3d_core.runtime.cache import Cache
 from semalign3d_core.runtime.code_hash import code_of
 from semalign3d_core.runtime.config import from_dict, load_preset, to_dict
 from semalign3d_core.runtime.errors import InputError
-from semalign3d_core.runtime.files import write_json
+from semalign3d_core.runtime.files import check_replaceable, write_json
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class BuildOptions(ProviderOptions):
     """skip or error; empty: as the preset says."""
     seed: int = -1
     """Seed of everything random; -1: as the preset says."""
+    overwrite: bool = False
+    """Replace a file <category>.safetensors that is no category model."""
     cache: Path | None = None
     """Folder of a cache of features, depth and masks, that of eval_spair for example, which then finds them there. Default: no cache."""
 
@@ -94,6 +96,7 @@ def build_one(options: BuildOptions, category: str, config: BuildConfig | None =
     config: instead of the one that the options stand for. Raises as :func:`~semalign3d_core.calibration.build.build_category`.
     """
     settings = config or configuration(options)
+    check_replaceable(options.output / f"{category}.safetensors", options.overwrite)
     dataset = open_dataset(options.dataset)
     records = training_records(dataset, category, options.split, options.max_images)
     providers = training_providers(options, category)

@@ -10,7 +10,7 @@ import tyro
 from semalign3d_core.cli.inputs import MethodOptions, input_images, make_pipeline, parse_box, parse_camera, read_input, result_names
 from semalign3d_core.cli.results import keypoint_table
 from semalign3d_core.runtime.errors import SemAlign3DError
-from semalign3d_core.runtime.files import write_json, write_text
+from semalign3d_core.runtime.files import check_replaceable, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Options(MethodOptions):
     viz: Path | None = None
     """Page (.html) that shows how the result came about, or picture (.png). With several images there is one per image, VIZ_NAME, and
     VIZ.html lists the pages."""
+    overwrite: bool = False
+    """Let --viz replace a file that is no result of this program."""
     rerun: Path | None = None
     """Recording (.rrd) of all images, one after the other, for the viewer of rerun (extra "rerun")."""
     mapper: Path | None = None
@@ -35,6 +37,8 @@ def run(options):
     from tqdm import tqdm
 
     files = input_images(options.images)
+    for name in result_names(files) if options.viz is not None else ():
+        check_replaceable(_viz_path(options, name), options.overwrite)
     pipeline, recording = make_pipeline(options), _recording(options)
     named = list(zip(files, result_names(files), strict=True))
     results, failed = [], 0

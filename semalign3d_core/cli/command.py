@@ -12,7 +12,13 @@ from semalign3d_core.runtime.errors import InputError, OutputError, SemAlign3DEr
 
 def run_command(module_name: str, arguments: list[str], program: str) -> int:
     """Parses ``arguments`` into the module's ``Options`` and runs it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupted = f"{program}: interrupted; what is finished is kept, run the same command again to go on"
+
+    def end_at_once(*_: object) -> None:
+        os.write(2, f"{interrupted}\n".encode())
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, end_at_once)  # while modules load, an exception may be lost in whatever is being imported
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8, terminals may know less
@@ -24,12 +30,17 @@ def run_command(module_name: str, arguments: list[str], program: str) -> int:
         module = importlib.import_module(module_name)
         arguments = _load_plugins(arguments)
         options = tyro.cli(module.Options, args=arguments, prog=program, description=module.__doc__)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return module.run(options) or 0
     except SemAlign3DError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1 if isinstance(error, OutputError) else 2
+    except MemoryError:
+        print(f"{program}: not enough memory; use smaller pictures, fewer workers or another backbone", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; what is finished is kept, run the same command again to go on", file=sys.stderr)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not show how this one ends
+        print(interrupted, file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains once more when it ends

@@ -32,7 +32,8 @@ summary { cursor: pointer; color: #0b62a4; }
 
 def page(title, body):
     """A complete HTML page."""
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{STYLE}</style>'
+    about = '<meta charset="utf-8"><meta name="generator" content="semalign3d"><meta name="viewport" content="width=device-width">'
+    head = f"{about}<title>{escape(title)}</title><style>{STYLE}</style>"
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
 

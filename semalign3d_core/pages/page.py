@@ -23,7 +23,8 @@ def page(title: str, script: str, data: dict[str, Any], pictures: dict[str, np.n
     """
     text = json.dumps(_finite(data), ensure_ascii=False).replace("<", "\\u003c")
     parts = {name: (FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "charts.js", f"{script}.js", f"{script}.html")}
-    meta = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    about = '<meta charset="utf-8"><meta name="generator" content="semalign3d"><meta name="viewport" content="width=device-width">'
+    meta = f"{about}<title>{escape(title)}</title>"
     head = f"{meta}<style>{parts['page.css']}</style>"
     scripts = f"<script>\nconst DATA = {text};\n{parts['charts.js']}\n{parts[f'{script}.js']}</script>"
     body = f"<h1>{escape(title)}</h1>\n{parts[f'{script}.html']}{figures(pictures or {})}"

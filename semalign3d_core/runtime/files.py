@@ -25,6 +25,7 @@ from semalign3d_core.runtime.limits import check_limit
 Schema = TypeVar("Schema")
 _ONE_READER, _ONE_UMASK = threading.Lock(), threading.Lock()
 _CLEANED: set[Path] = set()  # folders
+MARK = b"semalign3d"
 TEMPORARY = ".semalign3d-"  # how names of temporary files begin
 
 
@@ -103,6 +104,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary, handle = None, -1
     try:
+        if "\0" in str(path):
+            raise OutputError(f"cannot write {str(path)!r}: names have no zero bytes")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise OutputError(f"cannot write {path}: it is {_kind(path.stat().st_mode)}; choose another name")
@@ -123,6 +126,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if handle >= 0:
             os.close(handle)
+
+
+def check_replaceable(path: str | Path, overwrite: bool) -> None:
+    """Raises :class:`OutputError` if ``path`` is a file that no command of this program wrote, unless it may be overwritten.
+
+    What they write has the program's name within its first bytes (:data:`MARK`).
+    """
+    path = Path(path)
+    try:
+        ours = overwrite or not path.is_file() or MARK in _beginning(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    if not ours:
+        raise OutputError(f"{path} exists and is no result of this program; choose another name, or give --overwrite to replace it")
+
+
+def _beginning(path):
+    with open(path, "rb") as handle:
+        return handle.read(4096)
 
 
 def _remove_leftovers(folder):

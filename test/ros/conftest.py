@@ -23,7 +23,14 @@ class World:
             picture = np.random.default_rng(number).integers(0, 255, (240, 240, 3), dtype=np.uint8)
             picture[:8, :8] = 8 * number  # by which the stand-in backbone knows it
             self.pictures.append(picture)
-        self.parameters = [f"category:={self.model_path}", f"backbone:=standin:{folder}", "masks:=none", "threads:=1", *self._reliable()]
+        self.parameters = [
+            f"category:={self.model_path}",
+            f"models:={folder}",
+            f"backbone:=standin:{folder}",
+            "masks:=none",
+            "threads:=1",
+            *self._reliable(),
+        ]
 
     def _reliable(self):
         from ros_graph import RELIABLE

@@ -306,8 +306,11 @@ def test_services_change_the_category_and_refuse_a_wrong_one(world, shared):
     wrong = listener.call(SetCategory, "align/set_category", SetCategory.Request(category="unicorn"), shared.node)
     assert not wrong.success and "unicorn" in wrong.message
     shared.ask(world.pictures[0])  # the old one stays
-    right = listener.call(SetCategory, "align/set_category", SetCategory.Request(category=str(world.model_path)), shared.node)
-    assert right.success
+    for hostile in (str(world.model_path), "../chair", "x" * 255, "chair.safetensors", "\n", "\\chair"):
+        refused = listener.call(SetCategory, "align/set_category", SetCategory.Request(category=hostile), shared.node)
+        assert not refused.success and len(refused.message) < 1000
+    right = listener.call(SetCategory, "align/set_category", SetCategory.Request(category="chair"), shared.node)
+    assert right.success, right.message
     shared.ask(world.pictures[1])
 
 
@@ -315,7 +318,7 @@ def test_parameters_services_and_messages_agree_about_what_is_in_force(world, li
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(world.model_path.read_bytes())
     demonstration = world.write_demonstration()
-    node = start(standin("align_node"), [*world.parameters, f"demonstration:={demonstration}"])
+    node = start(standin("align_node"), [*world.parameters, f"demonstration:={demonstration}", "allow_model_paths:=true"])
     camera, received = Camera(listener, node), listener.collect(Correspondences, "correspondences")
 
     def get(*names):

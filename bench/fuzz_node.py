@@ -1,0 +1,152 @@
+"""Hostile messages and calls for a live node: on every topic that it subscribes to, and every service of its own.
+
+    python bench/fuzz_node.py [--messages 10000] [--seed 0] [--category bottle]
+
+The topics, services and their types are asked of the running node. Fields are filled at random: texts of any length and alphabet, numbers
+that mean nothing, images whose sizes, encodings and bytes contradict each other. Now and then the node is asked something that it must
+answer. Exit code 1 if it ended, did not answer, held 500 MB more than at the beginning, or printed a traceback.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 101)))
+
+import numpy as np
+from node_memory import resident_mebibytes
+from PIL import Image as Picture
+from ros_graph import AlignSession
+from std_srvs.srv import Trigger
+
+SECONDS, MEBIBYTES = 2.0, 500.0
+TEXTS = ("", "x", "bottle", "é" * 300, "a" * 255, "../../etc/passwd", "/dev/zero", "\n\t\x7f", "中文", "{}", "nan", "rgb8; jpeg")
+ENCODINGS = ("rgb8", "bgr8", "mono8", "mono16", "16UC1", "32FC1", "yuv422", "yuv422_yuy2", "nv12", "bayer_rggb8", "rgba8", "rubbish")
+SKIPPED = ("/parameter_events", "/clock", "/tf", "/tf_static")
+
+
+def message_class(name: str) -> type:
+    """The class of ``package/msg/Name`` or ``package/srv/Name``."""
+    package, kind, short = name.split("/")
+    return getattr(import_module(f"{package}.{kind}"), short)
+
+
+def random_message(kind: type, rng: np.random.Generator, depth: int = 0):
+    """A message of that class with anything in its fields; images are sometimes almost right."""
+    message = kind()
+    for name, field in kind.get_fields_and_field_types().items():
+        if rng.random() < 0.8:
+            with contextlib.suppress(AssertionError, OverflowError, TypeError, ValueError):  # not even a message
+                setattr(message, name, _value(field, rng, depth))
+    if kind.__name__ in ("Image", "CompressedImage") and rng.random() < 0.8:
+        _almost_right(message, rng)
+    return message
+
+
+def _value(field, rng, depth):
+    if field.startswith("sequence<") or field.endswith("]"):
+        inner = field[9:-1].split(",")[0] if field.startswith("sequence<") else field[: field.index("[")]
+        fixed = int(field[field.index("[") + 1 : -1]) if field.endswith("]") else None
+        count = int(rng.choice([0, 1, 3, 40])) if fixed is None else fixed
+        return [_value(inner, rng, depth) for _ in range(count)]
+    if field.startswith(("string", "wstring")):
+        return str(rng.choice(TEXTS)) if rng.random() < 0.98 else "y" * 10_000_000
+    if field in ("float", "double"):
+        return float(rng.choice([0.0, 1.0, -1.0, 1e39 if field == "double" else 1e38, float("nan"), float("inf"), 500.0, 1e-30]))
+    if field == "boolean":
+        return bool(rng.random() < 0.5)
+    if field == "octet":
+        return bytes([int(rng.integers(256))])
+    if "int" in field:
+        bits = int("".join(filter(str.isdigit, field)))
+        signed = not field.startswith("u")
+        least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+        return int(np.clip(int(rng.choice([0, 1, 2, 3, 240, 241, 65535])) if rng.random() < 0.8 else most, least, most))
+    return random_message(message_class(field.replace("/", "/msg/")), rng, depth + 1)
+
+
+def _almost_right(message, rng):
+    message.header.stamp.sec, message.header.stamp.nanosec = int(rng.integers(0, 3)), 0
+    if hasattr(message, "encoding"):
+        message.encoding = str(rng.choice(ENCODINGS))
+        message.width, message.height = (int(rng.choice([1, 2, 7, 64, 239, 240])) for _ in range(2))
+        message.step = message.width * int(rng.choice([1, 2, 3, 4, 0]))
+        size = message.step * message.height if rng.random() < 0.8 else int(rng.integers(0, 1000))
+        message.data = rng.bytes(size)
+        return
+    stream = io.BytesIO()
+    pixels = rng.integers(0, 255, (int(rng.integers(1, 60)), int(rng.integers(1, 60)), 3), dtype=np.uint8)
+    Picture.fromarray(pixels).save(stream, str(rng.choice(["PNG", "JPEG", "BMP"])))
+    data = bytearray(stream.getvalue())
+    for _ in range(int(rng.integers(0, 20))):
+        data[int(rng.integers(len(data)))] = int(rng.integers(256))
+    message.format, message.data = str(rng.choice(TEXTS)), bytes(data)
+
+
+def inputs_of(listener, name: str = "align", namespace: str = "/semalign3d") -> tuple[dict[str, type], dict[str, type]]:
+    """({topic: class} that the node subscribes to, {service: class} of its own)."""
+    topics = {t: k[0] for t, k in listener.node.get_subscriber_names_and_types_by_node(name, namespace) if t not in SKIPPED}
+    services = {s: k[0] for s, k in listener.node.get_service_names_and_types_by_node(name, namespace)}
+    ours = {s: message_class(k) for s, k in services.items() if k.startswith(("semalign3d", "std_srvs", "rcl_interfaces"))}
+    return {t: message_class(k) for t, k in topics.items()}, ours
+
+
+def attack(listener, node, messages: int, seed: int = 0) -> Counter:
+    """Sends ``messages`` messages and, for every tenth, a call; returns {what was sent: how often}. AssertionError: the node gave way."""
+    rng = np.random.default_rng(seed)
+    topics, services = inputs_of(listener)
+    assert topics and services, "the node has no inputs"
+    publishers = {topic: listener.publisher(kind, topic) for topic, kind in topics.items()}
+    clients = {name: listener.node.create_client(kind, name) for name, kind in services.items()}
+    sent: Counter = Counter()
+    start = resident_mebibytes(node.process.pid)
+    for number in range(messages):
+        topic = list(topics)[number % len(topics)]
+        publishers[topic].publish(random_message(topics[topic], rng))
+        sent[topic] += 1
+        listener.executor.spin_once(timeout_sec=0)
+        if number % 10 == 0:
+            name = list(services)[int(rng.integers(len(services)))]
+            clients[name].call_async(random_message(services[name].Request, rng))
+            sent[name] += 1
+        if number % 50 == 49 or number == messages - 1:
+            began = time.monotonic()
+            answer = listener.call(Trigger, "align/reset", Trigger.Request(), node)
+            waited = time.monotonic() - began
+            assert answer.success and waited < 10 * SECONDS, f"the node took {waited:.1f} s to answer after {number + 1} messages"
+            grown = resident_mebibytes(node.process.pid) - start
+            assert grown < MEBIBYTES, f"the node holds {grown:.0f} MiB more after {number + 1} messages"
+            sent["slow answers (above 2 s)"] += waited > SECONDS
+    return sent
+
+
+def main() -> int:
+    """Attacks a node and prints what was sent."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--category", default="bottle")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, AlignSession([f"category:={options.category}"], Path(folder) / "node.log") as session:
+        sent = attack(session.listener, session.node, options.messages, options.seed)
+        output = session.node.output()
+        memory = resident_mebibytes(session.node.process.pid)
+    for what, count in sorted(sent.items()):
+        print(f"{what:60s} {count:6d}")
+    print(f"{options.messages} messages; node alive, {memory:.0f} MiB; {output.count('Traceback')} tracebacks in its log")
+    if "Traceback" in output:
+        print(output[output.index("Traceback") :][:3000])
+    return 1 if "Traceback" in output else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
