@@ -32,7 +32,7 @@ def test_only_results_may_be_replaced(tmp_path):
 
 
 def test_config_and_inspect_replace_their_own_pages_only(tmp_path, capsys):
-    for arguments, name in ((["config", "align_fast"], "a.yaml"), (["inspect", "mug"], "mug.html")):
+    for arguments, name in ((["config", "--preset", "align_fast"], "a.yaml"), (["inspect", "mug"], "mug.html")):
         path = tmp_path / name
         path.write_text("hours of work")
         assert main([*arguments, "--output", str(path)]) == 1
@@ -43,10 +43,10 @@ def test_config_and_inspect_replace_their_own_pages_only(tmp_path, capsys):
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert main(["config", "align_fast", "--output", str(tmp_path / "file" / "a.yaml")]) == 1
+    assert main(["config", "--preset", "align_fast", "--output", str(tmp_path / "file" / "a.yaml")]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "cannot write" in error
-    assert main(["config", "align_fast", "--output", "/dev/null"]) == 1
+    assert main(["config", "--preset", "align_fast", "--output", "/dev/null"]) == 1
 
 
 @pytest.mark.slow
