@@ -4,27 +4,37 @@ ros2 launch semalign3d_ros align.launch.py category:=bottle image:=/camera/color
 ros2 launch semalign3d_ros align.launch.py category:=chair source:=video.mp4 rviz:=true
 """
 
+import os
+
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration, NotEqualsSubstitution, PathJoinSubstitution
+from launch.substitutions import IfElseSubstitution, LaunchConfiguration, NotEqualsSubstitution, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+INPUTS = ("image", "camera_info", "depth", "depth_camera_info", "mask", "detections")
+PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 # name -> (default, description)
 ARGUMENTS = {
     "category": ("bottle", "category to look for: name of a model, or path of a model file"),
     "models": ("", "folder of category models; empty: only those that come with the package"),
     "demonstration": ("", "YAML file with a demonstration image and named points in it; empty: none"),
     "backbone": ("auto", "feature backbone; auto: the one that the category model was built with"),
+    "diameter": ("0.0", "the object's diameter in metres, which gives metric positions without depth; 0: not known"),
+    "objects": ("one", "one object, or all that the mask source finds"),
+    "lifecycle": ("false", "start as a managed node, which others configure and activate"),
+    "shared_memory": ("true", "larger shared-memory segments, through which best-effort images travel whole"),
     "warm_start": ("false", "start from the alignment of the previous image instead of searching anew"),
     "namespace": ("semalign3d", "namespace of the node and of its topics"),
     "image": ("image", "topic of the camera images"),
     "image_transport": ("raw", "raw or compressed"),
     "camera_info": ("camera_info", "topic of the CameraInfo of the images"),
     "depth": ("depth", "topic of depth images registered to the images"),
-    "mask": ("mask", "topic of masks of the object"),
+    "depth_camera_info": ("depth_camera_info", "topic of the CameraInfo of depth images that are not aligned; as it is: beside them"),
+    "mask": ("mask", "topic of masks of the object, or of labels of several"),
+    "detections": ("detections", "topic of vision_msgs/Detection2DArray"),
     "parameters": (PathJoinSubstitution([FindPackageShare("semalign3d_ros"), "config", "align.yaml"]), "YAML file with further parameters"),
     "source": ("", "folder of images, image, video file, rosbag2 folder or webcam number to publish; empty: there is a camera already"),
     "focal_length": ("0.0", "focal length in pixels of the source; 0: not known"),
@@ -42,13 +52,15 @@ def generate_launch_description():
     align = Node(
         package="semalign3d_ros",
         executable="align_node",
+        arguments=[IfElseSubstitution(LaunchConfiguration("lifecycle"), "--lifecycle", "--plain")],
         namespace=LaunchConfiguration("namespace"),
         parameters=[
             LaunchConfiguration("parameters"),
-            {name: text(name) for name in ("category", "models", "demonstration", "backbone", "image_transport")},
+            {name: text(name) for name in ("category", "models", "demonstration", "backbone", "image_transport", "objects")},
             {"warm_start": ParameterValue(LaunchConfiguration("warm_start"), value_type=bool)},
+            {"diameter": ParameterValue(LaunchConfiguration("diameter"), value_type=float)},
         ],
-        remappings=[(topic, LaunchConfiguration(topic)) for topic in ("image", "camera_info", "depth", "mask")],
+        remappings=[(topic, LaunchConfiguration(topic)) for topic in INPUTS],
         output="screen",
     )
     source = Node(
@@ -70,4 +82,10 @@ def generate_launch_description():
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     arguments = [DeclareLaunchArgument(name, default_value=value, description=about) for name, (value, about) in ARGUMENTS.items()]
-    return LaunchDescription([*arguments, align, source, rviz])
+    shared_memory = SetEnvironmentVariable(
+        PROFILE,
+        PathJoinSubstitution([FindPackageShare("semalign3d_ros"), "config", "fastdds_shared_memory.xml"]),
+        condition=IfCondition(LaunchConfiguration("shared_memory")),
+    )
+    known = [] if os.environ.get(PROFILE) else [shared_memory]  # one of the user's own counts
+    return LaunchDescription([*arguments, *known, align, source, rviz])

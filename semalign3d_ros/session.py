@@ -30,7 +30,7 @@ class Session:
         self._node, self.enabled = node, enabled
         self._before = _entities(node)
         parameters = declare(node, AlignParameters)
-        self._processed, self._latency, self._rate = 0, float("nan"), _Rate()
+        self._processed, self._latency, self._age, self._rate = 0, float("nan"), float("nan"), _Rate()
         self.frames_taken = 0
         self.last_frame: Frame | None = None  # for requests that wait for the next one
         self.diagnostics = Diagnostics(node, self._values, self._conditions)
@@ -83,6 +83,7 @@ class Session:
             "images processed": self._processed,
             "rate in Hz": self._rate.value(),
             "latency of the last image in ms": round(1000 * self._latency, 1),
+            "latency since its stamp in ms": round(1000 * self._age, 1),
         }
 
     # Worker thread
@@ -114,6 +115,7 @@ class Session:
         latency = time.monotonic() - frame.arrival
         if self.engine.publish(found, lambda: self.publisher.publish(found, seen, frame.image.header, latency)):
             self._processed, self._latency = self._processed + 1, latency
+            self._age = 1e-9 * self._node.get_clock().now().nanoseconds - seconds(frame.image.header.stamp)
             self._rate.count()
 
 
