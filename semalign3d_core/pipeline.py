@@ -149,9 +149,9 @@ class Pipeline:
             return self._process(as_image(image, channel_order), camera, depth, mask, previous, box, up)  # type: ignore[arg-type]
         if any(value is not None for value in (depth, mask, previous, box)):
             raise InputError("depth, mask, previous and box belong to one image; process the images of this list one by one")
-        return self.process_batch(images, camera, channel_order, up)
+        return self._process_all(images, camera, channel_order, up)
 
-    def process_batch(
+    def _process_all(
         self, images: UserImages, camera: PinholeCamera | None = None, channel_order: ChannelOrder = "rgb", up: Up | None = None
     ) -> list[FrameResult]:
         """The results of :meth:`process` for several images, in their order, as many at a time as there are processors.
