@@ -9,8 +9,9 @@ from values import check_values
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.config import AlignConfig, ReferenceConfig
-from semalign3d_core.alignment.gauss_newton.poses import poses_of_keypoints
+from semalign3d_core.alignment.gauss_newton.poses import Poses, poses_of_keypoints
 from semalign3d_core.alignment.observation import inside_mask, sampled_cells
+from semalign3d_core.geometry.rotations import rotation_angle
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,22 @@ def test_the_published_optimiser_does_without_tables(small):
     config = AlignConfig(solver="adamw", reference=ReferenceConfig(steps=3, rotations=1, focals=(1.5,)))
     alignment = Aligner(replace(model, betas=empty_betas()), config).align(category.image(3).evidence)
     assert torch.isfinite(alignment.keypoints_3d).all() and alignment.terms["geometry"] == 0
+
+
+def test_no_step_of_the_solver_is_too_long(small):
+    """However far the start: by turn, shift (object scales), log scale and log focal length."""
+    category, model = small
+    aligner = Aligner(model)
+    solver, observation = aligner.solver, aligner.observe(aligner.prepare(category.image(3).evidence))
+    start = solver.solve(observation).poses[:1]
+    far = Poses(start.rotation, start.parameters + torch.tensor([0.1, 0.1, 0.0, 0.3, 0.6] + [0.0] * 6).double())
+    solver.damping = solver.damping * 1e-9  # every step as long as it may be
+    solver.least = solver.least * 1e-9
+    moved, _ = solver._descend(observation, solver.fine, far, solver.warm_sigmas[:1], relaxation=1e9)
+    change = (moved.parameters - far.parameters)[0].abs()
+    limits = torch.tensor([0.5 * observation.object_scale, 0.5 * observation.object_scale, 0, 0.4, 0.3]).double()
+    torch.testing.assert_close(change[:5], limits)
+    assert rotation_angle(moved.rotation, far.rotation) < 3**0.5 * 0.5 + 1e-6
 
 
 def test_cells_are_drawn_in_proportion_to_their_weight():

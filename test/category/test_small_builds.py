@@ -17,7 +17,7 @@ from semalign3d_core.category.published.barycentric import relative_volumes
 from semalign3d_core.category.published.dense_cloud import _surface
 from semalign3d_core.category.shape.factor_model import rigid_model
 from semalign3d_core.category.statistics.geometric_features import BetaTable
-from semalign3d_core.category.surface.surface_map import SurfaceMap, best_plane, surface_map
+from semalign3d_core.category.surface.surface_map import SurfaceMap, best_plane, is_flat, surface_map
 from semalign3d_core.runtime.errors import InputError
 
 
@@ -106,6 +106,17 @@ def test_images_without_object_are_counted_and_the_first_are_named(source, tmp_p
     assert any(text.startswith(f"left out: {IMAGES - 1 - 3} more images") for text in caplog.messages)
     with pytest.raises(InputError, match="im01: the mask is empty"):
         build(root, replace(FAST, policy=DataPolicy(on_bad_image="error")))
+
+
+def test_few_images_tell_less_exactly_whether_a_shape_is_flat():
+    """The limit falls with the root of the number of images, from 10 to 20 of them."""
+    shape = torch.tensor([[0.5, 0, 1], [-0.5, 0, 1], [0, 0.3, -1], [0, -0.3, -1.0]]).double()
+
+    def is_flat_at(thickness, images):
+        return is_flat(shape * torch.tensor([1, 1, thickness]), images)
+
+    for images, limit in ((5, 0.02 * 2**0.5), (10, 0.02 * 2**0.5), (15, 0.02 * (20 / 15) ** 0.5), (20, 0.02), (40, 0.02)):
+        assert is_flat_at(0.999 * limit, images) and not is_flat_at(1.001 * limit, images)
 
 
 def test_settings_are_checked():
