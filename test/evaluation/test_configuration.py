@@ -71,12 +71,12 @@ def test_a_cache_that_cannot_be_written_ends_the_run(folder, models, method):
 
 
 def test_a_full_disk_is_named(folder, monkeypatch):
-    from semalign3d_core.runtime import cache
+    from semalign3d_core.runtime import tensors
 
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache, "save_file", full)
+    monkeypatch.setattr(tensors, "save_file", full)
     with pytest.raises(OutputError, match=r"No space left on device.*--cache"):
         evaluate(configuration(folder))
     assert not list((folder.parent / "out").rglob("*.safetensors"))
