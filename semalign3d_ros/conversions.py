@@ -136,11 +136,12 @@ def decompress_depth(message: CompressedImage) -> Image:
             "unsupported compression", f"format {shown(message.format)!r} is not read; set the publisher's parameter format to png"
         )
     data = bytes(message.data)
+    values: np.ndarray | None = None
     try:
-        values = picture_of_bytes(data[DEPTH_HEADER.size :], raw=True)
-        values = values.astype(np.uint16) if values.ndim == 2 and values.dtype.itemsize > 1 else None
+        picture = picture_of_bytes(data[DEPTH_HEADER.size :], raw=True)
+        values = picture.astype(np.uint16) if picture.ndim == 2 and picture.dtype.itemsize > 1 else None
     except InputError:
-        values = None
+        pass
     if values is None:
         raise BadMessage(
             "undecodable image", f"{len(data)} bytes of format {shown(message.format)!r} hold no 16-bit PNG; check the publisher"
