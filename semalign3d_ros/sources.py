@@ -3,6 +3,7 @@
 Each source yields :class:`Moment` and has ``roles``, the topics of its messages.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,10 @@ IMAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage"
 CAMERA_TYPE = "sensor_msgs/msg/CameraInfo"
 FOLDER_RATE = 10.0  # images per second where nothing says how fast
 JPEG_QUALITY = 95
-LEGAL = "a folder of images, an image, a video file, a rosbag2 folder, or the number of a webcam"
+BAG_FILES = (".mcap", ".db3")  # of a recording without its metadata.yaml
+SAME = 0.02  # seconds between the stamps of an image and of its depth image
+WAITING = 8  # images that wait for their depth image
+LEGAL = "a folder of images, an image, a video file, a rosbag2 (folder, .mcap or .db3), or the number of a webcam"
 
 Problem = Callable[[str, object], None]  # told the kind and the text of what cannot be used
 
@@ -53,7 +57,7 @@ def open_source(parameters: ImageSourceParameters, problem: Problem) -> "Source"
         return Webcam(int(source), camera)
     if not path.exists():
         raise MissingFileError(f"source {source} does not exist; give {LEGAL}")
-    if (path / "metadata.yaml").is_file():
+    if (path / "metadata.yaml").is_file() or path.suffix in BAG_FILES:
         return Bag(path, parameters, camera, problem)
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
         return Folder(path, camera, problem)
@@ -177,7 +181,24 @@ class Bag:
         self._types = {topic: IMAGE_TYPES.get(topics[topic], CameraInfo) for topic in self._roles if topic}
 
     def __iter__(self) -> Iterator[Moment]:
-        start, messages = None, {}
+        """Every image with the CameraInfo before it and the depth image of its stamp, which may have been recorded later."""
+        start, info, depths, waiting = None, None, {}, deque[tuple[int, dict[str, Any]]]()
+        with_depth = "depth" in self.roles
+        for role, time, message in self._recorded():
+            if role == "camera_info":
+                info = message
+            elif role == "depth":
+                depths[_seconds(message)] = message
+            else:
+                start = time if start is None else start
+                waiting.append((time - start, {"image": message} if info is None else {"camera_info": info, "image": message}))
+            while waiting and (not with_depth or len(waiting) > WAITING or _nearest(depths, waiting[0][1]["image"]) is not None):
+                yield self._moment(*waiting.popleft(), depths)
+        for time, messages in waiting:
+            yield self._moment(time, messages, depths)
+
+    def _recorded(self):
+        """(role, time, message) in the order of the recording."""
         with self._open() as reader:
             wanted = [connection for connection in reader.connections if connection.topic in self._types]
             for connection, time, data in reader.messages(connections=wanted):
@@ -188,11 +209,15 @@ class Bag:
                     except BadMessage as error:
                         self._problem(f"depth: {error.kind}", f"{connection.topic}: {error}; going on without")
                         continue
-                messages[role] = message
-                if connection.topic == self._image:
-                    start = time if start is None else start
-                    yield Moment((time - start) * 1e-9, self._with_camera(messages))
-                    messages = {}
+                yield role, time, message
+
+    def _moment(self, time, messages, depths):
+        stamp = _nearest(depths, messages["image"])
+        if stamp is not None:
+            messages = {"depth": depths[stamp], **messages}
+            for older in [other for other in depths if other <= stamp]:
+                del depths[older]
+        return Moment(time * 1e-9, self._with_camera(messages))
 
     def _with_camera(self, messages):
         info = None if "camera_info" in messages or not isinstance(messages["image"], Image) else self._camera.info
@@ -213,6 +238,17 @@ class Bag:
             return Reader(self._path)
         except ReaderError as error:
             raise FileFormatError(f"{self._path} is not a readable rosbag2 ({error}); reindex or record it again") from error
+
+
+def _nearest(depths, image):
+    """The stamp of the depth image of an image, or None."""
+    at = _seconds(image)
+    best = min(depths, key=lambda stamp: abs(stamp - at), default=None)
+    return best if best is not None and abs(best - at) <= SAME else None
+
+
+def _seconds(message):
+    return message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
 
 
 def as_transport(message: Image | CompressedImage, transport: str) -> Image | CompressedImage:

@@ -19,6 +19,8 @@ from semalign3d_core.geometry.camera import PinholeCamera  # noqa: E402
 from semalign3d_ros.conversions import array_to_image, compressed_to_rgb, image_to_rgb  # noqa: E402
 from semalign3d_ros.inputs.calibration import calibration_from_info, camera_to_info  # noqa: E402
 from semalign3d_ros.msg import SemanticKeypoints  # noqa: E402
+from semalign3d_ros.parameters import ImageSourceParameters  # noqa: E402
+from semalign3d_ros.sources import open_source  # noqa: E402
 
 
 def pictures(count=4, height=48, width=64):
@@ -66,7 +68,7 @@ def test_a_video_is_published_picture_by_picture_compressed_on_request(listener,
         assert np.abs(compressed_to_rgb(image).astype(int) - rgb).mean() < 6
 
 
-def write_bag(path, plugin):
+def write_bag(path, plugin, depth_late=False):
     rosbags = pytest.importorskip("rosbags.rosbag2", reason="needs rosbags: pip install 'semalign3d[bags]'")
     from rosbags.typesys import Stores, get_typestore
 
@@ -82,7 +84,11 @@ def write_bag(path, plugin):
             header = Header(stamp=Time(sec=5, nanosec=number * 10**7), frame_id="recorded")
             at = number * 10**7
             writer.write(info, at, serialize_message(camera_to_info(camera, header)))
-            writer.write(depth, at, serialize_message(array_to_image(np.full((48, 64), 1000 + number, np.uint16), "16UC1", header)))
+            writer.write(
+                depth,
+                at + (2 * 10**7 + 1 if depth_late else 0),
+                serialize_message(array_to_image(np.full((48, 64), 1000 + number, np.uint16), "16UC1", header)),
+            )
             writer.write(image, at, serialize_message(array_to_image(rgb[..., ::-1], "bgr8", header)))
 
 
@@ -98,6 +104,19 @@ def test_a_recorded_bag_is_published_as_it_was_recorded(listener, start, tmp_pat
         np.testing.assert_array_equal(image_to_rgb(image), pictures(3)[number])
         assert info.header == depth.header == image.header and info.k[0] == 70
         assert np.frombuffer(bytes(depth.data), np.uint16)[0] == 1000 + number
+
+
+@pytest.mark.parametrize(("plugin", "suffix"), [("SQLITE3", "db3"), ("MCAP", "mcap")])
+def test_a_single_file_of_a_recording_is_read_and_depth_belongs_to_its_image(tmp_path, plugin, suffix):
+    write_bag(tmp_path / "bag", plugin, depth_late=True)
+    (file,) = (tmp_path / "bag").glob(f"*.{suffix}")
+    moved = file.rename(tmp_path / f"alone.{suffix}")
+    parameters = ImageSourceParameters(source=str(moved), image_topic="/cam/color", depth_topic="/cam/depth")
+    moments = list(open_source(parameters, lambda kind, text: None))
+    assert len(moments) == 3
+    for number, moment in enumerate(moments):
+        assert moment.messages["depth"].header == moment.messages["image"].header
+        assert np.frombuffer(bytes(moment.messages["depth"].data), np.uint16)[0] == 1000 + number
 
 
 def test_a_loop_goes_on_until_a_signal_comes(listener, start, tmp_path):
