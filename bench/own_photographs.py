@@ -80,7 +80,7 @@ def build(options, folder, category, records, names):
         found[record.path.stem] = np.zeros((record.height, record.width), bool) if mask is None else mask.numpy()
         cv2.imwrite(str(outlines / f"{record.path.stem}.png"), found[record.path.stem].astype(np.uint8))
     semalign3d(["import", str(points), "--images", str(records[0].path.parent), "--output", str(data), "--category", category,
-                "--masks", str(outlines), "--pairs", PAIRS.get(category, "")])  # fmt: skip
+                "--masks", str(outlines), "--left-right", PAIRS.get(category, ""), "--split", "0"])  # fmt: skip
     (data / "Depth" / category).mkdir(parents=True)
     for name, mask in found.items():
         np.savez(data / "Depth" / category / f"{name}.npz", depth=inflated(mask), kind="disparity")
