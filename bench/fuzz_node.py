@@ -103,6 +103,8 @@ def inputs_of(listener, name: str = "align", namespace: str = "/semalign3d") -> 
 def attack(listener, node, messages: int, seed: int = 0) -> Counter:
     """Sends ``messages`` messages and, for every tenth, a call; returns {what was sent: how often}. AssertionError: the node gave way."""
     rng = np.random.default_rng(seed)
+    known = listener.node.get_node_names_and_namespaces
+    listener.wait(lambda: ("align", "/semalign3d") in known(), "waited for the node's name", node)
     topics, services = inputs_of(listener)
     assert topics and services, "the node has no inputs"
     publishers = {topic: listener.publisher(kind, topic) for topic, kind in topics.items()}

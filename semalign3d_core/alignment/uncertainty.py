@@ -25,6 +25,8 @@ DEPTH_OF_ORIGIN = 3 + 2  # the unknown that stays 1
 SENSOR = 0.01  # relative standard deviation of a scale that a depth image gives
 TURN = math.pi**2 / 3  # variance of an angle of which nothing is known
 
+UNKNOWN = 1e6  # variance of what nothing tells, in the units of the unknowns
+
 
 @dataclass(frozen=True)
 class Uncertainty:
@@ -91,6 +93,8 @@ def _of_unknowns(solver, observation, poses, used):
     prior = torch.cat([hessian.new_zeros(3), solver.stiffness])
     matrix = (hessian[0] + torch.diag(prior)) * independent / total
     matrix = matrix[used][:, used].double()
+    if not torch.isfinite(matrix * variance).all():  # nothing is known, as with absurd cameras
+        return UNKNOWN * torch.eye(len(matrix)).to(hessian)
     return (torch.linalg.pinv(matrix, hermitian=True) * variance).to(hessian)
 
 
