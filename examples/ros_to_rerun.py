@@ -1,7 +1,5 @@
-"""Record what the node ``align`` publishes for the viewer of rerun (extra ``rerun``), images and keypoints over time.
-
-python examples/ros_to_rerun.py out/run.rrd /camera/color/image_raw        (then: rerun out/run.rrd)
-"""
+"""Record what the node ``align`` publishes for the viewer of rerun (extra ``rerun``), images and keypoints over time."""
+# python examples/ros_to_rerun.py out/run.rrd /camera/color/image_raw        (then: rerun out/run.rrd)
 
 import sys
 from typing import Any
