@@ -35,9 +35,13 @@ SKIPPED = ("/parameter_events", "/clock", "/tf", "/tf_static")
 
 
 def message_class(name: str) -> type:
-    """The class of ``package/msg/Name`` or ``package/srv/Name``."""
+    """The class of ``package/msg/Name``, ``package/srv/Name`` or a service of an action (``package/action/Name_SendGoal``)."""
     package, kind, short = name.split("/")
-    return getattr(import_module(f"{package}.{kind}"), short)
+    module = import_module(f"{package}.{kind}")
+    if kind == "action":
+        action, service = short.split("_")
+        return getattr(getattr(module, action).Impl, f"{service}Service")
+    return getattr(module, short)
 
 
 def random_message(kind: type, rng: np.random.Generator, depth: int = 0):

@@ -56,7 +56,8 @@ def test_every_row_is_true_of_the_running_node(world, listener, start):
         listener.node.get_subscriber_names_and_types_by_node,
         listener.node.get_service_names_and_types_by_node,
     )
-    listener.wait(lambda: "/diagnostics" in topics(publishers), "waited for discovery", node)
+    known = listener.node.get_node_names_and_namespaces
+    listener.wait(lambda: ("align", "/semalign3d") in known() and "/diagnostics" in topics(publishers), "waited for discovery", node)
     published = {n: k for n, k in topics(publishers).items() if n not in beside and "/_action/" not in n}
     assert published == expected(OUTPUTS)
     inputs = {n: k for n, k in topics(subscribers).items() if n not in beside and "/_action/" not in n}
