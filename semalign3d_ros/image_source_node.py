@@ -16,7 +16,7 @@ from semalign3d_ros.diagnostics import Diagnostics
 from semalign3d_ros.msg import SemanticKeypoints
 from semalign3d_ros.parameters import ImageSourceParameters, declare
 from semalign3d_ros.process import spin
-from semalign3d_ros.sources import as_transport, open_source
+from semalign3d_ros.sources.open import as_transport, open_source
 
 TRANSPORTS = {"raw": ("", Image), "compressed": ("/compressed", CompressedImage)}
 

@@ -63,7 +63,7 @@ def run(options: Options) -> int:
             elif truth is not None:
                 rows[spec].add(truth, found)
     if labels is not None:
-        table = [{"features": spec, **row.summary()} for spec, row in rows.items()]
+        table = [{"features": "compact" if spec == "auto" else spec, **row.summary()} for spec, row in rows.items()]
         write_json(options.output / "pose_table.json", table)
         print(table_text(table))
     return 1 if failed else 0

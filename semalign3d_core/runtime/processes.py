@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, TypeVar
 
 from semalign3d_core.runtime import plugins
@@ -28,6 +29,13 @@ def executor(workers: int) -> ProcessPoolExecutor:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    # Ctrl-C while the server loads modules is for this process alone; workers let it through when they begin.
+    resource_tracker.ensure_running()  # which the server would start, and thereby unblock the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return ProcessPoolExecutor(workers, context, _start_worker, (plugins.loaded(),))
 
 
@@ -70,6 +78,7 @@ def _start_worker(loaded):
     global _on_interrupt
     # Ctrl-C reaches all processes of a terminal; idle workers leave it to their parent.
     _on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     for plugin in loaded:

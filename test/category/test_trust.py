@@ -47,12 +47,14 @@ def test_evidence_speaks_for_the_right_hand_and_grows_with_depth(category):
 
 @pytest.mark.slow
 def test_no_warning_for_good_data_and_one_for_flat_pictures_without_depth(category):
-    data, _ = category
+    data, model = category
     config = BuildConfig(em=SHORT)
     assert shape_warnings(data, find_shape(data, config).report) == []
-    # Far cameras and depth maps that say nothing: left and right cannot be known.
-    points = data.points - (data.points * data.visible[..., None]).sum(1, keepdim=True) / data.visible.sum(1)[:, None, None]
-    far = replace(data, points=0.02 * points * data.visible[..., None], size=0.02 * data.size, measured=torch.zeros_like(data.measured))
+    # Far cameras, no depth, and no keypoint is hidden by the object: left and right cannot be known.
+    camera = model.in_camera()
+    points = data.focal[:, None, None] * camera[..., :2] / camera[..., 2:]
+    points, shown = points - points.mean(1, keepdim=True), torch.ones_like(data.visible)
+    far = replace(data, points=0.02 * points, visible=shown, size=0.02 * data.size, measured=torch.zeros_like(data.measured))
     warnings = shape_warnings(far, find_shape(far, config).report)
     assert len(warnings) == 1 and "reversal in depth" in warnings[0]
 

@@ -36,7 +36,7 @@ def test_documented_call_writes_all_files_and_a_table(folder, capsys):
         assert (folder.parent / "out" / name).stat().st_size > 0
         assert name in output.out or name == "config.json"
     assert "chair" in output.out and "mean of categories" in output.out and "@0.05" in output.out
-    assert "images: 100%" in output.err and "24/24" in output.err  # the progress bar
+    assert "%|" not in output.err  # bars are for terminals
     results = json.loads((folder.parent / "out" / "results.json").read_text())
     assert list(results["per_category"]["chair"]["pck"]) == ["0.01", "0.05", "0.1"] and results["method"] == "nearest_neighbour"
     line = json.loads((folder.parent / "out" / "predictions.jsonl").read_text().splitlines()[0])

@@ -119,7 +119,7 @@ def test_an_official_checkpoint_reads_the_tokens_of_the_transformer(tiny, tmp_pa
     assert mixed.values.shape == (19, 12, 12) and mixed.grid == other.extract(image).grid
     torch.testing.assert_close(mixed.values[-3:].norm(dim=0), torch.full((12, 12), 0.2**0.5))
     with pytest.raises(InputError, match="reads features before normalisation"):
-        mapper.of_features(torch.ones(24, 2, 2))
+        TrainedMapper.for_pictures(path, transformer)
 
 
 @pytest.mark.slow

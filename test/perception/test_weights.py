@@ -52,9 +52,9 @@ def test_spellings(spec, expected):
 
 
 def test_unknown_families_and_options_are_refused_with_the_legal_ones():
-    with pytest.raises(InputError, match="choose one of compact, dinov2"):
+    with pytest.raises(InputError, match="choose one of auto, compact, dinov2"):
         backbones.create("resnet:50")
-    with pytest.raises(InputError, match="no option 'size': it has revision, device, dtype, cells"):
+    with pytest.raises(InputError, match="no option 'size': it has revision, device, dtype, side, runtime"):
         backbones.create("dinov2:base,size=3")
     with pytest.raises(InputError, match="no option 'model'"):
         masks.create("similarity,model=3")

@@ -20,7 +20,7 @@ from semalign3d_ros.conversions import array_to_image, compressed_to_rgb, image_
 from semalign3d_ros.inputs.calibration import calibration_from_info, camera_to_info  # noqa: E402
 from semalign3d_ros.msg import SemanticKeypoints  # noqa: E402
 from semalign3d_ros.parameters import ImageSourceParameters  # noqa: E402
-from semalign3d_ros.sources import open_source  # noqa: E402
+from semalign3d_ros.sources.open import open_source  # noqa: E402
 
 
 def pictures(count=4, height=48, width=64):

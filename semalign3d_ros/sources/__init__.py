@@ -1,0 +1,1 @@
+"""Where images come from: folders, video files, webcams, recorded bags."""
