@@ -35,13 +35,9 @@ SKIPPED = ("/parameter_events", "/clock", "/tf", "/tf_static")
 
 
 def message_class(name: str) -> type:
-    """The class of ``package/msg/Name``, ``package/srv/Name`` or a service of an action (``package/action/Name_SendGoal``)."""
+    """The class of ``package/msg/Name`` or ``package/srv/Name``."""
     package, kind, short = name.split("/")
-    module = import_module(f"{package}.{kind}")
-    if kind == "action":
-        action, service = short.split("_")
-        return getattr(getattr(module, action).Impl, f"{service}Service")
-    return getattr(module, short)
+    return getattr(import_module(f"{package}.{kind}"), short)
 
 
 def random_message(kind: type, rng: np.random.Generator, depth: int = 0):
@@ -61,21 +57,21 @@ def _value(field, rng, depth):
         inner = field[9:-1].split(",")[0] if field.startswith("sequence<") else field[: field.index("[")]
         fixed = int(field[field.index("[") + 1 : -1]) if field.endswith("]") else None
         count = int(rng.choice([0, 1, 3, 40])) if fixed is None else fixed
-        return [_value(inner, rng, depth) for _ in range(count)]
+        return [_value(inner, rng, depth + 1) for _ in range(count)]
+    if "/" in field:
+        return random_message(message_class(field.replace("/", "/msg/")), rng, depth + 1)
     if field.startswith(("string", "wstring")):
-        return str(rng.choice(TEXTS)) if rng.random() < 0.98 else "y" * 10_000_000
+        return str(rng.choice(TEXTS)) if depth or rng.random() < 0.98 else "y" * 10_000_000  # one long text per message
     if field in ("float", "double"):
         return float(rng.choice([0.0, 1.0, -1.0, 1e39 if field == "double" else 1e38, float("nan"), float("inf"), 500.0, 1e-30]))
     if field == "boolean":
         return bool(rng.random() < 0.5)
     if field == "octet":
         return bytes([int(rng.integers(256))])
-    if "int" in field:
-        bits = int("".join(filter(str.isdigit, field)))
-        signed = not field.startswith("u")
-        least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-        return int(np.clip(int(rng.choice([0, 1, 2, 3, 240, 241, 65535])) if rng.random() < 0.8 else most, least, most))
-    return random_message(message_class(field.replace("/", "/msg/")), rng, depth + 1)
+    bits = int("".join(filter(str.isdigit, field)))
+    signed = not field.startswith("u")
+    least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    return int(np.clip(int(rng.choice([0, 1, 2, 3, 240, 241, 65535])) if rng.random() < 0.8 else most, least, most))
 
 
 def _almost_right(message, rng):
@@ -100,7 +96,8 @@ def inputs_of(listener, name: str = "align", namespace: str = "/semalign3d") -> 
     """({topic: class} that the node subscribes to, {service: class} of its own)."""
     topics = {t: k[0] for t, k in listener.node.get_subscriber_names_and_types_by_node(name, namespace) if t not in SKIPPED}
     services = {s: k[0] for s, k in listener.node.get_service_names_and_types_by_node(name, namespace)}
-    ours = {s: message_class(k) for s, k in services.items() if k.startswith(("semalign3d", "std_srvs", "rcl_interfaces"))}
+    own = ("semalign3d_ros/srv", "std_srvs", "rcl_interfaces")  # the action is left to its client
+    ours = {s: message_class(k) for s, k in services.items() if k.startswith(own)}
     return {t: message_class(k) for t, k in topics.items()}, ours
 
 

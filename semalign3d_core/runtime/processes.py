@@ -1,5 +1,6 @@
 """Work on several processes of this machine; the one place that starts them."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -29,13 +30,9 @@ def executor(workers: int) -> ProcessPoolExecutor:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    # Ctrl-C while the server loads modules is for this process alone; workers let it through when they begin.
     resource_tracker.ensure_running()  # which the server would start, and thereby unblock the signal
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with _interrupts_held():  # while the server loads modules Ctrl-C is for this process alone; workers let it through when they begin
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return ProcessPoolExecutor(workers, context, _start_worker, (plugins.loaded(),))
 
 
@@ -50,7 +47,9 @@ def in_processes(function: Callable[[Item], Result], items: Sequence[Item], work
         return
     pool = executor(min(workers, len(items)))
     try:
-        yield from pool.map(functools.partial(interruptible, function), items)
+        with _interrupts_held():  # a worker that is being started would miss its parent
+            results = pool.map(functools.partial(interruptible, function), items)
+        yield from results
     except BrokenProcessPool as error:
         raise SemAlign3DError(
             "a process that worked on this was killed (what is finished is kept); mostly memory ran out: use fewer workers. "
@@ -58,6 +57,23 @@ def in_processes(function: Callable[[Item], Result], items: Sequence[Item], work
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_held():
+    """Ctrl-C counts only after the block; a process that is started in it does not hear it until it wants to."""
+    came: list[bool] = []
+    alone = threading.current_thread() is not threading.main_thread()  # handlers belong to the main thread
+    previous = None if alone else signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if not alone:
+            signal.signal(signal.SIGINT, previous)
+    if came:
+        raise KeyboardInterrupt
 
 
 def interruptible(function: Callable[[Item], Result], item: Item) -> Result:
