@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import semalign3d_core
+from semalign3d_core.category.storage import load_model
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -115,6 +116,11 @@ def test_a_missing_tool_is_named_with_the_command_that_installs_it(tmp_path):
     assert done.returncode == 1
     assert "missing on this machine: cmake g++; install with: sudo apt-get install cmake g++" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_shipped_models_name_no_folder_of_their_makers():
+    for path in (ROOT / "semalign3d_core" / "assets" / "models").glob("*.safetensors"):
+        assert "dataset" not in load_model(path).built_from, path.name
 
 
 def test_the_ros_layer_stays_thin():
