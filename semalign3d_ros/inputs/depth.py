@@ -64,7 +64,7 @@ class DepthReader:
         missing = [
             name
             for name, value in (
-                ("the extrinsics (parameter depth_extrinsics, or TF)", transform),
+                ("the extrinsics (parameter depth_extrinsics)", transform),
                 ("the CameraInfo of the images (topic camera_info)", camera),
                 ("the CameraInfo of the depth images (topic depth_camera_info)", info),
             )
