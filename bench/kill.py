@@ -73,10 +73,16 @@ def run(arguments: list[str], output: Path, seconds: float | None = None) -> int
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """{relative path: bytes} of all files, hidden ones included, without times, and without the folder's own name."""
+    """{relative path: bytes} of all files, hidden ones included, without times, and without the folder's own name.
+
+    Measured times stand in the cache's entries and in the report of an evaluation: of these only the names count.
+    """
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        data = path.read_bytes()
+        timed = path.name == "report.html" or "cache" in path.relative_to(folder).parts
+        data = b"" if timed else path.read_bytes()
+        if path.name == "results.json":
+            data = json.dumps({k: v for k, v in json.loads(data).items() if k not in ("latency", "memory", "cache")}, indent=1).encode()
         if path.suffix in (".json", ".html", ".yaml", ".csv", ".txt", ".md"):
             data = SECONDS.sub(r"\1", data.decode().replace(str(folder), "OUT")).encode()
         found[str(path.relative_to(folder))] = data

@@ -48,14 +48,13 @@ def spin(arguments: list[str] | None, make_node: Callable[[], Any], threads: int
     threads: in which callbacks run
     """
     import rclpy
-    from rclpy.executors import ExternalShutdownException
+    from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 
     rclpy.init(args=arguments)
     node = None
     try:
         node = make_node()
-        while rclpy.ok():
-            _spin(node, threads)
+        _spin(node, MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor())
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:  # shut down by another thread or a signal in the middle of a callback: rclpy has several errors for that
@@ -68,19 +67,23 @@ def spin(arguments: list[str] | None, make_node: Callable[[], Any], threads: int
     return 0 if node is None else node.exit_code
 
 
-def _spin(node, threads):
-    """Spins until the end, or until a callback fails, which is logged: no message and no call ends a node."""
+def _spin(node, executor):
+    """Spins until the end. A callback that fails is logged: no message and no call ends a node, or another's answer."""
     import rclpy
-    from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+    from rclpy.executors import ExternalShutdownException
 
-    try:
-        rclpy.spin(node, MultiThreadedExecutor(threads) if threads > 1 else None)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        raise
-    except Exception:
-        if not rclpy.ok():
+    executor.add_node(node)
+    while rclpy.ok():
+        try:
+            executor.spin_once()
+        except (KeyboardInterrupt, ExternalShutdownException):
             raise
-        node.get_logger().error(f"internal error in a callback, going on: {traceback.format_exc()[-2000:]}")
+        except Exception as error:
+            if not rclpy.ok():
+                raise
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{place.filename}, line {place.lineno}"
+            node.get_logger().error(f"a callback failed, going on: {type(error).__name__}: {str(error)[:500]} ({where})")
 
 
 def answered(callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
