@@ -137,4 +137,6 @@ def test_type_checkers_find_nothing():
     done = subprocess.run([sys.executable, "-m", "pyright", "--pythonpath", sys.executable], cwd=ROOT, capture_output=True, text=True)
     if "error" not in done.stdout and "0 errors" not in done.stdout:
         pytest.skip(f"pyright cannot run here: {done.stderr[-200:]}")
-    assert done.returncode == 0, done.stdout
+    absent = "ros_to_rerun.py" if importlib.util.find_spec("rerun") is None else None  # an extra of its own, of 170 MB
+    errors = [line for line in done.stdout.splitlines() if " - error: " in line and not (absent and absent in line)]
+    assert not errors, done.stdout
