@@ -13,6 +13,7 @@ from semalign3d_core.evaluation.keypoints.results import csv_text
 from semalign3d_core.evaluation.report.published import published_results
 from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.evaluation.run.engine import ENGINES
+from semalign3d_core.evaluation.run.methods import build_options
 from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.pages.html import note, page, table
 from semalign3d_core.perception.backbones.precision import choose_device
@@ -103,16 +104,7 @@ def with_models(config: EvaluationConfig) -> EvaluationConfig:
     Raises :class:`SemAlign3DError` for the first that cannot be built.
     """
     folder = config.models or config.output / "models"
-    depth, masks = ("auto" if spec == "none" else spec for spec in (config.depth, config.masks))
-    options = BuildOptions(
-        dataset=config.dataset,
-        output=folder,
-        backbone=config.backbone,
-        depth=depth,
-        masks=masks,
-        device=config.device,
-        cache=config.cache_folder,
-    )
+    options = build_options(config, folder)
     for category in config.categories or open_dataset(config.dataset, config.kind).categories():
         if not (folder / f"{category}.safetensors").is_file():
             print(f"{category}: building its model", flush=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from semalign3d_core.calibration.recipe import BuildOptions
 from semalign3d_core.category.storage import find_model, load_model, model_hash
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.pose_prediction import read_templates, shipped_templates
@@ -16,6 +17,15 @@ NEEDS_NETWORK = ("sfnet",)
 ALIGNS = ("semalign3d", "semalign3d_keypoints")
 HAS_PRESETS = {"preset": (*ALIGNS, "spherical_maps"), "transfer": ALIGNS}
 READS = {"width": ("window_soft_argmax", "kernel_soft_argmax", "adaptive_pose", "template_pose"), "quarters": ("adaptive_pose",)}
+
+
+def build_options(config, output: Path, max_images: int = 0) -> BuildOptions:
+    """How the models of an evaluation are built: its data, sources and cache; where it has no source, as ``semalign3d build`` chooses."""
+    depth, masks = ("auto" if spec == "none" else spec for spec in (config.depth, config.masks))
+    return BuildOptions(
+        dataset=config.dataset, output=output, backbone=config.backbone, depth=depth, masks=masks, device=config.device,
+        cache=config.cache_folder, max_images=max_images,
+    )  # fmt: skip
 
 
 def make_matcher(config, category, device, backbone=None):

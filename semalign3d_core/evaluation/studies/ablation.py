@@ -112,20 +112,10 @@ def build_models(config, category, folder, count):
     With the settings that the model of the evaluation was built with, and sources as ``semalign3d build`` chooses them where the evaluation
     has none.
     """
-    from semalign3d_core.calibration.recipe import BuildOptions, build_one, config_of
-    from semalign3d_core.evaluation.run.methods import model_of
+    from semalign3d_core.calibration.recipe import build_one, config_of
+    from semalign3d_core.evaluation.run.methods import build_options, model_of
 
-    depth, masks = ("auto" if spec == "none" else spec for spec in (config.depth, config.masks))
-    options = BuildOptions(
-        dataset=config.dataset,
-        output=folder,
-        backbone=config.backbone,
-        depth=depth,
-        masks=masks,
-        max_images=count,
-        cache=config.cache_folder,
-        device=config.device,
-    )
+    options = build_options(config, folder, count)
     return len(build_one(options, category, config_of(model_of(config, category))).report["images"])
 
 
