@@ -38,6 +38,7 @@ ARGUMENTS = {
     "parameters": (PathJoinSubstitution([FindPackageShare("semalign3d_ros"), "config", "align.yaml"]), "YAML file with further parameters"),
     "source": ("", "folder of images, image, video file, rosbag2 folder or webcam number to publish; empty: there is a camera already"),
     "focal_length": ("0.0", "focal length in pixels of the source; 0: not known"),
+    "use_sim_time": ("false", "the time is that of /clock, which the source publishes if there is one"),
     "rviz": ("false", "start RViz with a view of the results"),
 }
 
@@ -57,7 +58,7 @@ def generate_launch_description():
         parameters=[
             LaunchConfiguration("parameters"),
             {name: text(name) for name in ("category", "models", "demonstration", "backbone", "image_transport", "objects")},
-            {"warm_start": ParameterValue(LaunchConfiguration("warm_start"), value_type=bool)},
+            {name: ParameterValue(LaunchConfiguration(name), value_type=bool) for name in ("warm_start", "use_sim_time")},
             {"diameter": ParameterValue(LaunchConfiguration("diameter"), value_type=float)},
         ],
         remappings=[(topic, LaunchConfiguration(topic)) for topic in INPUTS],
@@ -70,8 +71,9 @@ def generate_launch_description():
         parameters=[
             {name: text(name) for name in ("source", "image_transport")},
             {"focal_length": ParameterValue(LaunchConfiguration("focal_length"), value_type=float)},
+            {"clock": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)},
         ],
-        remappings=[(topic, LaunchConfiguration(topic)) for topic in ("image", "camera_info", "depth")],
+        remappings=[(topic, LaunchConfiguration(topic)) for topic in ("image", "camera_info", "depth", "depth_camera_info")],
         condition=IfCondition(NotEqualsSubstitution(LaunchConfiguration("source"), "")),
         output="screen",
     )

@@ -6,7 +6,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from semalign3d_core.runtime.errors import InputError
@@ -180,3 +180,12 @@ def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     data.frombytes(pixels.data.cast("B"))
     step = width * channels * np.dtype(dtype).itemsize
     return Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=0, step=step, data=data)
+
+
+def camera_info(matrix: np.ndarray, height: int, width: int, header: Header) -> CameraInfo:
+    """The CameraInfo of a camera without lens distortion; ``matrix`` (3, 3) in pixels."""
+    projection = np.concatenate([matrix, np.zeros((3, 1))], axis=1)
+    return CameraInfo(
+        header=header, height=height, width=width, distortion_model="plumb_bob", d=[0.0] * 5,
+        k=matrix.flatten().tolist(), r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], p=projection.flatten().tolist(),
+    )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_msgs.msg import Header
 
@@ -21,7 +22,8 @@ class Diagnostics:
         self._recent: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._timer = node.create_timer(1.0, self.publish)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while a simulated clock stands still
+        self._timer = node.create_timer(1.0, self.publish, clock=steady)
 
     def problem(self, kind: str, text: object) -> None:
         """Counts a problem; the first one of its kind is logged."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from rcl_interfaces.msg import ParameterDescriptor
 
-from semalign3d_ros.parameters import AlignParameters, ImageSourceParameters, descriptors
+from semalign3d_ros.declared import descriptors
+from semalign3d_ros.parameters import AlignParameters
+from semalign3d_ros.sources.parameters import ImageSourceParameters
 
 # role -> (type, what it is); relative to the namespace of the node. Those marked with * only where the package of their type is installed.
 INPUTS = {

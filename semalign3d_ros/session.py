@@ -8,7 +8,9 @@ from typing import Any
 from rclpy.node import Node
 
 from semalign3d_core.runtime.errors import SemAlign3DError
+from semalign3d_ros.clock import NodeClock
 from semalign3d_ros.conversions import BadMessage
+from semalign3d_ros.declared import LiveParameters, declare
 from semalign3d_ros.diagnostics import Diagnostics
 from semalign3d_ros.engine import Engine, InForce
 from semalign3d_ros.inputs.decoder import FrameDecoder
@@ -17,7 +19,7 @@ from semalign3d_ros.inputs.receiver import Receiver, seconds
 from semalign3d_ros.inputs.synchroniser import Frame
 from semalign3d_ros.outputs.frames import read_grasps
 from semalign3d_ros.outputs.publisher import ResultPublisher
-from semalign3d_ros.parameters import AlignParameters, LiveParameters, declare
+from semalign3d_ros.parameters import AlignParameters
 from semalign3d_ros.requests import Requests
 
 ENTITIES = ("subscription", "publisher", "service", "timer", "guard_condition")
@@ -33,9 +35,10 @@ class Session:
         self._processed, self._latency, self._age, self._rate = 0, float("nan"), float("nan"), _Rate()
         self.frames_taken = 0
         self.last_frame: Frame | None = None  # for requests that wait for the next one
+        self.clock = NodeClock(node, self._restart)
         self.diagnostics = Diagnostics(node, self._values, self._conditions)
         self.engine = Engine(parameters, self.diagnostics.problem)
-        self.receiver = Receiver(node, parameters)
+        self.receiver = Receiver(node, parameters, self.clock)
         self.decoder = self._make_decoder(parameters)
         self.publisher = ResultPublisher(node, self.diagnostics.problem, read_grasps(parameters.grasps))
         self.live = LiveParameters(node, parameters, self._prepare, self._install)
@@ -48,6 +51,7 @@ class Session:
         """Ends the worker after the frame it is at, and takes all topics and services from the node."""
         self.receiver.slot.close()
         self._worker.join()
+        self.clock.close()
         self.live.close()
         self.requests.close()
         for kind, entities in _entities(self._node).items():
@@ -68,18 +72,24 @@ class Session:
         self.receiver.slot.set_times(in_force.parameters.slop, in_force.parameters.patience)
         self.engine.install(in_force)
 
+    def _restart(self) -> None:
+        """The time has gone back: a recording begins again, or another clock counts."""
+        self.receiver.slot.restart()
+        self.engine.reset()
+
     # Diagnostics, once per second
 
     def _conditions(self) -> dict[str, str]:
         self.receiver.adapt()
         self.receiver.report_losses(self.diagnostics.problem)
-        return self.receiver.conditions()
+        return {**self.clock.condition(), **self.receiver.conditions()}
 
     def _values(self) -> dict[str, Any]:
         return {
             "category": ", ".join(pipeline.model.category for pipeline in self.engine.in_force.pipelines),
             "enabled": self.enabled,
             **self.receiver.values(),
+            "clock": "simulated" if self.clock.simulated else "of the machine",
             "images processed": self._processed,
             "rate in Hz": self._rate.value(),
             "latency of the last image in ms": round(1000 * self._latency, 1),
@@ -112,10 +122,10 @@ class Session:
                 f"nothing on {self.receiver.topics[topic]} is within {self.live.values.slop} s of the image; going on without",
             )
         found = self.engine.process(seen, seconds(frame.image.header.stamp))
-        latency = time.monotonic() - frame.arrival
+        latency = self.clock() - frame.arrival
         if self.engine.publish(found, lambda: self.publisher.publish(found, seen, frame.image.header, latency)):
             self._processed, self._latency = self._processed + 1, latency
-            self._age = 1e-9 * self._node.get_clock().now().nanoseconds - seconds(frame.image.header.stamp)
+            self._age = self.clock.ros_time() - seconds(frame.image.header.stamp)
             self._rate.count()
 
 

@@ -44,6 +44,8 @@ MODULES = {
     "rerun": "rerun-sdk",
     "IPython": "ipykernel",
     "skimage": "scikit-image",
+    "backports": "rosbags",  # zstd, which comes with it
+    "compression": "rosbags",  # the same from Python 3.14 on
 }
 
 

@@ -9,7 +9,7 @@ from std_msgs.msg import Header
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.distortion import LensDistortion
 from semalign3d_core.runtime.errors import InputError
-from semalign3d_ros.conversions import BadMessage
+from semalign3d_ros.conversions import BadMessage, camera_info
 
 FOCAL = (0.1, 50.0)  # in longer sides of the image, that a camera may have
 ASPECT = 4.0  # largest ratio between the two focal lengths
@@ -90,9 +90,4 @@ def _of_size(camera, height, width):
 
 def camera_to_info(camera: PinholeCamera, header: Header) -> CameraInfo:
     """A :class:`PinholeCamera` as CameraInfo without distortion."""
-    matrix = camera.matrix_pixels().double().numpy()
-    projection = np.concatenate([matrix, np.zeros((3, 1))], axis=1)
-    return CameraInfo(
-        header=header, height=camera.height, width=camera.width, distortion_model="plumb_bob", d=[0.0] * 5,
-        k=matrix.flatten().tolist(), r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], p=projection.flatten().tolist(),
-    )  # fmt: skip
+    return camera_info(camera.matrix_pixels().double().numpy(), camera.height, camera.width, header)

@@ -1,5 +1,6 @@
 """The subscriptions of the node: images and what belongs to them, from the middleware's thread into a :class:`FrameSlot`."""
 
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
@@ -16,12 +17,15 @@ INFOS = ("camera_info", "depth_camera_info")  # the last one belongs to every im
 
 
 class Receiver:
-    """Subscribes to what the parameters name. ``topics``: full names by role;  ``slot``: where frames come out."""
+    """Subscribes to what the parameters name; ``clock`` gives the seconds that patience counts in.
 
-    def __init__(self, node: Node, parameters: AlignParameters) -> None:
+    topics: full names by role;  slot: where frames come out
+    """
+
+    def __init__(self, node: Node, parameters: AlignParameters, clock: Callable[[], float]) -> None:
         vision = vision_messages()
         partners = ("camera_info", "depth", "mask", "depth_camera_info", *(("detections",) if vision else ()))
-        self.slot = FrameSlot(Synchroniser(parameters.slop, parameters.patience, partners, INFOS))
+        self.slot = FrameSlot(Synchroniser(parameters.slop, parameters.patience, partners, INFOS), clock)
         types: dict[str, Any] = {"camera_info": CameraInfo, "mask": Image, "depth_camera_info": CameraInfo}
         if vision:
             types["detections"] = vision.Detection2DArray

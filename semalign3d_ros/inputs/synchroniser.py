@@ -1,7 +1,8 @@
 """Images together with the depth image, mask and camera_info of the same moment: the newest frame wins, and nothing starves it.
 
-A partner is waited for while it is of use: somebody publishes it, and within the last :data:`TRUST` patiences one of its messages fitted
-an image in time. One that is silent, too late or of other moments is named as a trouble and no longer waited for, until it fits again.
+A partner is waited for while it is of use: somebody publishes it, and within the last :data:`TRUST` patiences or images one of its
+messages fitted an image in time. One that is silent, too late or of other moments is named as a trouble and no longer waited for, until
+it fits again.
 """
 
 import threading
@@ -11,7 +12,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-TRUST = 4  # patiences for which a partner is waited for although none of its messages fits an image
+TRUST = 4  # patiences, and images, for which a partner is waited for although none of its messages fits an image
+LOOK = 0.05  # seconds between looks at the clock while an image waits: a simulated one need not go as fast as the machine's
 KEPT = 256  # stamps of images, and messages of a partner, that are kept at most for finding what belongs together
 
 
@@ -38,7 +40,7 @@ class _Pending:
 class Partner:
     """What is known of one partner topic. Times are seconds of the clock; None: never.
 
-    useful:   when a message last fitted an image in time, or when the topic was first advertised
+    useful:   when a message last fitted an image in time, or when the topic was first advertised;  missed: images since then
     received: when a message last came;  delay: seconds between the arrivals of the last fitting image and of its partner
     distance: of the last message's stamp from the nearest image's, in seconds
     """
@@ -46,30 +48,42 @@ class Partner:
     def __init__(self, timeless: bool) -> None:
         self.timeless, self.messages = timeless, deque[tuple[float, float, Any]](maxlen=1 if timeless else KEPT)
         self.useful: float | None = None
+        self.missed = 0
         self.received: float | None = None
         self.delay: float | None = None
         self.distance: float | None = None
 
+    def forget(self) -> None:
+        """Another time counts from now on."""
+        self.useful = self.received = self.delay = self.distance = None
+        self.missed = 0
+        if not self.timeless:
+            self.messages.clear()
+
     def advertised(self, is_so: bool, now: float) -> None:
-        """Somebody publishes the topic, or nobody does."""
+        """Whether somebody publishes the topic; told with every image."""
         if not is_so:
             self.useful = None
         elif self.useful is None:
-            self.useful = now
+            self.useful, self.missed = now, 0
+        self.missed += 1
 
     def fits(self, now: float, delay: float, in_time: bool = True) -> None:
         """One of its messages belongs to an image that came ``delay`` seconds before it."""
         self.delay = delay
         if in_time and self.useful is not None:
-            self.useful = now
+            self.useful, self.missed = now, 0
 
     def wanted(self, now: float, patience: float) -> bool:
         """Whether images are to wait for it."""
-        return self.useful is not None and now - self.useful <= TRUST * patience and not (self.timeless and self.messages)
+        return self.useful is not None and not self._given_up(now, patience) and not (self.timeless and self.messages)
+
+    def _given_up(self, now: float, patience: float) -> bool:
+        return self.useful is None or (now - self.useful > TRUST * patience and self.missed > TRUST)
 
     def trouble(self, now: float, slop: float, patience: float) -> tuple[str, str] | None:
         """(kind, text) if it is advertised and yet not waited for, else None."""
-        if self.useful is None or now - self.useful <= TRUST * patience or self.timeless and self.messages:
+        if self.useful is None or not self._given_up(now, patience) or self.timeless and self.messages:
             return None
         on = "going on without, until it fits again"
         if self.received is None or now - self.received > TRUST * patience:
@@ -133,6 +147,13 @@ class Synchroniser:
         image = self._pending.popleft()
         missing = tuple(topic for topic in self._wanted(now) if topic not in image.partners)
         return Frame(image.message, image.arrival, {topic: message for topic, (_, message) in image.partners.items()}, missing)
+
+    def restart(self) -> None:
+        """The time has gone back: what came before belongs to nothing that comes now, except what is timeless."""
+        self._drop(len(self._pending))
+        self._stamps.clear()
+        for partner in self.partners.values():
+            partner.forget()
 
     def next_due(self) -> float | None:
         """When the first pending image will have waited long enough."""
@@ -212,7 +233,7 @@ class FrameSlot:
                 if frame is not None:
                     return frame
                 due = self._synchroniser.next_due()
-                self._condition.wait(timeout=None if due is None else max(due - now, 0.001))
+                self._condition.wait(timeout=None if due is None else min(max(due - now, 0.001), LOOK))
             return None
 
     def look(self) -> tuple[int, int, dict[str, Partner], dict[str, tuple[str, str]], float]:
@@ -226,6 +247,11 @@ class FrameSlot:
         with self._condition:
             self._synchroniser.slop, self._synchroniser.patience = slop, patience
             self._condition.notify()
+
+    def restart(self) -> None:
+        """See :meth:`Synchroniser.restart`."""
+        with self._condition:
+            self._synchroniser.restart()
 
     def close(self) -> None:
         """Ends all waiting."""

@@ -10,17 +10,15 @@ import yaml
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_ros.conversions import array_to_image
-from semalign3d_ros.inputs.calibration import camera_to_info
+from semalign3d_ros.conversions import array_to_image, camera_info
 
 Problem = Callable[[str, object], None]  # told the kind and the text of what cannot be used
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What is published together: seconds since the first image (None: now), and messages by topic (image last)."""
+    """What is published together: seconds since the beginning of the source (None: now), and messages by topic (image last)."""
 
     time: float | None
     messages: dict[str, Any]
@@ -46,7 +44,8 @@ class Calibration:
             raise InputError(f"{self._path} is for {sizes}; calibrate at that size")
         if self._info is not None or self._focal_length <= 0:
             return self._info
-        return camera_to_info(PinholeCamera.centred(self._focal_length / max(height, width), height, width), Header())
+        matrix = np.array([[self._focal_length, 0, width / 2], [0, self._focal_length, height / 2], [0, 0, 1]])
+        return camera_info(matrix, height, width, Header())
 
     def moment(self, time: float | None, rgb: np.ndarray) -> Moment:
         """A picture with its CameraInfo."""
@@ -59,12 +58,14 @@ def _read_calibration(path):
     try:
         values = yaml.safe_load(path.read_text())
         matrix, size = np.array(values["camera_matrix"]["data"], dtype=float), (int(values["image_height"]), int(values["image_width"]))
-        info = camera_to_info(PinholeCamera.from_pixels(matrix, *size), Header())
+        info = camera_info(matrix.reshape(3, 3), *size, Header())
+        if not np.isfinite(matrix).all() or min(info.k[0], info.k[4]) <= 0:
+            raise ValueError("the focal lengths of camera_matrix are not positive numbers")
         info.distortion_model = str(values.get("distortion_model", "plumb_bob"))
         info.d = [float(v) for v in values.get("distortion_coefficients", {}).get("data", info.d)]
     except FileNotFoundError:
         raise MissingFileError(f"camera calibration {path} does not exist") from None
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         expected = "expected image_width, image_height and camera_matrix: {data: [9 numbers]}, as camera_calibration writes them"
         raise FileFormatError(f"{path} is not a camera calibration ({type(error).__name__}: {error}); {expected}") from error
     return info

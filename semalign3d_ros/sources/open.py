@@ -1,8 +1,10 @@
 """Where images come from: folders, video files, webcams, recorded bags.
 
-Each source yields :class:`Moment` and has ``roles``, the topics of its messages.
+Each source has ``moments(start)``, which yields :class:`Moment` as often as it is called, ``roles``, the topics of its messages, and
+``epoch``, the time of its beginning in nanoseconds, or None where it has no time of its own.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,22 +12,21 @@ import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
-from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, SemAlign3DError
-from semalign3d_core.runtime.pictures import IMAGE_SUFFIXES, list_images
+from semalign3d_core.runtime.pictures import IMAGE_SUFFIXES, displayed_rgb, list_images, open_picture
 from semalign3d_ros.conversions import BadMessage, array_to_image, compressed_to_rgb, image_to_rgb
-from semalign3d_ros.parameters import ImageSourceParameters
 from semalign3d_ros.sources.bag import Bag
 from semalign3d_ros.sources.moments import Calibration, Moment, Problem
+from semalign3d_ros.sources.parameters import ImageSourceParameters
 
 FOLDER_RATE = 10.0  # images per second where nothing says how fast
 JPEG_QUALITY = 95
-BAG_FILES = (".mcap", ".db3")  # of a recording without its metadata.yaml
-LEGAL = "a folder of images, an image, a video file, a rosbag2 (folder, .mcap or .db3), or the number of a webcam"
+BAG_FILES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")  # of a recording without its metadata.yaml
+LEGAL = "a folder of images, an image, a video file, a rosbag2 (folder, .mcap or .db3, also .zstd), or the number of a webcam"
 
 
 def open_source(parameters: ImageSourceParameters, problem: Problem) -> "Source":
-    """The source that :class:`ImageSourceParameters` name, an iterable of :class:`Moment` that can be iterated again.
+    """The source that :class:`ImageSourceParameters` name.
 
     ``problem(kind, text)`` is told of single images that cannot be read; they are left out.
     """
@@ -37,7 +38,7 @@ def open_source(parameters: ImageSourceParameters, problem: Problem) -> "Source"
         return Webcam(int(source), camera)
     if not path.exists():
         raise MissingFileError(f"source {source} does not exist; give {LEGAL}")
-    if (path / "metadata.yaml").is_file() or path.suffix in BAG_FILES:
+    if (path / "metadata.yaml").is_file() or path.name.endswith(BAG_FILES):
         return Bag(path, parameters, camera, problem)
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
         return Folder(path, camera, problem)
@@ -47,16 +48,19 @@ def open_source(parameters: ImageSourceParameters, problem: Problem) -> "Source"
 class Folder:
     """The images of a folder in the order of their names, or one image."""
 
-    period = 1 / FOLDER_RATE
+    epoch, period = None, 1 / FOLDER_RATE
 
     def __init__(self, path: Path, camera: Calibration, problem: Problem) -> None:
         self._files = list_images(path) if path.is_dir() else [path]
         self._camera, self._problem, self.roles = camera, problem, camera.roles
 
-    def __iter__(self) -> Iterator[Moment]:
-        for index, path in enumerate(self._files):
+    def moments(self, start: float = 0.0) -> Iterator[Moment]:
+        """The images from ``start`` (seconds) on."""
+        first = math.ceil(start / self.period)
+        for index, path in enumerate(self._files[first:], first):
             try:
-                rgb = read_image(path).rgb
+                with open_picture(path) as picture:
+                    rgb = displayed_rgb(picture)
             except SemAlign3DError as error:
                 self._problem("image file: not readable", error)
                 continue
@@ -66,6 +70,8 @@ class Folder:
 class Video:
     """The pictures of a video file."""
 
+    epoch = None
+
     def __init__(self, path: Path, camera: Calibration) -> None:
         self._path, self._camera, self.roles = path, camera, camera.roles
         capture = self._open()
@@ -73,9 +79,11 @@ class Video:
         capture.release()
         self.period = 1 / (rate if np.isfinite(rate) and rate > 0 else FOLDER_RATE)
 
-    def __iter__(self) -> Iterator[Moment]:
-        capture = self._open()
-        index = 0
+    def moments(self, start: float = 0.0) -> Iterator[Moment]:
+        """The pictures from ``start`` (seconds) on."""
+        capture, index, first = self._open(), 0, math.ceil(start / self.period)
+        while index < first and capture.grab():
+            index += 1
         while (picture := capture.read()[1]) is not None:
             yield self._camera.moment(index * self.period, picture[..., ::-1])
             index += 1
@@ -93,7 +101,7 @@ class Video:
 class Webcam:
     """The pictures of a webcam as they come."""
 
-    period = None
+    epoch = period = None
 
     def __init__(self, number: int, camera: Calibration) -> None:
         self._number, self._camera, self.roles = number, camera, camera.roles
@@ -101,7 +109,8 @@ class Webcam:
         if not self._capture.isOpened():
             raise InputError(f"webcam {number} cannot be opened; check the number (/dev/video{number}) and that you may read it")
 
-    def __iter__(self) -> Iterator[Moment]:
+    def moments(self, start: float = 0.0) -> Iterator[Moment]:
+        """The pictures from now on."""
         while (picture := self._capture.read()[1]) is not None:
             yield self._camera.moment(None, picture[..., ::-1])
         raise InputError(f"webcam {self._number} gives no more pictures; was it unplugged?")

@@ -19,8 +19,8 @@ from semalign3d_core.geometry.camera import PinholeCamera  # noqa: E402
 from semalign3d_ros.conversions import array_to_image, compressed_to_rgb, image_to_rgb  # noqa: E402
 from semalign3d_ros.inputs.calibration import calibration_from_info, camera_to_info  # noqa: E402
 from semalign3d_ros.msg import SemanticKeypoints  # noqa: E402
-from semalign3d_ros.parameters import ImageSourceParameters  # noqa: E402
 from semalign3d_ros.sources.open import open_source  # noqa: E402
+from semalign3d_ros.sources.parameters import ImageSourceParameters  # noqa: E402
 
 
 def pictures(count=4, height=48, width=64):
@@ -112,7 +112,7 @@ def test_a_single_file_of_a_recording_is_read_and_depth_belongs_to_its_image(tmp
     (file,) = (tmp_path / "bag").glob(f"*.{suffix}")
     moved = file.rename(tmp_path / f"alone.{suffix}")
     parameters = ImageSourceParameters(source=str(moved), image_topic="/cam/color", depth_topic="/cam/depth")
-    moments = list(open_source(parameters, lambda kind, text: None))
+    moments = list(open_source(parameters, lambda kind, text: None).moments())
     assert len(moments) == 3
     for number, moment in enumerate(moments):
         assert moment.messages["depth"].header == moment.messages["image"].header

@@ -12,8 +12,9 @@ pytest.importorskip("semalign3d_ros.action", reason="needs the built messages: m
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters  # noqa: E402
 from standin import standin  # noqa: E402
 
+from semalign3d_ros.declared import descriptors  # noqa: E402
 from semalign3d_ros.interface import INPUTS, OUTPUTS, SERVICES, with_tables  # noqa: E402
-from semalign3d_ros.parameters import AlignParameters, descriptors  # noqa: E402
+from semalign3d_ros.parameters import AlignParameters  # noqa: E402
 
 PAGE = Path(__file__).parents[2] / "docs" / "ros.md"
 

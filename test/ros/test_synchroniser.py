@@ -88,6 +88,19 @@ class TestWhateverAPartnerDoes:
         assert max(now - image for now, image, _ in taken if now > 4.5) < WORK
 
 
+@pytest.mark.parametrize("rate", [0.2, 1])
+def test_depth_of_a_slow_camera_is_waited_for(rate):
+    taken, paired = play(rate, lambda stamp: (stamp + 0.06, stamp), seconds=60.0)
+    assert len(taken) >= 60 * rate - 1 and all(depth is not None for _, _, depth in taken) and not paired.troubles(60.0)
+
+
+@pytest.mark.parametrize("rate", [0.2, 1])
+def test_silent_depth_of_a_slow_camera_is_named(rate):
+    taken, paired = play(rate, lambda stamp: None, seconds=60.0)
+    assert paired.troubles(60.0)["depth"][0] == "silent"
+    assert max(now - image for now, image, _ in taken if now > 50) < WORK
+
+
 def test_the_newest_image_wins_and_the_others_are_counted():
     paired = synchroniser()
     for number in range(5):
@@ -142,8 +155,8 @@ def test_camera_info_belongs_to_every_image_and_is_waited_for_once():
 
 def test_camera_info_that_never_comes_is_named():
     paired = synchroniser()
-    paired.put_image(0.0, "image", ["camera_info"], 0.0)
-    paired.put_image(3.0, "image", ["camera_info"], 3.0)
+    for number in range(TRUST + 2):
+        paired.put_image(number / 2, "image", ["camera_info"], number / 2)
     assert paired.take(3.0).image == "image" and paired.troubles(3.0)["camera_info"][0] == "silent"
 
 
@@ -154,6 +167,17 @@ def test_a_recording_that_begins_again_goes_on():
         paired.put_partner("depth", stamp, f"depth {number}", number / 10 + 0.01)
         frame = paired.take(number / 10 + 0.02)
         assert (frame.image, frame.partners["depth"]) == (number, f"depth {number}")
+
+
+def test_when_the_clock_goes_back_only_the_calibration_stays():
+    paired = synchroniser()
+    paired.put_partner("camera_info", 9.0, "calibration", 9.0)
+    paired.put_image(9.0, "old", ["depth", "camera_info"], 9.0)
+    paired.restart()
+    assert paired.take(100.0) is None and paired.dropped == 1
+    paired.put_image(1.0, "new", ["camera_info"], 1.0)
+    frame = paired.take(1.0)
+    assert frame.image == "new" and frame.partners == {"camera_info": "calibration"}
 
 
 def test_a_waiting_worker_is_woken_and_released():
