@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import tyro
 import yaml
+from markdown_blocks import blocks, command_lines
 
 from semalign3d_core import load_model, load_pipeline
 from semalign3d_core.category.storage import find_model
@@ -24,27 +24,12 @@ IN_OTHER_TESTS = ("docs/plugins.md", "docs/tutorials.md")  # test_plugins.py and
 COFFEE, CUP = "examples/photographs/coffee.jpg", (172, 18, 408, 308)
 
 
-def blocks(text, *languages):
-    """The content of code blocks in some languages ("" for none)."""
-    found, language, lines = [], None, []
-    for line in text.splitlines():
-        if not line.startswith("```"):
-            lines.append(line)
-        elif language is None:
-            language, lines = line[3:].strip(), []
-        else:
-            found += ["\n".join(lines) + "\n"] if language in languages else []
-            language = None
-    return found
-
-
 def commands(text):
-    """Command lines of blocks of a shell or without a language, as words; comments and what is cut short removed."""
+    """Our commands in blocks of a shell or without a language, as words."""
     for block in blocks(text, "bash", "sh", ""):
-        for line in block.replace("\\\n", " ").splitlines():
-            for part in re.sub(r"\[[^]]*\]", "", line.split("   #")[0].split("     (")[0]).split(" && "):
-                if part.strip().split(" ")[0] in ("semalign3d", "eval_spair"):
-                    yield [word for word in shlex.split(part) if word != "..."]
+        for words in command_lines(block):
+            if words[0] in ("semalign3d", "eval_spair"):
+                yield words
 
 
 @pytest.fixture

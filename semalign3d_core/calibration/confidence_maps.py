@@ -234,5 +234,6 @@ def _maps(samples: Samples) -> dict[str, float]:
         bias, *weights = fit_logistic(table, labels, torch.tensor(PRIOR[name], dtype=torch.float64))
         entries[f"{name}.bias"] = bias
         entries.update({f"{name}.{s}": weight for s, weight in zip(STATISTICS, weights, strict=True)})
-        entries[f"{name}.auroc"] = area_under_roc(table @ torch.tensor(weights, dtype=torch.float64), labels)
+        if labels.any() and not labels.all():  # else there is nothing to separate
+            entries[f"{name}.auroc"] = area_under_roc(table @ torch.tensor(weights, dtype=torch.float64), labels)
     return entries

@@ -178,3 +178,11 @@ def test_margin_and_lead_are_gaps_to_solutions_far_away_and_do_not_count_turns_a
     assert gaps(torch.tensor([0.0, 1.0, 0.0])) == (0.3, 0.4)
     assert gaps(found=replace(candidates, early=None)) == (0.1, 0.1)
     assert gaps(known=(torch.tensor(0.25), torch.tensor(0.35))) == (0.25, 0.35)
+
+
+def test_where_all_are_right_there_is_nothing_to_separate():
+    """A model whose training images all succeed (or all fail) can be saved: it holds finite numbers only."""
+    table = torch.rand(6, len(calibration.STATISTICS), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for labels in (torch.ones(6, dtype=torch.bool), torch.zeros(6, dtype=torch.bool)):
+        entries = calibration._maps({name: (table, labels) for name in calibration.PRIOR})
+        assert torch.tensor(list(entries.values())).isfinite().all() and "pose.auroc" not in entries
