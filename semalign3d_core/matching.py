@@ -1,5 +1,7 @@
 """Points of one image in another, with a category model or without."""
 
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,19 +19,21 @@ from semalign3d_core.perception.look import Box, look
 from semalign3d_core.perception.providers import on_device
 from semalign3d_core.perception.user_images import ChannelOrder, UserImage, as_image
 from semalign3d_core.pipeline import Pipeline, load_pipeline
-from semalign3d_core.results import MatchResult, without_record
+from semalign3d_core.results import FrameResult, MatchResult, without_record
 from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.transfer.aligned_image import aligned_image
+from semalign3d_core.transfer.matches import Matches
 from semalign3d_core.transfer.place import cycle_distance, transfer
 
 Boxes = tuple[Box | None, Box | None]
 NO_BOXES: Boxes = (None, None)
+LATTICE = 24  # points along the longer side of the source, or of its box, where nobody names points
 
 
 def match(
     source: UserImage,
     target: UserImage,
-    points: ArrayLike | torch.Tensor,
+    points: ArrayLike | torch.Tensor | None = None,
     category: str | Path | Pipeline | None = None,
     *,
     matcher: str | Matcher = "window_soft_argmax",
@@ -41,7 +45,8 @@ def match(
     """Finds points of one image in another: by features alone, or through a category model.
 
     source, target: images as :meth:`Pipeline.process` takes them
-    points:   (Q, 2) pixels of the source, x and y
+    points:   (Q, 2) pixels of the source, x and y. None: a lattice over the source (or its box), of which those points are kept that
+        return to where they were, within a step of the lattice, from the source to the target and back
     category: name or file of a category model, or a pipeline; None compares features alone
     matcher, backbone: what compares features, and whose; without a category only. Names as on the command line, or objects of your own
     boxes:    boxes (x0, y0, x1, y1) of the object in both images, where a detector saw it; None where nobody did
@@ -54,13 +59,41 @@ def match(
     MatchResult(examples/photographs/coffee.jpg -> examples/photographs/coffee.jpg: 2 points by window_soft_argmax)
     """
     images = as_image(source, channel_order, "source"), as_image(target, channel_order, "target")
-    queries = _checked(points, images[0])
+    queries = lattice(images[0], boxes[0]) if points is None else _checked(points, images[0])
     if category is not None:
         pipeline = category if isinstance(category, Pipeline) else load_pipeline(str(category), device=device)
-        return _through_category(pipeline, images, queries, boxes)
-    found = _named_backbone(backbone, device) if isinstance(backbone, str) else backbone
-    chosen = choice("matcher", matcher, MATCHERS)() if isinstance(matcher, str) else matcher
-    return _by_features(chosen, found, images, queries, boxes)
+        result = _through_category(pipeline, images, queries, boxes)
+    else:
+        found = _named_backbone(backbone, device) if isinstance(backbone, str) else backbone
+        chosen = choice("matcher", matcher, MATCHERS)() if isinstance(matcher, str) else matcher
+        result = _by_features(chosen, found, images, queries, boxes)
+    return returning(result, boxes[0]) if points is None else result
+
+
+def lattice(image: ImageInput, box: Box | None = None) -> torch.Tensor:
+    """(Q, 2) float32 pixels at equal distances, ``LATTICE`` along the longer side of the image or of a box in it."""
+    x0, y0, x1, y1 = _part(image, box)
+    step = max(x1 - x0, y1 - y0) / LATTICE
+    xs, ys = (torch.arange(start + step / 2, end, step) - 0.5 for start, end in ((x0, x1), (y0, y1)))
+    return torch.cartesian_prod(ys, xs).flip(1)
+
+
+def returning(result: MatchResult, box: Box | None = None) -> MatchResult:
+    """The matches of a :func:`lattice` that return within a step of it and lie on the source's mask, where a model gave one."""
+    x0, y0, x1, y1 = _part(result.source, box)
+    keep = result.cycle <= max(x1 - x0, y1 - y0) / LATTICE
+    mask = result.frames[0].evidence.mask if result.frames else None
+    if mask is not None:
+        columns, rows = result.points.round().long().unbind(1)
+        keep &= mask.cpu()[rows.clamp(0, mask.shape[0] - 1), columns.clamp(0, mask.shape[1] - 1)]
+    values = {field.name: getattr(result.matches, field.name) for field in fields(result.matches)}
+    matches = Matches(**{name: None if value is None else value[keep.to(value.device)] for name, value in values.items()})
+    return replace(result, points=result.points[keep], matches=matches, cycle=result.cycle[keep])
+
+
+def _part(image: ImageInput, box: Box | None) -> Box:
+    x0, y0, x1, y1 = box or (0, 0, image.width, image.height)
+    return max(x0, 0), max(y0, 0), min(x1, image.width), min(y1, image.height)
 
 
 def _through_category(pipeline: Pipeline, images: tuple[ImageInput, ImageInput], points: torch.Tensor, boxes: Boxes) -> MatchResult:
@@ -68,7 +101,7 @@ def _through_category(pipeline: Pipeline, images: tuple[ImageInput, ImageInput],
     return match_frames(pipeline, images, frames, points)
 
 
-def match_frames(pipeline, images, frames, points) -> MatchResult:
+def match_frames(pipeline: Pipeline, images: Sequence[ImageInput], frames: Sequence[FrameResult], points: torch.Tensor) -> MatchResult:
     """The match of ``points`` (Q, 2) between two images with their results (:class:`FrameResult`) by one pipeline."""
     with torch.no_grad():
         source, target = (aligned_image(pipeline.surface, frame.evidence, frame.alignment) for frame in frames)

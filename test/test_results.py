@@ -130,6 +130,19 @@ def test_a_model_says_more_of_the_points(pipeline):
     assert found.draw().shape[0] == 480
 
 
+def test_without_points_all_that_return_are_matched(pipeline, tmp_path):
+    """A lattice over the source; by features over the whole picture, through a model on the object alone."""
+    plain = match(COFFEE, COFFEE, device="cpu")
+    assert len(plain.points) > 150 and plain.cycle.max() <= 600 / 24 and len(plain.to_dict()["matches"]) == len(plain.points)
+    assert (plain.matches.points - plain.points).norm(dim=1).max() < 40
+    known = match(COFFEE, COFFEE, category=pipeline, boxes=(CUP, CUP))
+    x, y = known.points.unbind(1)
+    assert len(known.points) > 40 and known.cycle.max() <= 290 / 24
+    assert x.min() >= CUP[0] and y.min() >= CUP[1] and x.max() <= CUP[2] and y.max() <= CUP[3]
+    assert len(known.matches.points_3d) == len(known.matches.visible) == len(known.points)
+    assert known.draw(tmp_path / "all.png").shape[0] == 480
+
+
 @pytest.mark.parametrize(
     ("points", "problem"), [([[1, 2, 3]], "found shape"), ([], "found shape"), ([[700, 2]], "lies outside"), ([[np.nan, 2]], "outside")]
 )

@@ -21,12 +21,25 @@ from semalign3d_core.cli.main import main
 from semalign3d_core.datasets.folder import FolderDataset
 
 ROOT = Path(__file__).parents[1]
-PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
 BLOCKS = {name: marked_blocks(text, "bash", "sh", "") for name, text in PAGES.items()}
 SMALL_NETWORK = ["--config.steps", "2", "--config.width", "128"]
 SHORTER = {
     ("synth",): ["--categories", "chair", "--train", "2", "--val", "1", "--test", "2", "--pairs", "1", "--size", "64", "--workers", "1"],
-    ("train", "compact"): ["--config.images", "6", "--config.steps", "1", "--config.per-category", "1", "--config.points", "8", "--workers", "1"],
+    ("train", "compact"): [
+        "--config.images",
+        "6",
+        "--config.steps",
+        "1",
+        "--config.per-category",
+        "1",
+        "--config.points",
+        "8",
+        "--workers",
+        "1",
+    ],
     ("train", "geoaware"): SMALL_NETWORK,
     ("train", "sfnet"): ["--config.epochs", "1", "--config.batch", "2", "--config.network.cells", "8", "--pictures", "2"],
     ("train", "spherical_maps"): ["--config.steps", "2"],

@@ -10,6 +10,7 @@ import tyro
 from semalign3d_core.cli.inputs import MethodOptions, make_pipeline, parse_box, parse_camera, parse_points, read_input
 from semalign3d_core.cli.results import match_table
 from semalign3d_core.export.plain import matches_to_list
+from semalign3d_core.matching import lattice, match, match_frames, returning
 from semalign3d_core.results import write_picture
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import write_json
@@ -23,8 +24,8 @@ class Options(MethodOptions):
     """Image in which the points are given."""
     target: tyro.conf.Positional[Path] = tyro.MISSING
     """Image in which they are looked for."""
-    points: str = tyro.MISSING
-    """Pixels of the source: "120,80 200,95"."""
+    points: str = ""
+    """Pixels of the source: "120,80 200,95". Default: points at equal distances, of which those are kept that return to where they were."""
     transfer: str = "fast"
     """Preset of the transfer: fast (points anywhere), keypoints (points are annotated keypoints), reference, or a YAML file."""
     matcher: str = "window_soft_argmax"
@@ -42,13 +43,14 @@ def run(options):
     if options.network:
         return _match_by_network(options)
     images = [read_input(path, options.dataset) for path in (options.source, options.target)]
-    points = parse_points(options.points, images[0])
     boxes = tuple(parse_box(options.boxes, image) for image in images)
+    points = parse_points(options.points, images[0]) if options.points else lattice(images[0], boxes[0])
     found = (
         _by_features(options, images, points, boxes)
         if options.model is None and not options.category
         else _by_model(options, images, points, boxes)
     )
+    found = found if options.points else returning(found, boxes[0])
     name = f"{options.source.stem}_{options.target.stem}"
     result = found.to_dict()
     write_json(options.output / f"{name}.match.json", result)
@@ -58,7 +60,6 @@ def run(options):
 
 
 def _by_features(options, images, points, boxes):
-    from semalign3d_core.matching import match
     from semalign3d_core.perception import backbones
     from semalign3d_core.perception.backbones.precision import choose_device
     from semalign3d_core.perception.providers import on_device
@@ -70,8 +71,6 @@ def _by_features(options, images, points, boxes):
 
 
 def _by_model(options, images, points, boxes):
-    from semalign3d_core.matching import match_frames
-
     pipeline = make_pipeline(options, options.transfer)
     cameras = [parse_camera(options.camera, image) for image in images]
     frames = [pipeline.process(image, camera=camera, box=box) for image, camera, box in zip(images, cameras, boxes, strict=True)]

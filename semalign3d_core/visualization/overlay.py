@@ -19,6 +19,7 @@ AXIS_COLOURS = ((230, 60, 60), (60, 200, 60), (70, 110, 255))  # x, y, z as RViz
 AXIS_LENGTH = 0.4  # of the object's diameter
 FAINTEST = 0.3  # opacity of a keypoint without any confidence
 DOUBTFUL = 0.5  # confidence of a visible keypoint below which its part may be missing
+NUMBERED = 30  # matches in a picture at most that get a number each
 RED, WHITE, BLACK = (200, 40, 40), (255, 255, 255), (0, 0, 0)
 
 
@@ -92,23 +93,26 @@ def draw_matches(
     source, target: pictures, any sizes; points: (Q, 2) pixels of the source; matches: :class:`~semalign3d_core.matchers.Matches`;
     least_height: smaller pictures are enlarged to it.
     """
+    if labels is None:
+        labels = [str(q) if len(points) <= NUMBERED else "" for q in range(len(points))]
     height = max(source.shape[0], target.shape[0], least_height)
     left, right = (_resized_to_height(picture, height) for picture in (source, target))
     canvas = np.concatenate([left, np.full((height, 6, 3), 255, np.uint8), right], axis=1)
     here = np.asarray(points, dtype=np.float64) * (height / source.shape[0])
     there = _array(matches.points) * (height / target.shape[0]) + [left.shape[1] + 6, 0]
     visible = np.ones(len(here), bool) if matches.visible is None else _array(matches.visible)
+    radius = 4 if len(here) <= NUMBERED else 2
     colours, unit = keypoint_colours(len(here)), _unit(canvas)
     placed: list[tuple[int, int, int, int]] = []
     for a, b, colour in zip(here, there, colours, strict=True):
         if np.isfinite(b).all():
             cv2.line(canvas, _pixel(a), _pixel(b), colour, unit, cv2.LINE_AA)
     for q, (a, b, colour) in enumerate(zip(here, there, colours, strict=True)):
-        label = str(q) if labels is None else labels[q]
         for place, solid in ((a, True), (b, visible[q])):
             if np.isfinite(place).all():
-                _marker(canvas, place, colour, solid, 4 * unit, _opacity(float(matches.confidence[q])))
-                _label(canvas, place, label, placed, unit)
+                _marker(canvas, place, colour, solid, radius * unit, _opacity(float(matches.confidence[q])))
+                if labels[q]:
+                    _label(canvas, place, labels[q], placed, unit)
     return canvas
 
 
