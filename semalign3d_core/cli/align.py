@@ -119,7 +119,7 @@ def _visualise(pipeline, found, path, mapper=None):
 def _on_the_sphere(pipeline, found, path):
     """Pictures of the image's places on the sphere of the mapper in file ``path``."""
     from semalign3d_core.learned.spherical_maps.inference import TrainedMapper
-    from semalign3d_core.learned.spherical_maps.pictures import sphere_pictures
+    from semalign3d_core.visualization.sphere import sphere_pictures
 
     mapper, evidence, alignment = TrainedMapper.for_pictures(path, pipeline.backbone), found.evidence, found.alignment
     features = evidence.features.values.cpu()

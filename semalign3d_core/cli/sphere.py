@@ -41,10 +41,10 @@ def run(options: Options) -> int:
     """Looks at the images and writes the page."""
     from semalign3d_core.category.storage import load_model
     from semalign3d_core.learned.spherical_maps.inference import TrainedMapper
-    from semalign3d_core.learned.spherical_maps.page import ImageOnSphere, sphere_page
     from semalign3d_core.learned.spherical_maps.samples import annotated_azimuth
     from semalign3d_core.perception import backbones, masks
     from semalign3d_core.perception.providers import on_device
+    from semalign3d_core.visualization.sphere_page import ImageOnSphere, sphere_page
 
     backbone = backbones.create(on_device(options.backbone, backbones.BACKBONES, options.device), options.dataset)
     segmenter = masks.create(on_device(options.masks, masks.MASKS, options.device), options.dataset, None, backbone, load_model)

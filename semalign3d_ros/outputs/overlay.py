@@ -3,10 +3,10 @@
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from semalign3d_core.learned.spherical_maps.pictures import on_sphere
 from semalign3d_core.pipeline import FrameResult, Pipeline
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.visualization.overlay import draw_alignment, draw_points
+from semalign3d_core.visualization.sphere import on_sphere
 from semalign3d_ros.conversions import array_to_image
 
 

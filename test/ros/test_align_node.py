@@ -27,11 +27,11 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 from semalign3d_core.geometry.camera import PinholeCamera  # noqa: E402
 from semalign3d_core.learned.spherical_maps.inference import TrainedMapper  # noqa: E402
 from semalign3d_core.learned.spherical_maps.network import SphericalMaps  # noqa: E402
-from semalign3d_core.learned.spherical_maps.pictures import on_sphere  # noqa: E402
 from semalign3d_core.learned.spherical_maps.storage import MapperFacts, save_spherical_maps  # noqa: E402
 from semalign3d_core.perception.evidence import DepthMap, ImageInput  # noqa: E402
 from semalign3d_core.pipeline import PipelineConfig, create_pipeline  # noqa: E402
 from semalign3d_core.visualization.overlay import draw_alignment  # noqa: E402
+from semalign3d_core.visualization.sphere import on_sphere  # noqa: E402
 from semalign3d_ros.conversions import array_to_image, image_to_array  # noqa: E402
 from semalign3d_ros.inputs.calibration import camera_to_info  # noqa: E402
 from semalign3d_ros.msg import Correspondences, SemanticKeypoints  # noqa: E402

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from semalign3d_core.geometry.image_grid import SquareGrid
-from semalign3d_core.learned.spherical_maps.pictures import draw_ball, over_picture, pca_colours, sphere_colours, sphere_pictures
+from semalign3d_core.visualization.sphere import draw_ball, over_picture, pca_colours, sphere_colours, sphere_pictures
 
 
 def test_opposite_places_have_opposite_colours():

@@ -88,7 +88,7 @@ def _samples(dataset: Any, split: str | None, categories: tuple[str, ...], provi
 
 def _pictures(trainer: Any, samples: SampleSet, others: SampleSet | None) -> dict[str, Any]:
     """A few samples with their sphere colours, for the page of the training."""
-    from semalign3d_core.learned.spherical_maps.pictures import sample_pictures
+    from semalign3d_core.visualization.sphere import sample_pictures
 
     shown = {"training": samples} if others is None else {"training": samples, "validation": others}
     return sample_pictures(trainer.model.sphere_mapper, shown)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from semalign3d_core.learned.spherical_maps.inference import TrainedMapper, mapper_input
-from semalign3d_core.learned.spherical_maps.pictures import draw_ball, sphere_pictures
 from semalign3d_core.learned.spherical_maps.viewpoint import mean_directions
 from semalign3d_core.pages.html import gallery, note, page, section
 from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.perception.look import close_up
+from semalign3d_core.visualization.sphere import draw_ball, sphere_pictures
 
 
 @dataclass(frozen=True)
