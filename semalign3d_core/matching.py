@@ -1,7 +1,7 @@
 """Points of one image in another, with a category model or without."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from semalign3d_core.pipeline import Pipeline, load_pipeline
 from semalign3d_core.results import FrameResult, MatchResult, without_record
 from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.transfer.aligned_image import aligned_image
-from semalign3d_core.transfer.matches import Matches
 from semalign3d_core.transfer.place import cycle_distance, transfer
 
 Boxes = tuple[Box | None, Box | None]
@@ -86,8 +85,8 @@ def returning(result: MatchResult, box: Box | None = None) -> MatchResult:
     if mask is not None:
         columns, rows = result.points.round().long().unbind(1)
         keep &= mask.cpu()[rows.clamp(0, mask.shape[0] - 1), columns.clamp(0, mask.shape[1] - 1)]
-    values = {field.name: getattr(result.matches, field.name) for field in fields(result.matches)}
-    matches = Matches(**{name: None if value is None else value[keep.to(value.device)] for name, value in values.items()})
+    known = {name: value for name, value in vars(result.matches).items() if value is not None}
+    matches = replace(result.matches, **{name: value[keep.to(value.device)] for name, value in known.items()})
     return replace(result, points=result.points[keep], matches=matches, cycle=result.cycle[keep])
 
 

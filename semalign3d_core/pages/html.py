@@ -6,6 +6,7 @@ from html import escape
 from semalign3d_core.pages.page import picture_url
 
 STYLE = """
+* { box-sizing: border-box; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.6rem auto; max-width: 1280px; padding: 0 1.2rem; color: #1c1e21; }
 html { background: #fff; } h1 { font-size: 1.7rem; margin: 0; } h3 { margin: 1.3rem 0 .5rem; font-size: 1.05rem; }
 h2 { margin: 2.4rem 0 .8rem; border-bottom: 1px solid #ccd; padding-bottom: .2rem; font-size: 1.3rem; }
@@ -23,7 +24,7 @@ tr.ours td { background: #eaf4fd; font-weight: 600; } .note { color: #555; margi
 .warning { background: #fff4e0; border-left: 4px solid #e09f1f; padding: .5rem .8rem; margin-top: 1rem; }
 .chart { width: 700px; max-width: 100%; font-size: 12px; }
 .gallery { display: flex; flex-wrap: wrap; gap: 14px; } figure { margin: 0; }
-figure svg { max-width: 100%; height: auto; border: 1px solid #ddd; }
+figure { max-width: 100%; } figure svg, figure img { max-width: 100%; height: auto; } figure svg { border: 1px solid #ddd; }
 figcaption { font-size: 12px; color: #444; } pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12px; }
 summary { cursor: pointer; color: #0b62a4; }
 @media (max-width: 480px) { body { margin: .6rem auto; padding: 0 .7rem; overflow-wrap: anywhere; } .tile { min-width: 100%; } }

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from headless_browser import BROWSER, width_on_a_telephone
 from tiny_dataset import make_dataset
 
 from semalign3d_core.cli.main import main
@@ -54,6 +55,7 @@ def test_differences_are_paired(runs, tmp_path, capsys):
     assert worse["difference"] < -10 and worse["difference_interval"][1] < 0
     assert all(winners["0.1"]["winner"] != "corner" for winners in found["winners"].values())
     page = (tmp_path / "compare.html").read_text()
+    assert BROWSER is None or width_on_a_telephone(page, tmp_path) <= 420
     assert page.count("<figure>") == 24 and "http" not in page.replace("http://www.w3.org", "")
     text = capsys.readouterr().out
     assert "corner" in text and "compare only those that were told the same" in text

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from headless_browser import BROWSER, width_on_a_telephone
 from PIL import Image
 
 from semalign3d_core import matchers
@@ -117,6 +118,7 @@ def test_command_files_report_and_predictions(folder, capsys):
     rows = (folder.parent / "out" / "results.csv").read_text().splitlines()
     assert f"all,iou,pair_weighted,{results['all']['iou']['pair_weighted']},6,0" in rows
     html = (folder.parent / "out" / "report.html").read_text()
+    assert BROWSER is None or width_on_a_telephone(html, folder.parent) <= 420
     assert "SFNet" in html and "0.670" in html and html.count("<figure>") == 4 and html.count("data:image/jpeg") == 8
     assert not re.search(r'(src|href)="(?!data:)', html)
     again = [*arguments.split(), str(folder.parent / "again"), "--predictions", str(folder.parent / "out" / "predictions.jsonl")]

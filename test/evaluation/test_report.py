@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from headless_browser import BROWSER, look_at
+from headless_browser import look_at, needs_browser, width_on_a_telephone
 from PIL import Image
 from tiny_dataset import make_dataset
 
@@ -50,7 +50,12 @@ def test_skipped_pairs_do_not_appear_in_the_galleries(evaluation):
     assert min(s.share.mean() for s in best) >= max(s.share.mean() for s in worst)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no browser (chromium) on this machine")
+@needs_browser
+def test_the_page_fits_a_telephone(html, tmp_path):
+    assert width_on_a_telephone(html, tmp_path) <= 420
+
+
+@needs_browser
 def test_browser_shows_tables_curves_and_galleries(evaluation, html, tmp_path):
     dom, shot = look_at(evaluation.config.output / "report.html", tmp_path)
     for heading in (

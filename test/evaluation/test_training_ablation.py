@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from headless_browser import BROWSER, width_on_a_telephone
 from safetensors.torch import load_file, save_file
 from tiny_dataset import make_dataset
 
@@ -41,6 +42,7 @@ def test_every_part_is_trained_and_evaluated(folder, tmp_path, capsys):
     settings = (tmp_path / "out/training_ablation/sparse/losses.jsonl").read_text()
     assert '"sparse"' in settings and '"dense"' not in settings
     report = (tmp_path / "out" / "report.html").read_text()
+    assert BROWSER is None or width_on_a_telephone(report, tmp_path) <= 420
     assert "Ablation of the training" in report and "+ pose variants" in report and "geometry-aware subset @0.1" in report
     shown = capsys.readouterr().out
     assert "standard / geometry-aware" in shown and "Geometry-aware subset: PCK" in shown

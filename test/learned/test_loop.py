@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from headless_browser import BROWSER, width_on_a_telephone
 
 from semalign3d_core.learned.loop import Training, load_module, train
 from semalign3d_core.runtime.errors import FileFormatError, InputError
@@ -113,11 +114,12 @@ def test_best_checkpoint_is_that_of_the_best_validation(tmp_path):
 @pytest.mark.slow
 def test_page_shows_curves_pictures_and_settings(tmp_path):
     training = toy(settings={"rate": (1, 2)})
-    training.pictures = lambda: {"a <picture>": np.zeros((4, 4, 3), np.uint8)}
+    training.pictures = lambda: {"a <picture>": np.zeros((400, 900, 3), np.uint8)}
     train(training, tmp_path, 450, 450, 90, title="toy & co", quiet=True)
     html = (tmp_path / "training.html").read_text()
     for text in ("toy &amp; co", "450 steps", "Losses", "Validation", "a &lt;picture&gt;", "data:image/jpeg", "&quot;rate&quot;"):
         assert text in html, text
+    assert BROWSER is None or width_on_a_telephone(html, tmp_path) <= 420
     assert len((tmp_path / "losses.jsonl").read_text().splitlines()) == 455
     assert json.loads((tmp_path / "losses.jsonl").read_text().splitlines()[-1])["step"] == 450
 

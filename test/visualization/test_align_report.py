@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from headless_browser import BROWSER, look_at
+from headless_browser import look_at, needs_browser, width_on_a_telephone
 from simulated_category import SIZE, SimulatedCategory
 
 from semalign3d_core.alignment.aligner import Aligner
@@ -72,22 +72,12 @@ def test_the_object_is_there_in_3d(aligned):
     assert solid["index"] == list(range(10)) and [90, 90, 90] in solid["colours"]
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome is installed: pages are not looked at")
+@needs_browser
 def test_the_page_fits_a_telephone(aligned, tmp_path):
-    """420 pixels: nothing sticks out to the right. A frame of that width, because browsers without a window are never so narrow."""
-    file = tmp_path / "align.html"
-    file.write_text(align_page(*aligned))
-    script = (
-        "f = document.querySelector('iframe'); f.onload = () => document.body.dataset.width = f.contentDocument.documentElement.scrollWidth"
-    )
-    frame = tmp_path / "frame.html"
-    source = file.read_text().replace("&", "&amp;").replace('"', "&quot;")
-    frame.write_text(f'<body><iframe width="420" height="3000" frameborder="0" srcdoc="{source}"></iframe><script>{script}</script></body>')
-    dom, _ = look_at(frame, tmp_path, size="800,3000")
-    assert int(re.search(r'data-width="(\d+)"', dom)[1]) <= 420
+    assert width_on_a_telephone(align_page(*aligned), tmp_path) <= 420
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome is installed: pages are not looked at")
+@needs_browser
 @pytest.mark.parametrize("complete", [True, False])
 def test_page_is_alive_in_a_browser(aligned, tmp_path, complete):
     model, evidence, alignment = aligned

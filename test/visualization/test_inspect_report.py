@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from headless_browser import BROWSER, look_at
+from headless_browser import look_at, needs_browser, width_on_a_telephone
 from PIL import Image
 from simulated_category import SimulatedCategory
 
@@ -80,6 +80,11 @@ def test_page_is_self_contained_and_complete(model, folder):
     assert data["warnings"][0] == "few images <b>"
 
 
+@needs_browser
+def test_the_page_fits_a_telephone(model, folder, tmp_path):
+    assert width_on_a_telephone(inspect_page(model, folder), tmp_path) <= 420
+
+
 def test_colours_separate_what_the_features_separate():
     generator = torch.Generator().manual_seed(0)
     two = torch.cat([torch.randn(30, 16, generator=generator) * 0.05 + s * torch.eye(16)[0] for s in (-1, 1)])
@@ -108,7 +113,7 @@ def test_command_names_the_suspect(model, folder, tmp_path, capsys):
     assert _data(page.read_text())["images"] == []
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome is installed: pages are not looked at")
+@needs_browser
 def test_page_is_alive_in_a_browser(model, folder, tmp_path):
     import cv2
 

@@ -2,9 +2,12 @@
 
 import numpy as np
 import torch
+from headless_browser import needs_browser, width_on_a_telephone
 
 from semalign3d_core.geometry.image_grid import SquareGrid
+from semalign3d_core.pages.html import gallery
 from semalign3d_core.visualization.sphere import draw_ball, over_picture, pca_colours, sphere_colours, sphere_pictures
+from semalign3d_core.visualization.sphere_page import ImageOnSphere, sphere_page
 
 
 def test_opposite_places_have_opposite_colours():
@@ -54,3 +57,10 @@ def test_all_pictures_of_an_image():
         "keypoints on the sphere",
     }
     assert all(picture.dtype == np.uint8 and picture.shape[2] == 3 for picture in found.values())
+
+
+@needs_browser
+def test_the_page_fits_a_telephone(tmp_path):
+    pictures = gallery({"place on the sphere": np.zeros((300, 900, 3), np.uint8), "cells": np.zeros((320, 320, 3), np.uint8)})
+    images = [ImageOnSphere("a_rather_long_name_of_an_image_" * 3, torch.tensor([0.0, 0, 1]), 40.0, pictures)]
+    assert width_on_a_telephone(sphere_page("A mapper", {"car": images}), tmp_path) <= 420

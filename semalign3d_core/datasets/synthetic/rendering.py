@@ -11,6 +11,7 @@ import numpy as np
 from semalign3d_core.datasets.synthetic.appearance import develop, dot, random_effects, shade
 from semalign3d_core.datasets.synthetic.disparity import DisparityConfig, monocular_disparity
 from semalign3d_core.datasets.synthetic.instances import CATEGORIES, Instance, generator, make_instance
+from semalign3d_core.datasets.synthetic.looks import VariedMaterials
 from semalign3d_core.datasets.synthetic.pictures import picture_bank
 from semalign3d_core.datasets.synthetic.scene import OBJECT, OCCLUDER, SceneConfig, corner_normals, random_surroundings
 from semalign3d_core.datasets.synthetic.varied_scene import varied_effects, varied_surroundings
@@ -221,7 +222,10 @@ def _soup(instance, view, surroundings, empty=False):
     corners = vertices[instance.faces]
     first = len(surroundings.materials.gloss)
     triangles = np.concatenate([corners, surroundings.triangles])
-    glass = getattr(surroundings.materials, "glass", np.zeros(first))[surroundings.material] > 0
+    materials = surroundings.materials
+    glass = (
+        materials.glass[surroundings.material] > 0 if isinstance(materials, VariedMaterials) else np.zeros(len(surroundings.material), bool)
+    )
     return _Soup(
         triangles=triangles,
         normals=np.concatenate([corner_normals(vertices, instance.faces, instance.smooth), surroundings.normals]).astype(np.float32),
@@ -301,7 +305,7 @@ def _finish(shaded, colours, soup, surroundings, triangle, rays, normals, points
     unit = rays / np.sqrt(dot(rays, rays))
     facing = np.clip(-dot(normals, unit), 0.02, 1)
     for rows, table, start in ((material < first, surroundings.materials, 0), (material >= first, surroundings.object_materials, first)):
-        if not hasattr(table, "mirror"):
+        if not isinstance(table, VariedMaterials):
             continue
         rows = np.flatnonzero(rows)
         index = material[rows] - start
