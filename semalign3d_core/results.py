@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -17,7 +18,8 @@ from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.export.plain import alignment_to_dict, matches_to_list
 from semalign3d_core.perception.evidence import ImageEvidence, ImageInput
 from semalign3d_core.runtime.errors import InputError
-from semalign3d_core.runtime.files import MARK, atomic_path
+from semalign3d_core.runtime.files import atomic_path
+from semalign3d_core.runtime.outputs import MARK, is_marked
 from semalign3d_core.transfer.matches import Matches
 
 
@@ -65,6 +67,11 @@ class FrameResult(Drawn):
     alignment: Alignment
     matches: Matches | None = None
     labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_alignment(self.alignment, self.evidence.name)
+        if self.matches is not None:
+            _check_matches(self.matches, self.evidence.name)
 
     def draw(self, path: str | Path | None = None) -> np.ndarray:
         """The picture with keypoints, their names, cloud and axes, (h, w, 3) uint8 RGB.
@@ -150,6 +157,10 @@ class MatchResult(Drawn):
     method: str
     frames: tuple[FrameResult, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check_matches(self.matches, f"{self.source.name} -> {self.target.name}")
+        _check(f"{self.source.name} -> {self.target.name}", **{"the cycle distances": self.cycle})
+
     def draw(self, path: str | Path | None = None) -> np.ndarray:
         """Both pictures side by side with a line per match, (h, w, 3) uint8 RGB; ``path``: file to write it to."""
         from semalign3d_core.visualization.overlay import draw_matches
@@ -191,6 +202,43 @@ class MatchResult(Drawn):
         return f"MatchResult({self.source.name} -> {self.target.name}: {len(self.points)} points by {self.method})"
 
 
+# What leaves the package is checked here, and nowhere else: no number that is not finite, no confidence outside of 0..1.
+
+
+def _check_alignment(alignment: Alignment, name: str) -> None:
+    """Raises :class:`InputError` for an alignment with numbers that mean nothing; absent keypoints are NaN throughout, and not seen."""
+    known = alignment.keypoints_3d.isfinite().any(1)
+    absent = ~known & alignment.keypoints_3d.isnan().all(1) & alignment.keypoints_2d.isnan().all(1)
+    absent &= ~alignment.visible & (alignment.keypoint_confidence == 0)
+    _check(
+        name,
+        confidences=(alignment.confidence, alignment.keypoint_confidence),
+        **{
+            "the keypoints": torch.cat([alignment.keypoints_3d[~absent], alignment.keypoints_2d[~absent]], 1),
+            "the object's points": alignment.cloud_3d,
+            "the pose": torch.cat([alignment.rotation.flatten(), alignment.translation]),
+            "the scale": torch.tensor(alignment.scale),
+            "the camera": torch.cat([alignment.camera.focal, alignment.camera.principal]),
+            "the energy": torch.tensor([alignment.energy, *alignment.terms.values()]),
+        },
+    )
+
+
+def _check_matches(matches: Matches, name: str) -> None:
+    unknown = bool(matches.confidence.isnan().all())  # of a matcher that has none
+    points = [matches.points] if matches.points_3d is None else [matches.points, matches.points_3d]
+    _check(name, confidences=() if unknown else (matches.confidence,), **{"the matches": torch.cat(points, 1)})
+
+
+def _check(name: str, confidences: Sequence[float | Tensor] = (), **values: Tensor) -> None:
+    wrong = next((what for what, numbers in values.items() if not bool(torch.isfinite(numbers).all())), None)
+    if wrong is None and not all(bool(((value >= 0) & (value <= 1)).all()) for value in map(torch.as_tensor, confidences)):
+        wrong = "the confidences"
+    if wrong is not None:
+        text = "came out as numbers that mean nothing; check the camera, the depth, the diameter, the model and its backbone"
+        raise InputError(f"{name}: {wrong} {text}")
+
+
 def without_record(image: ImageInput) -> ImageInput:
     """An image without its data-set record, which is no part of a result."""
     return replace(image, record=None)
@@ -206,7 +254,7 @@ def write_picture(path: str | Path, rgb: np.ndarray) -> None:
     """Writes an (h, w, 3) uint8 RGB picture atomically; the suffix chooses the format."""
     if Path(path).suffix.lower() not in Image.registered_extensions():
         raise InputError(f"{path}: no picture format has the suffix {Path(path).suffix!r}; choose .png or .jpg")
-    with atomic_path(path) as temporary:
+    with atomic_path(path, is_marked) as temporary:
         about = PngInfo()
         about.add_text("Software", MARK.decode())
         Image.fromarray(rgb).save(temporary, pnginfo=about, comment=MARK)  # so that it is known as a result and may be replaced

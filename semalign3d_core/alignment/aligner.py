@@ -38,6 +38,8 @@ from semalign3d_core.runtime.errors import choice as chosen_name
 from semalign3d_core.runtime.threads import one_thread
 from semalign3d_core.runtime.values import ShortRepr
 
+DIAMETERS = 1e-4, 1e4  # metres
+UNIT = 1.01  # largest value in a unit vector, in half precision
 OCCLUDED = 0.5  # share of a keypoint's confidence without any evidence for it: the other keypoints place an occluded one too
 
 
@@ -118,6 +120,8 @@ class Aligner:
     ):
         self.model, self.model_hash = model, model_hash(model)
         self.known_diameter, self.typical_diameter = known_diameter, typical_diameter
+        if known_diameter is not None and not DIAMETERS[0] <= known_diameter <= DIAMETERS[1]:
+            raise InputError(f"the diameter is {known_diameter} m, expected {DIAMETERS[0]:g} to {DIAMETERS[1]:g}")
         self.config: AlignConfig = config if isinstance(config, AlignConfig) else load_preset(AlignConfig, "align", config)
         self.category = CategoryTensors.of(model, self.config.gauss_newton.modes, self.config.observation)
         self.calibration = Calibration.of(model.calibration, self.category)
@@ -150,6 +154,11 @@ class Aligner:
                 f"{evidence.name}: its features have {channels} channels, those of the model of {self.model.category!r} {expected}; "
                 f"extract them with the backbone that the model was built with ({self.model.backbone})"
             )
+        evidence.camera.check()
+        least, most = torch.aminmax(evidence.features.values)
+        if not (least >= -UNIT and most <= UNIT):  # also NaN
+            text = f"its features have values from {least:.3g} to {most:.3g}, expected unit vectors; another precision (dtype) may help"
+            raise InputError(f"{evidence.name}: {text}")
         return ImageTensors.of(evidence, self.category.shape, self.config.bank.extended)
 
     def observe(self, image: ImageTensors, search: bool = True) -> Observation:
@@ -236,7 +245,8 @@ class Aligner:
         scale, rotation, translation = similarity_alignment(self._shape, keypoints[winner])
         values = dict(zip(STATISTICS, solution.statistics.tolist(), strict=True))
         probabilities = dict(zip(MAPS, solution.probabilities.tolist(), strict=True))
-        believed = (OCCLUDED + (1 - OCCLUDED) * _host(solution.evidence)) * (probabilities["keypoints"] * probabilities["present"])
+        share = (OCCLUDED + (1 - OCCLUDED) * _host(solution.evidence)).clamp(max=1)  # beyond by rounding
+        believed = share * (probabilities["keypoints"] * probabilities["present"])
         return Alignment(
             category=self.model.category, model_hash=self.model_hash, keypoint_names=self.model.keypoint_names,
             keypoints_3d=points[winner], keypoints_2d=pixels[winner],

@@ -35,8 +35,8 @@ def front_most(
     step, last = ((high - low).amax(-1, keepdim=True) / cells).clamp(min=1e-9), int(cells)
 
     def cell_of(points: Tensor) -> Tensor:
-        cell = ((points - low) / step).floor().clamp(0, last)
-        return (cell[..., 1] * (last + 1) + cell[..., 0]).long()
+        cell = ((points - low) / step).floor().long().clamp(0, last)  # as whole numbers: NaN has a place, too
+        return cell[..., 1] * (last + 1) + cell[..., 0]
 
     buffer = torch.full((len(projected), (last + 1) ** 2), torch.inf, dtype=depth.dtype, device=depth.device)
     buffer = buffer.scatter_reduce(1, cell_of(projected), depth, "amin")

@@ -25,7 +25,8 @@ from semalign3d_core.runtime.cache import Cache
 from semalign3d_core.runtime.code_hash import code_of
 from semalign3d_core.runtime.config import from_dict, load_preset, to_dict
 from semalign3d_core.runtime.errors import InputError
-from semalign3d_core.runtime.files import check_replaceable, write_json
+from semalign3d_core.runtime.files import write_json
+from semalign3d_core.runtime.outputs import check_replaceable
 
 
 @dataclass(frozen=True)

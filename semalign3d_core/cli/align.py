@@ -10,7 +10,8 @@ import tyro
 from semalign3d_core.cli.inputs import MethodOptions, input_images, make_pipeline, parse_box, parse_camera, read_input, result_names
 from semalign3d_core.cli.results import keypoint_table
 from semalign3d_core.runtime.errors import SemAlign3DError
-from semalign3d_core.runtime.files import check_replaceable, write_json, write_text
+from semalign3d_core.runtime.files import write_json, write_text
+from semalign3d_core.runtime.outputs import check_replaceable
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,6 @@ class Options(MethodOptions):
     viz: Path | None = None
     """Page (.html) that shows how the result came about, or picture (.png). With several images there is one per image, VIZ_NAME, and
     VIZ.html lists the pages."""
-    overwrite: bool = False
-    """Let --viz replace a file that is no result of this program."""
     rerun: Path | None = None
     """Recording (.rrd) of all images, one after the other, for the viewer of rerun (extra "rerun")."""
     mapper: Path | None = None
@@ -38,7 +37,7 @@ def run(options):
 
     files = input_images(options.images)
     for name in result_names(files) if options.viz is not None else ():
-        check_replaceable(_viz_path(options, name), options.overwrite)
+        check_replaceable(_viz_path(options, name))
     pipeline, recording = make_pipeline(options), _recording(options)
     named = list(zip(files, result_names(files), strict=True))
     results, failed = [], 0
@@ -95,6 +94,7 @@ def _recording(options):
         return None
     from semalign3d_core.export.rerun import RerunLog
 
+    check_replaceable(options.rerun)
     return RerunLog(options.rerun)
 
 

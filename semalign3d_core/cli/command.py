@@ -1,5 +1,6 @@
 """How every command runs: options from its dataclass, errors in one line, Ctrl-C with its exit code."""
 
+import dataclasses
 import importlib
 import io
 import os
@@ -8,6 +9,7 @@ import sys
 
 from semalign3d_core.runtime import plugins
 from semalign3d_core.runtime.errors import InputError, OutputError, SemAlign3DError
+from semalign3d_core.runtime.outputs import guarded
 
 
 def run_command(module_name: str, arguments: list[str], program: str) -> int:
@@ -29,9 +31,13 @@ def run_command(module_name: str, arguments: list[str], program: str) -> int:
 
         module = importlib.import_module(module_name)
         arguments = _load_plugins(arguments)
+        overwrite = "--overwrite" in arguments
+        if "overwrite" not in {field.name for field in dataclasses.fields(module.Options)}:
+            arguments = [argument for argument in arguments if argument != "--overwrite"]
         options = tyro.cli(module.Options, args=arguments, prog=program, description=module.__doc__)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        return module.run(options) or 0
+        with guarded(overwrite):
+            return module.run(options) or 0
     except SemAlign3DError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1 if isinstance(error, OutputError) else 2

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from semalign3d_core.runtime.config import preset_folder
 from semalign3d_core.runtime.errors import InputError
-from semalign3d_core.runtime.files import MARK, check_replaceable, write_text
+from semalign3d_core.runtime.files import write_text
+from semalign3d_core.runtime.outputs import MARK, check_replaceable
 
 
 @dataclass
@@ -16,8 +17,6 @@ class Options:
     """Preset to write, for example align_fast. Default: list them all."""
     output: Path | None = None
     """File to write. Default: print it."""
-    overwrite: bool = False
-    """Replace a file of that name that is no preset of this program."""
 
 
 def run(options: Options) -> int:
@@ -32,6 +31,6 @@ def run(options: Options) -> int:
     if options.output is None:
         print(text, end="")
     else:
-        check_replaceable(options.output, options.overwrite)
+        check_replaceable(options.output)
         write_text(options.output, f"# {options.preset}, a preset of {MARK.decode()}\n{text}")
     return 0

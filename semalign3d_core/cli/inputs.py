@@ -11,6 +11,7 @@ from semalign3d_core.perception.evidence import ImageInput, read_image
 from semalign3d_core.perception.providers import ProviderOptions
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import read_json
+from semalign3d_core.runtime.outputs import keep
 from semalign3d_core.runtime.pictures import list_images
 
 
@@ -63,6 +64,8 @@ def input_images(paths: tuple[Path, ...]) -> list[Path]:
     files = [file for file in files if file in paths or not file.name.endswith(RESULTS)]
     if not files:
         raise InputError("no image was given")
+    for file in files:
+        keep(file)  # also those that are read after the first results are written
     return files
 
 

@@ -14,8 +14,6 @@ class Options:
     """File of a category model, or the category of one that comes with the package."""
     output: Path = Path("inspect.html")
     """Page to write; it needs nothing else, neither files nor a network."""
-    overwrite: bool = False
-    """Replace a file of that name that is no result of this program."""
     dataset: Path | None = None
     """Data set folder with the training images. Default: the folder that the model names, if it is here."""
 
@@ -23,10 +21,11 @@ class Options:
 def run(options: Options) -> int:
     """Writes the page and names the images that look wrong."""
     from semalign3d_core.category.storage import find_model, load_model, shipped_models
-    from semalign3d_core.runtime.files import check_replaceable, write_text
+    from semalign3d_core.runtime.files import write_text
+    from semalign3d_core.runtime.outputs import check_replaceable
     from semalign3d_core.visualization.inspect_report import default_dataset, images_to_look_at, inspect_page
 
-    check_replaceable(options.output, options.overwrite)
+    check_replaceable(options.output)
     path = find_model(options.model)
     model = load_model(path)
     shipped = path.parent == shipped_models()  # its pictures do not come with it, whatever lies where they were

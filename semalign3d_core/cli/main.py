@@ -30,7 +30,8 @@ def overview() -> str:
     """The commands, a line each."""
     lines = ["usage: semalign3d <command> [options]     (semalign3d <command> --help shows the options)", ""]
     lines += [f"  {name:10s} {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join([*lines, "", "Every command also takes --plugin MODULE (or FILE.py): your own backbones, matchers, data sets"])
+    lines += ["", "Every command also takes --plugin MODULE (or FILE.py): your own backbones, matchers, data sets;"]
+    return "\n".join([*lines, "and --overwrite: results may replace files of another kind (never an input of the command)"])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import tyro
 from semalign3d_core.cli.inputs import input_images, read_input
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import write_text
+from semalign3d_core.runtime.outputs import check_replaceable
 
 
 @dataclass
@@ -46,6 +47,7 @@ def run(options: Options) -> int:
     from semalign3d_core.perception.providers import on_device
     from semalign3d_core.visualization.sphere_page import ImageOnSphere, sphere_page
 
+    check_replaceable(options.output)
     backbone = backbones.create(on_device(options.backbone, backbones.BACKBONES, options.device), options.dataset)
     segmenter = masks.create(on_device(options.masks, masks.MASKS, options.device), options.dataset, None, backbone, load_model)
     mapper = TrainedMapper(options.mapper)

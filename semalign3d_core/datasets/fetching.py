@@ -17,7 +17,7 @@ from pathlib import Path
 
 from semalign3d_core.datasets.published import Archive, PublishedData
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, OutputError
-from semalign3d_core.runtime.files import read_json, sha256_of_file, write_json
+from semalign3d_core.runtime.files import read_json, sha256_of_file, write_json, write_text
 
 RETRIES, PAUSE, TIMEOUT = 4, 1.0, 30.0  # of a download; seconds
 CHUNK = 1 << 20
@@ -33,7 +33,11 @@ def fetch(data: PublishedData, output: Path, source: str = "", partial: bool = F
     if record.is_file() and folder.is_dir():
         check(data, output, partial)
         return folder
+    marker = output / f".{data.folder}.unpacking"  # that a killed run leaves
+    if folder.exists() and not marker.is_file():
+        raise OutputError(f"{folder} exists and was not unpacked by this command; choose another --output, or remove it")
     hashes = {}
+    write_text(marker, "", ours=True)
     for archive in data.archives:
         path = _local_copy(archive, output, source)
         hashes[archive.name] = _checked_hash(path, output / ".downloads" / "hashes.json")
@@ -43,7 +47,8 @@ def fetch(data: PublishedData, output: Path, source: str = "", partial: bool = F
         raise FileFormatError(f"{', '.join(a.name for a in data.archives)} held no folder {data.folder}: this is not {data.title}")
     files = {str(path.relative_to(folder)): [path.stat().st_size, sha256_of_file(path)] for path in _files(folder)}
     _check_counts(data, folder, partial)
-    write_json(record, {"archives": hashes, "files": files})
+    write_json(record, {"archives": hashes, "files": files}, ours=True)
+    marker.unlink(missing_ok=True)
     return folder
 
 
@@ -144,7 +149,7 @@ def _checked_hash(path: Path, known: Path) -> str:
 
 
 def _record_hash(digest: str, name: str, known: Path) -> None:
-    write_json(known, (read_json(known) if known.is_file() else {}) | {name: digest})
+    write_json(known, (read_json(known) if known.is_file() else {}) | {name: digest}, ours=True)
 
 
 def _unpack(path: Path, into: Path, archive: Archive) -> None:

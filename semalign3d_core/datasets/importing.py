@@ -97,6 +97,8 @@ class DatasetWriter:
 
     def write(self, item: AnnotatedObject) -> str | None:
         """Writes image, annotation and mask of an :class:`AnnotatedObject`; returns its name, or None if it was left out."""
+        if item.path.resolve().is_relative_to((self.root / "JPEGImages").resolve()):
+            raise InputError(f"{item.path} lies in the data set folder that would be written; choose another one with --output")
         try:
             image = read_image(item.path)
             item, mask = as_displayed(item, image)
@@ -145,7 +147,7 @@ class DatasetWriter:
         content = {"names": list(self.spec.names), "flip_permutation": list(self.spec.flip_permutation)}
         if specs.get(self.category, content) != content:
             raise InputError(f"{path} has other keypoints for {self.category!r}; choose another output folder or another category name")
-        write_json(path, {**specs, self.category: content})
+        write_json(path, {**specs, self.category: content}, ours=True)
 
     def _inside(self, item, image):
         keypoints = np.array(item.keypoints, dtype=np.float64)
@@ -216,7 +218,7 @@ class DatasetWriter:
             self.report.masked[self.category] += 1
             with atomic_path(self._mask_path(name)) as temporary:
                 Image.fromarray(mask.astype(np.uint8) * 255).save(temporary)
-        write_json(self._folder("ImageAnnotation") / f"{name}.json", content)
+        write_json(self._folder("ImageAnnotation") / f"{name}.json", content, ours=True)
         self._remove_pictures(name, keep=path)
 
     def _write_image(self, name, source, image):

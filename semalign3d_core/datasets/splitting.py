@@ -42,10 +42,10 @@ def _write_split(root, category, split, annotations, most, seed):
     names = []
     for number, (source, target) in enumerate(chosen):
         names.append(f"{number:06d}-{source}-{target}:{category}")
-        write_json(folder / f"{names[-1]}.json", _annotation(names[-1], annotations[source], annotations[target]))
+        write_json(folder / f"{names[-1]}.json", _annotation(names[-1], annotations[source], annotations[target]), ours=True)
     known = layout.read_text(encoding="utf-8").split("\n") if layout.is_file() else []
     others = [name for name in known if name and name.rpartition(":")[2] != category]
-    write_text(layout, "".join(f"{name}\n" for name in [*others, *names]))
+    write_text(layout, "".join(f"{name}\n" for name in [*others, *names]), ours=True)
     return len(names)
 
 

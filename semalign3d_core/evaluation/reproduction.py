@@ -130,7 +130,7 @@ def build_if_missing(options: BuildOptions, category: str) -> str:
         build_one(options, category)
     except SemAlign3DError as error:
         return str(error)
-    write_json(path, recipe)
+    write_json(path, recipe, ours=True)
     return ""
 
 

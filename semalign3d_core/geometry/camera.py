@@ -59,11 +59,17 @@ class PinholeCamera:
             raise InputError(f"camera matrix {pixels.flatten().tolist()} has no positive, finite focal lengths; calibrate the camera")
         longer = max(height, width)
         scaled = (pixels / longer).float()
-        focal, centre = scaled[[0, 1], [0, 1]], scaled[:2, 2]
-        if not (focal.min() >= FOCAL[0] and focal.max() <= FOCAL[1] and centre.abs().max() <= FAR_CENTRE):
+        camera = cls(torch.stack([scaled[0, 0], scaled[1, 1]]), scaled[:2, 2].clone(), height, width, True)
+        camera.check()
+        return camera
+
+    def check(self) -> None:
+        """Raises :class:`InputError` for a camera that there is not: focal lengths of zero or of kilometres, NaN, a centre far away."""
+        focal, centre = self.focal, self.principal
+        if not (focal.min() >= FOCAL[0] and focal.max() <= FOCAL[1] and centre.abs().max() <= FAR_CENTRE):  # also NaN
             text = f"focal lengths of {FOCAL[0]:g} to {FOCAL[1]:g} times its longer side and a centre near it"
-            raise InputError(f"camera matrix {pixels.flatten().tolist()}, image {width} x {height}: expected {text}; calibrate the camera")
-        return cls(torch.stack([scaled[0, 0], scaled[1, 1]]), scaled[:2, 2].clone(), height, width, True)
+            matrix = self.matrix_pixels().flatten().tolist()
+            raise InputError(f"camera matrix {matrix}, image {self.width} x {self.height}: expected {text}; calibrate the camera")
 
     def matrix_pixels(self) -> torch.Tensor:
         """3x3 intrinsic matrix in pixels (float32)."""

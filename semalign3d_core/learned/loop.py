@@ -133,7 +133,7 @@ def _save(path, training, step, writes, scores=None):
     header = {"step": step, "scores": scores or {}, "settings": _settings(training)}
     metadata = {"training": json.dumps(header)}  # one entry, because the order of several changes
     # copies, because tied weights share their memory
-    write_tensors(path, {name: value.contiguous().clone() for name, value in tensors.items()}, metadata)
+    write_tensors(path, {name: value.contiguous().clone() for name, value in tensors.items()}, metadata, ours=True)
 
 
 def _settings(training):
@@ -157,7 +157,7 @@ class _Journal:
             if line["step"] < first or "scores" in line and line["step"] == first:
                 self.lines.append(line)
         if writes:
-            write_text(path, "".join(json.dumps(line) + "\n" for line in self.lines))
+            write_text(path, "".join(json.dumps(line) + "\n" for line in self.lines), ours=True)
 
     def add(self, step, losses):
         self.waiting.append((step, losses))
@@ -212,7 +212,7 @@ def _write_page(folder, journal, training, title, writes):
     pictures = training.pictures() if training.pictures else {}
     parts.append(section("Pictures", gallery(pictures)))
     parts.append(section("Settings", f"<pre>{escape(json.dumps(_settings(training), indent=1))}</pre>" if training.settings else ""))
-    write_text(folder / "training.html", page(title, "\n".join(parts)))
+    write_text(folder / "training.html", page(title, "\n".join(parts)), ours=True)
 
 
 def _averaged(points):

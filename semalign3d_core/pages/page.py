@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import finite
 
 FOLDER = Path(__file__).parent.parent / "assets" / "pages"
 
@@ -21,7 +21,7 @@ def page(title: str, script: str, data: dict[str, Any], pictures: dict[str, np.n
 
     Non-finite numbers become null. ``pictures`` {caption: (h, w, 3) uint8 RGB} stand at its end.
     """
-    text = json.dumps(_finite(data), ensure_ascii=False).replace("<", "\\u003c")
+    text = json.dumps(finite(data), ensure_ascii=False).replace("<", "\\u003c")
     parts = {name: (FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "charts.js", f"{script}.js", f"{script}.html")}
     about = '<meta charset="utf-8"><meta name="generator" content="semalign3d"><meta name="viewport" content="width=device-width">'
     meta = f"{about}<title>{escape(title)}</title>"
@@ -57,15 +57,3 @@ def bytes_text(values: np.ndarray) -> str:
 def rounded(values: np.ndarray | torch.Tensor, digits: int = 4) -> list:
     """A tensor or array as nested lists of short numbers."""
     return np.round(np.asarray(values, dtype=np.float64), digits).tolist()
-
-
-def _finite(value):
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, np.generic):
-        return _finite(value.item())
-    return value

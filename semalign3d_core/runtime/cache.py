@@ -73,7 +73,7 @@ class Cache:
     def _write(path, key, structure, tensors):
         text = json.dumps(structure)
         try:
-            write_tensors(path, tensors, {"key": key, "structure": text, "hash": _hash(text, tensors)})
+            write_tensors(path, tensors, {"key": key, "structure": text, "hash": _hash(text, tensors)}, ours=True)
         except OutputError as error:
             if path.exists() and not path.is_file():
                 return  # a folder or a pipe in its place: computed again each time, which is counted

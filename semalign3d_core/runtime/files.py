@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,11 +22,11 @@ import yaml
 
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError, OutputError, SemAlign3DError
 from semalign3d_core.runtime.limits import check_limit
+from semalign3d_core.runtime.outputs import HEAD, SameKind, check_no_special, check_replaceable, is_marked, keep, kind_of, wrote
 
 Schema = TypeVar("Schema")
 _ONE_READER, _ONE_UMASK = threading.Lock(), threading.Lock()
 _CLEANED: set[Path] = set()  # folders
-MARK = b"semalign3d"
 TEMPORARY = ".semalign3d-"  # how names of temporary files begin
 
 
@@ -41,7 +42,8 @@ def reading(path: str | Path, expected: str = "", missing: str = "") -> Iterator
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            raise FileFormatError(f"{path} is {_kind(mode)}, expected a file{_and(expected)}")
+            raise FileFormatError(f"{path} is {kind_of(mode)}, expected a file{_and(expected)}")
+        keep(path)
         yield path
     except SemAlign3DError:
         raise
@@ -62,11 +64,6 @@ def shown(value: object, most: int = 200) -> str:
     except Exception:  # an integer of more digits than Python prints, or nested too deep
         lines = [type(value).__name__]
     return lines[0] if len(lines[0]) <= most else f"{lines[0][:most]}..."
-
-
-def _kind(mode):
-    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a named pipe", stat.S_ISSOCK: "a socket"}
-    return next((name for test, name in kinds.items() if test(mode)), "a device")
 
 
 def _and(text):
@@ -93,8 +90,11 @@ def files_below(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, same_kind: SameKind | None = None) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` and renames it to ``path`` when the block succeeds.
+
+    same_kind: whether a file that is there already is what would be written; inside a command nothing else is replaced, see
+    :mod:`.outputs`. None: of a file whose place says that it is ours (caches, checkpoints, folders that the command made).
 
     The temporary name keeps the suffix of ``path``, because writers choose their format by it.
     Readers see the old file or the complete new one, never a part; several processes may write the
@@ -106,9 +106,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         if "\0" in str(path):
             raise OutputError(f"cannot write {str(path)!r}: names have no zero bytes")
+        check_no_special(path)
+        if same_kind is not None:
+            check_replaceable(path, same_kind=same_kind)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():
-            raise OutputError(f"cannot write {path}: it is {_kind(path.stat().st_mode)}; choose another name")
         _remove_leftovers(path.parent)
         handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
         temporary = Path(name)
@@ -116,6 +117,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; results are meant to be shared
         os.replace(temporary, path)
+        wrote(path)
     except BaseException as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -126,25 +128,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if handle >= 0:
             os.close(handle)
-
-
-def check_replaceable(path: str | Path, overwrite: bool) -> None:
-    """Raises :class:`OutputError` if ``path`` is a file that no command of this program wrote, unless it may be overwritten.
-
-    What they write has the program's name within its first bytes (:data:`MARK`).
-    """
-    path = Path(path)
-    try:
-        ours = overwrite or not path.is_file() or MARK in _beginning(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    if not ours:
-        raise OutputError(f"{path} exists and is no result of this program; choose another name, or give --overwrite to replace it")
-
-
-def _beginning(path):
-    with open(path, "rb") as handle:
-        return handle.read(4096)
 
 
 def _remove_leftovers(folder):
@@ -167,15 +150,54 @@ def _umask():
     return umask
 
 
-def write_text(path: str | Path, text: str) -> None:
-    r"""Writes a text file atomically. Bytes of file names that are no UTF-8 are written as ``\udcXX``, as JSON spells them."""
-    with atomic_path(path) as temporary:
+def write_text(path: str | Path, text: str, ours: bool = False) -> None:
+    r"""Writes a text file atomically. Bytes of file names that are no UTF-8 are written as ``\udcXX``, as JSON spells them.
+
+    ours: the place says that the file is ours, see :func:`atomic_path`; else one that names this program in its head is, and a table
+    with the same columns.
+    """
+    with atomic_path(path, None if ours else partial(_same_text, text)) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes JSON atomically, keys in insertion order."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def write_json(path: str | Path, value: Any, ours: bool = False) -> None:
+    """Writes JSON atomically, keys in insertion order. Numbers that are not finite become null: JSON has none.
+
+    ours: the place says that the file is ours, see :func:`atomic_path`; else one with the same first keys is
+    """
+    text = json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_path(path, None if ours else partial(_same_keys, value)) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _same_text(text, path):
+    first = text.partition("\n")[0]
+    if path.suffix.lower() != ".csv":
+        return is_marked(path)
+    with open(path, encoding="utf-8") as file:
+        return file.readline(HEAD).rstrip("\n") == first
+
+
+def _same_keys(value, path):
+    return _first_keys(value) == _first_keys(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _first_keys(value):
+    """The first keys of an object, or of the first object in a list: what kind of JSON it is."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return list(value)[:3] if isinstance(value, dict) else None
+
+
+def finite(value: Any) -> Any:
+    """``value`` (dictionaries, lists, numbers, scalars of NumPy) as JSON knows it: None in place of numbers that are not finite."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_text(path: str | Path, expected: str = "save it as UTF-8", missing: str = "") -> str:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from semalign3d_core.runtime.errors import FileFormatError
 from semalign3d_core.runtime.files import atomic_path, reading
+from semalign3d_core.runtime.outputs import SameKind
 
 Tensors = dict[str, torch.Tensor]
 
@@ -31,10 +32,29 @@ def read_metadata(path: str | Path, key: str, expected: str = "", missing: str =
         return None if text is None else json.loads(text)
 
 
-def write_tensors(path: str | Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file atomically."""
-    with atomic_path(path) as temporary:
+def write_tensors(path: str | Path, tensors: Tensors, metadata: dict[str, str] | None = None, ours: bool = False) -> None:
+    """Writes a safetensors file atomically.
+
+    ours: the place says that the file is ours, see :func:`.files.atomic_path`; else one with the same entries of metadata is
+    """
+    with atomic_path(path, None if ours else has_entries(*(metadata or ()))) as temporary:
         save_file(tensors, temporary, metadata=metadata)
+
+
+def write_checkpoint(path: str | Path, state: Tensors) -> None:
+    """Writes a checkpoint of torch atomically; inside a command only over one of the same tensors."""
+    with atomic_path(path, lambda existing: set(torch.load(existing, map_location="cpu", weights_only=True)) == set(state)) as temporary:
+        torch.save(state, temporary)
+
+
+def has_entries(*names: str) -> SameKind:
+    """What says whether a file is of safetensors with just these entries of metadata."""
+
+    def same_kind(path: Path) -> bool:
+        with safe_open(path, framework="pt") as stored:
+            return set(stored.metadata() or {}) == set(names)
+
+    return same_kind
 
 
 def read_checkpoint(path: str | Path, expected: str = "", missing: str = "") -> Any:

@@ -191,7 +191,7 @@ class _SolutionLifting:
 
 def tempered(log_likelihood: Tensor) -> Tensor:
     """A likelihood as a part of a confidence."""
-    return (log_likelihood / TEMPERATURE).exp()
+    return (log_likelihood / TEMPERATURE).clamp(max=0).exp()
 
 
 def distinct_keypoints(score: Tensor, is_keypoint: Tensor, preference: float) -> Tensor:

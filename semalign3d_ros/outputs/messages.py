@@ -116,7 +116,9 @@ def markers_message(alignment: Alignment, header: Header) -> MarkerArray:
 
 
 def _flat(matrix, count):
-    return np.full(count, np.nan) if matrix is None else np.asarray(matrix, dtype=np.float64).reshape(count)
+    """The numbers of a covariance; NaN throughout where any is not known."""
+    values = np.full(count, np.nan) if matrix is None else np.asarray(matrix, dtype=np.float64).reshape(count)
+    return values if np.isfinite(values).all() else np.full(count, np.nan)
 
 
 def _keypoint(alignment, index, uncertainty):

@@ -13,7 +13,7 @@ from semalign3d_core.category.storage import shipped_models
 from semalign3d_core.cli.main import main
 from semalign3d_core.results import write_picture
 from semalign3d_core.runtime.errors import OutputError
-from semalign3d_core.runtime.files import check_replaceable
+from semalign3d_core.runtime.outputs import check_replaceable
 
 COMMAND = "import sys; sys.argv[0] = 'semalign3d'; from semalign3d_core.cli.main import main; sys.exit(main())"
 

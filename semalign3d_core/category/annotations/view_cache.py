@@ -44,7 +44,7 @@ class ViewCache:
         tensors = {name: value.contiguous() for name, value in vars(view).items() if isinstance(value, torch.Tensor)}
         header = {name: str(getattr(view, name)) for name in TEXTS + NUMBERS} | {KEY: self._key(record)}
         if not path.exists() or path.is_file():
-            write_tensors(path, tensors, header | {DIGEST: _digest(tensors)})
+            write_tensors(path, tensors, header | {DIGEST: _digest(tensors)}, ours=True)
 
     def _path(self, record: ImageRecord) -> Path | None:
         return None if self.folder is None else self.folder / f"{record.name}.safetensors"

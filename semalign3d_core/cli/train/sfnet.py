@@ -10,6 +10,9 @@ from semalign3d_core.learned.sfnet.network import SFNet
 from semalign3d_core.learned.sfnet.pictures import MaskedPicture
 from semalign3d_core.learned.sfnet.train import SFNetTraining
 from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import read_text
+from semalign3d_core.runtime.outputs import check_replaceable
+from semalign3d_core.runtime.tensors import has_entries
 
 
 @dataclass
@@ -45,6 +48,7 @@ def run(options: Options) -> int:
     from semalign3d_core.datasets import open_dataset
     from semalign3d_core.perception.backbones.precision import choose_device
 
+    check_replaceable(options.output, same_kind=has_entries("sfnet"))
     pictures, device = training_pictures(options), choose_device(options.device)
     print(f"{len(pictures)} pictures with masks")
     if options.ablation is not None:
@@ -70,7 +74,7 @@ def training_pictures(options: Options) -> list[MaskedPicture]:
 
     from semalign3d_core.learned.sfnet.pictures import masked_pictures
 
-    left_out = frozenset() if options.left_out is None else frozenset(re.findall(r"[\w-]+", options.left_out.read_text()))
+    left_out = frozenset() if options.left_out is None else frozenset(re.findall(r"[\w-]+", read_text(options.left_out)))
     found = [picture for folder in options.dataset for picture in masked_pictures(folder, left_out)]
     if options.pictures is None or options.pictures >= len(found):
         return found

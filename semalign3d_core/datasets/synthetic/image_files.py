@@ -28,7 +28,7 @@ def write_image_files(root: Path, task: Any, rendering: Any, config: Any) -> Non
         np.savez_compressed(path, depth=_depth(rendering, task, config), kind=config.depth_kind)
     with atomic_path(root / "Truth" / f"{place}.npz") as path:
         np.savez_compressed(path, **truth(rendering))  # type: ignore[arg-type]
-    write_json(root / "ImageAnnotation" / f"{place}.json", annotation(rendering, task, config))
+    write_json(root / "ImageAnnotation" / f"{place}.json", annotation(rendering, task, config), ours=True)
 
 
 def truth(rendering: Any) -> dict[str, np.ndarray]:

@@ -30,10 +30,10 @@ def write_pairs(root: Path, categories: Sequence[str], counts: dict[str, int], c
                 name = f"{number:06d}-{source}-{target}:{category}"
                 names.append(name)
                 content = pair_annotation(name, number, annotations[source], annotations[target])
-                write_json(root / "PairAnnotation" / split / f"{name}.json", content)
+                write_json(root / "PairAnnotation" / split / f"{name}.json", content, ours=True)
             _remove_others(root / "PairAnnotation" / split, category, names[first:])
         for layout, kept in (("large", names), ("small", names[::SMALL_SHARE])):
-            write_text(root / "Layout" / layout / f"{split}.txt", "".join(f"{name}\n" for name in kept))
+            write_text(root / "Layout" / layout / f"{split}.txt", "".join(f"{name}\n" for name in kept), ours=True)
 
 
 def _other_categories(path, categories):

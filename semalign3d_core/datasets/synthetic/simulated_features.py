@@ -112,7 +112,7 @@ class FeatureFiles:
         path = self._folder(root) / "grid.json"
         content = {"padding": "bottom_right", "simulated": asdict(self.config) | {"blobs": list(self.config.blobs)}}
         if not path.is_file():
-            write_json(path, content)
+            write_json(path, content, ours=True)
         elif read_json(path) != content:
             raise InputError(f"{path}: these features were made with other options; choose another name or remove {path.parent}")
         return self

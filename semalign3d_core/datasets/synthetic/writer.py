@@ -21,6 +21,7 @@ from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.runtime.files import read_json, write_json
 from semalign3d_core.runtime.processes import in_processes
 
+FOLDERS = ("JPEGImages", "ImageAnnotation", "Segmentation", "Depth", "Truth", "PairAnnotation", "Layout", "keypoints.json")
 SPLITS = ("trn", "val", "test")
 INSTANCES_PER_SPLIT = 1_000_000
 SEEN_PIXELS, SEEN_SHARE, SEEN_KEYPOINTS = 40, 0.35, 2  # an image that shows less of its object is drawn again
@@ -122,7 +123,7 @@ def write_keypoint_table(root: Path, categories: Sequence[str]) -> None:
     path = Path(root) / "keypoints.json"
     table = read_json(path) if path.is_file() else {}
     table |= {c: {"names": list(KEYPOINTS[c].names), "flip_permutation": list(KEYPOINTS[c].flip_permutation)} for c in categories}
-    write_json(path, table)
+    write_json(path, table, ours=True)
 
 
 def _claim(root, config):
@@ -132,7 +133,7 @@ def _claim(root, config):
     if path.is_file():
         if read_json(path) != text:
             raise InputError(f"{path}: this data set was made with other options; choose another output folder or the same options")
-    elif (root / "ImageAnnotation").exists():
+    elif any((root / name).exists() for name in FOLDERS):
         raise InputError(f"{root} holds a data set that was not made by this command; choose another output folder")
     else:
         write_json(path, text)

@@ -25,6 +25,9 @@ from semalign3d_core.evaluation.run.worker import check_providers, run_item
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import sha256_of_file, write_json
+from semalign3d_core.runtime.outputs import check_replaceable
+
+RESULTS = ("results.json", "results.csv", "pairs.csv", "predictions.jsonl", "report.html")
 
 
 @dataclass
@@ -65,6 +68,9 @@ class Evaluation:
 def evaluate(config: EvaluationConfig) -> Evaluation:
     """Runs an evaluation, writes its files into ``config.output`` and returns the :class:`Evaluation`."""
     config = with_backbone(config)
+    if not (config.output / "config.json").exists():  # else they are those of an earlier run
+        for name in RESULTS:
+            check_replaceable(config.output / name, same_kind=lambda _: False)
     write_json(config.output / "config.json", plain_config(config))  # first of all, so that an unwritable folder costs no work
     started = time.monotonic()
     evaluation = Evaluation(config, open_dataset(config.dataset, config.kind))

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
@@ -23,7 +22,7 @@ from semalign3d_core.learned.compact.samples import SampleSet, photograph_pieces
 from semalign3d_core.learned.loop import Training, is_started, load_module, train
 from semalign3d_core.perception.backbones.compact import CELL, INPUT_SIDE, CompactNet, is_network, load_network
 from semalign3d_core.runtime.errors import InputError, MissingFileError
-from semalign3d_core.runtime.files import atomic_path
+from semalign3d_core.runtime.tensors import write_tensors
 
 VOXEL = 0.08  # of the template, in diameters: the places that evenness is about
 HEAD_STEPS, HEAD_BATCHES, HEAD_RATE = 1500, 60, 3e-3  # what files of networks do not keep is learned anew
@@ -307,5 +306,4 @@ def save_network(network: CompactNet, path: Path, name: str, config: CompactTrai
     """Writes the network (half precision safetensors with its name and settings) where the backbone expects it."""
     state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     header = {"name": name, "categories": json.dumps(config.categories), "training": json.dumps(asdict(config))}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata=header)
+    write_tensors(path, state, header)

@@ -14,8 +14,8 @@ from torch import nn
 
 from semalign3d_core.perception.weights.pretrained import read_state
 from semalign3d_core.runtime.errors import FileFormatError, InputError
-from semalign3d_core.runtime.files import atomic_path, fitting, reading
-from semalign3d_core.runtime.tensors import read_metadata, write_tensors
+from semalign3d_core.runtime.files import fitting, reading
+from semalign3d_core.runtime.tensors import read_metadata, write_checkpoint, write_tensors
 
 OFFICIAL_DIMS = (640, 1280, 1280, 768)  # s3, s4, s5 of Stable Diffusion, DINOv2 base
 OFFICIAL_WIDTH = 768
@@ -123,8 +123,7 @@ def save_network(network: AggregationNetwork, path: Path, header: dict) -> None:
         raise InputError(f"{path}: trained networks are written as .safetensors (and .pth beside it); choose such a name")
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     write_tensors(path, state, {"geoaware": json.dumps(header)})
-    with atomic_path(path.with_suffix(".pth")) as temporary:
-        torch.save(state, temporary)
+    write_checkpoint(path.with_suffix(".pth"), state)
 
 
 def read_header(path: str | Path) -> dict:

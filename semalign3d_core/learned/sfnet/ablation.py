@@ -103,7 +103,7 @@ def run_ablation(pictures: list[MaskedPicture], config: SFNetTraining, work: Pat
     networks = train_variants(pictures, config, work, device=device)
     save_network(networks["full"], work / "full.safetensors", pictures=len(pictures))
     rows = evaluate_variants(networks, config, pairs)
-    write_json(work / "ablation.json", rows)
+    write_json(work / "ablation.json", rows, ours=True)
     return table(rows)
 
 

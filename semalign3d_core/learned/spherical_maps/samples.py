@@ -157,7 +157,7 @@ def _claim(folder: Path, backbone: FeatureBackbone, segmenter: MaskSource, confi
     path = folder / "samples.json"
     if path.is_file() and read_json(path) != made_of:
         raise InputError(f"{folder} holds samples made in another way ({path} says how): choose another folder, or remove this one")
-    write_json(path, made_of)
+    write_json(path, made_of, ours=True)
 
 
 def _views(record: ImageRecord, path: Path, backbone: FeatureBackbone, segmenter: MaskSource, config: SampleConfig) -> int:

@@ -9,8 +9,8 @@ import torch
 from semalign3d_core.learned.spherical_maps.network import SphericalMaps, sphere_mapper
 from semalign3d_core.perception.weights.pretrained import read_state
 from semalign3d_core.runtime.errors import FileFormatError
-from semalign3d_core.runtime.files import atomic_path, reading
-from semalign3d_core.runtime.tensors import read_metadata, write_tensors
+from semalign3d_core.runtime.files import reading
+from semalign3d_core.runtime.tensors import read_metadata, write_checkpoint, write_tensors
 
 MAPPER, DECODER = "sphere_mapper", "prototypes"
 OBSOLETE = "sphere.weight"  # (1024, 3), in every official checkpoint, read by nobody
@@ -75,8 +75,7 @@ def save_spherical_maps(model: SphericalMaps, path: str | Path, facts: MapperFac
     if Path(path).suffix == ".safetensors":
         write_tensors(path, state, {} if facts is None else {"spherical_maps": json.dumps(vars(facts))})
     else:
-        with atomic_path(path) as temporary:
-            torch.save({OBSOLETE: torch.zeros(1024, 3), **state}, temporary)
+        write_checkpoint(path, {OBSOLETE: torch.zeros(1024, 3), **state})
 
 
 def _parts(path: str | Path) -> dict[str, torch.Tensor]:

@@ -114,7 +114,7 @@ def _record(hub_id, commit):
     if not COMMIT.fullmatch(commit) or not revisions_file().is_absolute():
         return
     try:
-        write_json(revisions_file(), recorded_revisions() | {hub_id: commit})
+        write_json(revisions_file(), recorded_revisions() | {hub_id: commit}, ours=True)
     except InputError as error:  # a home that cannot be written must not keep anybody from using the weights
         print(f"{hub_id} is used at commit {commit}, but that could not be recorded: {error}; add ,revision={commit}", file=sys.stderr)
         return
