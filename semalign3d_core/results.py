@@ -159,7 +159,7 @@ class MatchResult(Drawn):
 
     def __post_init__(self) -> None:
         _check_matches(self.matches, f"{self.source.name} -> {self.target.name}")
-        _check(f"{self.source.name} -> {self.target.name}", **{"the cycle distances": self.cycle})
+        _check(f"{self.source.name} -> {self.target.name}", {"the cycle distances": self.cycle})
 
     def draw(self, path: str | Path | None = None) -> np.ndarray:
         """Both pictures side by side with a line per match, (h, w, 3) uint8 RGB; ``path``: file to write it to."""
@@ -212,8 +212,7 @@ def _check_alignment(alignment: Alignment, name: str) -> None:
     absent &= ~alignment.visible & (alignment.keypoint_confidence == 0)
     _check(
         name,
-        confidences=(alignment.confidence, alignment.keypoint_confidence),
-        **{
+        {
             "the keypoints": torch.cat([alignment.keypoints_3d[~absent], alignment.keypoints_2d[~absent]], 1),
             "the object's points": alignment.cloud_3d,
             "the pose": torch.cat([alignment.rotation.flatten(), alignment.translation]),
@@ -221,16 +220,17 @@ def _check_alignment(alignment: Alignment, name: str) -> None:
             "the camera": torch.cat([alignment.camera.focal, alignment.camera.principal]),
             "the energy": torch.tensor([alignment.energy, *alignment.terms.values()]),
         },
+        (alignment.confidence, alignment.keypoint_confidence),
     )
 
 
 def _check_matches(matches: Matches, name: str) -> None:
     unknown = bool(matches.confidence.isnan().all())  # of a matcher that has none
     points = [matches.points] if matches.points_3d is None else [matches.points, matches.points_3d]
-    _check(name, confidences=() if unknown else (matches.confidence,), **{"the matches": torch.cat(points, 1)})
+    _check(name, {"the matches": torch.cat(points, 1)}, () if unknown else (matches.confidence,))
 
 
-def _check(name: str, confidences: Sequence[float | Tensor] = (), **values: Tensor) -> None:
+def _check(name: str, values: dict[str, Tensor], confidences: Sequence[float | Tensor] = ()) -> None:
     wrong = next((what for what, numbers in values.items() if not bool(torch.isfinite(numbers).all())), None)
     if wrong is None and not all(bool(((value >= 0) & (value <= 1)).all()) for value in map(torch.as_tensor, confidences)):
         wrong = "the confidences"
