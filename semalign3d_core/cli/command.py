@@ -8,7 +8,7 @@ import signal
 import sys
 
 from semalign3d_core.runtime import plugins
-from semalign3d_core.runtime.errors import InputError, OutputError, SemAlign3DError
+from semalign3d_core.runtime.errors import InputError, OutputError, SemAlign3DError, UnreadableError
 from semalign3d_core.runtime.outputs import guarded
 
 
@@ -40,7 +40,7 @@ def run_command(module_name: str, arguments: list[str], program: str) -> int:
             return module.run(options) or 0
     except SemAlign3DError as error:
         print(f"{program}: {error}", file=sys.stderr)
-        return 1 if isinstance(error, OutputError) else 2
+        return 1 if isinstance(error, OutputError | UnreadableError) else 2
     except MemoryError:
         print(f"{program}: not enough memory; use smaller pictures, fewer workers or another backbone", file=sys.stderr)
         return 1

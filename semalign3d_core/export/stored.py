@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import atomic_path
 from semalign3d_core.runtime.packing import pack, unpack
+from semalign3d_core.runtime.tensors import open_tensors, save_tensors
 
 KEY, VERSION = "semalign3d_result", 1
 Result = TypeVar("Result")
@@ -21,7 +21,7 @@ def save_result(result: object, path: str | Path) -> None:
         raise InputError(f"{path}: results are stored as .safetensors; to_dict(), draw(), to_ply() and to_glb() give other formats")
     structure, tensors = pack(result)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={KEY: json.dumps({"version": VERSION, "result": structure})})
+        save_tensors(tensors, temporary, {KEY: json.dumps({"version": VERSION, "result": structure})})
 
 
 def load_result(kind: type[Result], path: str | Path) -> Result:
@@ -29,7 +29,7 @@ def load_result(kind: type[Result], path: str | Path) -> Result:
     if not Path(path).is_file():
         raise MissingFileError(f"result {path} does not exist")
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path) as file:
             header = json.loads((file.metadata() or {})[KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         if header["version"] != VERSION:

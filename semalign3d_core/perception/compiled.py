@@ -68,9 +68,8 @@ class OpenVINONetwork:
         source = inspect.getsource(sys.modules[type(self._network).__module__])
         depends_on = [sha256_of_arrays(weights), source, repr(self._network), list(self._example.shape)]
         depends_on += [self._openvino.__version__, torch.__version__]
-        cache = Cache(user_cache())
         try:
-            return cache.fetch("networks", depends_on, self._convert)
+            return Cache(user_cache()).fetch("networks", depends_on, self._convert)
         except OutputError:  # a home that cannot be written
             return self._convert()
 

@@ -23,8 +23,14 @@ FORMAT_VERSION = 2
 
 
 def user_cache() -> Path:
-    """Where what is computed once per user and machine is kept: ``~/.cache/semalign3d``, or in ``XDG_CACHE_HOME``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semalign3d"
+    """Where what is computed once per user and machine is kept: ``~/.cache/semalign3d``, or in ``XDG_CACHE_HOME``.
+
+    Raises :class:`OutputError` for a user without a home, as in some containers.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semalign3d"
+    except RuntimeError as error:
+        raise OutputError("nothing can be kept: there is no home folder; set HOME or XDG_CACHE_HOME") from error
 
 
 class Cache:

@@ -18,6 +18,10 @@ class FileFormatError(InputError):
     """A file exists but is truncated, edited, of another version, or not of our format."""
 
 
+class UnreadableError(FileFormatError):
+    """A file exists, and whoever runs this may not read it."""
+
+
 class OutputError(InputError):
     """A result or a cache entry cannot be written: no such folder, no permission, disk full."""
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import yaml
 
-from semalign3d_core.runtime.errors import FileFormatError, MissingFileError, OutputError, SemAlign3DError
+from semalign3d_core.runtime.errors import FileFormatError, MissingFileError, OutputError, SemAlign3DError, UnreadableError
 from semalign3d_core.runtime.limits import check_limit
 from semalign3d_core.runtime.outputs import HEAD, SameKind, check_no_special, check_replaceable, is_marked, keep, kind_of, wrote
 
@@ -49,8 +49,8 @@ def reading(path: str | Path, expected: str = "", missing: str = "") -> Iterator
         raise
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFileError(f"{path} does not exist{_and(missing)}") from None
-    except (PermissionError, IsADirectoryError) as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror}") from error
+    except PermissionError as error:
+        raise UnreadableError(f"{path} cannot be read: {error.strerror}; ask its owner") from error
     except Exception as error:
         raise FileFormatError(
             f"{path} cannot be read ({type(error).__name__}: {shown(error)}){_and(expected or 'copy it again')}"
@@ -172,10 +172,11 @@ def write_json(path: str | Path, value: Any, ours: bool = False) -> None:
 
 def _same_text(text, path):
     first = text.partition("\n")[0]
-    if path.suffix.lower() != ".csv":
+    if path.suffix.lower() not in (".csv", ".jsonl"):
         return is_marked(path)
     with open(path, encoding="utf-8") as file:
-        return file.readline(HEAD).rstrip("\n") == first
+        line = file.readline(HEAD).rstrip("\n")
+    return line == first or path.suffix.lower() == ".jsonl" and _first_keys(json.loads(line)) == _first_keys(json.loads(first))
 
 
 def _same_keys(value, path):

@@ -87,6 +87,16 @@ def check_replaceable(path: str | Path, overwrite: bool | None = None, same_kind
         raise OutputError(f"{path} exists and is no result of this program; choose another name, or give --overwrite to replace it")
 
 
+def claim(path: str | Path, same_kind: SameKind) -> None:
+    """:func:`check_replaceable` before long work, and makes the folder: one that cannot be made costs no work."""
+    path = Path(path)
+    check_replaceable(path, same_kind=same_kind)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another place") from error
+
+
 def check_no_special(path: Path) -> None:
     """Raises :class:`OutputError` for a folder, a device or a named pipe, also behind a link."""
     if path.exists() and not path.is_file():

@@ -2,12 +2,14 @@
 
 import json
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from semalign3d_core.runtime.errors import FileFormatError
 from semalign3d_core.runtime.files import atomic_path, reading
@@ -21,13 +23,13 @@ def read_tensors(path: str | Path, expected: str = "", missing: str = "") -> tup
 
     expected, missing: see :func:`~semalign3d_core.runtime.files.reading`, as for the errors.
     """
-    with reading(path, expected, missing) as file, safe_open(file, framework="pt") as stored:
+    with reading(path, expected, missing) as file, open_tensors(file) as stored:
         return stored.metadata() or {}, {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
 
 
 def read_metadata(path: str | Path, key: str, expected: str = "", missing: str = "") -> Any:
     """The JSON in an entry of a safetensors file's metadata; None if there is no such entry."""
-    with reading(path, expected, missing) as file, safe_open(file, framework="pt") as stored:
+    with reading(path, expected, missing) as file, open_tensors(file) as stored:
         text = (stored.metadata() or {}).get(key)
         return None if text is None else json.loads(text)
 
@@ -38,7 +40,32 @@ def write_tensors(path: str | Path, tensors: Tensors, metadata: dict[str, str] |
     ours: the place says that the file is ours, see :func:`.files.atomic_path`; else one with the same entries of metadata is
     """
     with atomic_path(path, None if ours else has_entries(*(metadata or ()))) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        save_tensors(tensors, temporary, metadata)
+
+
+@contextmanager
+def open_tensors(path: str | Path) -> Iterator[Any]:
+    """An open safetensors file, whatever its name is: the library knows only names in UTF-8."""
+    with open(path, "rb") as file:
+        name = path if _is_text(path) else f"/proc/self/fd/{file.fileno()}"
+        with safe_open(name, framework="pt") as stored:
+            yield stored
+
+
+def save_tensors(tensors: Tensors, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file, whatever its name is."""
+    if _is_text(path):
+        save_file(tensors, path, metadata=metadata)
+    else:
+        path.write_bytes(save(tensors, metadata=metadata))
+
+
+def _is_text(path):
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_checkpoint(path: str | Path, state: Tensors) -> None:
@@ -51,7 +78,7 @@ def has_entries(*names: str) -> SameKind:
     """What says whether a file is of safetensors with just these entries of metadata."""
 
     def same_kind(path: Path) -> bool:
-        with safe_open(path, framework="pt") as stored:
+        with open_tensors(path) as stored:
             return set(stored.metadata() or {}) == set(names)
 
     return same_kind

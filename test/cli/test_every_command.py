@@ -1,5 +1,6 @@
 """Every command: what it may replace, and what it says where it cannot write, cannot read, has no home, or meets names that are no text."""
 
+import colorsys  # noqa: F401  (imported late, when the tests may no longer read it)
 import os
 import resource
 import shutil
@@ -72,7 +73,7 @@ OTHERS = {
         f"evaluate --method nearest_neighbour {SEEN} --depth precomputed --output OUT".replace("IN/data", "IN/pairs"),
         "results.json results.csv pairs.csv predictions.jsonl report.html config.json",
     ),
-    "compare": ("compare IN/evaluation1 IN/evaluation2 --dataset IN/pairs --output OUT", "compare.json compare.csv compare.html"),
+    "compare": ("compare a=IN/evaluation1 b=IN/evaluation2 --dataset IN/pairs --output OUT", "compare.json compare.csv compare.html"),
 }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semalign3d_core.learned.compact.train import CompactTraining, save_network, train_compact
-from semalign3d_core.runtime.outputs import check_replaceable
+from semalign3d_core.runtime.outputs import claim
 from semalign3d_core.runtime.tensors import has_entries
 
 
@@ -31,7 +31,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Renders what is missing, trains, and writes the network."""
-    check_replaceable(options.output, same_kind=has_entries("name", "categories", "training"))
+    claim(options.output, has_entries("name", "categories", "training"))
     resolved = dataclasses.asdict(options.config)
     folder = options.work / "samples"
     network = train_compact(options.config, folder, options.work, options.workers, options.initial, options.device)

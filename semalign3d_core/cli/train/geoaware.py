@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semalign3d_core.learned.geoaware.train import GeoAwareTraining
-from semalign3d_core.runtime.outputs import check_replaceable
+from semalign3d_core.runtime.outputs import claim
 from semalign3d_core.runtime.tensors import has_entries
 
 
@@ -49,7 +49,7 @@ def run(options: Options) -> int:
     from semalign3d_core.learned.geoaware.network import save_network
     from semalign3d_core.learned.geoaware.train import train_geoaware
 
-    check_replaceable(options.output, same_kind=has_entries("geoaware"))
+    claim(options.output, has_entries("geoaware"))
     o, validation = options, validation_on(options.validation_split)
     network = train_geoaware(
         o.dataset, o.config, o.work, o.backbone, o.masks, o.categories, o.initial, o.cache, validation, o.kind, o.device

@@ -11,7 +11,7 @@ from semalign3d_core.learned.sfnet.pictures import MaskedPicture
 from semalign3d_core.learned.sfnet.train import SFNetTraining
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import read_text
-from semalign3d_core.runtime.outputs import check_replaceable
+from semalign3d_core.runtime.outputs import claim
 from semalign3d_core.runtime.tensors import has_entries
 
 
@@ -48,7 +48,7 @@ def run(options: Options) -> int:
     from semalign3d_core.datasets import open_dataset
     from semalign3d_core.perception.backbones.precision import choose_device
 
-    check_replaceable(options.output, same_kind=has_entries("sfnet"))
+    claim(options.output, has_entries("sfnet"))
     pictures, device = training_pictures(options), choose_device(options.device)
     print(f"{len(pictures)} pictures with masks")
     if options.ablation is not None:

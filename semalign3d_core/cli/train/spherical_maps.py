@@ -7,7 +7,7 @@ from typing import Any
 
 from semalign3d_core.learned.spherical_maps.samples import SampleConfig, SampleSet
 from semalign3d_core.learned.spherical_maps.train import SphericalTraining
-from semalign3d_core.runtime.outputs import check_replaceable
+from semalign3d_core.runtime.outputs import claim
 from semalign3d_core.runtime.tensors import has_entries
 
 
@@ -52,7 +52,7 @@ def run(options: Options) -> int:
     from semalign3d_core.runtime.errors import InputError
 
     if options.output.suffix == ".safetensors":
-        check_replaceable(options.output, same_kind=has_entries("spherical_maps"))
+        claim(options.output, has_entries("spherical_maps"))
     dataset = open_dataset(options.dataset)
     categories = tuple(options.categories or dataset.categories())
     backbone = backbones.create(on_device(options.backbone, backbones.BACKBONES, options.device), options.dataset)

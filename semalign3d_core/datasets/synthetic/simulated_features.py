@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 
 from semalign3d_core.datasets.synthetic.instances import generator
 from semalign3d_core.runtime.errors import InputError
-from semalign3d_core.runtime.files import atomic_path, read_json, write_json
+from semalign3d_core.runtime.files import read_json, write_json
+from semalign3d_core.runtime.tensors import write_tensors
 
 SUB_SAMPLES = 3  # per cell side
 OBJECT_WEIGHT = np.float32(8)  # of a sub-sample on the object: a patch that touches the object speaks of the object
@@ -125,8 +125,7 @@ class FeatureFiles:
         """Writes both files of an image."""
         for mirrored, path in enumerate(self._paths(root, task)):
             features = torch.from_numpy(simulated_features(rendering, self.config, bool(mirrored))).half()
-            with atomic_path(path) as temporary:
-                save_file({"features": features}, temporary)
+            write_tensors(path, {"features": features}, ours=True)
 
     def _folder(self, root):
         return Path(root) / "Features" / self.name

@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
@@ -26,7 +24,8 @@ from semalign3d_core.perception.evidence import ImageInput, read_image
 from semalign3d_core.perception.look import close_up
 from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.runtime.errors import FileFormatError, InputError
-from semalign3d_core.runtime.files import atomic_path, read_json, write_json
+from semalign3d_core.runtime.files import read_json, write_json
+from semalign3d_core.runtime.tensors import open_tensors, write_tensors
 
 AREA, ASPECT, ATTEMPTS = (0.5, 1.5), (3 / 4, 4 / 3), 10  # of crops, relative to the image
 
@@ -79,7 +78,7 @@ class SampleSet:
 
     def _read(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         path, view = self.files[i]
-        with safe_open(path, framework="pt") as stored:
+        with open_tensors(path) as stored:
             return stored.get_slice("features")[view], stored.get_slice("masks")[view]
 
 
@@ -171,9 +170,9 @@ def _views(record: ImageRecord, path: Path, backbone: FeatureBackbone, segmenter
         if config.mirror_azimuth is not None:
             views += [(image.mirror(), mask.flip(1)) for image, mask in views]
         tensors = zip(*(_view(view, cut, backbone, config) for view, cut in views), strict=True)
-        with atomic_path(path) as temporary:
-            save_file({name: torch.stack(values) for name, values in zip(("features", "masks"), tensors, strict=True)}, temporary)
-    with safe_open(path, framework="pt") as stored:
+        names = ("features", "masks")
+        write_tensors(path, {name: torch.stack(values) for name, values in zip(names, tensors, strict=True)}, ours=True)
+    with open_tensors(path) as stored:
         return stored.get_slice("masks").get_shape()[0]
 
 
