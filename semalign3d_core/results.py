@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ from semalign3d_core.runtime.outputs import MARK, is_marked
 from semalign3d_core.transfer.matches import Matches
 
 
-class Drawn:
-    """What both kinds of results do with their picture: show it in a notebook or in a window."""
+class Result:
+    """What both kinds of results have in common: they are drawn, shown and stored."""
 
     def draw(self, path: str | Path | None = None) -> np.ndarray:
         """The picture (h, w, 3) uint8 RGB of the result; ``path``: file to write it to."""
@@ -43,6 +43,19 @@ class Drawn:
         else:
             display(self)
 
+    def save(self, path: str | Path) -> None:
+        """Writes everything, images and features included, to one file (``.safetensors``) that :meth:`load` reads."""
+        from semalign3d_core.export.stored import save_result
+
+        save_result(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads what :meth:`save` wrote; a damaged or foreign file raises :class:`FileFormatError`."""
+        from semalign3d_core.export.stored import load_result
+
+        return load_result(cls, path)
+
     def _html(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         """A picture with a table below it."""
         file = io.BytesIO()
@@ -54,7 +67,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, repr=False)
-class FrameResult(Drawn):
+class FrameResult(Result):
     """What was found in one image.
 
     evidence:  :class:`ImageEvidence`, what was seen
@@ -96,19 +109,6 @@ class FrameResult(Drawn):
             result["matches"] = [{"label": label, **entry} for label, entry in zip(labels, matches_to_list(self.matches), strict=True)]
         return result
 
-    def save(self, path: str | Path) -> None:
-        """Writes everything, image and features included, to one file (``.safetensors``) that :meth:`load` reads."""
-        from semalign3d_core.export.stored import save_result
-
-        save_result(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "FrameResult":
-        """Reads what :meth:`save` wrote; a damaged or foreign file raises :class:`FileFormatError`."""
-        from semalign3d_core.export.stored import load_result
-
-        return load_result(cls, path)
-
     def to_ply(self, path: str | Path) -> None:
         """Writes the object's points and keypoints as a PLY point cloud: camera frame, unit as ``alignment.scale_kind`` says."""
         from semalign3d_core.export.ply import write_ply
@@ -138,7 +138,7 @@ class FrameResult(Drawn):
 
 
 @dataclass(frozen=True, repr=False)
-class MatchResult(Drawn):
+class MatchResult(Result):
     """Points of one image in another.
 
     source, target: the two images
@@ -176,19 +176,6 @@ class MatchResult(Drawn):
             alignment = self.frames[1].alignment
             result |= {"category": alignment.category, "model_hash": alignment.model_hash, "scale_kind": alignment.scale_kind}
         return {**result, "matches": matches_to_list(self.matches, self.points, self.cycle)}
-
-    def save(self, path: str | Path) -> None:
-        """Writes everything, images included, to one file (``.safetensors``) that :meth:`load` reads."""
-        from semalign3d_core.export.stored import save_result
-
-        save_result(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "MatchResult":
-        """Reads what :meth:`save` wrote; a damaged or foreign file raises :class:`FileFormatError`."""
-        from semalign3d_core.export.stored import load_result
-
-        return load_result(cls, path)
 
     def _repr_html_(self) -> str:
         ends = ((self.points[q], self.matches.points[q]) for q in range(len(self.points)))

@@ -21,9 +21,9 @@ class Options(MethodOptions):
     images: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Image files, or folders of images."""
     output: Path = Path("out")
-    """Folder for NAME.align.json and the picture NAME.align.png of every image."""
+    """Folder for the results of every image: NAME.align.json, and NAME.align.png with its keypoints."""
     viz: Path | None = None
-    """Page (.html) that shows how the result came about, or picture (.png). With several images there is one per image, VIZ_NAME, and
+    """Page (.html) that explains the result, or picture (.png). With several images there is one per image, VIZ_NAME, and
     VIZ.html lists the pages."""
     rerun: Path | None = None
     """Recording (.rrd) of all images, one after the other, for the viewer of rerun (extra "rerun")."""

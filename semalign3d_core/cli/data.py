@@ -17,7 +17,7 @@ class Options:
     output: Path = Path("data")
     """Folder to unpack into: OUTPUT/SPair-71k and so on."""
     download: bool = False
-    """Fetch it from its official address; a broken download goes on where it broke off."""
+    """Fetch it from its official address. An interrupted download goes on where it stopped."""
     source: str = ""
     """Local copy (a file, or a folder that holds all of them), or address of a folder of another server."""
     partial: bool = False

@@ -27,20 +27,20 @@ class Options:
     take: tuple[str, ...] = ()
     """COCO: categories of the file to take. Default: all that have keypoints."""
     left_right: str = ""
-    """Left/right pairs that neither the file nor names like left_eye, eye_l, EyeLeft tell: "arm_a:arm_b fin_1:fin_2"."""
+    """Left/right pairs, where neither the file nor names like left_eye, eye_l, EyeLeft show them: "arm_a:arm_b fin_1:fin_2"."""
     split: float = 0.3
-    """Share of the images kept for the split test; the others are the split trn, of which build makes the model. 0: no splits."""
+    """Share of the images that are kept for the split test. The others are the split trn, from which build makes models. 0: no splits."""
     pairs: int = 400
     """At most so many pairs of images per split, for eval_spair."""
     hidden: Literal["drop", "keep"] = "drop"
     """COCO: keypoints marked as labelled but hidden (v = 1)."""
     objects: Literal["largest", "each"] = "largest"
-    """COCO: of several objects in an image take the one with most visible keypoints (then largest box), or each."""
+    """COCO: which object of several in an image to take: the one with most visible keypoints (then largest box), or each."""
     masks: Path | None = None
     """Folder with <image name>.png, above 0 is object (of several labels or colours that of the category in labelmap.txt, else the one
     under most keypoints). Default: the polygons and run lengths of a COCO file, if it has any."""
     frame: Literal["auto", "stored", "displayed"] = "auto"
-    """Pictures that EXIF data turn were annotated as they are stored, or as they are displayed; auto: as the file tells."""
+    """How images that EXIF data turn were annotated: as they are stored, or as they are displayed; auto: as the file says."""
     on_bad_input: Literal["skip", "error"] = "skip"
     """What happens to missing or damaged images and to keypoints outside the image: skipped and listed, or an error."""
 

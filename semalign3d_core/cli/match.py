@@ -23,17 +23,17 @@ class Options(MethodOptions):
     source: tyro.conf.Positional[Path] = tyro.MISSING
     """Image in which the points are given."""
     target: tyro.conf.Positional[Path] = tyro.MISSING
-    """Image in which they are looked for."""
+    """Image in which they are searched for."""
     points: str = ""
     """Pixels of the source: "120,80 200,95". Default: points at equal distances, of which those are kept that return to where they were."""
     transfer: str = "fast"
     """Preset of the transfer: fast (points anywhere), keypoints (points are annotated keypoints), reference, or a YAML file."""
     matcher: str = "window_soft_argmax"
-    """What compares features where neither --model nor --category is given."""
+    """Matcher of features, where neither --model nor --category is given."""
     network: str = ""
     """Match by the dense flow of this trained SFNet instead of a category model (a file that semalign3d train sfnet wrote)."""
     source_mask: Path | None = None
-    """Mask of the source's object, which is carried over to the target, too; with --network."""
+    """Mask of the source's object, which is transferred to the target, too; with --network."""
     output: Path = Path("out")
     """Folder for SOURCE_TARGET.match.json and the side-by-side picture SOURCE_TARGET.match.png."""
 

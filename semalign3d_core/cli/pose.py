@@ -30,7 +30,7 @@ class Options(ProviderOptions):
     templates: Path | None = None
     """Folder of template sets: TEMPLATES/<set>/back.jpg, front.jpg, left.jpg, right.jpg (any image format), three sets as published."""
     compare: tuple[str, ...] = ()
-    """Further backbones: each predicts all images, too, and is a row of the table of --labels."""
+    """Further backbones: each predicts all images, too, and gets a row in the table of --labels."""
     masks: str = "none"
     """Mask source, so that only the object counts: none, precomputed, compact; with a category model similarity:FILE or
     sam2:tiny,prompt_model=FILE."""

@@ -14,7 +14,7 @@ class Options:
     """Options of ``semalign3d synth``."""
 
     output: Path
-    """Folder of the data set. A folder of the same options is completed: what exists is not rendered again."""
+    """Folder of the data set. If it exists with the same options, only what is missing is rendered."""
     categories: tuple[str, ...] = ("bottle", "mug", "chair", "car", "aeroplane", "tvmonitor")
     """Categories to render."""
     train: int = 50
@@ -56,7 +56,7 @@ class Options:
     channels: int = 96
     """Channels of the simulated features."""
     folding: float = 0.85
-    """How alike left and right are in the simulated features: 0 (unlike) to 1 (the same)."""
+    """How similar left and right are in the simulated features: 0 (different) to 1 (the same)."""
     feature_noise: float = 0.6
     """Noise of every feature cell, relative to the feature's norm."""
 

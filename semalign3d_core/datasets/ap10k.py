@@ -4,15 +4,14 @@ Two folders are read: the download itself (``annotations`` and ``data``; the ben
 folder that the published preparation makes of it (``ImageAnnotation/<family>/<species>``, ``PairAnnotation``), with its own lists.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from semalign3d_core.datasets.ap10k_pairs import PARTS, build_pairs, merge_annotations, usable_images
-from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
-from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
+from semalign3d_core.datasets.records import Dataset, ImageRecord, KeypointSpec, PairRecord, category_of, check_categories
 from semalign3d_core.datasets.tables import AP10K_KEYPOINTS, GEOMETRY_GROUPS, flip_permutation
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import read_json, read_text, shown, visible
@@ -22,7 +21,7 @@ _DOWNLOAD = "get ap-10k.zip from the page https://github.com/AlexTheBad/AP-10K a
 _CROWD = f"get {CROWD_FILE} from the folder data of https://github.com/Junyi42/GeoAware-SC (an empty file keeps all images)"
 
 
-class Ap10kDataset:
+class Ap10kDataset(Dataset):
     """The images and pairs of AP-10K.
 
     Splits: ``trn``, ``val``, ``test`` within species; ``test_cross_species`` and ``val_cross_species`` between species of a family,
@@ -32,7 +31,6 @@ class Ap10kDataset:
     """
 
     threshold_kind = "bbox"
-    annotation = "keypoints"
     has_mirror_table = True
 
     def __init__(self, root: str | Path) -> None:
@@ -80,10 +78,6 @@ class Ap10kDataset:
         if layout != "large":
             raise InputError(f"AP-10K has no layout {layout!r}: its only one is called large")
         return self._files.pair_names(split)
-
-    def pairs(self, split: str, layout: str = "large", categories: Sequence[str] | None = None) -> Iterator[PairRecord]:
-        """The :class:`PairRecord` of a split, optionally of some categories only."""
-        return selected_pairs(self, split, layout, categories)
 
     def pair(self, split: str, name: str, category: str | None = None) -> PairRecord:
         """One :class:`PairRecord` by its name."""

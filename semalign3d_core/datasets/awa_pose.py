@@ -5,7 +5,7 @@ Protocol: Aygun and Mac Aodha, "Demystifying Unsupervised Semantic Correspondenc
 """
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from semalign3d_core.datasets.left_right import flip_permutation
-from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
-from semalign3d_core.datasets.selection import check_categories, selected_pairs
+from semalign3d_core.datasets.records import Dataset, ImageRecord, KeypointSpec, PairRecord, check_categories
 from semalign3d_core.datasets.tabular import image_size
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 
@@ -34,7 +33,7 @@ _ANNOTATIONS = "get the folder Annotations from https://github.com/prinik/AwA-Po
 _LIST = "get pairs/awa/random_pairs.txt from https://github.com/MehmetAygun/demistfy_correspondence"
 
 
-class AwaPoseDataset:
+class AwaPoseDataset(Dataset):
     """AwA-Pose: ``Annotations/<animal>/<image>.pickle``, ``JPEGImages/<animal>/<image>.jpg`` and the list ``random_pairs.txt``.
 
     Categories are the animals that are annotated, and ``all``, which the pairs are scored under. A keypoint is visible where neither of
@@ -43,7 +42,6 @@ class AwaPoseDataset:
     """
 
     threshold_kind = "bbox"
-    annotation = "keypoints"
     has_mirror_table = True
 
     def __init__(self, root: str | Path) -> None:
@@ -89,10 +87,6 @@ class AwaPoseDataset:
         if split != "test" or layout != "large":
             raise InputError(f"AwA-Pose has no split {split!r} of layout {layout!r}: the only ones are test and large")
         return list(self._ends)
-
-    def pairs(self, split: str, layout: str = "large", categories: Sequence[str] | None = None) -> Iterator[PairRecord]:
-        """The :class:`PairRecord` of the list, one after the other."""
-        return selected_pairs(self, split, layout, categories)
 
     def pair(self, split: str, name: str, category: str | None = None) -> PairRecord:
         """One :class:`PairRecord` by its name."""

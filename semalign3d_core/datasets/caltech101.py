@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from semalign3d_core.datasets import tabular
-from semalign3d_core.datasets.records import ImageRecord, KeypointSpec
-from semalign3d_core.datasets.selection import category_of
+from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, category_of
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 from semalign3d_core.runtime.files import visible
 

@@ -37,7 +37,7 @@ def decode_mask(segmentation: Any, height: int, width: int) -> tuple[np.ndarray 
         elif mask is None:
             mask = found
         elif mask.shape != found.shape:
-            raise FileFormatError("run lengths and polygons are of pictures of different size")
+            raise FileFormatError("run lengths and polygons belong to images of different sizes")
         else:
             mask |= found
     return mask, left_out

@@ -1,14 +1,13 @@
 """Any data set folder in SPair-71k's layout."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
-from semalign3d_core.datasets.selection import category_of, check_categories, selected_pairs
+from semalign3d_core.datasets.records import Dataset, ImageRecord, KeypointSpec, PairRecord, category_of, check_categories
 from semalign3d_core.datasets.tables import GEOMETRY_GROUPS, SPAIR_CATEGORIES, SPAIR_LABELS, flip_permutation
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import fitting, read_json, read_text, shown, visible
@@ -17,7 +16,7 @@ from semalign3d_core.runtime.limits import check_picture
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
-class FolderDataset:
+class FolderDataset(Dataset):
     """A data set folder (``JPEGImages``, ``ImageAnnotation``, ``PairAnnotation``, ``Layout`` and optional sidecars).
 
     ``keypoints.json`` gives every category's keypoint ``names`` and ``flip_permutation`` (and, if wanted, ``groups`` of labels that
@@ -25,7 +24,6 @@ class FolderDataset:
     """
 
     threshold_kind = "bbox"
-    annotation = "keypoints"
     has_mirror_table = True
     remedy = ""  # what to do about a missing file, for data sets that can be downloaded
 
@@ -103,10 +101,6 @@ class FolderDataset:
         for category in sorted({category_of(name) for name in names} - set(self.categories())):
             raise self._missing(self.root / "ImageAnnotation" / category, f"{path} lists pairs of {category!r}")
         return names
-
-    def pairs(self, split: str, layout: str = "large", categories: Sequence[str] | None = None) -> Iterator[PairRecord]:
-        """The :class:`PairRecord` of a split, optionally of some categories only."""
-        return selected_pairs(self, split, layout, categories)
 
     def pair(self, split: str, name: str, category: str | None = None) -> PairRecord:
         """One :class:`PairRecord` from ``PairAnnotation/<split>/<name>.json``."""

@@ -5,14 +5,12 @@ Layout: one folder of images per car, whose name ends in the car's two digits, a
 ``Segmentation/car/<folder>/<image>.png``, or use a mask source that finds cars (``instances``).
 """
 
-from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
-from semalign3d_core.datasets.selection import check_categories, selected_pairs
+from semalign3d_core.datasets.records import Dataset, ImageRecord, KeypointSpec, PairRecord, check_categories
 from semalign3d_core.datasets.tabular import image_size
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import files_below, read_text
@@ -22,12 +20,10 @@ IMAGE_SUFFIXES = (".jpg", ".png")
 _REMEDY = "get freiburg_static_cars_52_v1.1.tar.gz from https://lmb.informatik.uni-freiburg.de and extract it completely"
 
 
-class FreiburgCarsDataset:
+class FreiburgCarsDataset(Dataset):
     """The cars as one category without keypoints and pairs; images that the annotation files do not name are left out."""
 
     threshold_kind = "bbox"
-    annotation = "keypoints"
-    has_mirror_table = False
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -44,10 +40,6 @@ class FreiburgCarsDataset:
         check_categories([category], self.categories(), self.root)
         return KeypointSpec((), ())
 
-    def geometry_groups(self, category: str) -> Sequence[Sequence[int]]:
-        """None."""
-        return ()
-
     def images(self, category: str, split: str | None = None) -> list[ImageRecord]:
         """All annotated images, sorted; names are ``<folder>/<image>``, ``attributes["azimuth_deg"]`` says from where the car is seen."""
         check_categories([category], self.categories(), self.root)
@@ -58,10 +50,6 @@ class FreiburgCarsDataset:
     def splits(self) -> list[str]:
         """None: there are no pairs."""
         return []
-
-    def pairs(self, split: str, layout: str = "large", categories: Sequence[str] | None = None) -> Iterator[PairRecord]:
-        """None are published, which is an error."""
-        return selected_pairs(self, split, layout, categories)
 
     def pair(self, split: str, name: str, category: str | None = None) -> PairRecord:
         """None are published, which is an error."""

@@ -7,6 +7,20 @@ from typing import Protocol
 
 import numpy as np
 
+from semalign3d_core.runtime.errors import InputError
+
+
+def category_of(pair_name: str) -> str:
+    """The category of a pair: what stands behind the last colon of its name."""
+    return pair_name.rpartition(":")[2]
+
+
+def check_categories(wanted: Sequence[str] | None, known: Sequence[str], where: Path) -> None:
+    """Raises :class:`InputError` for the first of ``wanted`` (None: no wish) that is not ``known``."""
+    for category in wanted or ():
+        if category not in known:
+            raise InputError(f"unknown category {category!r}: {where} has {', '.join(known)}")
+
 
 @dataclass(frozen=True)
 class KeypointSpec:
@@ -64,7 +78,7 @@ class PairRecord:
 
 
 class Dataset(Protocol):
-    """What evaluation and building ask of a data set; nobody asks for its name.
+    """What evaluation and building ask of a data set; nobody asks for its name. A data set inherits from this class.
 
     root:           folder of its files
     threshold_kind: what PCK thresholds are relative to: ``bbox`` (longest side of the target's box) or ``image`` (longest side)
@@ -76,8 +90,8 @@ class Dataset(Protocol):
 
     root: Path
     threshold_kind: str
-    annotation: str
-    has_mirror_table: bool
+    annotation: str = "keypoints"
+    has_mirror_table: bool = False
 
     def categories(self) -> list[str]:
         """Names of all categories."""
@@ -88,8 +102,8 @@ class Dataset(Protocol):
         ...
 
     def geometry_groups(self, category: str) -> Sequence[Sequence[int]]:
-        """Groups of keypoint labels that look alike, for ``metrics.geometry_subset``; empty where none are known."""
-        ...
+        """Groups of keypoint labels that look alike, for ``metrics.geometry_subset``; none are known unless a data set says so."""
+        return ()
 
     def images(self, category: str, split: str | None = None) -> list[ImageRecord]:
         """All :class:`ImageRecord` of a category, or those that the pairs of a split use, sorted by name."""
@@ -108,5 +122,11 @@ class Dataset(Protocol):
         ...
 
     def pairs(self, split: str, layout: str = "large", categories: Sequence[str] | None = None) -> Iterator[PairRecord]:
-        """The :class:`PairRecord` of a split, one after the other, of all or of some categories."""
-        ...
+        """The :class:`PairRecord` of a split in its order, read one after the other, of all or of some categories.
+
+        Unknown categories and splits raise at once.
+        """
+        wanted = (categories,) if isinstance(categories, str) else categories
+        check_categories(wanted, self.categories(), self.root)
+        names = self.pair_names(split, layout)
+        return (self.pair(split, name, category_of(name)) for name in names if wanted is None or category_of(name) in wanted)

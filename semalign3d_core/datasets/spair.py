@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semalign3d_core.datasets.folder import FolderDataset
-from semalign3d_core.datasets.records import KeypointSpec
-from semalign3d_core.datasets.selection import category_of
+from semalign3d_core.datasets.records import KeypointSpec, category_of
 from semalign3d_core.datasets.tables import SPAIR_CATEGORIES, SPAIR_LABELS
 from semalign3d_core.runtime.errors import MissingFileError
 from semalign3d_core.runtime.files import read_text, visible

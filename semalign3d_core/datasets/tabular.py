@@ -1,14 +1,12 @@
 """What data sets published as CSV lists and MATLAB files share."""
 
 import csv
-from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from semalign3d_core.datasets.records import ImageRecord, KeypointSpec, PairRecord
-from semalign3d_core.datasets.selection import check_categories, selected_pairs
+from semalign3d_core.datasets.records import Dataset, ImageRecord, PairRecord, check_categories
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import read_text, reading
 from semalign3d_core.runtime.pictures import open_picture
@@ -80,35 +78,16 @@ def pair_name(number: int, source: str, target: str, category: str) -> str:
     return f"{number:06d}-{Path(source).stem}-{Path(target).stem}:{category}"
 
 
-class TabularDataset:
+class TabularDataset(Dataset):
     """What the data sets with CSV lists have in common: labels that mean nothing in other pairs, and one layout.
 
     published_name: what messages call it
     """
 
     published_name: str = ""
-    threshold_kind: str
-    annotation: str = "keypoints"
-    has_mirror_table = False
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-
-    def categories(self) -> list[str]:
-        """Names of all categories, sorted."""
-        raise NotImplementedError
-
-    def keypoint_spec(self, category: str) -> KeypointSpec:
-        """The keypoints of a category."""
-        raise NotImplementedError
-
-    def images(self, category: str, split: str | None = None) -> list[ImageRecord]:
-        """All images of a category, or those that the pairs of a split use, sorted by name."""
-        raise NotImplementedError
-
-    def splits(self) -> list[str]:
-        """Names of the splits that have pairs here."""
-        raise NotImplementedError
 
     def rows(self, split: str) -> dict[str, list[str]]:
         """{pair name: row} of the list of a split."""
@@ -117,14 +96,6 @@ class TabularDataset:
     def sides(self, split: str, name: str, row: list[str]) -> list[ImageRecord]:
         """Source and target of a row of the list."""
         raise NotImplementedError
-
-    def geometry_groups(self, category: str) -> Sequence[Sequence[int]]:
-        """None are published."""
-        return ()
-
-    def pairs(self, split: str, layout: str = "large", categories: Sequence[str] | None = None) -> Iterator[PairRecord]:
-        """The :class:`PairRecord` of a split, optionally of some categories only."""
-        return selected_pairs(self, split, layout, categories)
 
     def pair_names(self, split: str, layout: str = "large") -> list[str]:
         """Names ``<row>-<source>-<target>:<category>`` of a list's pairs, in its order. There is one layout only."""

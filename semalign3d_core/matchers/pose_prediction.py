@@ -54,10 +54,10 @@ def read_templates(folder: Path) -> dict[str, dict[str, ImageInput]]:
         files = {p.stem: p for p in visible(place.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
         missing = [view for view in VIEWS if view not in files]
         if missing:
-            raise MissingFileError(f"{place} has no picture called {', '.join(missing)}; a template set has {', '.join(VIEWS)}")
+            raise MissingFileError(f"{place} has no image called {', '.join(missing)}; a template set has {', '.join(VIEWS)}")
         sets[place.name] = {view: read_image(files[view]) for view in VIEWS}
     if not sets:
-        raise MissingFileError(f"{folder} holds no template set; make one folder per set with pictures {', '.join(VIEWS)}")
+        raise MissingFileError(f"{folder} holds no template set; make one folder per set with images {', '.join(VIEWS)}")
     return sets
 
 

@@ -66,7 +66,7 @@ def test_missing_templates_are_said_before_any_work(folder, templates, tmp_path)
         templates_of(EvaluationConfig(folder), "dog")
     assert list(templates_of(EvaluationConfig(folder), "chair")) == ["set1", "set2", "set3"]  # the shipped ones
     (templates / "chair" / "one" / "left.jpg").unlink()
-    with pytest.raises(MissingFileError, match="one has no picture called left"):
+    with pytest.raises(MissingFileError, match="one has no image called left"):
         run(folder, tmp_path / "out", templates=templates)
     with pytest.raises(MissingFileError, match="templates/nothing/chair does not exist"):
         run(folder, tmp_path / "out", templates=templates / "nothing")

@@ -78,7 +78,7 @@ def test_incomplete_template_folders_are_named(tmp_path, templates):
     with pytest.raises(MissingFileError, match="nowhere does not exist"):
         read_templates(tmp_path / "nowhere")
     (templates / "set1" / "left.png").unlink()
-    with pytest.raises(MissingFileError, match="set1 has no picture called left"):
+    with pytest.raises(MissingFileError, match="set1 has no image called left"):
         read_templates(templates)
     with pytest.raises(MissingFileError, match="holds no template set"):
         read_templates(templates / "set0")

@@ -24,7 +24,7 @@ class Options:
     workers: int = 2
     """Processes that render."""
     device: str = "cpu"
-    """Device that trains, for example cuda; the pictures must fit into its memory (0.4 MB each)."""
+    """Device that trains, for example cuda; the images must fit into its memory (0.4 MB each)."""
     config: CompactTraining = field(default_factory=CompactTraining)
     """Settings of the training."""
 

@@ -1,4 +1,4 @@
-"""Train SFNet: dense correspondence between two objects, learned from single pictures with masks."""
+"""Train SFNet: dense correspondence between two objects, learned from single images with masks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,14 +20,14 @@ class Options:
     """Options of ``semalign3d train sfnet``."""
 
     dataset: tuple[Path, ...] = tyro.MISSING
-    """Folders of pictures with masks: Pascal VOC's layout (JPEGImages, SegmentationClass), a data set folder of ours (JPEGImages and
-    Segmentation, for example what semalign3d synth renders), or images beside masks."""
+    """Folders of images with masks: Pascal VOC's layout (JPEGImages, SegmentationClass), a data set folder in our layout (JPEGImages,
+    Segmentation, as semalign3d synth renders it), or images beside masks."""
     left_out: Path | None = None
-    """Text or CSV file; pictures whose name it mentions are not trained on (for Pascal VOC: the test list of PF-PASCAL)."""
+    """Text or CSV file; images whose name it mentions are left out of the training (for Pascal VOC: the test list of PF-PASCAL)."""
     pictures: int | None = None
-    """Train on so many pictures, drawn from all. Default: all."""
+    """Number of images to train on, drawn from all. Default: all."""
     validation: Path | None = None
-    """Data set folder with keypoints and pairs; the network of the epoch with the best PCK@0.1 on it is kept. Nothing: the last one."""
+    """Data set folder with keypoints and pairs; the network of the epoch with the best PCK@0.1 on it is kept. Default: the last one."""
     split: str = "val"
     """Split of the validation's pairs."""
     output: Path = Path("sfnet.safetensors")
@@ -50,7 +50,7 @@ def run(options: Options) -> int:
 
     claim(options.output, has_entries("sfnet"))
     pictures, device = training_pictures(options), choose_device(options.device)
-    print(f"{len(pictures)} pictures with masks")
+    print(f"{len(pictures)} images with masks")
     if options.ablation is not None:
         from semalign3d_core.learned.sfnet.ablation import run_ablation
 

@@ -7,8 +7,6 @@ import numpy as np
 from semalign3d_core.datasets.synthetic.looks import Look, dark, patterned, tint, white, wooden
 from semalign3d_core.datasets.synthetic.primitives import revolve
 
-CLEAR = 0.25  # diameters beside the line of sight that tall pieces leave free
-
 
 def furnish(stage: Any, floor: float, wall: float) -> None:
     """Fills a room: along its wall, at the sides, and low things before the object.

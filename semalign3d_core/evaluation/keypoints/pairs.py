@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 from tqdm import tqdm
 
-from semalign3d_core.datasets.selection import category_of, check_categories
+from semalign3d_core.datasets.records import category_of, check_categories
 from semalign3d_core.evaluation.items import Query, WorkItem
 from semalign3d_core.metrics.breakdown import BREAKDOWNS
 from semalign3d_core.metrics.geometry_subset import geometry_aware

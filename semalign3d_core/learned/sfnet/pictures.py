@@ -37,7 +37,7 @@ class MaskedPicture:
         """((h, w, 3) uint8, (h, w) uint8 with 255 on the object)."""
         rgb, labels = read_image(self.picture).rgb, read_labels(self.mask)
         if labels.shape != rgb.shape[:2]:
-            raise FileFormatError(f"{self.mask} has {labels.shape[::-1]} pixels, its picture {rgb.shape[1::-1]}; write it again")
+            raise FileFormatError(f"{self.mask} has {labels.shape[::-1]} pixels, its image {rgb.shape[1::-1]}; write it again")
         objects = (labels > 0) & (labels != VOID) if self.mask.parent.name == MASKS[0] else labels > 0
         return rgb, np.where(objects, 255, 0).astype(np.uint8)
 
@@ -52,13 +52,13 @@ def masked_pictures(folder: str | Path, left_out: Collection[str] = ()) -> list[
         raise MissingFileError(f"folder {folder} does not exist")
     pictures, masks = (next((folder / name for name in names if (folder / name).is_dir()), None) for names in (PICTURES, MASKS))
     if pictures is None or masks is None:
-        raise InputError(f"{folder}: expected pictures in {' or '.join(PICTURES)} and masks in {', '.join(MASKS)}")
+        raise InputError(f"{folder}: expected images in {' or '.join(PICTURES)} and masks in {', '.join(MASKS)}")
     found = {
         path.relative_to(masks).with_suffix(""): path for path in files_below(masks) if path.suffix == ".png" and path.stem not in left_out
     }
     files = {path.relative_to(pictures).with_suffix(""): path for path in files_below(pictures)}
     if lost := sorted(set(found) - set(files)):
-        raise MissingFileError(f"{folder}: {len(lost)} masks have no picture, the first is {found[lost[0]]}")
+        raise MissingFileError(f"{folder}: {len(lost)} masks have no image, the first is {found[lost[0]]}")
     if not found:
         raise InputError(f"{masks} holds no masks (.png)")
     return [MaskedPicture(files[name], mask) for name, mask in found.items()]

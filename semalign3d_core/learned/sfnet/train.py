@@ -51,7 +51,7 @@ class Batches:
 
     def __init__(self, pictures: Sequence[MaskedPicture], config: SFNetTraining) -> None:
         if len(pictures) < config.batch:
-            raise InputError(f"{len(pictures)} pictures with masks: training needs at least one batch of {config.batch}")
+            raise InputError(f"{len(pictures)} images with masks: training needs at least one batch of {config.batch}")
         self.pictures, self.config = pictures, config
         self.per_epoch = len(pictures) // config.batch
         self._ahead: dict[int, Future[list[list[torch.Tensor]]]] = {}

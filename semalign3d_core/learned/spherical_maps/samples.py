@@ -137,7 +137,7 @@ def _azimuth(record: ImageRecord, config: SampleConfig) -> float:
     if bin_ is not None and known and config.viewpoints == "bins":
         return (int(bin_) + 0.5) * 360 / BINS
     wanted = "azimuth_deg" if config.viewpoints == "degrees" else f"azimuth_id (0 to {BINS - 1}) or azimuth_deg"
-    raise FileFormatError(f"the annotation of {record.category}/{record.name} has no {wanted}: from which side is the object seen?")
+    raise FileFormatError(f"the annotation of {record.category}/{record.name} has no {wanted}: add from which side the object is seen")
 
 
 def annotated_azimuth(record: ImageRecord) -> float | None:

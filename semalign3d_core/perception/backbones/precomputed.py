@@ -49,7 +49,7 @@ class PrecomputedBackbone(FeatureBackbone):
         if image.record is None:
             raise InputError(f"{image.name}: precomputed features exist only for images of a data set folder; use a real backbone")
         if image.quarters:
-            raise InputError(f"{image.name}: of turned images no features are stored; leave out the rotations or use a real backbone")
+            raise InputError(f"{image.name}: there are no stored features of turned images; leave out the rotations or use a real backbone")
         suffix = ".flip.safetensors" if image.mirrored else ".safetensors"
         path = self.folder / image.record.category / (image.record.name + suffix)
         values = self._read(path)
