@@ -31,7 +31,7 @@ class Options(MethodOptions):
     """Sphere mapper (semalign3d train spherical_maps) of the features of --backbone: the page also shows the image on its sphere."""
 
 
-def run(options):
+def run(options: Options) -> int:
     """Aligns all images; a bad one is reported and does not stop the others. Returns 1 if there was one, else 0."""
     from tqdm import tqdm
 

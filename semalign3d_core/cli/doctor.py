@@ -165,7 +165,7 @@ def _state(weights):
         return "unknown (pip install 'semalign3d[hf]' first)"
     except MissingWeightsError:
         return f"missing  {weights.id} revision {(weights.revision or recorded_revisions().get(weights.id, 'main'))[:12]}"
-    return f"present  {weights.id} revision {located.revision[:12]} sha256 {located.digest()[:12]}"
+    return f"present  {weights.id} revision {(located.revision or 'unknown')[:12]} sha256 {located.digest()[:12]}"
 
 
 def _method_lines():

@@ -29,7 +29,7 @@ class Options:
     """Folder for SOURCE_TARGET.imd.json and SOURCE_TARGET.imd.png."""
 
 
-def run(options):
+def run(options: Options) -> int:
     """Compares the images, writes the distances and their picture, and prints which pose of the source is nearest."""
     import numpy as np
     import torch

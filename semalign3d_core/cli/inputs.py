@@ -8,7 +8,9 @@ import numpy as np
 
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.perception.evidence import ImageInput, read_image
+from semalign3d_core.perception.masks import Box
 from semalign3d_core.perception.providers import ProviderOptions
+from semalign3d_core.pipeline import Pipeline
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import read_json
 from semalign3d_core.runtime.outputs import keep
@@ -39,7 +41,7 @@ class MethodOptions(ProviderOptions):
 RESULTS = (".align.png", ".match.png", ".match.flow.png", ".imd.png")  # pictures that the commands write, perhaps beside their images
 
 
-def make_pipeline(options, transfer="fast"):
+def make_pipeline(options: MethodOptions, transfer: str = "fast") -> Pipeline:
     """The :class:`~semalign3d_core.pipeline.Pipeline` that the options ask for."""
     from semalign3d_core.pipeline import PipelineConfig, create_pipeline
 
@@ -75,7 +77,7 @@ def read_input(path: Path, dataset: Any) -> ImageInput:
     return image if dataset is None else replace(image, record=_record(path, dataset))
 
 
-def parse_camera(text, image):
+def parse_camera(text: str, image: ImageInput) -> PinholeCamera | None:
     """``fx,fy,cx,cy`` in pixels of ``image`` as a :class:`PinholeCamera`; None for an empty text."""
     if not text:
         return None
@@ -86,11 +88,11 @@ def parse_camera(text, image):
     return PinholeCamera.from_pixels([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], image.height, image.width)
 
 
-def parse_box(text, image):
+def parse_box(text: str, image: ImageInput) -> Box | None:
     """(x0, y0, x1, y1) in pixels of ``image`` from numbers or from the JSON file that ``text`` names; None where neither says it."""
     if not text:
         return None
-    box = text.split(",")
+    box: Any = text.split(",")
     if text.endswith(".json"):
         boxes = read_json(Path(text))
         if not isinstance(boxes, dict):
@@ -107,7 +109,7 @@ def parse_box(text, image):
     return x0, y0, x1, y1
 
 
-def parse_points(text, image):
+def parse_points(text: str, image: ImageInput) -> np.ndarray:
     """``"x,y x,y ..."`` as (Q, 2) float32 pixels; raises :class:`InputError` for what is no point inside ``image``."""
     points = []
     for part in text.replace(";", " ").split():

@@ -38,7 +38,7 @@ class Options(MethodOptions):
     """Folder for SOURCE_TARGET.match.json and the side-by-side picture SOURCE_TARGET.match.png."""
 
 
-def run(options):
+def run(options: Options) -> int:
     """Matches by a trained network if one is given, by a category model if one is given, else by features alone."""
     if options.network:
         return _match_by_network(options)
@@ -105,7 +105,8 @@ def _match_by_network(options):
     result |= {"target": {"image": images[1].name}, "matches": matches_to_list(matches, points, cycle)}
     name = f"{options.source.stem}_{options.target.stem}"
     write_json(options.output / f"{name}.match.json", result)
-    write_picture(options.output / f"{name}.match.png", draw_matches(images[0].rgb, images[1].rgb, points, matches, least_height=480))
+    drawn = draw_matches(images[0].rgb, images[1].rgb, torch.as_tensor(points), matches, least_height=480)
+    write_picture(options.output / f"{name}.match.png", drawn)
     write_picture(options.output / f"{name}.match.flow.png", draw_dense_match(images[0].rgb, images[1].rgb, grid, mask))
     print(f"{match_table(result['matches'])}\n-> {options.output / name}.match.json, .match.png, .match.flow.png")
     return 0

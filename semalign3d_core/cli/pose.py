@@ -5,6 +5,7 @@ Templates of aeroplane, car, chair, mug and tvmonitor come with the package (--c
 
 import csv
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def write_picture(path: Any, image: Any, maps: Any, padding: str, templates: Any
     write(path, in_rows(rows))
 
 
-def read_labels(path):
+def read_labels(path: Path) -> dict[str, str]:
     """{image name, with or without suffix: side} of a CSV file with two columns; a first line without a side is a header."""
     from semalign3d_core.matchers.pose_prediction import VIEWS
 
@@ -140,7 +141,7 @@ def read_labels(path):
     return {name.strip(): side.strip() for name, side in rows}
 
 
-def table_text(table):
+def table_text(table: Sequence[dict[str, Any]]) -> str:
     """The table of :class:`PoseTable` for the terminal."""
     columns = [name for name in table[0] if name != "features"]
     lines = [f"{'features':28s} " + " ".join(f"{name:>10s}" for name in columns)]

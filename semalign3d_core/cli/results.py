@@ -1,7 +1,9 @@
 """Results as tables on the terminal."""
 
+from typing import Any
 
-def keypoint_table(result):
+
+def keypoint_table(result: dict[str, Any]) -> str:
     """The keypoints of ``alignment_to_dict`` as text."""
     unit = "m" if result["scale_kind"] == "metric" else "rel."
     lines = [f"{'keypoint':28s} {'x px':>8s} {'y px':>8s} {'visible':>8s} {'conf.':>6s}   X, Y, Z ({unit})"]
@@ -16,7 +18,7 @@ def keypoint_table(result):
     return "\n".join(lines)
 
 
-def match_table(matches):
+def match_table(matches: list[dict[str, Any]]) -> str:
     """The list of ``matches_to_list`` as text."""
     lines = [f"{'source px':>16s}   {'target px':>16s} {'visible':>8s} {'conf.':>6s} {'cycle px':>9s}"]
     for match in matches:

@@ -7,6 +7,7 @@ folder that the published preparation makes of it (``ImageAnnotation/<family>/<s
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -114,7 +115,7 @@ class _Download:
         return usable_images(self.merged, set(read_text(self.root / CROWD_FILE).split()))
 
     @cached_property
-    def tree(self):
+    def tree(self) -> dict[str, dict[str, list[str]]]:
         """{family: {species: [image names]}}."""
         return {family: {s: [f"{i:012d}" for i in ids] for s, ids in species.items()} for family, species in self._tree.items()}
 
@@ -131,10 +132,10 @@ class _Download:
     def splits(self) -> list[str]:
         return list(self._pairs)
 
-    def pair_names(self, split):
+    def pair_names(self, split: str) -> list[str]:
         return list(self._of(split))
 
-    def ends(self, split, name):
+    def ends(self, split: str, name: str) -> tuple[tuple[str, str], ...]:
         pairs = self._of(split)
         if name not in pairs:
             raise InputError(f"AP-10K has no pair {name!r} in split {split}")
@@ -145,7 +146,7 @@ class _Download:
             raise InputError(f"AP-10K has no split {split!r}: choose one of {', '.join(self._pairs)}")
         return self._pairs[split]
 
-    def image(self, species, name):
+    def image(self, species: str, name: str) -> tuple[dict[str, Any], Path, Path]:
         content = self.merged.get(int(name)) if name.isdigit() else None
         if content is None or content["name"] != species:
             raise InputError(f"AP-10K has no image {name!r} of {species!r}")
@@ -164,7 +165,7 @@ class _Prepared:
                 raise MissingFileError(f"{root / name} does not exist: the folder of AP-10K is not complete; {self.remedy}")
 
     @cached_property
-    def tree(self):
+    def tree(self) -> dict[str, dict[str, list[str]]]:
         """{family: {species: [image names]}}."""
         families = [p for p in visible((self.root / "ImageAnnotation").iterdir()) if p.is_dir()]
         return {f.name: {s.name: [i.stem for i in visible(s.glob("*.json"))] for s in visible(f.iterdir()) if s.is_dir()} for f in families}
@@ -176,14 +177,14 @@ class _Prepared:
     def splits(self) -> list[str]:
         return [p.name for p in visible((self.root / "PairAnnotation").iterdir()) if p.is_dir()]
 
-    def pair_names(self, split):
+    def pair_names(self, split: str) -> list[str]:
         folder = self.root / "PairAnnotation" / split
         if not folder.is_dir():
             present = ", ".join(self.splits()) or "none"
             raise MissingFileError(f"{folder} does not exist: there are the splits {present}; {self.remedy}")
         return [p.stem for p in visible(folder.glob("*.json"))]
 
-    def ends(self, split, name):
+    def ends(self, split: str, name: str) -> tuple[tuple[str, str], ...]:
         path = self.root / "PairAnnotation" / split / f"{name}.json"
         if not path.is_file():
             raise MissingFileError(f"{path} does not exist: no such pair in split {split}; {self.remedy}")
@@ -193,7 +194,7 @@ class _Prepared:
         except (KeyError, TypeError) as error:
             raise FileFormatError(f"{path}: {type(error).__name__} {error}; expected src_json_path and trg_json_path") from error
 
-    def image(self, species, name):
+    def image(self, species: str, name: str) -> tuple[dict[str, Any], Path, Path]:
         if species not in self._family:
             raise InputError(f"unknown category {species!r}: {self.root} has {', '.join(sorted(self._family))}")
         folder = Path(self._family[species]) / species

@@ -1,6 +1,7 @@
 """The mask as a distance field, the boxes an object may fill, and parts of images. Host work on arrays, once per image."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -38,13 +39,13 @@ def mask_shape(mask: np.ndarray, nodes: int, extended: bool) -> MaskShape:
     return MaskShape(distance, offset, origin, (boxes / max(mask.shape)).astype(np.float32))
 
 
-def touched_sides(mask):
+def touched_sides(mask: np.ndarray) -> tuple[bool, ...]:
     """Which sides of the picture the mask (h, w) bool touches: left, top, right, bottom."""
     edges = (mask[:, 0], mask[0], mask[:, -1], mask[-1])
     return tuple(int(np.count_nonzero(edge)) >= BORDER_PIXELS for edge in edges)
 
 
-def distance_field(mask, nodes):
+def distance_field(mask: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """distance, offset and field_origin of :class:`MaskShape`.
 
     Beyond a side that the mask touches nothing is charged: the object goes on there.
@@ -80,13 +81,13 @@ def _offsets_to(inside, spacing):
     return offset
 
 
-def mask_box(mask):
+def mask_box(mask: np.ndarray) -> np.ndarray:
     """(4,) x0, y0, x1, y1 in pixels of a mask (h, w) bool array, outer edges of its pixels."""
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     return np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5])
 
 
-def square_around(box, margin):
+def square_around(box: np.ndarray, margin: float) -> tuple[int, int, int]:
     """The smallest square (left, top, side) of whole pixels around a box (see :func:`mask_box`) and a margin.
 
     margin: by which it is larger on each side, as a share of the longer side of the box
@@ -109,7 +110,7 @@ def well_framed(box: np.ndarray, square: tuple[int, int, int], height: int, widt
     return whole and max(x1 - x0, y1 - y0) >= FILLED * side
 
 
-def extended_boxes(box, touched):
+def extended_boxes(box: np.ndarray, touched: Sequence[bool]) -> np.ndarray:
     """The box (4,), then the box extended by the share ``EXTENSION`` on each side in turn; nearly twice that where the image cuts it."""
     size = np.array([box[2] - box[0], box[3] - box[1]] * 2) * [-1, -1, 1, 1]
     boxes = [box]
@@ -129,7 +130,7 @@ def on_image(values: torch.Tensor, grid: SquareGrid) -> np.ndarray:
     return cv2.warpAffine(values.float().numpy(), cell_of_pixel, (grid.width, grid.height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
-def inside_box(shape: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
+def inside_box(shape: tuple[int, ...], box: Sequence[float]) -> np.ndarray:
     """(h, w) bool array: pixels inside ``box`` (x1, y1, x2, y2)."""
     left, top, right, bottom = box
     rows, columns = np.ogrid[: shape[0], : shape[1]]

@@ -86,7 +86,7 @@ def shape_diameter(points: torch.Tensor) -> torch.Tensor:
     return torch.cdist(points, points).amax((-2, -1))
 
 
-def similarity_directions(shape):
+def similarity_directions(shape: torch.Tensor) -> torch.Tensor:
     """(7, 3K): displacements of points (K, 3) by translation, rotation and scale."""
     axes = torch.eye(3, dtype=shape.dtype, device=shape.device)[:, None].expand(3, len(shape), 3)
     rotations = torch.linalg.cross(axes, shape.expand(3, -1, -1))

@@ -6,6 +6,7 @@ front, from its left and from its right; the sets vote. Nothing is trained.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -172,7 +173,7 @@ class TemplatePoseMatcher(Matcher):
         self._settings = {"readout": readout, "width": width, "cells": cells, "template_sets": list(templates)}
 
     @property
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """Readout and template sets."""
         return self._settings
 

@@ -1,7 +1,9 @@
 """Charts as inline SVG, so that a report is one file and needs no plotting package."""
 
 import math
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 700, 360, 52, 44, 14, 200
 BAR_SHADES = ("#a9cdea", "#4a93c9", "#0b4f86")  # the loosest threshold first
@@ -9,7 +11,13 @@ MARK_COLOURS = ("#d1495b", "#1c1e21")
 COLOURS = ("#0b62a4", "#d1495b", "#2e8b57", "#edae49", "#7b4fa3", "#00798c", "#8c5a2b", "#c2185b", "#5a7d2a", "#4b4e6d")
 
 
-def line_chart(series, x_label, y_label="PCK (%)", y_range=(0, 100), marked=()):
+def line_chart(
+    series: Mapping[str, Sequence[tuple[float, float | None]]],
+    x_label: str,
+    y_label: str = "PCK (%)",
+    y_range: tuple[float, float] = (0, 100),
+    marked: Sequence[float] = (),
+) -> str:
     """SVG of ``series``: {name: [(x, y), ...]}; values that are None are left out. The first series is drawn boldly.
 
     marked: places on the x axis with a dotted line
@@ -29,12 +37,12 @@ def line_chart(series, x_label, y_label="PCK (%)", y_range=(0, 100), marked=()):
     return "\n".join([*parts, "</svg>"])
 
 
-def bar_chart(values, label):
+def bar_chart(values: Mapping[str, float | None], label: str) -> str:
     """SVG of horizontal bars ``{name: percent}``; a value that is None is left out."""
-    values = {name: value for name, value in values.items() if value is not None}
-    height, start, unit = 24 * len(values) + 30, 270, (WIDTH - 270 - 60) / 100
+    shown = {name: value for name, value in values.items() if value is not None}
+    height, start, unit = 24 * len(shown) + 30, 270, (WIDTH - 270 - 60) / 100
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">']
-    for index, (name, value) in enumerate(values.items()):
+    for index, (name, value) in enumerate(shown.items()):
         y, colour = 24 * index + 4, COLOURS[0 if index == 0 else 5]
         parts.append(f'<text x="{start - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
         parts.append(f'<rect x="{start}" y="{y}" width="{unit * value:.1f}" height="18" fill="{colour}"/>')
@@ -43,7 +51,7 @@ def bar_chart(values, label):
     return "\n".join([*parts, "</svg>"])
 
 
-def category_chart(values, marks, label):
+def category_chart(values: Any, marks: Any, label: str) -> str:
     """SVG of one row per category with bars of all thresholds over each other, and marks of other results.
 
     values: {category: {alpha: percent or None}};  marks: {name: {category: percent}}

@@ -1,7 +1,11 @@
 """The look of the evaluation's report: one HTML file without script or outside resource, tables of plain values."""
 
 import json
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
+from typing import Any
+
+import numpy as np
 
 from semalign3d_core.pages.page import picture_url
 
@@ -31,14 +35,14 @@ summary { cursor: pointer; color: #0b62a4; }
 """
 
 
-def page(title, body):
+def page(title: str, body: str) -> str:
     """A complete HTML page."""
     about = '<meta charset="utf-8"><meta name="generator" content="semalign3d"><meta name="viewport" content="width=device-width">'
     head = f"{about}<title>{escape(title)}</title><style>{STYLE}</style>"
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
 
-def tiles(entries):
+def tiles(entries: Iterable[tuple[str, Any, str]]) -> str:
     """The numbers that one looks for first: [(name, value or None, HTML of what else)]."""
     cells = (
         f'<div class="tile"><span>{escape(name)}</span><b>{"&ndash;" if value is None else value}</b><span>{more}</span></div>'
@@ -47,7 +51,7 @@ def tiles(entries):
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
-def warning(results):
+def warning(results: dict[str, Any]) -> str:
     """What was skipped; nothing if nothing was."""
     skipped = results["skipped"]
     if not skipped:
@@ -58,19 +62,21 @@ def warning(results):
     return f'<div class="warning">{text}<ul>{shown}{more}</ul></div>'
 
 
-def details(results):
+def details(results: dict[str, Any]) -> str:
     """What results.json holds beside the scores, folded away."""
     parts = ("protocol", "config", "versions", "hardware", "latency", "memory", "seeds", "hashes", "cache", "seconds")
     shown = (f"<details><summary>{key}</summary><pre>{escape(json.dumps(results[key], indent=1))}</pre></details>" for key in parts)
     return note("As in results.json.") + "\n".join(shown)
 
 
-def section(title, html):
+def section(title: str, html: str) -> str:
     """A section of the page; nothing without content."""
     return f"<h2>{escape(title)}</h2>\n{html}" if html else ""
 
 
-def table(header, rows, ours=(), upright=()):
+def table(
+    header: Sequence[str | tuple[str, str]], rows: Iterable[Sequence[Any]], ours: Collection[int] = (), upright: Collection[str] = ()
+) -> str:
     """HTML table of plain values.
 
     header: names of columns; a column may be (group, name), and neighbours of one group stand under its name
@@ -89,13 +95,13 @@ def table(header, rows, ours=(), upright=()):
     return f'<div class="scroll"><table{style}><thead>{"".join(lines)}</thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
-def gallery(pictures):
+def gallery(pictures: dict[str, np.ndarray]) -> str:
     """Pictures {caption: (h, w, 3) uint8 RGB} beside each other; nothing without pictures."""
     figures = (f'<figure><img src="{picture_url(rgb)}"><figcaption>{escape(text)}</figcaption></figure>' for text, rgb in pictures.items())
     return f'<div class="gallery">{"".join(figures)}</div>' if pictures else ""
 
 
-def note(text):
+def note(text: str) -> str:
     """A remark; ``text`` is HTML."""
     return f'<p class="note">{text}</p>'
 

@@ -5,6 +5,7 @@ the same numbers. Precomputed providers are files already and are not copied.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ import torch
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.depth import DepthSource
-from semalign3d_core.perception.evidence import DepthMap
-from semalign3d_core.perception.masks import MaskSource
+from semalign3d_core.perception.evidence import DepthMap, FeatureMap, ImageEvidence, ImageInput
+from semalign3d_core.perception.masks import Box, MaskSource, Points
 from semalign3d_core.perception.stored_features import StoredFeatureMap
+from semalign3d_core.runtime.cache import Cache
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import sha256_of_arrays, sha256_of_file
 
@@ -27,7 +29,7 @@ class _Cached:
         self.name = provider.name
 
     @classmethod
-    def wrap(cls, provider, spec, cache, **knows):
+    def wrap(cls, provider: Any, spec: str, cache: Cache, **knows: Any) -> Any:
         """The provider behind the cache; None and precomputed providers as they are.
 
         knows: what else than the image its results depend on, by name (JSON).
@@ -46,11 +48,11 @@ class PrecomputedFeatures(FeatureBackbone):
         self.provider, self.name, self.any_image = provider, provider.name, False
 
     @property
-    def channels(self):  # type: ignore[override]
+    def channels(self) -> int:  # type: ignore[override]
         """Channels of the stored features."""
         return self.provider.channels
 
-    def extract(self, image):
+    def extract(self, image: ImageInput) -> StoredFeatureMap:  # type: ignore[override]
         """The :class:`StoredFeatureMap` of an image."""
         return self.provider.stored(image)
 
@@ -63,16 +65,16 @@ class CachedBackbone(_Cached, FeatureBackbone):
         self.close_up, self.any_image, self.classifies = provider.close_up, provider.any_image, provider.classifies
 
     @classmethod
-    def wrap(cls, provider, spec, cache, **knows):
+    def wrap(cls, provider: Any, spec: str, cache: Cache, **knows: Any) -> Any:
         """The backbone behind the cache; a precomputed one reads its own files."""
         return PrecomputedFeatures(provider) if spec.startswith("precomputed") else cls(provider, spec, cache, **knows)
 
     @property
-    def channels(self):  # type: ignore[override]
+    def channels(self) -> int:  # type: ignore[override]
         """Channels of the backbone behind the cache."""
         return self.provider.channels
 
-    def extract(self, image):
+    def extract(self, image: ImageInput) -> StoredFeatureMap:  # type: ignore[override]
         """The :class:`StoredFeatureMap` of an image; raises :class:`InputError` for features that are not finite."""
 
         def compute():
@@ -89,7 +91,7 @@ class CachedBackbone(_Cached, FeatureBackbone):
 class CachedDepth(_Cached, DepthSource):
     """A depth source behind the cache."""
 
-    def estimate(self, image):
+    def estimate(self, image: ImageInput) -> DepthMap | None:
         """The :class:`DepthMap` of an image, or None."""
 
         def compute():
@@ -107,15 +109,17 @@ class CachedMasks(_Cached, MaskSource):
         super().__init__(provider, spec, cache, **knows)
         self.reads_features, self.glances, self.any_image = provider.reads_features, provider.glances, provider.any_image
 
-    def segment(self, image, box=None, points=None):
+    def segment(self, image: ImageInput, box: Box | None = None, points: Points | None = None) -> torch.Tensor | None:
         """The object's mask (h, w) bool, or None."""
         return self._segmented(image, box, points, lambda: self.provider.segment(image, box=box, points=points))
 
-    def segment_features(self, features, image, box=None, points=None):
+    def segment_features(
+        self, features: FeatureMap, image: ImageInput, box: Box | None = None, points: Points | None = None
+    ) -> torch.Tensor | None:
         """As :meth:`segment`, for providers that look at features which are there already."""
         return self._segmented(image, box, points, lambda: self.provider.segment_features(features, image, box=box, points=points))
 
-    def glance(self, image, box=None):
+    def glance(self, image: ImageInput, box: Box | None = None) -> torch.Tensor | None:
         """The quick first mask."""
         return self._segmented(image, box, None, lambda: self.provider.glance(image, box=box), look="glance")
 
@@ -132,18 +136,19 @@ class CachedMasks(_Cached, MaskSource):
         return torch.from_numpy(bits.reshape(image.height, image.width).astype(bool))
 
 
-def image_hash(image):
+def image_hash(image: ImageInput) -> str:
     """What an image's content is known by: the hash of its file, or of its pixels where there is no file."""
     if image.record is None:
         return sha256_of_arrays({"rgb": image.rgb})
     return sha256_of_file(image.record.path)
 
 
-def evidence_digest(evidence):
+def evidence_digest(evidence: ImageEvidence) -> str:
     """Hash of everything a matcher sees of an image (its features are a :class:`StoredFeatureMap`)."""
+    features: Any = evidence.features  # a StoredFeatureMap
     arrays = {
-        "features": evidence.features.stored.cpu().contiguous().view(torch.uint8).numpy(),
-        "grid": np.frombuffer(repr(dataclasses.astuple(evidence.features.grid)).encode(), np.uint8),
+        "features": features.stored.cpu().contiguous().view(torch.uint8).numpy(),
+        "grid": np.frombuffer(repr(dataclasses.astuple(features.grid)).encode(), np.uint8),
         "camera": np.concatenate([evidence.camera.focal.numpy(), evidence.camera.principal.numpy(), [evidence.camera.known]]),
     }
     if evidence.mask is not None:

@@ -12,8 +12,12 @@ of a 500 x 375 image 0.4 MB. All 1800 images of SPair-71k need 10.7 GB, the 480 
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError, OutputError
 from semalign3d_core.runtime.files import reading, sha256_of_arrays
@@ -33,6 +37,9 @@ def user_cache() -> Path:
         raise OutputError("nothing can be kept: there is no home folder; set HOME or XDG_CACHE_HOME") from error
 
 
+Entry = tuple[Any, dict[str, torch.Tensor]]  # structure (JSON) and tensors
+
+
 class Cache:
     """A folder of cached tensors; ``counts`` says how many entries were read (``hits``), ``computed`` and found ``damaged``."""
 
@@ -40,7 +47,7 @@ class Cache:
         self.root = Path(root)
         self.counts: Counter[str] = Counter()
 
-    def fetch(self, kind, depends_on, compute):
+    def fetch(self, kind: str, depends_on: Any, compute: Callable[[], Entry]) -> Entry:
         """Returns (structure, tensors) of an entry, from disk or from ``compute()``, which returns the same pair.
 
         kind: folder name (features, depth, masks, prepared, matches); depends_on: JSON-serialisable description of
@@ -56,7 +63,7 @@ class Cache:
         self.counts[f"{kind}_computed"] += 1
         return json.loads(json.dumps(structure)), tensors
 
-    def path(self, kind, depends_on):
+    def path(self, kind: str, depends_on: Any) -> Path:
         """The file of an entry."""
         key = _key(kind, depends_on)
         return self.root / kind / key[:2] / f"{key}.safetensors"

@@ -7,6 +7,7 @@ a dataclass is named, and only names inside this package are accepted when readi
 
 import dataclasses
 import importlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from semalign3d_core.runtime.errors import FileFormatError, InputError
 PACKAGE = "semalign3d_core"
 
 
-def pack(value, known=None):
+def pack(value: Any, known: dict[str, torch.Tensor] | None = None) -> tuple[Any, dict[str, torch.Tensor]]:
     """Returns (structure, tensors): JSON-serialisable structure and {name: contiguous CPU tensor}.
 
     known: {name: object}; objects that are identical to one of these are stored as its name.
@@ -27,7 +28,7 @@ def pack(value, known=None):
     return _packed(value, names, tensors), tensors
 
 
-def unpack(structure, tensors, known=None, device=None):
+def unpack(structure: Any, tensors: dict[str, torch.Tensor], known: dict[str, torch.Tensor] | None = None, device: Any = None) -> Any:
     """The value that :func:`pack` took apart; ``known`` must hold the same names, floating tensors go to ``device``."""
     return _unpacked(structure, tensors, known or {}, device)
 

@@ -10,13 +10,13 @@ from semalign3d_core.metrics.mask_transfer import warp_mask
 MASK_COLOUR = (25, 176, 91)
 
 
-def warped_picture(picture, grid):
+def warped_picture(picture: np.ndarray, grid: torch.Tensor) -> np.ndarray:
     """(H, W, 3) uint8: ``picture`` (h, w, 3) uint8 sampled at ``grid`` (H, W, 2) of x and y from -1 to 1, black beyond it."""
     values = torch.from_numpy(picture.transpose(2, 0, 1).copy()).float()[None]
     return grid_sample(values, grid[None].float().cpu(), align_corners=True)[0].permute(1, 2, 0).round().byte().numpy()
 
 
-def flow_colours(grid, longest=0.8):
+def flow_colours(grid: torch.Tensor, longest: float = 0.8) -> np.ndarray:
     """The colours (H, W, 3) uint8 of a sampling grid (H, W, 2).
 
     The hue is the direction from each pixel's own place to its match, the more saturated the longer; ``longest`` (of 2, the whole image)
@@ -30,7 +30,7 @@ def flow_colours(grid, longest=0.8):
     return (255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)).astype(np.uint8)
 
 
-def draw_dense_match(source, target, grid, mask=None):
+def draw_dense_match(source: np.ndarray, target: np.ndarray, grid: torch.Tensor, mask: np.ndarray | None = None) -> np.ndarray:
     """One row of pictures of the target's size.
 
     The target, the source warped onto it, the flow, and with a ``mask`` (h, w) of the source the target with that mask carried over.

@@ -3,6 +3,7 @@
 import torch
 
 from semalign3d_core.category.statistics import beta
+from semalign3d_core.category.statistics.beta_tables import BetaTable
 from semalign3d_core.category.statistics.geometric_features import edge_pair_features, triangle_vertex_features
 from semalign3d_core.geometry.rotations import similarity_directions
 
@@ -11,7 +12,7 @@ from semalign3d_core.geometry.rotations import similarity_directions
 STRENGTH = 40.0
 
 
-def fisher_modes(shape, betas, count, rows=1500):
+def fisher_modes(shape: torch.Tensor, betas: BetaTable, count: int, rows: int = 1500) -> tuple[torch.Tensor, torch.Tensor]:
     """Modes (M, K, 3), unit norm, and prior variances (M,) from ``J^T diag(1 / Var_Beta) J`` at X0.
 
     shape: (K, 3); betas: :class:`BetaTable`. The 7 similarity directions are projected out. Without tables there are

@@ -77,7 +77,7 @@ class FeatureSource:
             found = self._checked(raw_features(self.backbone, image), image)
             return {"padding": found.grid.padding}, {"features": found.values.cpu().contiguous()}
 
-        known = {"provider": self.backbone.name, "spec": self.spec, "code": self._code}
+        known: dict[str, object] = {"provider": self.backbone.name, "spec": self.spec, "code": self._code}
         known |= {"image": image_hash(image), "mirrored": mirrored, "window": image.window}
         structure, tensors = self.cache.fetch("raw_features", known, compute)
         cells = tensors["features"].shape[-1]

@@ -100,6 +100,6 @@ BACKBONES = Registry(
 )
 
 
-def create(spec, dataset_root=None):
+def create(spec: str, dataset_root: str | Path | None = None) -> FeatureBackbone:
     """Makes the backbone that ``spec`` names; unknown families and options raise with the legal ones."""
     return create_provider("backbone", BACKBONES, spec, dataset_root=dataset_root)

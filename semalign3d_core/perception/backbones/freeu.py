@@ -9,7 +9,7 @@ import torch
 STRENGTHS = {1: (1.2, 0.9), 2: (1.4, 0.2)}
 
 
-def filter_low_frequencies(x, factor):
+def filter_low_frequencies(x: torch.Tensor, factor: float) -> torch.Tensor:
     """Scales the 2x2 block of lowest frequencies of each channel of ``x`` (B, C, H, W) by ``factor``; float32 inside."""
     rows, columns = x.shape[-2:]
     spectrum = torch.fft.fftshift(torch.fft.fft2(x.float()), dim=(-2, -1))
@@ -18,13 +18,13 @@ def filter_low_frequencies(x, factor):
     return torch.fft.ifft2(torch.fft.ifftshift(spectrum * gain, dim=(-2, -1))).real.to(x.dtype)
 
 
-def apply_freeu(hidden, skip, widest=1280):
+def apply_freeu(hidden: torch.Tensor, skip: torch.Tensor, widest: int = 1280) -> tuple[torch.Tensor, torch.Tensor]:
     """(hidden, skip) before their concatenation: half of the hidden channels scaled, the skip filtered, by ``STRENGTHS``.
 
     hidden: (B, C, H, W), skip: (B, D, H, W); widest: width of the U-Net's bottleneck. Other widths pass unchanged.
     """
-    ratio = widest / hidden.shape[1]
-    if ratio not in STRENGTHS:
+    ratio, rest = divmod(widest, hidden.shape[1])
+    if rest or ratio not in STRENGTHS:
         return hidden, skip
     gain, factor = STRENGTHS[ratio]
     half = hidden.shape[1] // 2

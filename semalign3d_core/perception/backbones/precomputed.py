@@ -4,6 +4,7 @@ from pathlib import Path
 
 from semalign3d_core.geometry.image_grid import PADDINGS, SquareGrid
 from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.stored_features import StoredFeatureMap
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.files import files_below, read_json, reading
@@ -40,11 +41,11 @@ class PrecomputedBackbone(FeatureBackbone):
             raise MissingFileError(f"{self.folder} holds no .safetensors file")
         return self._read(first).shape[0]
 
-    def extract(self, image):
+    def extract(self, image: ImageInput) -> FeatureMap:
         """The stored features of ``image`` (unit norm); ``image.record`` says which file."""
         return self.stored(image).widened()
 
-    def stored(self, image):
+    def stored(self, image: ImageInput) -> StoredFeatureMap:
         """As :meth:`extract`, in the precision of the file: a :class:`StoredFeatureMap`."""
         if image.record is None:
             raise InputError(f"{image.name}: precomputed features exist only for images of a data set folder; use a real backbone")

@@ -5,8 +5,10 @@ each of the first three decoder levels, FreeU scaling included, at noise step 50
 features come with ODISE's implicit captioner (:mod:`.captioner`); without it the prompt is the empty text.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -17,7 +19,7 @@ from semalign3d_core.perception.backbones.diffusion_steps import NOISE_STEPS, Sl
 from semalign3d_core.perception.backbones.freeu import apply_freeu
 from semalign3d_core.perception.backbones.fused import to_tokens, unit_norm
 from semalign3d_core.perception.backbones.precision import choose_device, choose_dtype, finite, place
-from semalign3d_core.perception.evidence import FeatureMap
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.providers import first_line, require
 from semalign3d_core.perception.weights.pretrained import load_pretrained
 from semalign3d_core.perception.weights.store import known_weights, locate
@@ -65,7 +67,7 @@ class StableDiffusionBackbone(FeatureBackbone):
         setting = "" if self.config == DiffusionConfig() else f"-t{self.config.step}-{self.config.record}-{self.config.crops.side}"
         self.name = f"sd-{self.channels}@{label}{caption}{setting}"
 
-    def extract(self, image):
+    def extract(self, image: ImageInput) -> FeatureMap:
         """Features (C, cells, cells) of the three levels side by side, unit norm; see the backbone protocol."""
         levels = self.levels(image)
         size = levels["s3"].shape[-2:]
@@ -75,7 +77,7 @@ class StableDiffusionBackbone(FeatureBackbone):
         return FeatureMap(values, SquareGrid(image.height, image.width, size[0], "canvas", image.window))
 
     @torch.no_grad()
-    def levels(self, image):
+    def levels(self, image: ImageInput) -> dict[str, torch.Tensor]:
         """{"s3", "s4", "s5"}: (1, C, n, n) float32 maps of the whole canvas, on the CPU."""
         crops = self.config.crops
         canvas = torch.from_numpy(resize_pad(image.seen(), crops.side)).permute(2, 0, 1).float()[None] / 255
@@ -117,7 +119,7 @@ def _recorded_channels(unet, record):
 
 
 @contextmanager
-def recorded_levels(unet, kept, record="hidden"):
+def recorded_levels(unet: Any, kept: dict[str, torch.Tensor], record: str = "hidden") -> Iterator[None]:
     """Inside the block, ``unet`` applies the published FreeU and writes {level: recorded map} into ``kept``."""
     widths, names = _hidden_widths(unet), {module: level for level, module in _last_resnets(unet).items()}
     widest = unet.config.block_out_channels[-1]
@@ -137,7 +139,7 @@ def recorded_levels(unet, kept, record="hidden"):
 
 
 @contextmanager
-def added_time(unet, extra):
+def added_time(unet: Any, extra: torch.Tensor | None) -> Iterator[None]:
     """Inside the block, ``extra`` (1, C) is added to the time embedding of ``unet``; None changes nothing."""
     if extra is None:
         yield
@@ -149,7 +151,15 @@ def added_time(unet, extra):
         hook.remove()
 
 
-def load_diffusion(argument="", revision=None, device=None, dtype=None, captioner="", step=PUBLISHED_STEP, record="hidden"):
+def load_diffusion(
+    argument: str = "",
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    captioner: str = "",
+    step: int | str = PUBLISHED_STEP,
+    record: str = "hidden",
+) -> StableDiffusionBackbone:
     """The :class:`StableDiffusionBackbone` of a short name, hub id or local folder in diffusers layout.
 
     captioner: checkpoint with ODISE's learned tensors (needs CLIP too), or empty for the empty prompt;
@@ -157,14 +167,14 @@ def load_diffusion(argument="", revision=None, device=None, dtype=None, captione
     """
     located = locate(known_weights("sd", argument, "1.5"), revision)
     diffusers, transformers = require("diffusers", "hf"), require("transformers", "hf")
-    device = choose_device(device)
-    dtype, config = choose_dtype(dtype, device, "sd"), DiffusionConfig(step=int(step), record=record)
+    where = choose_device(device)
+    number_format, config = choose_dtype(dtype, where, "sd"), DiffusionConfig(step=int(step), record=record)
     vae = load_pretrained(diffusers.AutoencoderKL, located.folder, "Stable Diffusion", subfolder="vae")
     unet = load_pretrained(diffusers.UNet2DConditionModel, located.folder, "Stable Diffusion", subfolder="unet")
     encoder = load_pretrained(transformers.CLIPTextModel, located.folder, "Stable Diffusion", subfolder="text_encoder")
     text = embed_text(encoder, _tokenizer(transformers, located.folder), "")
-    described = load_captioner(captioner, device, dtype) if captioner else None
-    return StableDiffusionBackbone(vae, unet, text, located.digest()[:8], config, described, device, dtype)
+    described = load_captioner(captioner, where, number_format) if captioner else None
+    return StableDiffusionBackbone(vae, unet, text, located.digest()[:8], config, described, where, number_format)
 
 
 def _tokenizer(transformers, folder):
@@ -175,7 +185,7 @@ def _tokenizer(transformers, folder):
 
 
 @torch.no_grad()
-def embed_text(encoder, tokenizer, text):
+def embed_text(encoder: Any, tokenizer: Any, text: str) -> torch.Tensor:
     """(1, length, C) embedding of a prompt, padded to the encoder's length."""
     length = encoder.config.max_position_embeddings
     tokens = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")

@@ -5,15 +5,18 @@ and register tokens, of the published square canvas of 60 x 60 patches.
 """
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from semalign3d_core.geometry.image_grid import CANVAS_CELLS, SquareGrid, resize_pad
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.precision import choose_device, choose_dtype, finite, place
 from semalign3d_core.perception.compiled import compiled
-from semalign3d_core.perception.evidence import FeatureMap
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.providers import require
 from semalign3d_core.perception.weights.pretrained import load_pretrained
 from semalign3d_core.perception.weights.store import known_weights, locate
@@ -44,21 +47,21 @@ class TransformerBackbone(FeatureBackbone):
         example = torch.zeros(1, 3, cells * self.patch, cells * self.patch, device=self.device, dtype=dtype)
         self._run = compiled(_LastBlock(self.model), example, runtime if dtype == torch.float32 else "pytorch")
 
-    def grid(self, image):
+    def grid(self, image: ImageInput) -> SquareGrid:
         """The :class:`SquareGrid` of an image's features."""
         return SquareGrid(image.height, image.width, self.cells, "canvas", image.window)
 
-    def extract(self, image):
+    def extract(self, image: ImageInput) -> FeatureMap:
         """Features (C, cells, cells) float32, unit norm; see the backbone protocol."""
         return self.extract_batch([image])[0]
 
-    def extract_batch(self, images):
+    def extract_batch(self, images: Sequence[ImageInput]) -> list[FeatureMap]:
         """Features of several images in one pass; the same as one by one."""
         values = torch.nn.functional.normalize(self.raw(images), dim=1)
         return [FeatureMap(value.clone(), self.grid(image)) for value, image in zip(values, images, strict=True)]
 
     @torch.no_grad()
-    def raw(self, images):
+    def raw(self, images: Sequence[ImageInput]) -> torch.Tensor:
         """Patch tokens (B, C, cells, cells) float32 on the CPU, as the last block gives them."""
         pixels = torch.stack([self.prepare(image.seen()) for image in images]).to(self.device, self.dtype)
         tokens = self._run(pixels)
@@ -68,7 +71,7 @@ class TransformerBackbone(FeatureBackbone):
         maps = patches.float().transpose(1, 2).reshape(len(images), -1, self.cells, self.cells).cpu()
         return torch.stack([finite(values, self, image) for values, image in zip(maps, images, strict=True)])
 
-    def prepare(self, rgb):
+    def prepare(self, rgb: np.ndarray) -> torch.Tensor:
         """(h, w, 3) uint8 to the normalised canvas (3, side, side), side = cells * patch."""
         canvas = resize_pad(rgb, self.cells * self.patch)
         return (torch.from_numpy(canvas).permute(2, 0, 1).float() / 255 - self.mean) / self.std
@@ -82,7 +85,7 @@ class _LastBlock(torch.nn.Module):
         self.model, self.last = model, _blocks(model)[-1]
         self.arguments = {"interpolate_pos_encoding": True} if _interpolates(model) else {}
 
-    def forward(self, pixels):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         kept = []
         # blocks return a tensor, those of older versions of the library a tuple that starts with it
         hook = self.last.register_forward_hook(lambda m, a, output: kept.append(output if torch.is_tensor(output) else output[0]))
@@ -109,7 +112,7 @@ def _interpolates(model):
     return "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
 
 
-def fix_positions(model, cells):
+def fix_positions(model: Any, cells: int) -> None:
     """Gives a DINOv2 ``model`` the position embeddings of its original release for a grid of ``cells`` x ``cells`` patches.
 
     That release samples them with the scale ``(cells + 0.1) / stored``, bicubic without antialiasing, the transformers
@@ -129,7 +132,15 @@ def fix_positions(model, cells):
     model.embeddings.position_embeddings = torch.nn.Parameter(positions.to(stored.dtype), requires_grad=False)
 
 
-def load_transformer(family, argument, revision=None, device=None, dtype=None, side=None, runtime="pytorch"):
+def load_transformer(
+    family: str,
+    argument: str,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    side: int | str | None = None,
+    runtime: str = "pytorch",
+) -> TransformerBackbone:
     """The :class:`TransformerBackbone` of a short name, hub id or local path; see ``weights.store`` for missing ones.
 
     revision: another commit than the pinned one;  device, dtype: see :mod:`.precision`;  side: of the square canvas in pixels, a
@@ -138,10 +149,10 @@ def load_transformer(family, argument, revision=None, device=None, dtype=None, s
     located = locate(known_weights(family, argument, "base"), revision)
     model = load_pretrained(require("transformers", "hf").AutoModel, located.folder, "vision model", ignore_mismatched_sizes=True)
     model = getattr(model, "vision_model", model)  # two-towered models
-    device = choose_device(device)
+    where = choose_device(device)
     mean, std = read_normalisation(located.folder)
-    dtype = choose_dtype(dtype, device, model.config.model_type)
-    return TransformerBackbone(model, located.digest()[:8], _cells(side, model), mean, std, device, dtype, runtime)
+    number_format = choose_dtype(dtype, where, model.config.model_type)
+    return TransformerBackbone(model, located.digest()[:8], _cells(side, model), mean, std, where, number_format, runtime)
 
 
 def _cells(side, model):
@@ -154,7 +165,7 @@ def _cells(side, model):
     return int(side) // patch
 
 
-def read_normalisation(folder):
+def read_normalisation(folder: str | Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) of ``preprocessor_config.json`` in a model folder; those of ImageNet where it is absent."""
     path = Path(folder) / "preprocessor_config.json"
     stored = read_json(path, dict) if path.is_file() else {}

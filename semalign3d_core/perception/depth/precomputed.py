@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from semalign3d_core.perception.depth import DepthSource
-from semalign3d_core.perception.evidence import DEPTH_KINDS, DepthMap
+from semalign3d_core.perception.evidence import DEPTH_KINDS, DepthMap, ImageInput
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 from semalign3d_core.runtime.files import read_arrays, reading, shown
 
@@ -22,7 +22,7 @@ class PrecomputedDepth(DepthSource):
             raise InputError("precomputed depth needs a data set folder: --dataset DIR")
         self.folder: Path = Path(dataset_root) / "Depth"
 
-    def estimate(self, image):
+    def estimate(self, image: ImageInput) -> DepthMap:
         """The stored depth of ``image``, mirrored with it; non-finite values become NaN."""
         if image.record is None:
             raise InputError(f"{image.name}: precomputed depth exists only for images of a data set folder")

@@ -1,19 +1,20 @@
 """Depth images of a sensor: 16-bit millimetres or metres, with holes."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from semalign3d_core.perception.depth import DepthSource
-from semalign3d_core.perception.evidence import DepthMap
+from semalign3d_core.perception.evidence import DepthMap, ImageInput
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
 from semalign3d_core.runtime.pictures import open_picture
 
 UNKNOWN_MILLIMETRES = (0, 65535)  # what sensors write where they measured nothing
 
 
-def sensor_depth(values):
+def sensor_depth(values: Any) -> DepthMap:
     """A depth image (h, w) as :class:`DepthMap` in metres; holes become NaN.
 
     Integers are millimetres (0 and 65535: no measurement), floating-point numbers metres (not positive or not finite: none).
@@ -47,7 +48,7 @@ class SensorDepth(DepthSource):
         self.source = Path(source) if source else None
         self.root = None if dataset_root is None else Path(dataset_root) / "Depth"
 
-    def estimate(self, image):
+    def estimate(self, image: ImageInput) -> DepthMap:
         """The depth image of ``image`` in metres, mirrored with it."""
         path = self._path(image)
         depth = sensor_depth(_read(path))

@@ -6,6 +6,7 @@ Resizing, normalisation and the way back to the image's size are those of the li
 import inspect
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ import torch
 from semalign3d_core.perception.backbones.precision import choose_device, choose_dtype, finite, place
 from semalign3d_core.perception.backbones.transformers_vit import IMAGENET_MEAN, IMAGENET_STD
 from semalign3d_core.perception.depth import DepthSource
-from semalign3d_core.perception.evidence import DEPTH_KINDS, DepthMap
+from semalign3d_core.perception.evidence import DEPTH_KINDS, DepthMap, ImageInput
 from semalign3d_core.perception.providers import first_line, require
 from semalign3d_core.perception.weights.pretrained import load_pretrained, quiet
 from semalign3d_core.perception.weights.store import known_weights, locate
@@ -42,7 +43,7 @@ class TransformersDepth(DepthSource):
         self.processor = processor or depth_anything_processor()
 
     @torch.no_grad()
-    def estimate(self, image):
+    def estimate(self, image: ImageInput) -> DepthMap:
         """The :class:`DepthMap` (h, w) of an :class:`ImageInput`."""
         rgb = _not_too_narrow(image.rgb)
         inputs = self.processor(images=rgb, return_tensors="pt", input_data_format="channels_last")
@@ -71,7 +72,7 @@ def _not_too_narrow(rgb):
     return rgb
 
 
-def depth_anything_processor(side=518):
+def depth_anything_processor(side: int = 518) -> Any:
     """The image processor of Depth Anything: the shape kept, one side of ``side`` pixels, multiples of 14, normalised as ImageNet."""
     transformers = require("transformers", "hf")
     # the class without torchvision, so that all machines see the same pixels; older versions have only that one
@@ -80,7 +81,7 @@ def depth_anything_processor(side=518):
     return kind(size={"height": side, "width": side}, **options)
 
 
-def depth_kind(config):
+def depth_kind(config: Any) -> str:
     """What a model's numbers mean, by its configuration; raises :class:`InputError` for families that do not say."""
     stated = getattr(config, "depth_estimation_type", None)
     if stated is not None:
@@ -92,17 +93,19 @@ def depth_kind(config):
     raise InputError(f"depth models of type {config.model_type!r} do not say what they measure: add ,kind={'|'.join(DEPTH_KINDS)}")
 
 
-def load_depth(family, argument, revision=None, device=None, dtype=None, kind=None):
+def load_depth(
+    family: str, argument: str, revision: str | None = None, device: str | None = None, dtype: str | None = None, kind: str | None = None
+) -> TransformersDepth:
     """The :class:`TransformersDepth` of a short name, hub id or local path."""
     located = locate(known_weights(family, argument, "small"), revision)
     auto = require("transformers", "hf").AutoModelForDepthEstimation
     model = load_pretrained(auto, located.folder, "depth model", ignore_mismatched_sizes=True)
-    device = choose_device(device)
-    dtype = choose_dtype(dtype, device, model.config.model_type)
-    return TransformersDepth(model, located.digest()[:8], kind, load_processor(located.folder), device, dtype)
+    where = choose_device(device)
+    number_format = choose_dtype(dtype, where, model.config.model_type)
+    return TransformersDepth(model, located.digest()[:8], kind, load_processor(located.folder), where, number_format)
 
 
-def load_processor(folder):
+def load_processor(folder: str | Path) -> Any:
     """The image processor of a model folder, None where it has none; where the library has one without torchvision, that one."""
     path = Path(folder) / "preprocessor_config.json"
     if not path.is_file():

@@ -5,7 +5,8 @@ import numpy as np
 import torch
 
 from semalign3d_core.geometry.mask_field import inside_box, on_image
-from semalign3d_core.perception.masks import MaskSource
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
+from semalign3d_core.perception.masks import Box, MaskSource, Points
 
 LEAST_PART = 0.1  # parts of the object (seen behind an occluder) count from this share of the largest part's evidence on
 OTHER = 0.05  # what a cell counts of which the network is sure that it shows an object, but of another category
@@ -33,15 +34,17 @@ class CompactMasks(MaskSource):
         known = backbone.categories
         self.wanted = [1 + known.index(category)] if category in known else list(range(1, 1 + len(known)))
 
-    def segment(self, image, box=None, points=None):
+    def segment(self, image: ImageInput, box: Box | None = None, points: Points | None = None) -> torch.Tensor | None:
         """(h, w) bool mask of the object in ``image``; None if there is none. ``box`` limits where it is looked for."""
         return self._segment(self.backbone.extract(image), box)
 
-    def segment_features(self, features, image, box=None, points=None):
+    def segment_features(
+        self, features: FeatureMap, image: ImageInput, box: Box | None = None, points: Points | None = None
+    ) -> torch.Tensor | None:
         """As :meth:`segment`, for an image whose :class:`FeatureMap` is there already; ``points`` are not used."""
         return self._segment(features if self.shared else self.backbone.extract(image), box)
 
-    def glance(self, image, box=None):
+    def glance(self, image: ImageInput, box: Box | None = None) -> torch.Tensor | None:
         """As :meth:`segment`, in half the time and coarser: enough to know where to look closely."""
         grid, probabilities = self.backbone.glance(image)
         return self._mask(grid, probabilities, box)
@@ -60,7 +63,7 @@ class CompactMasks(MaskSource):
         return None if mask is None else torch.from_numpy(mask)
 
 
-def strongest_parts(evidence, share=1.0):
+def strongest_parts(evidence: np.ndarray, share: float | np.ndarray = 1.0) -> np.ndarray | None:
     """The connected regions that hold most of the evidence, as a bool array (h, w); None if there are none.
 
     evidence: (h, w), positive where the object may be; share: by how much every pixel counts, a number or (h, w).
@@ -71,7 +74,7 @@ def strongest_parts(evidence, share=1.0):
     x, y, columns, rows = cv2.boundingRect(positive)
     part = np.s_[y : y + rows, x : x + columns]  # where nothing is positive, nothing can be found
     regions, labels = cv2.connectedComponents(positive[part])
-    counted = (evidence[part] * (share[part] if np.ndim(share) else share))[labels > 0]
+    counted = (evidence[part] * np.broadcast_to(share, evidence.shape)[part])[labels > 0]
     weight = np.bincount(labels[labels > 0], counted, regions)
     mask = np.zeros(evidence.shape, dtype=bool)
     mask[part] = (weight >= LEAST_PART * weight.max())[labels] & (labels > 0)

@@ -9,7 +9,8 @@ from PIL import Image
 
 from semalign3d_core.perception.backbones.precision import choose_device, finite, place
 from semalign3d_core.perception.backbones.transformers_vit import read_normalisation
-from semalign3d_core.perception.masks import MaskSource
+from semalign3d_core.perception.evidence import ImageInput
+from semalign3d_core.perception.masks import Box, MaskSource, Points
 from semalign3d_core.perception.providers import require
 from semalign3d_core.perception.weights.pretrained import load_pretrained
 from semalign3d_core.perception.weights.store import known_weights, locate
@@ -36,7 +37,7 @@ class InstanceMasks(MaskSource):
         self.name = f"instances@{label}" + ("" if fallback is None else f"+{fallback.name}")
 
     @torch.no_grad()
-    def segment(self, image, box=None, points=None):
+    def segment(self, image: ImageInput, box: Box | None = None, points: Points | None = None) -> torch.Tensor | None:
         """(h, w) bool mask of the instance of the category that the model is surest of; None if it is sure of none."""
         label = self._label(image)
         small = np.array(Image.fromarray(image.rgb).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
@@ -60,7 +61,9 @@ class InstanceMasks(MaskSource):
         return self.labels[name]
 
 
-def load_instances(argument, revision=None, device=None, category="", fallback=None):
+def load_instances(
+    argument: str, revision: str | None = None, device: str | None = None, category: str = "", fallback: MaskSource | None = None
+) -> InstanceMasks:
     """The :class:`InstanceMasks` of a hub id or local path, for example ``facebook/mask2former-swin-tiny-coco-instance``."""
     if not argument:
         raise InputError("instances needs a model: instances:facebook/mask2former-swin-tiny-coco-instance, or the folder of one")

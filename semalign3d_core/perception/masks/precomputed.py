@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semalign3d_core.perception.masks import MaskSource
+from semalign3d_core.perception.evidence import ImageInput
+from semalign3d_core.perception.masks import Box, MaskSource, Points
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 from semalign3d_core.runtime.pictures import read_labels
 
@@ -22,7 +23,7 @@ class PrecomputedMasks(MaskSource):
             raise InputError("precomputed masks need a data set folder: --dataset DIR")
         self.folder: Path = Path(dataset_root) / "Segmentation"
 
-    def segment(self, image, box=None, points=None):
+    def segment(self, image: ImageInput, box: Box | None = None, points: Points | None = None) -> torch.Tensor | None:
         """The stored mask of ``image``, mirrored with it, (h, w) bool; None if it is empty."""
         if image.record is None:
             raise InputError(f"{image.name}: precomputed masks exist only for images of a data set folder")

@@ -1,12 +1,15 @@
 """Segment Anything (1 and 2) by the transformers library, prompted by a box, by points or by a category model."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
 
 from semalign3d_core.perception.backbones.precision import choose_device, choose_dtype, finite, place
 from semalign3d_core.perception.backbones.transformers_vit import IMAGENET_MEAN, IMAGENET_STD
-from semalign3d_core.perception.masks import MaskSource
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
+from semalign3d_core.perception.masks import Box, MaskSource, Points
 from semalign3d_core.perception.providers import require
 from semalign3d_core.perception.weights.pretrained import load_pretrained
 from semalign3d_core.perception.weights.store import known_weights, locate
@@ -35,7 +38,7 @@ class SamMasks(MaskSource):
         self.pads = type(model).__name__ == "SamModel"  # SAM 2 stretches the image to a square
         self.name = f"{'sam' if self.pads else 'sam2'}@{label}" + ("" if prompter is None else f"+{prompter.name}")
 
-    def segment(self, image, box=None, points=None):
+    def segment(self, image: ImageInput, box: Box | None = None, points: Points | None = None) -> torch.Tensor | None:
         """(h, w) bool mask of the object at ``box`` (x1, y1, x2, y2) and / or ``points`` (N, 2); None if nothing is found."""
         if box is None and points is None:
             if self.prompter is None:
@@ -43,7 +46,9 @@ class SamMasks(MaskSource):
             box, points = self.prompter.prompts(self.prompter.features(image), image)
         return self._segment(image, box, points)
 
-    def segment_features(self, features, image, box=None, points=None):
+    def segment_features(
+        self, features: FeatureMap, image: ImageInput, box: Box | None = None, points: Points | None = None
+    ) -> torch.Tensor | None:
         """As :meth:`segment`, for an image whose :class:`FeatureMap` is there already."""
         if box is None and points is None and self.prompter is not None:
             box, points = self.prompter.prompts(features, image)
@@ -72,7 +77,7 @@ class SamMasks(MaskSource):
         mask = self._to_image(logits, size, (image.height, image.width)) > 0
         return mask if mask.any() else None
 
-    def prepare(self, rgb):
+    def prepare(self, rgb: np.ndarray) -> tuple[torch.Tensor, tuple[int, int]]:
         """(h, w, 3) uint8 to (input (3, side, side), (height, width) of the image inside it); SAM pads right and below."""
         height, width = rgb.shape[:2]
         size = (self.side, self.side)
@@ -102,11 +107,13 @@ def _resize(logits, size):
     return torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
-def load_sam(family, argument, revision=None, device=None, dtype=None, prompter=None):
+def load_sam(
+    family: str, argument: str, revision: str | None = None, device: str | None = None, dtype: str | None = None, prompter: Any = None
+) -> SamMasks:
     """The :class:`SamMasks` of a short name, hub id or local path; family ``sam`` or ``sam2``."""
     located = locate(known_weights(family, argument, {"sam": "base", "sam2": "tiny"}[family]), revision)
     transformers = require("transformers", "hf")
     kind = transformers.SamModel if family == "sam" else transformers.Sam2Model
     model = load_pretrained(kind, located.folder, f"{family} model", ignore_mismatched_sizes=True)
-    device = choose_device(device)
-    return SamMasks(model, located.digest()[:8], prompter, device, choose_dtype(dtype, device, family))
+    where = choose_device(device)
+    return SamMasks(model, located.digest()[:8], prompter, where, choose_dtype(dtype, where, family))

@@ -1,13 +1,17 @@
 """The object's mask from nothing but the features' similarity to a category model."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
+from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.geometry.mask_field import inside_box, on_image
-from semalign3d_core.perception.masks import MaskSource
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.evidence import FeatureMap, ImageInput
+from semalign3d_core.perception.masks import Box, KnownObject, MaskSource, Points
 from semalign3d_core.runtime.errors import InputError
 
 
@@ -38,49 +42,55 @@ class SimilarityMasks(MaskSource):
     name = "similarity"
     reads_features = True
 
-    def __init__(self, model, backbone=None, config=None):
+    compares_with: KnownObject
+
+    def __init__(self, model: KnownObject, backbone: FeatureBackbone | None = None, config: SimilarityConfig | None = None) -> None:
         self.compares_with, self.backbone, self.config = model, backbone, config or SimilarityConfig()
         self.own_features = "" if backbone is None else backbone.name
 
-    def segment(self, image, box=None, points=None):
+    def segment(self, image: ImageInput, box: Box | None = None, points: Points | None = None) -> torch.Tensor | None:
         """(h, w) bool mask of the object in ``image``; None if nothing resembles it. ``box`` limits where it is looked for."""
         return self.segment_features(self.features(image), image, box, points)
 
-    def segment_features(self, features, image, box=None, points=None):
+    def segment_features(
+        self, features: FeatureMap, image: ImageInput, box: Box | None = None, points: Points | None = None
+    ) -> torch.Tensor | None:
         """As :meth:`segment`, for an image whose :class:`FeatureMap` is there already; ``points`` are not used."""
         mask = coarse_mask(similarity_map(self.compares_with, features), features.grid, self.config, box)
         if mask is not None and self.config.band > 0:
             mask = refine_by_colour(image.rgb, mask, self.config, features.grid.cells)
         return None if mask is None else torch.from_numpy(mask)
 
-    def prompts(self, features, image):
+    def prompts(self, features: FeatureMap, image: ImageInput) -> tuple[Any, Any]:
         """(box, points) that show a promptable segmenter the object; (None, None) if nothing resembles it."""
         similarity = similarity_map(self.compares_with, features)
         mask = coarse_mask(similarity, features.grid, self.config)
         if mask is None:
             return None, None
-        mask = torch.from_numpy(mask)
-        rows, columns = torch.nonzero(mask, as_tuple=True)
+        found = torch.from_numpy(mask)
+        rows, columns = torch.nonzero(found, as_tuple=True)
         box = (columns.min().item(), rows.min().item(), columns.max().item() + 1, rows.max().item() + 1)
-        inside = features.grid.cells_inside(mask) > 0.5
+        inside = features.grid.cells_inside(found) > 0.5
         best = torch.where(inside, similarity, -torch.inf).flatten().topk(min(3, max(1, int(inside.sum())))).indices
         return box, features.grid.cell_centres()[best].numpy()
 
-    def features(self, image):
+    def features(self, image: ImageInput) -> FeatureMap:
         """The :class:`FeatureMap` of ``image``; raises :class:`InputError` without a backbone."""
         if self.backbone is None:
             raise InputError(f"{image.name}: similarity masks need the features of the image; give them, or a backbone")
         return self.backbone.extract(image)
 
 
-def similarity_map(model, features, chunk=1024):
+def similarity_map(model: KnownObject, features: FeatureMap, chunk: int = 1024) -> torch.Tensor:
     """(cells, cells) float on the CPU: cosine of each cell with the dense point it resembles most."""
     cells = features.values.flatten(1).T
     dense = model.dense_features.to(cells)
     return torch.cat([(part @ dense.T).amax(1) for part in cells.split(chunk)]).reshape(features.values.shape[1:]).cpu()
 
 
-def coarse_mask(similarity, grid, config=SimilarityConfig(), box=None):  # noqa: B008 (frozen)
+def coarse_mask(
+    similarity: torch.Tensor, grid: SquareGrid, config: SimilarityConfig = SimilarityConfig(), box: Box | None = None
+) -> np.ndarray | None:  # noqa: B008 (frozen)
     """(h, w) bool array: the connected region of ``similarity`` (cells, cells) with most evidence above the threshold, or None.
 
     The threshold comes from this image alone, so that backbones with high and with low cosines are treated alike: Otsu's,
@@ -105,7 +115,7 @@ def coarse_mask(similarity, grid, config=SimilarityConfig(), box=None):  # noqa:
     return mask if mask.mean() >= config.smallest else None
 
 
-def refine_by_colour(rgb, mask, config, cells):
+def refine_by_colour(rgb: np.ndarray, mask: np.ndarray, config: SimilarityConfig, cells: int) -> np.ndarray:
     """The outline of ``mask`` (h, w) moved to where the colours of ``rgb`` change, inside a band around it (GrabCut).
 
     What lies further inside or outside than the band stays. A result that loses most of the mask is not taken.

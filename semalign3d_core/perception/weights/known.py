@@ -44,7 +44,7 @@ class Weights:
         return 4 * self.parameters
 
     @property
-    def free(self):
+    def free(self) -> bool:
         """Whether anybody may use them for anything, so that they may be a default."""
         return self.licence == APACHE
 

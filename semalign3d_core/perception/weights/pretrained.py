@@ -2,8 +2,10 @@
 
 import logging
 import pickle
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +20,7 @@ WRONG_FILES = (OSError, ValueError, RuntimeError, KeyError, TypeError, Attribute
 SHOWN = 5  # names of wrong tensors in a message
 
 
-def load_pretrained(kind, folder, what, **options):
+def load_pretrained(kind: Any, folder: str | Path, what: str, **options: Any) -> Any:
     """The model of class ``kind`` (transformers or diffusers) in ``folder``, every tensor of it read from the files.
 
     what: name of such a model in messages;  options: of ``from_pretrained``.
@@ -41,7 +43,7 @@ def load_pretrained(kind, folder, what, **options):
 
 
 @contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Without the libraries' tables of missing tensors: what is wrong with a model becomes one error."""
     loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
     levels = [logger.level for logger in loggers]
@@ -54,7 +56,7 @@ def quiet():
             logger.setLevel(level)
 
 
-def read_state(path):
+def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     """{name: float32 tensor} of a checkpoint file (``.safetensors``, or ``torch.save`` read weights-only).
 
     The tensors may lie one level down, under ``model`` or ``state_dict``, as training frameworks write them.

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Located:
     source: str
     patterns: tuple = FILES
 
-    def digest(self):
+    def digest(self) -> str:
         """Hexadecimal SHA-256 of the weight files; the hub's cache already names files by theirs.
 
         Only files that are loaded count, so that other formats of the same weights beside them change nothing.
@@ -40,7 +41,7 @@ class Located:
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def weight_files(folder, patterns=FILES):
+def weight_files(folder: Path, patterns: Sequence[str] = FILES) -> list[Path]:
     """The weight files of ``folder`` that a loader reads: those of ``patterns``; else, of each folder, those of the preferred format."""
     wanted = sorted(p for pattern in patterns for p in visible(folder.glob(pattern)) if p.suffix in WEIGHT_SUFFIXES and p.is_file())
     if wanted:
@@ -55,7 +56,7 @@ def _digest(path):
     return blob if re.fullmatch(r"[0-9a-f]{64}", blob) else sha256_of_file(path)
 
 
-def known_weights(family, argument, default):
+def known_weights(family: str, argument: str, default: str) -> Weights:
     """The :class:`Weights` that ``family:argument`` means: a short name (empty: ``default``) or any hub id or local path."""
     standard = KNOWN.get(f"{family}:{default}")
     patterns = FILES if standard is None else standard.patterns
@@ -63,12 +64,12 @@ def known_weights(family, argument, default):
     return KNOWN.get(name) or named_weights(argument) or Weights(argument, None, 0, "see its page", patterns)
 
 
-def named_weights(hub_id):
+def named_weights(hub_id: str) -> Weights | None:
     """The pinned :class:`Weights` of a hub id, or None."""
     return next((weights for weights in KNOWN.values() if weights.id == hub_id), None)
 
 
-def locate(weights, revision=None, may_download=True):
+def locate(weights: Weights, revision: str | None = None, may_download: bool = True) -> Located:
     """Finds :class:`Weights` on disk: a local folder, or the hub's cache; :class:`Located`.
 
     revision: commit, tag or branch instead of the pinned one;  may_download: False ignores the environment variable.
@@ -96,13 +97,13 @@ def locate(weights, revision=None, may_download=True):
     return Located(found, found.name, weights.id, weights.patterns)
 
 
-def revisions_file():
+def revisions_file() -> Path:
     """Where the commits of weights that are not pinned by name are recorded; a user without a home has no such file."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
     return Path(home) / "semalign3d" / "revisions.json"
 
 
-def recorded_revisions():
+def recorded_revisions() -> dict[str, str]:
     """{hub id: commit} of the weights that were used here without being pinned by name."""
     try:
         return read_json(revisions_file(), dict[str, str])
@@ -136,7 +137,7 @@ def _cached(weights, revision):
     return folder if complete else None
 
 
-def download(weights, revision=None):
+def download(weights: Weights, revision: str | None = None) -> Path:
     """Downloads :class:`Weights` into the hub's cache, says so on standard error, and returns the folder."""
     hub, errors = require("huggingface_hub", "hf"), require("huggingface_hub.errors", "hf")
     revision = revision or weights.revision or recorded_revisions().get(weights.id) or "main"
@@ -156,7 +157,7 @@ def download(weights, revision=None):
     return folder
 
 
-def download_command(weights, revision=None):
+def download_command(weights: Weights, revision: str | None = None) -> str:
     """The command line that puts the weights where they are looked for."""
     patterns = " ".join(f"--include '{pattern}'" for pattern in weights.patterns)
     return f"hf download {weights.id} --revision {revision or weights.revision or 'main'} {patterns}"
