@@ -24,6 +24,9 @@ class AlignParameters(PipelineConfig):
     relative_outputs: Annotated[bool, Doc("publish pose, points and markers also where the scale is unknown, in the frame <frame>_up_to_scale")] = False  # fmt: skip  # noqa: E501
     grasps: Annotated[str, Doc("YAML file of frames made of keypoints, published as poses (topic grasps) and TF; empty: none"), FIXED] = ""
     tf_keypoints: Annotated[str, Doc("keypoints that get a TF frame of their own, separated by commas; all: every one; empty: none")] = ""
+    rerun: Annotated[
+        str, Doc("recording (.rrd) of all images and the best object in each, for the viewer of rerun; empty: none"), FIXED
+    ] = ""
     objects: Annotated[str, Doc("how many objects are looked for without mask labels or detections: one, or all parts of what the mask source finds"), OneOf(("one", "all"))] = "one"  # fmt: skip  # noqa: E501
     warm_start: Annotated[bool, Doc("start from the alignment of the previous image instead of searching anew")] = False
     slop: Annotated[float, Doc("largest difference in seconds between the stamps of an image and of its depth image and mask"), Between(0.0, 10.0)] = 0.02  # fmt: skip  # noqa: E501

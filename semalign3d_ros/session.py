@@ -41,6 +41,7 @@ class Session:
         self.receiver = Receiver(node, parameters, self.clock)
         self.decoder = self._make_decoder(parameters)
         self.publisher = ResultPublisher(node, self.diagnostics.problem, read_grasps(parameters.grasps))
+        self._recording = _recording(parameters.rerun)
         self.live = LiveParameters(node, parameters, self._prepare, self._install)
         self.requests = Requests(node, self)
         self._worker = threading.Thread(target=self._work, name="align")
@@ -51,6 +52,8 @@ class Session:
         """Ends the worker after the frame it is at, and takes all topics and services from the node."""
         self.receiver.slot.close()
         self._worker.join()
+        if self._recording is not None:
+            self._recording.close()
         self.clock.close()
         self.live.close()
         self.requests.close()
@@ -127,6 +130,15 @@ class Session:
             self._processed, self._latency = self._processed + 1, latency
             self._age = self.clock.ros_time() - seconds(frame.image.header.stamp)
             self._rate.count()
+            if self._recording is not None:
+                self._recording.add(found[0].result, seconds(frame.image.header.stamp))
+
+
+def _recording(path: str) -> Any:
+    """A :class:`RerunLog` in a file, or None where no file is named."""
+    from semalign3d_core.export.rerun import RerunLog
+
+    return RerunLog(path) if path else None
 
 
 class _Rate:

