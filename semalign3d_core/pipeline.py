@@ -179,16 +179,18 @@ class Pipeline:
         mask_source = self.mask_source if mask is None else None
         depth_source = self.depth_source if depth is None else None
         last_box = last_seen(previous, self.aligner.model_hash, max(image.height, image.width))
-        evidence = look(image, self.backbone, depth_source, mask_source, camera, mask=mask, last_box=last_box, detection=box)
-        if depth is not None:
-            evidence = replace(evidence, depth=depth)
-        if up is not None:
-            evidence = replace(evidence, up=_unit(up))
+
+        def aligned(quick: bool, previous: Alignment | None) -> tuple[Alignment, ImageEvidence]:
+            seen = look(image, self.backbone, depth_source, mask_source, camera, mask=mask, last_box=last_box, detection=box, quick=quick)
+            seen = replace(seen, depth=seen.depth if depth is None else depth, up=None if up is None else _unit(up))
+            if not self.backbone.any_image:
+                return self.aligner.align(seen, previous), seen
+            return align_with_looks(self.aligner, seen, partial(self._look_at, image, mask_source), previous)
+
         with torch.no_grad():
-            if self.backbone.any_image:
-                alignment, evidence = align_with_looks(self.aligner, evidence, partial(self._look_at, image, mask_source), previous)
-            else:
-                alignment = self.aligner.align(evidence, previous)
+            alignment, evidence = aligned(self._lifted is None, previous)  # points are carried over by what all views say
+            if evidence.features.quick and (alignment.tracking is None or not alignment.tracking.warm_frames):
+                alignment, evidence = aligned(False, None)  # viewpoints had to be searched: not by a quick look
             labels = () if self._lifted is None or self.demonstration is None else self.demonstration.labels
             return FrameResult(evidence, alignment, self._place(evidence, alignment), labels)
 

@@ -142,6 +142,36 @@ def test_the_next_frame_is_looked_at_where_the_object_was(category, model, align
     assert mask_source.looks == 3
 
 
+def test_only_an_object_that_is_followed_gets_a_quick_look(category, model, aligner):
+    truth = category.image(3)
+
+    class Following(Closer):
+        quick = 0
+
+        def follow(self, image):
+            self.quick += 1
+            return replace(self.extract(image), quick=True)
+
+    class Finding(OneImage):
+        reads_features = glances = True
+
+        def segment_features(self, features, image, box=None, points=None):
+            return self.evidence.mask
+
+    backbone = Following(truth)
+    pipeline = Pipeline(model, backbone, aligner, mask_source=Finding(truth))
+    first = pipeline.process(ImageInput(PICTURE))
+    assert backbone.quick == 0 and not first.evidence.features.quick
+    second = pipeline.process(ImageInput(PICTURE), previous=first.alignment)
+    assert backbone.quick == 1 and second.evidence.features.quick and second.alignment.tracking.warm_frames == 1
+    doubtful = replace(first.alignment, tracking=replace(first.alignment.tracking, score=first.alignment.tracking.score - 1))
+    third = pipeline.process(ImageInput(PICTURE), previous=doubtful)  # viewpoints are searched, in all views
+    assert backbone.quick == 2 and not third.evidence.features.quick and third.alignment.tracking.warm_frames == 0
+    points = Pipeline(model, backbone, aligner, mask_source=Finding(truth), demonstration=Demonstration(ImageInput(PICTURE), ("a",), np.array([[40.0, 40.0]], np.float32)))
+    points.process(ImageInput(PICTURE), previous=first.alignment)
+    assert backbone.quick == 2  # points are carried over by what all views say
+
+
 def test_more_is_looked_at_where_the_mask_lacks_a_part(category, model, aligner):
     truth = category.image(3)
     backbone, mask = Closer(truth), truth.evidence.mask.clone()

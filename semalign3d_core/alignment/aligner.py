@@ -26,7 +26,7 @@ from semalign3d_core.alignment.result import (
     start_of,
     warm_start,
 )
-from semalign3d_core.alignment.visibility import BEHIND, behind_depth_map, front_most, metric_scale
+from semalign3d_core.alignment.visibility import BEHIND, behind_depth_map, metric_scale
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import model_hash
 from semalign3d_core.geometry.camera import PinholeCamera
@@ -68,7 +68,7 @@ class Solution(ShortRepr):
     """What was computed of an image.
 
     The candidates with their energies (B,), the choice, evidence for the keypoints of the best one (K,), its statistics (S,), and the
-    probabilities (4,) that follow from them.
+    probabilities (4,) that follow from them. ``reported``: the candidates with keypoint bias, their energies (B,) and its terms {name: (B,)}.
     """
 
     candidates: Candidates
@@ -77,6 +77,9 @@ class Solution(ShortRepr):
     evidence: Tensor
     statistics: Tensor
     probabilities: Tensor
+    reported: ProjectedSolutions
+    reported_energies: Tensor
+    reported_terms: dict[str, Tensor]
 
 
 @dataclass(frozen=True, repr=False)
@@ -179,15 +182,25 @@ class Aligner:
 
     def judge(self, observation: Observation, candidates: Candidates, known: tuple[Tensor, Tensor] | None = None) -> Solution:
         """The :class:`Solution` among candidates; known: margin and lead () of an earlier frame, for a warm start has no rivals."""
-        solutions = ProjectedSolutions.of(self.category, observation, candidates.keypoints, candidates.focal)
-        _, energies = solutions.energy(self.category, observation, self.config.energy)
+        bias, count = self.calibration.keypoint_bias if self.config.keypoint_bias else None, len(candidates.keypoints)
+        keypoints, focal = candidates.keypoints, candidates.focal
+        if bias is not None:  # without and with it at once, for calls on small tensors cost the same
+            biased = with_keypoint_bias(keypoints, candidates.rotations, self.category.shape, bias)
+            keypoints, focal = torch.cat([keypoints, biased]), torch.cat([focal, focal])
+        both = ProjectedSolutions.of(self.category, observation, keypoints, focal)
+        terms, all_energies = both.energy(self.category, observation, self.config.energy)
+        solutions, energies = both[:count], all_energies[:count]
         weight, axis = self.calibration.depth_weight, self.calibration.axis
         likely = energies + self.config.view_weight * self.views(candidates.rotations, observation.image.up)
         choice = choose(observation.image, candidates, solutions, likely, weight, axis, known)
         best = solutions.only(choice.winner)
         evidence = keypoint_evidence(self.category, observation, best)
         values = statistics(self.category, observation, candidates, choice, best, evidence)
-        return Solution(candidates, energies, choice, evidence, values, self.calibration.probabilities(values))
+        reported = slice(len(keypoints) - count, None)
+        return Solution(
+            candidates, energies, choice, evidence, values, self.calibration.probabilities(values),
+            both[reported], all_energies[reported], {name: value[reported] for name, value in terms.items()},
+        )  # fmt: skip
 
     @torch.no_grad()
     def terms(self, evidence: ImageEvidence, keypoints: Tensor, camera: PinholeCamera) -> dict[str, Tensor]:
@@ -198,30 +211,26 @@ class Aligner:
         return solutions.energy(self.category, observation, self.config.energy)[0]
 
     def _report(self, observation: Observation, solution: Solution) -> Report:
-        category, candidates, choice, image = self.category, solution.candidates, solution.choice, observation.image
-        bias = self.calibration.keypoint_bias if self.config.keypoint_bias else None
-        keypoints = with_keypoint_bias(candidates.keypoints, candidates.rotations, category.shape, bias)
-        focal = row(candidates.focal, choice.winner)
-        reported = ProjectedSolutions.of(category, observation, row(keypoints, choice.winner)[None], focal[None])
-        terms, energy = reported.energy(category, observation, self.config.energy)
-        diameter = shape_diameter(reported.points[0, category.dense :])
-        visible, metres = self._seen(image, reported, diameter)
+        candidates, winner, dense = solution.candidates, solution.choice.winner, self.category.dense
+        reported = solution.reported.only(winner)
+        diameter = shape_diameter(reported.points[0, dense:])
+        visible, metres = self._seen(observation.image, reported, diameter)
         poses = candidates.poses
         if poses is None:
-            poses = poses_of_keypoints(category, candidates.keypoints, torch.zeros_like(solution.energies))
+            poses = poses_of_keypoints(self.category, candidates.keypoints, torch.zeros_like(solution.energies))
         starts = candidates.starts
         if starts is not None:
             starts = project_points(starts, observation.focal.expand(len(starts), 2), observation.principal)
         return Report(
-            keypoints, project_points(keypoints, candidates.focal, observation.principal), focal, energy[0],
-            {name: value[0] for name, value in terms.items()}, visible, diameter, metres, row(poses.rotation, choice.winner),
-            row(poses.parameters, choice.winner), observation.boxes[0], starts,
+            solution.reported.points[:, dense:], solution.reported.projected[:, dense:], row(candidates.focal, winner),
+            row(solution.reported_energies, winner), {name: row(values, winner) for name, values in solution.reported_terms.items()},
+            visible, diameter, metres, row(poses.rotation, winner), row(poses.parameters, winner), observation.boxes[0], starts,
         )  # fmt: skip
 
     def _seen(self, image: ImageTensors, reported: ProjectedSolutions, diameter: Tensor) -> tuple[Tensor, Tensor]:
         """Which keypoints nothing hides, (K,) bool, and the factor to metres by metric depth, () NaN if unknown."""
         dense, depth, projected = self.category.dense, reported.points[..., 2], reported.projected
-        seen = front_most(projected[:, :dense], depth[:, :dense], projected, depth, BEHIND * diameter)[0]
+        seen = reported.behind[0] <= BEHIND * diameter
         usable = seen[:dense] if reported.distance is None else seen[:dense] & (reported.distance[0] <= 0)
         # The turn about an undetermined axis is arbitrary, and with it what the object hides of itself.
         visible = seen[dense:] if self.calibration.axis is None else torch.ones_like(seen[dense:])
@@ -240,7 +249,7 @@ class Aligner:
         camera = evidence.camera if evidence.camera.known else evidence.camera.with_focal(_host(report.focal))
         factor = self._metres(report)
         keypoints, projected = _host(report.keypoints) * (factor or 1.0), _host(report.projected) * camera.longer_side
-        points, pixels = self._of_all(keypoints, torch.nan), self._of_all(projected, torch.nan)
+        points, pixels = self._of_all(torch.cat([keypoints, projected], -1), torch.nan).split((3, 2), -1)
         winner = int(choice.winner)
         scale, rotation, translation = similarity_alignment(self._shape, keypoints[winner])
         values = dict(zip(STATISTICS, solution.statistics.tolist(), strict=True))

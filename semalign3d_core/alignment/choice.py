@@ -11,7 +11,7 @@ from semalign3d_core.alignment.category_tensors import CategoryTensors
 from semalign3d_core.alignment.config import EnergyConfig
 from semalign3d_core.alignment.gauss_newton.poses import Candidates, project_points
 from semalign3d_core.alignment.observation import ImageTensors, Observation
-from semalign3d_core.alignment.visibility import front_most
+from semalign3d_core.alignment.visibility import BEHIND, TYPICAL_DIAMETER, behind_front
 from semalign3d_core.geometry.rotations import rotation_angle
 from semalign3d_core.runtime.values import ShortRepr
 
@@ -27,12 +27,14 @@ class ProjectedSolutions(ShortRepr):
     """B solutions in the image: what energy, choice and confidence all need of them, computed once. J points, the first P the cloud.
 
     points: (B, J, 3) camera frame; projected: (B, J, 2) normalised; distance: (B, P) from the cloud to the mask in L, exactly 0 inside
-    it, None without a mask; front: (B, P) bool, points of the cloud that the cloud itself does not hide
+    it, None without a mask; behind: (B, J) how far points lie behind the front of the cloud, in the unit of depth; front: (B, P) bool,
+    points of the cloud that the cloud itself does not hide
     """
 
     points: Tensor
     projected: Tensor
     distance: Tensor | None
+    behind: Tensor
     front: Tensor
 
     @classmethod
@@ -40,14 +42,17 @@ class ProjectedSolutions(ShortRepr):
         """Solutions X (B, K, 3) seen with focal lengths (B, 2)."""
         points = category.surface @ keypoints
         projected = project_points(points, focal, observation.principal)
-        cloud = projected[:, : category.dense]
+        cloud, depth = projected[:, : category.dense], points[..., 2]
         distance = None if observation.field is None else observation.field.sample(cloud)
-        return cls(points, projected, distance, front_most(cloud, points[:, : category.dense, 2]))
+        behind = behind_front(cloud, depth[:, : category.dense], projected, depth)
+        return cls(points, projected, distance, behind, behind[:, : category.dense] <= BEHIND * TYPICAL_DIAMETER)
+
+    def __getitem__(self, index: Tensor | slice) -> "ProjectedSolutions":
+        return ProjectedSolutions(*(None if values is None else values[index] for values in vars(self).values()))
 
     def only(self, index: Tensor) -> "ProjectedSolutions":
         """The solution (B = 1) with the given index, a () tensor, which is not read."""
-        points, projected, front = (row(values, index)[None] for values in (self.points, self.projected, self.front))
-        return ProjectedSolutions(points, projected, None if self.distance is None else row(self.distance, index)[None], front)
+        return ProjectedSolutions(*(None if values is None else values.index_select(0, index[None]) for values in vars(self).values()))
 
     def energy(self, category: CategoryTensors, observation: Observation, weights: EnergyConfig) -> tuple[dict[str, Tensor], Tensor]:
         """The terms {name: (B,)} of Eq. 13 and their weighted sum (B,)."""

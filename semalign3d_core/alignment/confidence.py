@@ -116,7 +116,9 @@ def _appearance(category: CategoryTensors, observation: Observation, best: Proje
     values, inside = observation.image.features_at(best.projected[0].index_select(0, chosen))
     similarity = (category.scoring_features[: category.dense_scoring].T * values).sum(0)
     deviation = ((category.mu[chosen] - similarity) / category.sd[chosen].clamp(min=LEAST_SD)).clamp(0, WORST_DEVIATION)
-    spread, mean = torch.std_mean(observation.similarity.index_select(0, chosen), dim=1)
+    everywhere = observation.similarity.index_select(0, chosen)
+    mean = everywhere.mean(1)
+    spread = (everywhere - mean[:, None]).square_().sum(1).div_(everywhere.shape[1] - 1).sqrt_()  # torch.std takes five times as long
     contrast = (similarity - mean) / spread.clamp(min=LEAST_SD) * inside
     share = seen.to(similarity) / seen.sum()
     return -(torch.where(inside, deviation, WORST_DEVIATION) * share).sum(), (contrast * share).sum()

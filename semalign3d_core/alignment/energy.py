@@ -21,8 +21,7 @@ def log_semantic(similarity: Tensor, mu: Tensor, sd: Tensor) -> Tensor:
 
     A two-sided likelihood would punish the best match.
     """
-    below = (mu - similarity).clamp(min=0) / sd
-    return -0.5 * below * below
+    return (mu - similarity).clamp_(min=0).div_(sd).square().mul_(-0.5)
 
 
 def best_points(log_semantic: Tensor, pixels: Tensor, projections: Tensor, sigma: Tensor) -> Tensor:

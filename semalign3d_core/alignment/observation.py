@@ -5,7 +5,9 @@ cells; viewpoints are scored by fewer points on coarse cells of 2 x 2 cells. Aft
 the result, so that the host never waits for a GPU.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,8 +72,9 @@ class ImageTensors(ShortRepr):
         camera, grid = evidence.camera, evidence.features.grid
         mask = None if evidence.mask is None else evidence.mask.cpu().numpy().astype(bool)
         mask = mask if mask is not None and mask.any() else None
-        image = _cell_spans(grid, np.array([0.0, 0.0, camera.width - 1.0, camera.height - 1.0]))
-        near = image if mask is None else _with_margin(_cell_spans(grid, mask_box(mask)), image)
+        whole = (0.0, 0.0, camera.width - 1.0, camera.height - 1.0)
+        image, *objects = _cell_spans(grid, [whole] if mask is None else [whole, mask_box(mask)])
+        near = _with_margin(objects[0], image) if objects else image
         first_cells = (image[0][0], image[1][0]) if grid.window is None else (0, 0)
         rows, columns = (_of_coarse_cells(*spans, grid.cells) for spans in zip(near, first_cells, strict=True))
         (top, bottom), (left, right) = rows, columns
@@ -79,8 +82,8 @@ class ImageTensors(ShortRepr):
         looked_at[near[0][0] - top : near[0][1] - top, near[1][0] - left : near[1][1] - left] = 1
         coverage, field, boxes = looked_at, None, None
 
-        def moved(values: object) -> Tensor:
-            return torch.as_tensor(np.asarray(values), dtype=like.dtype, device=like.device)
+        def moved(values: Any) -> Tensor:
+            return torch.as_tensor(values, dtype=like.dtype, device=like.device)
 
         if mask is not None:
             coverage = grid.cells_inside(torch.from_numpy(mask))[top:bottom, left:right].numpy()
@@ -113,11 +116,11 @@ class ImageTensors(ShortRepr):
         return self.depth.inverse_at(places * max(self.depth.values.shape))
 
 
-def _cell_spans(grid: SquareGrid, box: np.ndarray) -> tuple[Span, Span]:
-    """Rows and columns of the cells of a box x0, y0, x1, y1 in pixels."""
-    cells = grid.pixel_to_cell(torch.as_tensor(box).reshape(2, 2).float()).round().long().clamp(0, grid.cells - 1)
-    (left, top), (right, bottom) = cells.tolist()
-    return (top, bottom + 1), (left, right + 1)
+def _cell_spans(grid: SquareGrid, boxes: Sequence[Any]) -> list[tuple[Span, Span]]:
+    """Rows and columns of the cells of boxes x0, y0, x1, y1 in pixels."""
+    corners = torch.tensor(np.array(boxes), dtype=torch.float32).view(-1, 2, 2)
+    cells = grid.pixel_to_cell(corners).round().long().clamp(0, grid.cells - 1)
+    return [((top, bottom + 1), (left, right + 1)) for (left, top), (right, bottom) in cells.tolist()]
 
 
 def _with_margin(spans: tuple[Span, Span], image: tuple[Span, Span]) -> tuple[Span, Span]:

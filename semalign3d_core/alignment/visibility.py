@@ -18,18 +18,16 @@ FEWEST = 8  # readings that a robust fit needs
 ROUNDS = 2  # of reweighting
 
 
-def front_most(
-    projected: Tensor,
-    depth: Tensor,
-    queries: Tensor | None = None,
-    query_depth: Tensor | None = None,
-    tolerance: Tensor | float = BEHIND * TYPICAL_DIAMETER,
-    cells: float = CELLS,
-) -> Tensor:
-    """(B, Q) bool: points that a coarse depth buffer of the cloud does not hide.
+def front_most(projected: Tensor, depth: Tensor, tolerance: Tensor | float, cells: float = CELLS) -> Tensor:
+    """(B, P) bool: points of a cloud that it does not hide, up to a tolerance; see :func:`behind_front`."""
+    return behind_front(projected, depth, projected, depth, cells) <= tolerance
 
-    projected: (B, P, 2), depth: (B, P) of the cloud; queries (B, Q, 2), query_depth (B, Q), the cloud itself if None;
-    tolerance: how far behind the front a point may be, in the unit of depth; cells: of the buffer along the cloud's longer side.
+
+def behind_front(projected: Tensor, depth: Tensor, queries: Tensor, query_depth: Tensor, cells: float = CELLS) -> Tensor:
+    """(B, Q) how far points lie behind the nearest ones of a cloud by a coarse depth buffer, in the unit of depth.
+
+    projected: (B, P, 2), depth: (B, P) of the cloud; queries (B, Q, 2), query_depth (B, Q); minus infinity where the cloud shows nothing;
+    cells: of the buffer along the cloud's longer side.
     """
     low, high = projected.amin(1, keepdim=True), projected.amax(1, keepdim=True)
     step, last = ((high - low).amax(-1, keepdim=True) / cells).clamp(min=1e-9), int(cells)
@@ -40,9 +38,7 @@ def front_most(
 
     buffer = torch.full((len(projected), (last + 1) ** 2), torch.inf, dtype=depth.dtype, device=depth.device)
     buffer = buffer.scatter_reduce(1, cell_of(projected), depth, "amin")
-    if queries is None or query_depth is None:
-        queries, query_depth = projected, depth
-    return query_depth <= buffer.gather(1, cell_of(queries)) + tolerance
+    return query_depth - buffer.gather(1, cell_of(queries))
 
 
 def behind_depth_map(

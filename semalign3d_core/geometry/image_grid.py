@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -105,17 +106,32 @@ class SquareGrid:
 
     def covered(self, device: torch.device | str | None = None) -> torch.Tensor:
         """(h, w) bool: the pixels of the image that lie in the square."""
-        seen = torch.ones(self.height, self.width, dtype=torch.bool, device=device)
-        if self.window is None:
-            return seen
-        left, top, side = self.window
-        rows, columns = (torch.arange(length, device=device) for length in (self.height, self.width))
-        return ((rows >= top) & (rows < top + side))[:, None] & ((columns >= left) & (columns < left + side))
+        seen = torch.zeros(self.height, self.width, dtype=torch.bool, device=device)
+        seen[self.covered_part] = True
+        return seen
+
+    @property
+    def covered_part(self) -> tuple[slice, slice]:
+        """Rows and columns of the image that lie in the square."""
+        x, y = (round(value) for value in self.offset)
+        return slice(max(-y, 0), max(self.side - y, 0)), slice(max(-x, 0), max(self.side - x, 0))
+
+    def square_picture(self, rgb: np.ndarray, value: int = 0) -> np.ndarray:
+        """As :meth:`square`, of a picture (h, w, 3) uint8: (side, side, 3)."""
+        part, (x, y) = rgb[self.covered_part], (max(round(value), 0) for value in self.offset)
+        if not part.size:
+            return np.full((self.side, self.side, 3), value, dtype=np.uint8)
+        after = self.side - y - part.shape[0], self.side - x - part.shape[1]
+        return cv2.copyMakeBorder(part, y, after[0], x, after[1], cv2.BORDER_CONSTANT, value=(value,) * 3)
 
     def cells_inside(self, mask: torch.Tensor) -> torch.Tensor:
-        """(cells, cells) float: share of each cell's area that lies inside ``mask`` (h, w)."""
-        square = self.square(mask.float()[None])[None]
-        return torch.nn.functional.interpolate(square, size=(self.cells, self.cells), mode="area")[0, 0]
+        """(cells, cells) float: share of each cell's area, in whole pixels, that lies inside ``mask`` (h, w), where it is not 0."""
+        square = self.square((mask != 0).to("cpu", torch.uint8)[None])[0]
+        sums = cv2.integral(square.numpy())
+        first = np.arange(self.cells) * self.side // self.cells
+        last = -(-np.arange(1, self.cells + 1) * self.side // self.cells)  # cells share the pixels that they cut
+        rows = sums[last] - sums[first]
+        return torch.from_numpy((rows[:, last] - rows[:, first]) / ((last - first)[:, None] * (last - first))).float()
 
 
 def _moved(points, x, y):

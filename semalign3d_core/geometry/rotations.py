@@ -66,17 +66,16 @@ def similarity_alignment(
     source, target: (..., K, 3); weight: (..., K) >= 0 or None; reflect: allow det R = -1.
     Returns scale (...), R (..., 3, 3), t (..., 3).
     """
-    weight = torch.ones_like(source[..., 0]) if weight is None else weight
-    weight = (weight / weight.sum(-1, keepdim=True))[..., None]
-    source_mean, target_mean = (weight * source).sum(-2), (weight * target).sum(-2)
+    share = 1 / source.shape[-2] if weight is None else (weight / weight.sum(-1, keepdim=True))[..., None]
+    source_mean, target_mean = (share * source).sum(-2), (share * target).sum(-2)
     a, b = source - source_mean[..., None, :], target - target_mean[..., None, :]
-    covariance = (weight * b).transpose(-1, -2) @ a
+    covariance = (share * b).transpose(-1, -2) @ a
     u, s, vt = torch.linalg.svd(covariance)
     sign = torch.ones_like(s)
     if not reflect:
         sign[..., 2] = torch.linalg.det(u @ vt).sign()
     rotation = (u * sign[..., None, :]) @ vt
-    scale = (s * sign).sum(-1) / (weight * a * a).sum((-2, -1)).clamp(min=1e-20)
+    scale = (s * sign).sum(-1) / (share * a * a).sum((-2, -1)).clamp(min=1e-20)
     translation = target_mean - scale[..., None] * (rotation @ source_mean[..., None])[..., 0]
     return scale, rotation, translation
 

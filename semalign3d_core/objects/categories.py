@@ -31,7 +31,7 @@ def create_pipelines(config: PipelineConfig) -> tuple[Pipeline, ...]:
 
 def share_looks(backbone: FeatureBackbone) -> None:
     """Makes a backbone remember what it saw in the image that it was asked about last, window by window."""
-    for name in ("extract", "glance"):
+    for name in ("extract", "follow", "glance"):
         if hasattr(backbone, name):
             setattr(backbone, name, _Remembered(getattr(backbone, name)))
 

@@ -143,10 +143,12 @@ class FeatureMap(ShortRepr):
 
     values: (C, cells, cells) float32, unit norm along C
     grid:   the :class:`SquareGrid` of the image it belongs to
+    quick:  made to follow an object in a video: a part of the channels is 0, the others are larger, so that similarities stay comparable
     """
 
     values: torch.Tensor
     grid: SquareGrid
+    quick: bool = False
 
     def sample(self, pixels: torch.Tensor) -> torch.Tensor:
         """Features (..., C) at pixels (..., 2), bilinear, renormalised."""

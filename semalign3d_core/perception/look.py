@@ -38,12 +38,13 @@ def look(
     mask: torch.Tensor | None = None,
     last_box: Box | None = None,
     detection: Box | None = None,
+    quick: bool = False,
 ) -> ImageEvidence:
     """Asks the providers for everything they know of an image.
 
     camera: measured, or None;  box: of the object, a prompt for the mask source;
     mask: (h, w) bool of the object if it is known: the mask source is not asked then. An empty mask counts as none.
-    last_box: of the object's mask in the frame before; the object is looked for there first.
+    last_box: of the object's mask in the frame before; the object is looked for there first; quick: a less sure look will do there.
     detection: box of the object, by a detector; it is the mask where the mask source finds nothing of nearly its size in it.
     """
     if detection is not None and mask is None:
@@ -52,7 +53,7 @@ def look(
         mask = mask if mask.any() else None
         features = backbone.extract(close_up(image, mask, backbone))
     else:
-        features, mask = features_and_mask(image, backbone, mask_source, box=box, last_box=last_box)
+        features, mask = features_and_mask(image, backbone, mask_source, box=box, last_box=last_box, quick=quick)
     return ImageEvidence(
         features=features,
         camera=camera or PinholeCamera.centred(TYPICAL_FOCAL, image.height, image.width),
@@ -80,12 +81,16 @@ def features_and_mask(
     box: Box | None = None,
     points: torch.Tensor | None = None,
     last_box: Box | None = None,
+    quick: bool = False,
 ) -> tuple[FeatureMap, torch.Tensor | None]:
-    """The features, and the object's mask (h, w) bool or None. box, points (N, 2): prompts for the mask source, pixels."""
+    """The features, and the object's mask (h, w) bool or None.
+
+    box, points (N, 2): prompts for the mask source, pixels; last_box, quick: as of :func:`look`
+    """
     if mask_source is None:
         return backbone.extract(image), None
     if mask_source.glances and backbone.close_up is not None:
-        return _from_two_looks(image, backbone, mask_source, box, points, last_box)
+        return _from_two_looks(image, backbone, mask_source, box, points, last_box, quick)
     if not mask_source.reads_features:
         mask = mask_source.segment(image, box=box, points=points)
         return backbone.extract(close_up(image, mask, backbone)), mask
@@ -123,11 +128,11 @@ def filled_box(image: ImageInput, box: Box) -> torch.Tensor:
     return mask
 
 
-def _from_two_looks(image, backbone, mask_source, box, points, last_box):
+def _from_two_looks(image, backbone, mask_source, box, points, last_box, quick):
     """:func:`features_and_mask` of an object that is looked at closely where a glance shows it, or at once where it was before."""
     if last_box is not None:
         closer = replace(image, window=square_around(last_box, backbone.close_up))
-        features = backbone.extract(closer)
+        features = backbone.follow(closer) if quick else backbone.extract(closer)
         mask = mask_source.segment_features(features, closer, box=box, points=points)
         if mask is not None and well_framed(mask_box(mask.cpu().numpy()), closer.window, image.height, image.width):
             return features, mask

@@ -17,6 +17,8 @@ class StoredFeatureMap:
     All methods give unit-norm float32, without a loss against widening first. ``values`` is widened anew each time.
     """
 
+    quick = False  # see FeatureMap
+
     def __init__(self, stored: torch.Tensor, grid: SquareGrid) -> None:
         self.stored, self.grid = stored, grid
         squares = stored.new_zeros(stored.shape[1:], dtype=torch.float32)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.alignment.visibility import BEHIND, behind_depth_map, front_most
+from semalign3d_core.alignment.visibility import BEHIND, behind_depth_map, behind_front
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.surface.surface_map import SurfaceMap
 from semalign3d_core.geometry.rotations import shape_diameter
@@ -143,7 +143,7 @@ def _unseen(
     """(hidden, occluded), both (J,) bool: behind the object itself, and behind something that the depth map shows."""
     dense, depth = ~surface.is_keypoint, points[:, 2]
     diameter = alignment.scale  # the mean shape has diameter 1
-    seen = front_most(places[None, dense], depth[None, dense], places[None], depth[None], BEHIND * diameter)[0]
+    seen = behind_front(places[None, dense], depth[None, dense], places[None], depth[None])[0] <= BEHIND * diameter
     occluded = torch.zeros_like(seen)
     if evidence.depth is not None:
         pixels = alignment.camera.to_pixels(places)

@@ -102,6 +102,9 @@ def test_the_share_of_a_cell_inside_a_mask(padding):
     assert inside[rows].min() == 1
     left = grid.cells_inside(torch.arange(80).expand(40, 80) < 25)
     torch.testing.assert_close(left[rows][0], torch.tensor([1.0, 1, 0.5, 0, 0, 0, 0, 0]))
+    mask = torch.rand(40, 80, generator=torch.Generator().manual_seed(0)) < 0.5
+    shares = torch.nn.functional.interpolate(pad_square(mask.float()[None], padding)[None], size=(7, 7), mode="area")[0, 0]
+    torch.testing.assert_close(SquareGrid(40, 80, 7, padding).cells_inside(mask), shares)  # also of cells that cut pixels
 
 
 def test_bilinear_sampling_agrees_with_the_library_and_is_clamped():
@@ -123,6 +126,9 @@ def test_padding_to_a_square_keeps_the_image(padding, size):
     assert square.shape == (2, max(size), max(size))
     assert torch.equal(square[:, top : top + size[0], left : left + size[1]], image)
     assert (square == 9).sum() == 2 * (max(size) ** 2 - size[0] * size[1])
+    picture = np.random.default_rng(2).integers(0, 255, (*size, 3), dtype=np.uint8)
+    expected = pad_square(torch.from_numpy(picture).permute(2, 0, 1), padding, value=9).permute(1, 2, 0)
+    assert np.array_equal(SquareGrid(*size, 1, padding).square_picture(picture, value=9), expected.numpy())
 
 
 def test_mirroring_twice_changes_nothing_and_points_go_with_their_pixels():
@@ -148,6 +154,9 @@ def test_the_grid_of_a_window_is_that_of_the_cut_out_picture(window):
     mask = torch.rand(70, 90, generator=torch.Generator().manual_seed(1)) < 0.4
     torch.testing.assert_close(grid.cells_inside(mask), alone.cells_inside(cut_square(mask[None], window)[0]))
     assert grid.covered().sum() == cut_square(torch.ones(1, 70, 90), window).sum()
+    picture = np.random.default_rng(2).integers(0, 255, (70, 90, 3), dtype=np.uint8)
+    cut = cut_square(torch.from_numpy(picture).permute(2, 0, 1), window, value=9)
+    assert np.array_equal(grid.square_picture(picture, value=9), cut.permute(1, 2, 0).numpy())
     rows, columns = grid.covered().nonzero().unbind(1)
     assert columns.min() == max(left, 0) and rows.max() == min(top + side, 70) - 1
 

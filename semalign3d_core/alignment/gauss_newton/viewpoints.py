@@ -72,12 +72,12 @@ def best_starts(bank: ViewpointBank, category: CategoryTensors, observation: Obs
 def _distinct_order(rotations: Tensor, scores: Tensor) -> Tensor:
     """Order of candidates, best first, those within the separation of a better one last (non-maximum suppression in rounds)."""
     flat = rotations.flatten(1)
-    near = flat @ flat.T > 1 + 2 * math.cos(SEPARATION)
-    better = near & (scores[None] > scores[:, None])
-    open_, distinct = torch.ones_like(scores, dtype=torch.bool), torch.zeros_like(scores, dtype=torch.bool)
+    near = (flat @ flat.T > 1 + 2 * math.cos(SEPARATION)).to(scores)  # 0 and 1: a matrix product asks faster than any()
+    better = near * (scores > scores[:, None])
+    open_, distinct = torch.ones_like(scores), torch.zeros_like(scores)
     for _ in range(SUPPRESSION_ROUNDS):  # the best of every neighbourhood, then the best of what is left ...
-        peak = open_ & ~(better & open_).any(1)
-        distinct, open_ = distinct | peak, open_ & ~(near & peak).any(1)
+        peak = open_ * (better @ open_ == 0)
+        distinct, open_ = distinct + peak, open_ * (near @ peak == 0)
     return (scores + 10.0 * distinct).argsort(descending=True)
 
 

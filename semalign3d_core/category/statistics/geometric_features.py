@@ -158,10 +158,9 @@ def geometric_loss_terms(points: Tensor, table: BetaTable) -> tuple[Tensor, Tens
     edge_part = tet_part = points.new_zeros(points.shape[:-2])
     if len(table.edge1):
         ratio, cosine = edge_pair_features(points, table.edge1, table.edge2)
-        beta, constant = table.edge_beta, table.log_normalisers[0]
-        of_ratio = log_density(ratio, beta[:, 0], beta[:, 1], 0.0, constant[:, 0])
-        of_cosine = log_density(cosine, beta[:, 2], beta[:, 3], -1.0, constant[:, 1])
-        edge_part = -(of_ratio + of_cosine).mean(-1)
+        alpha, beta = table.edge_beta.unflatten(1, (2, 2)).unbind(-1)
+        shares = torch.stack([ratio, (cosine + 1) / 2], -1)
+        edge_part = -log_density(shares, alpha, beta, 0.0, table.log_normalisers[0]).mean(-2).sum(-1)
     if len(table.triangle):
         cosines = triangle_vertex_features(points, table.triangle, table.vertex)
         parameters = table.tet_beta.reshape(-1, 3, 2)

@@ -36,6 +36,10 @@ class FeatureBackbone(Protocol):
         """Unit-norm features of the image padded to a square, or of its window."""
         ...
 
+    def follow(self, image: ImageInput) -> FeatureMap:
+        """As :meth:`extract`, for the next frame of a video, in which the object is nearly where it was: may be cheaper and less sure."""
+        return self.extract(image)
+
 
 def _precomputed(argument, **options):
     from semalign3d_core.perception.backbones.precomputed import PrecomputedBackbone

@@ -151,14 +151,22 @@ class CompactBackbone(FeatureBackbone):
         values = torch.cat([seen, mirror_image(mirrored)]) / math.sqrt(2)  # unit vectors side by side: of unit length again
         return FeatureMap(values.cpu(), grid)
 
+    @torch.inference_mode()
+    def follow(self, image: ImageInput) -> FeatureMap:
+        """As :meth:`extract`, from one view: in half the time and not as sure."""
+        grid, square = self._square(image)
+        seen = self._run(square[None])[0]
+        return FeatureMap(torch.cat([seen, torch.zeros_like(seen)]).mul_(math.sqrt(2)).cpu(), grid, quick=True)
+
     def _square(self, image):
         grid = SquareGrid(image.height, image.width, CELLS, PADDING, image.window)
         return grid, prepare(image.rgb, grid).to(self.device)
 
     @torch.inference_mode()
     def class_probabilities(self, features: FeatureMap) -> torch.Tensor:
-        """(1 + categories, cells, cells) of a :class:`FeatureMap` that :meth:`extract` gave; the background comes first."""
-        views = features.values.to(self.device).unflatten(0, (2, -1)) * math.sqrt(2)
+        """(1 + categories, cells, cells) of a :class:`FeatureMap` that this backbone gave; the background comes first."""
+        views = features.values.to(self.device).unflatten(0, (2, -1))
+        views = views[:1] / math.sqrt(2) if features.quick else views * math.sqrt(2)
         return self.network.classify(views).softmax(1).mean(0).cpu()
 
     @torch.inference_mode()
@@ -170,11 +178,9 @@ class CompactBackbone(FeatureBackbone):
 
 def prepare(rgb: np.ndarray, grid: SquareGrid, side: int = INPUT_SIDE) -> torch.Tensor:
     """(h, w, 3) uint8 to a network's input (3, side, side) float32 in [0, 1]: the square that the :class:`SquareGrid` covers."""
-    pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)
-    square = grid.square(pixels[None], value=128)[0]  # as a batch of one, whose colours stay side by side: no copies
     # Area averaging when shrinking, as a camera with larger pixels would see it; pixel areas keep their place.
-    mode = cv2.INTER_AREA if square.shape[-1] > side else cv2.INTER_LINEAR
-    small = cv2.resize(square.permute(1, 2, 0).numpy(), (side, side), interpolation=mode)
+    mode = cv2.INTER_AREA if grid.side > side else cv2.INTER_LINEAR
+    small = cv2.resize(grid.square_picture(rgb, value=128), (side, side), interpolation=mode)
     return torch.from_numpy(small).permute(2, 0, 1).float() / 255
 
 

@@ -1,5 +1,7 @@
 """The object's mask from the embedded backbone, which was trained to tell the synthetic categories from their surroundings."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import torch
@@ -55,18 +57,19 @@ class CompactMasks(MaskSource):
     def _mask(self, grid, probabilities, box):
         thing = (1 - probabilities[0]).clamp(1e-4, 1 - 1e-4)
         wanted = OTHER + (1 - OTHER) * probabilities[self.wanted].sum(0) / thing
-        evidence, share = on_image(torch.logit(thing).cpu(), grid), on_image(wanted.cpu(), grid)
-        evidence[~grid.covered().numpy()] = -1
+        seen, part = on_image(torch.logit(thing).cpu(), grid), grid.covered_part
+        evidence = np.full_like(seen, -1)
+        evidence[part] = seen[part]
         if box is not None:
             evidence[~inside_box(evidence.shape, box)] = -1
-        mask = strongest_parts(evidence, share)
+        mask = strongest_parts(evidence, lambda: on_image(wanted.cpu(), grid))
         return None if mask is None else torch.from_numpy(mask)
 
 
-def strongest_parts(evidence: np.ndarray, share: float | np.ndarray = 1.0) -> np.ndarray | None:
+def strongest_parts(evidence: np.ndarray, share: Callable[[], np.ndarray]) -> np.ndarray | None:
     """The connected regions that hold most of the evidence, as a bool array (h, w); None if there are none.
 
-    evidence: (h, w), positive where the object may be; share: by how much every pixel counts, a number or (h, w).
+    evidence: (h, w), positive where the object may be; share: gives by how much every pixel counts, (h, w), where regions compete.
     """
     positive = (evidence > 0).view(np.uint8)
     if not positive.any():
@@ -74,8 +77,9 @@ def strongest_parts(evidence: np.ndarray, share: float | np.ndarray = 1.0) -> np
     x, y, columns, rows = cv2.boundingRect(positive)
     part = np.s_[y : y + rows, x : x + columns]  # where nothing is positive, nothing can be found
     regions, labels = cv2.connectedComponents(positive[part])
-    counted = (evidence[part] * np.broadcast_to(share, evidence.shape)[part])[labels > 0]
-    weight = np.bincount(labels[labels > 0], counted, regions)
-    mask = np.zeros(evidence.shape, dtype=bool)
-    mask[part] = (weight >= LEAST_PART * weight.max())[labels] & (labels > 0)
+    mask = positive.astype(bool)
+    if regions > 2:  # the first is the background
+        counted = (evidence[part] * share()[part])[labels > 0]
+        weight = np.bincount(labels[labels > 0], counted, regions)
+        mask[part] = (weight >= LEAST_PART * weight.max())[labels] & (labels > 0)
     return mask if mask.mean() >= SMALLEST else None

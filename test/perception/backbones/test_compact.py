@@ -139,6 +139,15 @@ def test_a_glance_is_one_view(weights):
     assert grid == backbone.extract(picture).grid
 
 
+def test_an_object_is_followed_by_one_view_whose_similarities_compare_with_those_of_two(weights):
+    backbone, picture = CompactBackbone(weights), image(80, 100)
+    both, quick = backbone.extract(picture), backbone.follow(picture)
+    half = backbone.channels // 2
+    torch.testing.assert_close(quick.values[:half], 2 * both.values[:half], atol=1e-5, rtol=0)  # it stands for the other half, too
+    assert quick.quick and not both.quick and not quick.values[half:].any() and quick.grid == both.grid
+    torch.testing.assert_close(backbone.class_probabilities(quick), backbone.glance(picture)[1], atol=1e-5, rtol=0)
+
+
 def test_name_comes_from_the_file(weights):
     assert CompactBackbone(weights).name == "compact-test-close-mirrored"
 
