@@ -167,8 +167,8 @@ def test_only_an_object_that_is_followed_gets_a_quick_look(category, model, alig
     doubtful = replace(first.alignment, tracking=replace(first.alignment.tracking, score=first.alignment.tracking.score - 1))
     third = pipeline.process(ImageInput(PICTURE), previous=doubtful)  # viewpoints are searched, in all views
     assert backbone.quick == 2 and not third.evidence.features.quick and third.alignment.tracking.warm_frames == 0
-    points = Pipeline(model, backbone, aligner, mask_source=Finding(truth), demonstration=Demonstration(ImageInput(PICTURE), ("a",), np.array([[40.0, 40.0]], np.float32)))
-    points.process(ImageInput(PICTURE), previous=first.alignment)
+    demonstration = Demonstration(ImageInput(PICTURE), ("a",), np.array([[40.0, 40.0]], np.float32))
+    pipeline.with_demonstration(demonstration).process(ImageInput(PICTURE), previous=first.alignment)
     assert backbone.quick == 2  # points are carried over by what all views say
 
 

@@ -68,7 +68,7 @@ class Solution(ShortRepr):
     """What was computed of an image.
 
     The candidates with their energies (B,), the choice, evidence for the keypoints of the best one (K,), its statistics (S,), and the
-    probabilities (4,) that follow from them. ``reported``: the candidates with keypoint bias, their energies (B,) and its terms {name: (B,)}.
+    probabilities (4,) that follow from them. Reported: the candidates with keypoint bias, their energies (B,), and terms {name: (B,)}.
     """
 
     candidates: Candidates

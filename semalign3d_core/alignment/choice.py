@@ -1,6 +1,7 @@
 """Which of several solutions is the object: energy, order in depth, and the margin to a distant rival."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -47,12 +48,16 @@ class ProjectedSolutions(ShortRepr):
         behind = behind_front(cloud, depth[:, : category.dense], projected, depth)
         return cls(points, projected, distance, behind, behind[:, : category.dense] <= BEHIND * TYPICAL_DIAMETER)
 
-    def __getitem__(self, index: Tensor | slice) -> "ProjectedSolutions":
-        return ProjectedSolutions(*(None if values is None else values[index] for values in vars(self).values()))
+    def __getitem__(self, rows: slice) -> "ProjectedSolutions":
+        return self._each(lambda values: values[rows])
 
     def only(self, index: Tensor) -> "ProjectedSolutions":
         """The solution (B = 1) with the given index, a () tensor, which is not read."""
-        return ProjectedSolutions(*(None if values is None else values.index_select(0, index[None]) for values in vars(self).values()))
+        return self._each(lambda values: values.index_select(0, index[None]))
+
+    def _each(self, taken: Callable[[Tensor], Tensor]) -> "ProjectedSolutions":
+        distance = None if self.distance is None else taken(self.distance)
+        return ProjectedSolutions(taken(self.points), taken(self.projected), distance, taken(self.behind), taken(self.front))
 
     def energy(self, category: CategoryTensors, observation: Observation, weights: EnergyConfig) -> tuple[dict[str, Tensor], Tensor]:
         """The terms {name: (B,)} of Eq. 13 and their weighted sum (B,)."""
