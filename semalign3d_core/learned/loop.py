@@ -159,17 +159,17 @@ class _Journal:
         if writes:
             write_text(path, "".join(json.dumps(line) + "\n" for line in self.lines), ours=True)
 
-    def add(self, step, losses):
+    def add(self, step: int, losses: Any) -> None:
         self.waiting.append((step, losses))
 
-    def flush(self):
+    def flush(self) -> dict[str, str]:
         """Writes what waits; returns the last losses as short text."""
         lines = [{"step": step, **{name: float(value) for name, value in losses.items()}} for step, losses in self.waiting]
         self._append(lines)
         self.waiting = []
         return {name: f"{value:.3g}" for name, value in lines[-1].items() if name != "step"} if lines else {}
 
-    def validated(self, step, scores):
+    def validated(self, step: int, scores: dict[str, float]) -> bool:
         """Writes the scores; True if they are the best so far."""
         self.flush()
         key = next(iter(scores))
@@ -177,10 +177,10 @@ class _Journal:
         self._append([{"step": step, "scores": scores}])
         return scores[key] > before
 
-    def scores(self):
+    def scores(self) -> list[tuple[int, dict[str, float]]]:
         return [(line["step"], line["scores"]) for line in self.lines if "scores" in line]
 
-    def losses(self):
+    def losses(self) -> list[dict[str, Any]]:
         return [line for line in self.lines if "scores" not in line]
 
     def _append(self, lines):

@@ -34,7 +34,7 @@ class SimilarityMatcher(Matcher):
             raise InputError(f"width {self.width} and chunk {self.chunk} must be positive")
 
     @property
-    def name(self):  # type: ignore[override]
+    def name(self) -> str:  # type: ignore[override]
         """The method's name is that of its readout."""
         return self.readout
 

@@ -134,14 +134,14 @@ class _Tracer:
         self.scene = rtcore_scene.EmbreeScene()
         self.mesh = TriangleMesh(self.scene, np.ascontiguousarray(triangles, dtype=np.float32))
 
-    def hits(self, rays):
+    def hits(self, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(triangle or -1, depth, corner weights (N, 3)) of the first hit along ``rays`` (N, 3) from the origin."""
         rays = np.ascontiguousarray(rays, dtype=np.float32)
         found = self.scene.run(np.zeros_like(rays), rays, output=1)
         u, v = found["u"], found["v"]
         return found["primID"], found["tfar"], np.stack([1 - u - v, u, v], -1)
 
-    def blocked(self, points, direction):
+    def blocked(self, points: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """(N,) bool: whether something lies in ``direction`` (3,) of the points (N, 3)."""
         points = np.ascontiguousarray(points, dtype=np.float32)
         rays = np.ascontiguousarray(np.broadcast_to(direction, points.shape), dtype=np.float32)
@@ -161,13 +161,13 @@ class _Soup:
     solid: np.ndarray  # (T,) bool: of the surroundings, and not of glass
     place: tuple  # (rotation, translation, diameter) of the object
 
-    def to_object(self, points):
+    def to_object(self, points: np.ndarray) -> np.ndarray:
         """Camera-frame points (N, 3) in the object's frame."""
         rotation, translation, diameter = self.place
         return (points - translation) @ rotation / diameter
 
     @cached_property
-    def behind(self):
+    def behind(self) -> "_Soup":
         """What is seen through glass: the surroundings that are not of glass themselves."""
         kept = {name: getattr(self, name)[self.solid] for name in ("triangles", "normals", "owner", "material", "texture", "solid")}
         return _Soup(**kept, tracer=_Tracer(kept["triangles"]), place=self.place)

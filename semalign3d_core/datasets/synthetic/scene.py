@@ -38,7 +38,7 @@ class Surroundings:
     materials: Materials
     object_materials: Materials
     light: Light
-    environment: object = None
+    environment: Any = None
     grounds: tuple = ()
 
     def with_environment(self, environment: Any, object_materials: Any, grounds: tuple[int, ...] = ()) -> "Surroundings":

@@ -69,7 +69,7 @@ class _Field:
     phase: np.ndarray
 
     @classmethod
-    def random(cls, rng, channels, dimensions, wavelength):
+    def random(cls, rng: np.random.Generator, channels: int, dimensions: int, wavelength: float) -> Any:
         frequency = rng.normal(size=(channels, dimensions)) * (2 * np.pi / wavelength / np.sqrt(dimensions))
         return cls(frequency.astype(np.float32), rng.uniform(0, 2 * np.pi, channels).astype(np.float32))
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from semalign3d_core.datasets import open_dataset
 from semalign3d_core.evaluation.keypoints.pairs import EvaluationPair, keypoint_pair, read_pairs
 from semalign3d_core.evaluation.keypoints.predictions import problem_of, read_predictions
@@ -81,5 +83,5 @@ def _scores(pairs: list[EvaluationPair], alphas: Sequence[float], folder: Path, 
         if problem:
             found.append(skipped_pair(pair, reasons.get(pair.name, problem), alphas))
         else:
-            found.append(score_pair(pair, points.get(pair.name, ()), alphas))
+            found.append(score_pair(pair, points.get(pair.name, np.zeros((0, 2))), alphas))
     return found

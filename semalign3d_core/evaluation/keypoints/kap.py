@@ -5,13 +5,22 @@ features; see :mod:`semalign3d_core.metrics.kap`. Unlike PCK it looks at every k
 not show count too.
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 
+from semalign3d_core.datasets.records import ImageRecord
+from semalign3d_core.evaluation.keypoints.pairs import EvaluationPair
 from semalign3d_core.evaluation.keypoints.uncertainty import add_kap_intervals
-from semalign3d_core.geometry.image_grid import CANVAS_SIDE
+from semalign3d_core.geometry.image_grid import CANVAS_SIDE, SquareGrid
 from semalign3d_core.matchers.soft_argmax import cell_features
 from semalign3d_core.metrics.kap import KAP_VARIANTS, KapAccumulator, KapPair, kap_samples
+from semalign3d_core.perception.evidence import FeatureMap
+
+if TYPE_CHECKING:
+    from semalign3d_core.evaluation.run.config import EvaluationConfig
 
 SCORES = {
     "features": "similarity of the source keypoint's cell to all cells of the target, the backbone's features, whatever the method",
@@ -26,24 +35,26 @@ KAP_PROTOCOL = {
 }
 
 
-def source_count(pair):
+def source_count(pair: EvaluationPair) -> int:
     """Number of source keypoints of an evaluation pair; of one that could not be read, the most there can be."""
     return pair.lost_points if pair.record is None else int(_visible(pair.record.source).sum())
 
 
-def source_keypoints(record):
+def source_keypoints(record: ImageRecord) -> torch.Tensor:
     """(K, 2) float32 tensor of the annotated keypoints of a record."""
     return torch.from_numpy(record.keypoints[_visible(record)])
 
 
-def feature_similarity(source, target, points):
+def feature_similarity(source: FeatureMap, target: FeatureMap, points: torch.Tensor) -> torch.Tensor:
     """(K, cells * cells) similarity of the cells in which ``points`` lie to all cells of the target; two feature maps."""
     queries = cell_features(source, points)
     queries, which = queries.unique(dim=0, return_inverse=True)  # keypoints of one cell must tie; equal rows of a product may not
     return target.similarity(queries)[which]
 
 
-def pair_samples(config, similarity, grid, records, unit):
+def pair_samples(
+    config: "EvaluationConfig", similarity: torch.Tensor, grid: SquareGrid, records: tuple[ImageRecord, ImageRecord], unit: float
+) -> dict[str, list[Any]]:
     """{variant: [(scores, labels)] at each alpha} of one pair.
 
     similarity: (K, cells * cells) of the source's annotated keypoints to the target's cells, which ``grid`` places on its image
@@ -57,13 +68,13 @@ def pair_samples(config, similarity, grid, records, unit):
     return {variant: [kap_samples(pair, alpha, variant) for alpha in config.alpha] for variant in kap_keys(config.kap)}
 
 
-def kap_keys(kap):
+def kap_keys(kap: str) -> dict[str, str]:
     """{variant: where its scores stand in results} of the option ``--kap``; the first of all variants is the default of the metric."""
     variants = [v for v in KAP_VARIANTS if kap in ("all", v)]
     return {variant: "kap" if variant == variants[0] else f"kap_{variant}" for variant in variants}
 
 
-def add_kap(summary, pairs, samples, config):
+def add_kap(summary: dict[str, Any], pairs: Sequence[EvaluationPair], samples: dict[str, Any], config: "EvaluationConfig") -> None:
     """Adds ``kap`` (and with all variants ``kap_<variant>``) and ``kap_counts`` to every category of a summary of PCK and to ``all``.
 
     samples: {pair: result of :func:`pair_samples`}; pairs without one, for whatever reason, count with the worst there are.

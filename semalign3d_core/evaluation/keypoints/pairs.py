@@ -1,16 +1,21 @@
 """The pairs of an evaluation: what is to be scored, and what about them cannot be."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from semalign3d_core.datasets.records import category_of, check_categories
+from semalign3d_core.datasets.records import Dataset, ImageRecord, PairRecord, category_of, check_categories
 from semalign3d_core.evaluation.items import Query, WorkItem
 from semalign3d_core.metrics.breakdown import BREAKDOWNS
 from semalign3d_core.metrics.geometry_subset import geometry_aware
 from semalign3d_core.runtime.errors import FileFormatError, InputError, SemAlign3DError
+
+if TYPE_CHECKING:
+    from semalign3d_core.evaluation.run.config import EvaluationConfig
 
 OUTSIDE_TOLERANCE = 0.01  # of the longer image side: annotators click a little outside; further out is an error
 
@@ -37,12 +42,12 @@ class EvaluationPair:
     unit: float = float("nan")
     confusable: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     partners: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    record: object = None
+    record: PairRecord | None = None
     problem: str = ""
     lost_points: int = 0
 
 
-def read_pairs(dataset, config, make):
+def read_pairs(dataset: Dataset, config: "EvaluationConfig", make: Callable[..., EvaluationPair]) -> list[EvaluationPair]:
     """All :class:`EvaluationPair` of a configuration, in the data set's order.
 
     make: function(dataset, config, record, category) that makes one of a :class:`PairRecord`
@@ -82,12 +87,12 @@ def _most_keypoints(dataset):
     return max(len(dataset.keypoint_spec(category).names) for category in dataset.categories())
 
 
-def threshold_kind(dataset, config):
+def threshold_kind(dataset: Dataset, config: "EvaluationConfig") -> str:
     """``bbox`` or ``image``: as configured, or what the data set is published with."""
     return dataset.threshold_kind if config.threshold == "dataset" else config.threshold
 
 
-def keypoint_pair(dataset, config, record, category):
+def keypoint_pair(dataset: Dataset, config: "EvaluationConfig", record: PairRecord, category: str) -> EvaluationPair:
     """The :class:`EvaluationPair` of the common keypoints of a :class:`PairRecord`; raises :class:`InputError` where there is no score."""
     groups, flip = dataset.geometry_groups(record.source.category), dataset.keypoint_spec(record.source.category).flip_permutation
     labels = common_labels(record)
@@ -106,7 +111,7 @@ def _partners(labels, flip):
     return np.array([place.get(flip[label], -1) for label in labels], np.int64)
 
 
-def common_labels(record):
+def common_labels(record: PairRecord) -> list[int]:
     """Keypoints annotated in both images: in the order of the pair's own list (``kps_ids``) where it has the same ones, else ascending."""
     labels = _common(record)
     try:
@@ -121,7 +126,7 @@ def _common(record):
     return [int(k) for k in np.flatnonzero(both)]
 
 
-def outside_count(pair):
+def outside_count(pair: EvaluationPair) -> int:
     """How many of the pair's keypoints lie outside their image, by no more than the tolerance."""
     if pair.record is None:
         return 0
@@ -156,16 +161,17 @@ def _unit(target, kind):
     return unit
 
 
-def image_items(pairs):
+def image_items(pairs: Sequence[EvaluationPair]) -> list[WorkItem]:
     """One :class:`WorkItem` per image and category of pairs that use it, by category."""
     items: dict[tuple, WorkItem] = {}
     for pair in pairs:
+        assert pair.record is not None  # those that could not be read are not evaluated
         for record in (pair.record.source, pair.record.target):
             items.setdefault(image_key(pair.category, record), WorkItem(pair.category, record))
     return [items[key] for key in sorted(items)]
 
 
-def match_items(pairs, digests):
+def match_items(pairs: Sequence[EvaluationPair], digests: Mapping[Any, str]) -> list[WorkItem]:
     """One :class:`WorkItem` per source image with all its pairs, neighbours in the list sharing a category.
 
     digests: {:func:`image_key`: hash of what was seen of an image}
@@ -186,6 +192,6 @@ def _match_item(key, pairs, digests):
     return WorkItem(pairs[0].category, pairs[0].record.source, digests[key], tuple(queries))
 
 
-def image_key(category, record):
+def image_key(category: str, record: ImageRecord) -> Any:
     """What an image is known by among the pairs of a category."""
     return category, record.category, record.name

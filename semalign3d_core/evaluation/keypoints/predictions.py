@@ -6,15 +6,17 @@ occurs twice are bad input (an error, or all points wrong with ``--on-bad-input 
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from semalign3d_core.evaluation.keypoints.pairs import EvaluationPair
 from semalign3d_core.runtime.errors import FileFormatError
 from semalign3d_core.runtime.files import read_text, shown, write_text
 
 
-def write_predictions(path, predictions):
+def write_predictions(path: Path, predictions: Mapping[str, np.ndarray]) -> None:
     """Writes {pair: (Q, 2) points} in the order of the dictionary."""
     write_text(path, "".join(_line(name, points) for name, points in predictions.items()))
 
@@ -24,7 +26,7 @@ def _line(name, points):
     return json.dumps({"pair": name, "points": plain}) + "\n"
 
 
-def read_predictions(path):
+def read_predictions(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Reads a file as ({pair: (Q, 2) float64 points}, {pair: problem}); lines of another format raise :class:`FileFormatError`."""
     path, points, problems = Path(path), {}, {}
     text = read_text(path, "save it as UTF-8", "--predictions needs a file of JSON lines")
@@ -51,7 +53,7 @@ def _parse(path, number, line):
     return name, found
 
 
-def problem_of(pair, points, problems):
+def problem_of(pair: EvaluationPair, points: Mapping[str, np.ndarray], problems: Mapping[str, str]) -> str:
     """Why the prediction of an :class:`EvaluationPair` cannot be scored, or ""."""
     if pair.name in problems:
         return problems[pair.name]

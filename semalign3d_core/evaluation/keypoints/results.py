@@ -5,9 +5,11 @@ import dataclasses
 import io
 import json
 import platform
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +23,9 @@ from semalign3d_core.evaluation.run.hardware import hardware, memory
 from semalign3d_core.metrics.aggregate import alpha_key
 from semalign3d_core.runtime.code_hash import code_hash
 from semalign3d_core.runtime.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from semalign3d_core.evaluation.run.runner import Evaluation
 
 REFERENCE_LENGTHS = {"bbox": "longer side of the target's object box", "image": "longer side of the target image"}
 SCORE_COLUMNS = ("category", "metric", "alpha", "aggregate", "percent", "low", "high", "pairs", "skipped")
@@ -49,12 +54,12 @@ QUERIES: dict[bool | str, str] = {
 }
 
 
-def plain_config(config):
+def plain_config(config: Any) -> dict[str, Any]:
     """A configuration as JSON knows it."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(config).items()}
 
 
-def result_dictionary(evaluation):
+def result_dictionary(evaluation: "Evaluation") -> dict[str, Any]:
     """The dictionary of ``results.json``."""
     config, scores = evaluation.config, evaluation.scores
     summary, kap = summarise(scores, config.alpha), {}
@@ -76,7 +81,7 @@ def result_dictionary(evaluation):
     }
 
 
-def common_results(evaluation, protocol):
+def common_results(evaluation: "Evaluation", protocol: dict[str, Any]) -> dict[str, Any]:
     """What the results of every kind of evaluation hold beside the scores."""
     config = evaluation.config
     return {
@@ -96,7 +101,7 @@ def common_results(evaluation, protocol):
     }
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Versions of whatever the numbers depend on."""
     packages = {}
     for name in ("torch", "numpy", "scipy", "opencv-python-headless", "pillow", "safetensors", "transformers", "diffusers"):
@@ -120,7 +125,7 @@ def _data_hashes(evaluation):
     return hashes
 
 
-def write_tables(evaluation):
+def write_tables(evaluation: "Evaluation") -> None:
     """Writes results.csv, pairs.csv and results.json."""
     folder, scores = evaluation.config.output, evaluation.scores
     write_text(folder / "results.csv", csv_text(SCORE_COLUMNS, _score_rows(evaluation.results)))
@@ -128,7 +133,7 @@ def write_tables(evaluation):
     write_json(folder / "results.json", evaluation.results)
 
 
-def csv_text(header, rows):
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """CSV of a table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -177,7 +182,7 @@ def _why_skipped(score):
     return score.problem or ("no common keypoints" if score.unscorable else "")
 
 
-def terminal_table(results):
+def terminal_table(results: dict[str, Any]) -> str:
     """The table that a user sees: PCK per image and per point, per category and over all."""
     alphas = list(results["all"]["pck"])
     lines = ["", f"{results['method']}: PCK in percent, per image / per point (reference: {results['protocol']['reference_length']})"]
@@ -210,7 +215,7 @@ def _interval_lines(total):
     return lines
 
 
-def kap_places(results):
+def kap_places(results: dict[str, Any]) -> list[tuple[str, Any, str, str]]:
     """[(label, entry, per-image key, pooled key)] of the rows of a table of KAP."""
     places = [(category, entry, "per_image", "pooled") for category, entry in results["per_category"].items()]
     total = results["all"]

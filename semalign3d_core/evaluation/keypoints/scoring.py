@@ -5,7 +5,9 @@ wrong, so that a skip can never raise a score; what the scored pairs alone would
 Pairs without common keypoints have no score for any method; they enter no mean and are counted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,17 +35,17 @@ class PairScore:
     problem: str = ""
 
     @property
-    def share(self):
+    def share(self) -> np.ndarray:
         """(A) share of right points; NaN without common keypoints."""
         return self.correct.mean(0) if len(self.correct) else np.full(self.correct.shape[1], np.nan)
 
     @property
-    def unscorable(self):
+    def unscorable(self) -> bool:
         """True for a pair without common keypoints: it has no score, whatever the method."""
         return not self.problem and not len(self.correct)
 
 
-def score_pair(pair, points, alphas):
+def score_pair(pair: EvaluationPair, points: Any, alphas: Sequence[float]) -> PairScore:
     """The :class:`PairScore` of ``points`` (Q, 2) predicted for an evaluation pair; points that are not finite are wrong."""
     points = np.asarray(points, np.float64).reshape(-1, 2)
     truth, common = pair.target_points.astype(np.float64), np.ones(len(pair.labels), bool)
@@ -59,13 +61,13 @@ def score_pair(pair, points, alphas):
     )
 
 
-def skipped_pair(pair, problem, alphas):
+def skipped_pair(pair: EvaluationPair, problem: str, alphas: Sequence[float]) -> PairScore:
     """The :class:`PairScore` of a pair that could not be evaluated: all points wrong (at least one)."""
     wrong = np.zeros((max(pair.lost_points, 1), len(alphas)), bool)
     return PairScore(pair, None, wrong, wrong, wrong, problem)
 
 
-def summarise(scores, alphas):
+def summarise(scores: Sequence[PairScore], alphas: Sequence[float]) -> dict[str, Any]:
     """``{"per_category": {...}, "all": {...}}`` of result files; see :class:`PckAccumulator` for the names of the means."""
     summary = _accumulated(scores, alphas, lambda score: score.correct)
     only = _accumulated([s for s in scores if not s.problem], alphas, lambda score: score.correct)
@@ -86,7 +88,7 @@ def summarise(scores, alphas):
     return summary
 
 
-def breakdowns(scores, alphas):
+def breakdowns(scores: Sequence[PairScore], alphas: Sequence[float]) -> dict[str, Any]:
     """PCK by viewpoint, scale, truncation and occlusion over all categories; see :class:`BreakdownAccumulator`.
 
     A pair whose annotation could not be read has no attributes and counts as unlabelled.
@@ -97,7 +99,7 @@ def breakdowns(scores, alphas):
     return accumulator.summary()
 
 
-def curve(scores, alphas):
+def curve(scores: Sequence[PairScore], alphas: Sequence[float]) -> list[tuple[float, float]]:
     """[(alpha, PCK per image weighted by pairs)] of scored points at any alphas."""
     fine = [s if s.problem else score_pair(s.pair, s.points, alphas) for s in scores]
     wrong = [skipped_pair(s.pair, s.problem, alphas) if s.problem else s for s in fine]

@@ -1,6 +1,9 @@
 """The report of a mask transfer: tables, and pictures of the best and worst pairs."""
 
+from collections.abc import Sequence
 from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,12 +14,15 @@ from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import SemAlign3DError
 from semalign3d_core.runtime.files import write_text
 
+if TYPE_CHECKING:
+    from semalign3d_core.evaluation.run.runner import Evaluation
+
 PUBLISHED = (("SFNet (CVPR 2019), Caltech-101", 0.88, 0.67),)
 HEIGHT = 170
 COLOURS = {"both": (25, 176, 91), "transferred only": (229, 56, 59), "missed": (30, 110, 240)}
 
 
-def write_report(evaluation, sections=()):
+def write_report(evaluation: "Evaluation", sections: Sequence[tuple[str, str]] = ()) -> Path:
     """Writes ``report.html`` into the output folder and returns its path."""
     results, config = evaluation.results, evaluation.config
     shown = {"data": f"{config.dataset} ({results['config']['kind']}), split {config.split}", "features": config.backbone}
@@ -83,8 +89,8 @@ def _figure(dataset, entry):
     name = f"{escape(entry.pair.name)}: LT-ACC {entry.lt_acc:.3f}, IoU {entry.iou:.3f}"
     target, source = entry.pair.record.source, entry.pair.record.target
     try:
-        warped, truth = transferred_mask(dataset, entry.pair, entry.points)
-        warped = warped.numpy() > 0.5
+        carried, truth = transferred_mask(dataset, entry.pair, entry.points)
+        warped = carried.numpy() > 0.5
         pictures = [
             _tinted(source, {"both": dataset.mask(source)}),
             _tinted(target, {"both": warped & truth, "transferred only": warped & ~truth, "missed": truth & ~warped}),

@@ -5,11 +5,12 @@ there and compared with the target's. So the roles are turned round: what a matc
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from semalign3d_core.datasets.records import PairRecord
+from semalign3d_core.datasets.records import Dataset, PairRecord
 from semalign3d_core.evaluation.keypoints import uncertainty
 from semalign3d_core.evaluation.keypoints.pairs import EvaluationPair
 from semalign3d_core.evaluation.keypoints.results import common_results, csv_text
@@ -23,6 +24,10 @@ from semalign3d_core.metrics.mask_transfer import (
     warp_mask,
 )
 from semalign3d_core.runtime.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from semalign3d_core.evaluation.run.config import EvaluationConfig
+    from semalign3d_core.evaluation.run.runner import Evaluation
 
 CELLS = 40  # of the lattice per side
 METRICS = {"lt_acc": "label-transfer accuracy", "iou": "IoU"}
@@ -52,7 +57,7 @@ class MaskScore:
     problem: str = ""
 
 
-def mask_pair(dataset, config, record, category):
+def mask_pair(dataset: Dataset, config: "EvaluationConfig", record: PairRecord, category: str) -> EvaluationPair:
     """The :class:`EvaluationPair` of a :class:`PairRecord`: its points are the lattice of the target, which stands as its source."""
     points = lattice(record.target.height, record.target.width, CELLS)
     return EvaluationPair(
@@ -65,25 +70,26 @@ def mask_pair(dataset, config, record, category):
     )
 
 
-def score(evaluation, pair, points):
+def score(evaluation: "Evaluation", pair: EvaluationPair, points: np.ndarray) -> MaskScore:
     """The :class:`MaskScore` of predicted points (CELLS * CELLS, 2)."""
     transferred, truth = transferred_mask(evaluation.dataset, pair, points)
     return MaskScore(pair, points, label_transfer_accuracy(transferred, truth), intersection_over_union(transferred, truth))
 
 
-def skipped(evaluation, pair, problem):
+def skipped(evaluation: "Evaluation", pair: EvaluationPair, problem: str) -> MaskScore:
     """The :class:`MaskScore` of a pair that could not be evaluated."""
     return MaskScore(pair, None, 0.0, 0.0, problem)
 
 
-def transferred_mask(dataset, pair, points):
+def transferred_mask(dataset: Any, pair: EvaluationPair, points: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
     """(mask of the source in the target (H, W) float, mask of the target (H, W) bool)."""
+    assert pair.record is not None
     target, source = pair.record.source, pair.record.target
     grid = sampling_grid(points, (target.height, target.width), (source.height, source.width))
     return warp_mask(dataset.mask(source), grid), dataset.mask(target)
 
 
-def result_dictionary(evaluation):
+def result_dictionary(evaluation: "Evaluation") -> dict[str, Any]:
     """The dictionary of ``results.json``."""
     accumulators = {category: MaskTransferAccumulator() for category in evaluation.categories}
     for entry in evaluation.scores:
@@ -128,7 +134,7 @@ def _mean(values):
     return float(np.mean(values)) if len(values) else None
 
 
-def write_tables(evaluation):
+def write_tables(evaluation: "Evaluation") -> None:
     """Writes results.csv, pairs.csv and results.json."""
     folder, results, rows = evaluation.config.output, evaluation.results, []
     for category, entry in results["per_category"].items():
@@ -142,7 +148,7 @@ def write_tables(evaluation):
     write_json(folder / "results.json", results)
 
 
-def terminal_table(results):
+def terminal_table(results: dict[str, Any]) -> str:
     """The table that a user sees."""
     lines = ["", f"{results['method']}: label-transfer accuracy and IoU of transferred masks"]
     lines.append(f"{'category':24s} {'pairs':>6s} {'skipped':>7s}" + "".join(f"{metric:>9s}" for metric in METRICS))

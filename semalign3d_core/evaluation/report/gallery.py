@@ -2,11 +2,13 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 from PIL import Image
 
+from semalign3d_core.evaluation.keypoints.scoring import PairScore
 from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import SemAlign3DError
 
@@ -14,7 +16,7 @@ THUMBNAIL_HEIGHT = 180
 GAP = 8
 
 
-def best_and_worst(scores, count, alpha_index=-1):
+def best_and_worst(scores: Sequence[PairScore], count: int, alpha_index: int = -1) -> tuple[list[PairScore], list[PairScore]]:
     """The ``count`` pairs with the largest and with the smallest share of points right at a threshold, scored pairs only.
 
     Of equal shares more points, then the smaller mean error, are better.
@@ -31,9 +33,10 @@ def _rank(score, alpha_index):
     return -share, -surprise, _mean_error(score), score.pair.name
 
 
-def figure(score, alpha_index, alpha):
+def figure(score: PairScore, alpha_index: int, alpha: float) -> str:
     """HTML figure of one scored pair; green lines lead to points that are right at that alpha, red ones to wrong points."""
     record = score.pair.record
+    assert record is not None and score.points is not None  # only scored pairs are shown
     try:
         source, source_scale = _thumbnail(record.source)
         target, target_scale = _thumbnail(record.target)

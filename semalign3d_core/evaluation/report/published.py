@@ -30,7 +30,7 @@ class PublishedResult:
     all: float
 
 
-def published_results(kind="spair", split="test", metric="pck"):
+def published_results(kind: str = "spair", split: str = "test", metric: str = "pck") -> list[PublishedResult]:
     """All published rows of a metric (``pck``, ``pck_dagger``, ``kap``, ``geometry_aware``) on a kind of data set and a split."""
     rows = _rows("published_elsewhere.csv")
     if (kind, split, metric) == ("spair", "test", "pck"):
@@ -38,7 +38,7 @@ def published_results(kind="spair", split="test", metric="pck"):
     return [_result(row) for row in rows if (row.pop("kind"), row.pop("split"), row.pop("metric")) == (kind, split, metric)]
 
 
-def published_ablation():
+def published_ablation() -> list[tuple[str, dict[str, float]]]:
     """[(row, {category: PCK@0.1 per image})] of the paper's Table 4."""
     return [(row.pop("row"), {category: float(value) for category, value in row.items()}) for row in _rows("published_ablation.csv")]
 

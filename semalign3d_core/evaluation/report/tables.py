@@ -1,6 +1,8 @@
 """The tables of the report, all from the dictionary of ``results.json``."""
 
+from collections.abc import Iterable
 from html import escape
+from typing import Any
 
 from semalign3d_core.evaluation.keypoints.kap import kap_keys
 from semalign3d_core.evaluation.keypoints.results import kap_places
@@ -18,13 +20,13 @@ OURS = (
 MEAN, WEIGHTED = "all: mean of categories", "all: weighted by pairs / pooled points"
 
 
-def main_alpha(alphas):
+def main_alpha(alphas: Iterable[Any]) -> Any:
     """The largest threshold up to 0.1, else the smallest: what pictures and rankings show. ``alphas``: as numbers or as their names."""
     small = [alpha for alpha in alphas if float(alpha) <= 0.1]
     return max(small, key=float) if small else min(alphas, key=float)
 
 
-def category_table(results, metric="pck"):
+def category_table(results: dict[str, Any], metric: str = "pck") -> str:
     """A metric per category and over all, per image and per point."""
     alphas = list(results["all"]["pck"])
     header = ["", "pairs", "skipped", *_columns(metric, alphas, ("per image", "95 %", "per point", "95 %"))]
@@ -35,13 +37,13 @@ def category_table(results, metric="pck"):
     return table(header, rows, ours={len(rows) - 2, len(rows) - 1})
 
 
-def dagger_tables(results):
+def dagger_tables(results: dict[str, Any]) -> str:
     """Both variants of PCK-dagger."""
     text = "Right, and no other common keypoint of the target is nearer. The inclusive variant compares with &le; in place of &lt;."
     return note(text) + category_table(results, "pck_dagger") + "<br>" + category_table(results, "pck_dagger_inclusive")
 
 
-def geometry_table(results):
+def geometry_table(results: dict[str, Any]) -> str:
     """PCK on the geometry-aware subset, per category and over all."""
     if not results["all"]["geometry_aware"]["pairs"]:
         return ""
@@ -57,7 +59,7 @@ def geometry_table(results):
     return text + table(header, rows, ours={len(rows) - 2, len(rows) - 1})
 
 
-def breakdown_tables(results):
+def breakdown_tables(results: dict[str, Any]) -> str:
     """PCK by difficulty of viewpoint and scale, truncation and occlusion."""
     alphas, parts = list(results["all"]["pck"]), []
     kinds = {"mean_of_categories": "mean of cat.", "pair_weighted": "by pairs", "per_point": "per point"}
@@ -81,7 +83,7 @@ def breakdown_tables(results):
     return note(text) + "<br>".join(parts)
 
 
-def kap_table(results):
+def kap_table(results: dict[str, Any]) -> str:
     """Keypoint average precision per category and over all, a table per variant that was asked for."""
     parts = []
     for variant, key in kap_keys(results["config"]["kap"]).items():
@@ -100,7 +102,7 @@ def kap_table(results):
     return "<br>".join(parts)
 
 
-def published_tables(results):
+def published_tables(results: dict[str, Any]) -> str:
     """Ours beside what papers report for this data set and split; for a data set of one's own, beside SPair-71k."""
     kind, split = results["config"]["kind"], results["config"]["split"]
     own = kind == "folder"

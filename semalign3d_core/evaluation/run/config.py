@@ -103,7 +103,7 @@ class EvaluationConfig(ProviderOptions):
             raise InputError(f"--kap {self.kap} needs features, and {self.predictions} holds only points; leave out --kap or --predictions")
 
     @property
-    def studies(self):
+    def studies(self) -> bool:
         """Whether anything beyond the one evaluation is asked for."""
         return self.ablation or bool(self.other_backbone) or bool(self.training_images)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semalign3d_core.category.storage import check_backbone, load_model, model_hash
+from semalign3d_core.datasets.records import ImageRecord
 from semalign3d_core.evaluation.run.methods import model_of
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import mirror_image
@@ -53,7 +54,7 @@ class ImageStore:
         self.depth = CachedDepth.wrap(source, config.depth, cache, code=code_of(source))
         self._masks, self._images = {}, OrderedDict()
 
-    def image(self, category, record):
+    def image(self, category: str, record: ImageRecord) -> SeenImage:
         """The :class:`SeenImage` of a record, for the pairs of a category."""
         key = category, record.category, record.name
         if key not in self._images:
@@ -63,7 +64,7 @@ class ImageStore:
         self._images.move_to_end(key)
         return self._images[key]
 
-    def masks(self, category):
+    def masks(self, category: str) -> Any:
         """The mask source; one that knows the object looks for that of a category."""
         if category not in self._masks:
             spec, model = on_device(self.config.masks, masks.MASKS, self.device), None
@@ -122,7 +123,7 @@ class ImageStore:
         return dataclasses.replace(evidence, image=None, features=features.to(self.device), mask=mask, depth=found)
 
 
-def mirror(evidence):
+def mirror(evidence: ImageEvidence) -> Any:
     """Mask and depth of the mirror image, as published for masks: those of the image, mirrored; its features have to be extracted."""
     mask = None if evidence.mask is None else mirror_image(evidence.mask)
     return dataclasses.replace(evidence, mask=mask, depth=None if evidence.depth is None else evidence.depth.mirror())

@@ -1,12 +1,17 @@
 """How one process asks a matcher for the points of one source image in all targets; part of the cache's keys of matches."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 
 from semalign3d_core.evaluation.keypoints.kap import feature_similarity
+from semalign3d_core.matchers.matcher import Matcher
+from semalign3d_core.transfer.matches import Matches
 
 
-def match_to_targets(matcher, source, queries, device):
+def match_to_targets(matcher: Matcher, source: Any, queries: Any, device: Any) -> Callable[..., Matches]:
     """A function (:class:`Query`, :class:`SeenImage` of its target) -> :class:`Matches` for the queries of one source image."""
     if matcher.uses_mirror:
         return _with_mirror(matcher, source, device)
@@ -28,7 +33,7 @@ def _with_mirror(matcher, source, device):
     return match
 
 
-def rate_cells(matcher, source, points):
+def rate_cells(matcher: Matcher, source: Any, points: torch.Tensor) -> Callable[[Any], torch.Tensor]:
     """A function (target) -> (K, cells * cells): how likely ``points`` (K, 2) of the source are at each cell of the target."""
     if not matcher.rates_cells:
         return lambda target: feature_similarity(source.features, target.features, points)

@@ -20,7 +20,7 @@ from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.evaluation.run.engine import ENGINES
 from semalign3d_core.evaluation.run.hardware import latency
 from semalign3d_core.evaluation.run.methods import MethodFacts, check_method, with_backbone
-from semalign3d_core.evaluation.run.tasks import TASKS
+from semalign3d_core.evaluation.run.tasks import TASKS, Task
 from semalign3d_core.evaluation.run.worker import check_providers, run_item
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.runtime.errors import InputError
@@ -60,7 +60,7 @@ class Evaluation:
     kap: dict = field(default_factory=dict)
 
     @property
-    def task(self):
+    def task(self) -> Task:
         """The :class:`Task` that the data set's annotation asks for."""
         return TASKS[self.dataset.annotation]
 

@@ -6,11 +6,12 @@ A worker is made from the configuration alone, so that any process of any engine
 import functools
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from semalign3d_core.category.storage import check_backbone
-from semalign3d_core.evaluation.items import ItemResult
+from semalign3d_core.evaluation.items import ItemResult, WorkItem
 from semalign3d_core.evaluation.keypoints.kap import pair_samples, source_keypoints
 from semalign3d_core.evaluation.run.hardware import process_facts
 from semalign3d_core.evaluation.run.images import ImageStore
@@ -22,8 +23,11 @@ from semalign3d_core.runtime.code_hash import code_of
 from semalign3d_core.runtime.errors import OutputError, SemAlign3DError
 from semalign3d_core.runtime.files import sha256_of_arrays
 
+if TYPE_CHECKING:
+    from semalign3d_core.evaluation.run.config import EvaluationConfig
 
-def run_item(config, run, item):
+
+def run_item(config: "EvaluationConfig", run: str, item: WorkItem) -> ItemResult:
     """Prepares or matches one :class:`WorkItem`; bad input becomes a failure in the :class:`ItemResult`.
 
     run: names the evaluation, so that a process keeps nothing (models, images) from one evaluation to the next.
@@ -31,7 +35,7 @@ def run_item(config, run, item):
     return _worker(config, run).run(item)
 
 
-def check_providers(config, run, category):
+def check_providers(config: "EvaluationConfig", run: str, category: str) -> None:
     """Makes everything that looks at images, as far as it is known without (``category`` empty) or with a category.
 
     What is missing (weights, packages, files) ends the run here, before any work.
@@ -57,7 +61,7 @@ class Worker:
         self.images = ImageStore(config, self.cache, self.device, self.matcher)
         torch.manual_seed(config.seed)
 
-    def run(self, item):
+    def run(self, item: WorkItem) -> ItemResult:
         """The :class:`ItemResult` of one item."""
         self.cache.counts.clear()
         self.matcher(item.category), self.images.masks(item.category)  # what they lack is no fault of the image and ends the run
@@ -76,7 +80,7 @@ class Worker:
             return ItemResult(points=self._match(item), kap=self._kap(item))
         return ItemResult(digest=self.images.image(item.category, item.record).digest)
 
-    def matcher(self, category):
+    def matcher(self, category: str) -> tuple[Any, dict[str, Any]]:
         """The (matcher, description) of a category; raises :class:`InputError` if its model knows other features."""
         if category not in self._matchers:
             made = make_matcher(self.config, category, self.device, self.images.backbone)

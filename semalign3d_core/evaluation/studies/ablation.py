@@ -7,7 +7,10 @@ computed once. Models are built from the data set's split ``trn``.
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from semalign3d_core.evaluation.report.published import published_ablation
 from semalign3d_core.evaluation.report.tables import main_alpha
@@ -16,6 +19,10 @@ from semalign3d_core.pages.charts import bar_chart, line_chart
 from semalign3d_core.pages.html import note, table
 from semalign3d_core.runtime.errors import SemAlign3DError
 from semalign3d_core.runtime.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from semalign3d_core.evaluation.run.config import EvaluationConfig
+    from semalign3d_core.evaluation.run.runner import Evaluation
 
 # term -> what turns it off, in the reported energy and in both solvers
 TERMS = {
@@ -49,7 +56,7 @@ class Row:
     images: int = 0
 
 
-def run_ablation(evaluation):
+def run_ablation(evaluation: "Evaluation") -> list[tuple[str, str]]:
     """Runs what the configuration of a finished evaluation asks for; returns (title, HTML) sections for its report.
 
     Writes ``ablation.json`` and ``ablation.csv`` beside the other results.
@@ -71,7 +78,7 @@ def run_ablation(evaluation):
     return sections(rows)
 
 
-def ablated(config, changes):
+def ablated(config: Any, changes: dict[str, Any]) -> Any:
     """A (nested) frozen configuration with some fields replaced: ``changes`` maps dotted names to values."""
     for path, value in changes.items():
         head, _, rest = path.partition(".")
@@ -106,7 +113,7 @@ def _rebuilt(config, categories, group, name, count):
     return _evaluated(replace(config, models=folder / "models", output=folder), group, name, images)
 
 
-def build_models(config, category, folder, count):
+def build_models(config: "EvaluationConfig", category: str, folder: Path, count: int) -> Any:
     """Builds one category's model from ``count`` images of the split ``trn`` (0: all), evenly spread; returns their number.
 
     With the settings that the model of the evaluation was built with, and sources as ``semalign3d build`` chooses them where the evaluation
@@ -148,8 +155,9 @@ def _csv(rows):
     return text.getvalue()
 
 
-def sections(rows):
+def sections(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """(title, HTML) of the ablation table with its bars, and of the curve over the number of training images."""
+    assert rows[0].results is not None  # the evaluation itself
     alpha, found = main_alpha(rows[0].results["all"]["pck"]), []
     parts = [row for row in rows if row.group in ("terms", "backbone")]
     if len(parts) > 1:

@@ -9,6 +9,7 @@ import io
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from semalign3d_core.evaluation.report.tables import main_alpha
 from semalign3d_core.evaluation.run.runner import evaluate
@@ -20,6 +21,9 @@ from semalign3d_core.pages.charts import bar_chart
 from semalign3d_core.pages.html import note, table
 from semalign3d_core.runtime.config import from_dict
 from semalign3d_core.runtime.files import read_yaml, write_json, write_text
+
+if TYPE_CHECKING:
+    from semalign3d_core.evaluation.run.runner import Evaluation
 
 ARG_MAX, WINDOW = "nearest_neighbour", "window_soft_argmax"
 SPARSE = LossConfig(dense=False, variants=False, noise=0.0)
@@ -42,7 +46,7 @@ class Row:
     results: dict
 
 
-def run_training_ablation(evaluation):
+def run_training_ablation(evaluation: "Evaluation") -> list[tuple[str, str]]:
     """Trains and evaluates the rows for a finished evaluation's configuration; returns (title, HTML) sections for its report.
 
     Writes ``training_ablation.json`` and ``training_ablation.csv`` beside the other results.
@@ -129,7 +133,7 @@ def _chart(rows):
     return bar_chart(bars, f"geometry-aware PCK@{alpha} per image (%)")
 
 
-def terminal_text(rows):
+def terminal_text(rows: Any) -> str:
     """The table for the terminal."""
     alphas = _alphas(rows)
     lines = [f"{'PCK, standard / geometry-aware':32s} " + " ".join(f"{'@' + a:>15s}" for a in alphas)]

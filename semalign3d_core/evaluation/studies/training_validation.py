@@ -1,6 +1,7 @@
 """PCK of the network in training on the pairs of a validation split, standard and geometry-aware."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ ALPHAS = {"bbox": (0.1, 0.05), "image": (0.05, 0.1)}  # the first one chooses th
 IMAGES = 60  # whose features are kept while the pairs of a category are matched
 
 
-def validation_on(split):
+def validation_on(split: str) -> Callable[..., Any]:
     """What :func:`train_geoaware` makes its validation with: function(dataset, source, categories, config) -> :class:`Validation`.
 
     ``config.validation_pairs`` pairs of each category of the split; None where the data set has no such split.
@@ -31,7 +32,8 @@ def validation_on(split):
         by_category: dict[str, list[str]] = {}
         for name in dataset.pair_names(split):
             by_category.setdefault(name.rpartition(":")[2], []).append(name)
-        threshold, pairs = SimpleNamespace(threshold="dataset"), []
+        threshold: Any = SimpleNamespace(threshold="dataset")
+        pairs: list[Any] = []
         for category, names in sorted(by_category.items()):
             if not categories or category in categories:
                 chosen = published_subsample(names, config.validation_pairs)

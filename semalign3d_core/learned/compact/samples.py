@@ -1,5 +1,6 @@
 """Rendered training samples: pictures with the template coordinates of every second pixel, kept on disk."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,17 @@ class SampleSet:
         self.boxes = torch.cat([_boxes(part) for part in canonical.split(CHUNK)])
 
     @classmethod
-    def render(cls, folder, categories, counts, seed, workers, quiet=False, device="cpu", pictures=""):
+    def render(
+        cls,
+        folder: Path,
+        categories: tuple[str, ...],
+        counts: list[int],
+        seed: int,
+        workers: int,
+        quiet: bool = False,
+        device: str = "cpu",
+        pictures: str = "",
+    ) -> Any:
         """Renders the samples that are missing in ``folder``, ``counts`` of the categories, and loads all.
 
         Instances come from the training range. ``pictures``: folder of photographs that the varied world shows.
@@ -54,7 +65,7 @@ class SampleSet:
         return cls.load(jobs, categories, device)
 
     @classmethod
-    def load(cls, jobs, categories, device="cpu"):
+    def load(cls, jobs: Any, categories: Sequence[str], device: str = "cpu") -> Any:
         """The samples of finished ``jobs``."""
         pictures, canonical, labels = [], [], []
         for path, category, *_ in jobs:
@@ -98,7 +109,7 @@ def _boxes(canonical):
     return torch.cat([(low + high) / 2, (high - low).amax(1, keepdim=True) / 2], 1)
 
 
-def chunk_jobs(folder: Path, categories: tuple[str, str, str], counts: list[int], seed: int, pictures: str = "") -> list[tuple]:
+def chunk_jobs(folder: Path, categories: tuple[str, ...], counts: list[int], seed: int, pictures: str = "") -> list[tuple]:
     """[(file, category, seed, first, end, pictures)] of ``counts`` pictures of the categories, which take turns."""
     if not 0 <= seed < 10 or max(counts) > 2 * SEEDS:
         raise InputError(f"training uses seeds 0 to 9 and up to {2 * SEEDS} pictures per category, not seed {seed} and {max(counts)}")
