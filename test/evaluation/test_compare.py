@@ -58,7 +58,7 @@ def test_differences_are_paired(runs, tmp_path, capsys):
     assert BROWSER is None or width_on_a_telephone(page, tmp_path) <= 420
     assert page.count("<figure>") == 24 and "http" not in page.replace("http://www.w3.org", "")
     text = capsys.readouterr().out
-    assert "corner" in text and "compare only those that were told the same" in text
+    assert "corner" in text and "compare only methods that know the same" in text
     assert (tmp_path / "compare.csv").read_text().startswith("run,told,category,alpha,number,percent,low,high,difference")
 
 

@@ -12,7 +12,7 @@ from semalign3d_core.pages.html import note, page, section, table
 
 MEANS = {"mean_of_categories": "mean of categories", "pair_weighted": "weighted by pairs", "per_point": "per point"}
 COLUMNS = ("run", "told", "category", "alpha", "number", "percent", "low", "high", "difference", "difference_low", "difference_high")
-DIFFERENT = "The runs were told different things of the points that they carry over; compare only those that were told the same."
+DIFFERENT = "The methods know different things about the points; compare only methods that know the same."
 
 
 def rows(comparison: dict[str, Any]) -> list[tuple]:
@@ -32,13 +32,13 @@ def terminal_table(comparison: dict[str, Any]) -> str:
     """What a user sees: totals with intervals, differences to the first run, winners."""
     runs, alphas = comparison["runs"], list(comparison["runs"][0]["all"])
     width = max(len(run["name"]) for run in runs) + 2
-    lines = [f"PCK per image, mean of categories, in percent [95 % of draws of images]; differences to {runs[0]['name']}, pair by pair"]
+    lines = [f"PCK per image, mean of categories, in percent [95 % interval]; differences to {runs[0]['name']}, pair by pair"]
     for run in runs:
         cells = []
         for alpha in alphas:
             entry = run["all"][alpha]["mean_of_categories"]
             cells.append(f"@{alpha} {_number(entry['percent'])} {_ends(entry['interval'])}" + _difference(entry, run is runs[0]))
-        lines.append(f"{run['name']:{width}s}" + "   ".join(cells) + f"   told: {run['told']}")
+        lines.append(f"{run['name']:{width}s}" + "   ".join(cells) + f"   knows of the points: {run['told']}")
     alpha = main_alpha(alphas)
     counts = {run["name"]: [0, 0] for run in runs}
     for found in comparison["winners"].values():
@@ -62,7 +62,7 @@ def compare_page(runs: Sequence[Run], comparison: dict[str, Any], pictures: int)
         (f"Where the runs differ most, at {alpha}", _pictures(runs, alphas.index(alpha), float(alpha), pictures)),
     ]
     place = escape(str(runs[0].results["config"]["dataset"]))
-    text = note(f"{comparison['runs'][0]['pairs']} pairs of {place}. Intervals: 95 % of draws of images.")
+    text = note(f"{comparison['runs'][0]['pairs']} pairs of {place}. Intervals: 95 %, bootstrap over images.")
     warning = f'<div class="warning">{DIFFERENT}</div>' if len({run["told"] for run in comparison["runs"]}) > 1 else ""
     head = f"<h1>{escape(' / '.join(names))}</h1>{text}{warning}"
     return page("Comparison", head + "\n".join(section(*part) for part in parts))
@@ -78,7 +78,7 @@ def _totals(comparison, alphas):
                 cells += [entry["percent"], _ends(entry["interval"]), entry["difference"], _ends(entry["difference_interval"])]
             lines.append([run["name"], run["told"], label, *cells])
     columns = [(f"PCK@{alpha}", name) for alpha in alphas for name in ("%", "95 %", "difference", "95 %")]
-    return table(["run", "told of the points", "average", *columns], lines, ours={0, 1, 2})
+    return table(["run", "knows of the points", "average", *columns], lines, ours={0, 1, 2})
 
 
 def _categories(comparison, alpha):

@@ -42,7 +42,7 @@ PROTOCOL = {
     "pck_dagger": "right, and no other common keypoint of the target is nearer to the prediction; inclusive: with <= in place of <",
     "skipped_pairs": "count as wrong with all their keypoints in pck and pck_dagger; pck_scored_only leaves them out",
     "pairs_without_common_keypoints": "have no score for any method: in no mean, counted as skipped",
-    "annotation": "methods see no annotation of an image except the keypoints of the source that they carry over",
+    "annotation": "methods see no annotation of an image except the keypoints of the source that they transfer",
     "keypoints_outside_the_image": "scored as annotated up to 1 % of the image's longer side, beyond that bad input",
 }
 
@@ -207,7 +207,7 @@ def terminal_table(results: dict[str, Any]) -> str:
 
 def _interval_lines(total):
     """The intervals of the two usual means over all categories."""
-    lines = ["", "95 % of draws of images:"]
+    lines = ["", "95 % intervals (bootstrap over images):"]
     for label, name in (("mean of categories", "mean_of_categories"), ("weighted by pairs", "pair_weighted"), ("per point", "per_point")):
         found = {alpha: values[name] for alpha, values in total["intervals"]["pck"].items()}
         cells = (f"@{alpha} {ends[0]:.1f} to {ends[1]:.1f}" for alpha, ends in found.items() if ends)
