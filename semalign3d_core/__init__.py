@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from semalign3d_core.alignment.result import Alignment
-    from semalign3d_core.building import build_model
+    from semalign3d_core.calibration.recipe import build_model
     from semalign3d_core.category.model import CategoryModel
     from semalign3d_core.category.storage import load_model
     from semalign3d_core.geometry.camera import PinholeCamera
@@ -77,7 +77,7 @@ _MODULES = {
     "PipelineConfig": "pipeline",
     "SemAlign3DError": "runtime.errors",
     "SquareGrid": "geometry.image_grid",
-    "build_model": "building",
+    "build_model": "calibration.recipe",
     "load_model": "category.storage",
     "load_pipeline": "pipeline",
     "match": "matching",

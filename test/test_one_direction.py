@@ -12,7 +12,7 @@ LEVELS = (
     ("category", "learned"),
     ("alignment",),
     ("calibration", "transfer"),
-    ("building", "matchers", "visualization"),
+    ("matchers", "visualization"),
     ("evaluation",),
     ("results", "export"),
     ("pipeline",),
