@@ -193,7 +193,8 @@ def _page(content: dict[str, Any]) -> str:
     rows, categories = content["table"], list(content["table"][-1]["per_category"])
     lines = [[("published: " if row["published"] else "this: ") + row["method"], *_cells(row, categories)] for row in rows]
     ours = [index for index, row in enumerate(rows) if not row["published"]]
-    text = f"PCK@{ALPHA:g} per image, mean of categories; in brackets the 95 % interval (bootstrap over images). Methods named ..._keypoints know that queries are keypoints."
+    text = f"PCK@{ALPHA:g} per image, mean of categories; in brackets the 95 % interval (bootstrap over images). "
+    text += "Methods named ..._keypoints know that queries are keypoints."
     quick = note("<b>Quick: fewer training images and pairs than the paper; not comparable.</b>") if content["quick"] else ""
     return page("Table 1", f"<h1>Table 1</h1>{note(text)}{quick}" + table(["method", "all", *categories], lines, ours=ours))
 
