@@ -11,7 +11,7 @@ from torch import Tensor
 import semalign3d_core
 from semalign3d_core.category.annotations.checks import Problems, trust_ratio
 from semalign3d_core.category.annotations.constellations import Constellations
-from semalign3d_core.category.annotations.swaps import left_right_scores, look_swapped
+from semalign3d_core.category.annotations.swaps import depth_scores, left_right_scores, look_swapped, swapped_odds
 from semalign3d_core.category.annotations.views import Providers, View
 from semalign3d_core.category.config import BuildConfig
 from semalign3d_core.category.progress import Clock
@@ -73,14 +73,14 @@ def build_report(
     camera = model.in_camera()
     difference = data.focal[:, None, None] * camera[..., :2] / camera[..., 2:] - data.points
     present = [names[k] for k in labels.tolist()]
-    scores = left_right_scores(views, flip)
+    scores = left_right_odds(views, shape, flip)
     swapped = look_swapped(scores)
     return {
         "method": config.method,
         **shape.report,
         "images": [
             _image_report(view, model, n, difference[n], data.visible[n], present)
-            | {"left_right_score": None if np.isnan(scores[n]) else round(float(scores[n]), 3), "swapped": bool(swapped[n])}
+            | {"left_right_odds": None if np.isnan(scores[n]) else round(float(scores[n]), 3), "swapped": bool(swapped[n])}
             for n, view in enumerate(views)
         ],
         "absent_keypoints": [name for name in names if name not in present],
@@ -90,6 +90,13 @@ def build_report(
         "trust_ratio": round(trust_ratio(int(data.visible.sum()), len(views), data.count), 3),
         "seconds": clock.times,
     }
+
+
+def left_right_odds(views: Sequence[View], shape: ShapeResult, flip: Tensor | None) -> np.ndarray:
+    """(N,) logarithm of the odds that left and right are exchanged in an image, :func:`swapped_odds`; NaN without left and right."""
+    if flip is None:
+        return np.full(len(views), np.nan)
+    return swapped_odds(left_right_scores(views, flip), depth_scores(shape.model.in_camera()[..., 2], shape.data.visible))
 
 
 def _image_report(view: View, model: FactorModel, n: int, difference: Tensor, visible: Tensor, names: list[str]) -> dict[str, Any]:

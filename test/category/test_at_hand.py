@@ -37,7 +37,7 @@ def test_build_without_depth_and_without_a_named_mask_source(folder, tmp_path, c
     assert torch.isfinite(model.dense_points).all() and len(model.weights) > 10
     assert model.backbone_spec() == "precomputed:sim" and model.backbone_spec("compact") == "compact"
     images = json.loads((tmp_path / "thing.report.json").read_text())["images"]
-    assert all({"swapped", "left_right_score"} <= set(image) for image in images)
+    assert all({"swapped", "left_right_odds"} <= set(image) for image in images)
     assert main(["build", *options, "--depth", "none", "--output", str(tmp_path), "--preset", "reference"]) == 2
     assert "the preset reference builds on depth" in capsys.readouterr().err
 

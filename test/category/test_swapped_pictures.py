@@ -1,4 +1,4 @@
-"""Pictures with left and right exchanged are found by their features, honest ones are not accused."""
+"""Pictures with left and right exchanged are found by features and by which keypoints are seen; right ones are not accused."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from semalign3d_core.category.annotations.swaps import left_right_scores, look_swapped
+from semalign3d_core.category.annotations.swaps import depth_scores, left_right_scores, look_swapped, swapped_odds
 
 FLIP = torch.tensor([1, 0, 3, 2, 5, 4, 6])
 
@@ -32,19 +32,53 @@ def pictures(seed, count=30, told=0.5, noise=1.0, swapped=()):
     return views
 
 
-def test_both_of_thirty_are_found_on_twenty_seeds_with_few_false_alarms():
+def poses(seed, count=30, swapped=()):
+    """Depth (N, K) and visibility of keypoints of which the nearer ones are seen, with errors; in reversed poses the farther ones are."""
+    rng = np.random.default_rng(seed)
+    depth = rng.normal(size=(count, len(FLIP)))
+    seen = depth + rng.normal(scale=0.5, size=depth.shape) < 0
+    seen[:, 0], seen[:, 1] = True, False
+    depth[list(swapped)] *= -1
+    return torch.from_numpy(depth), torch.from_numpy(seen)
+
+
+def count(cues):
+    """(found, falsely accused) over 20 seeds with two exchanged pictures of 30; cues(seed, swapped) -> what there is to go by."""
     found, false = 0, 0
     for seed in range(20):
         swapped = set(np.random.default_rng(seed).choice(30, 2, replace=False).tolist())
-        flagged = set(np.flatnonzero(look_swapped(left_right_scores(pictures(seed, swapped=swapped), FLIP))).tolist())
-        found += len(flagged & swapped)
-        false += len(flagged - swapped)
+        flagged = set(np.flatnonzero(look_swapped(swapped_odds(*cues(seed, swapped)))).tolist())
+        found, false = found + len(flagged & swapped), false + len(flagged - swapped)
+    return found, false
+
+
+def of_features(seed, swapped, told=0.5):
+    return left_right_scores(pictures(seed, swapped=swapped, told=told), FLIP)
+
+
+def of_depth(seed, swapped):
+    return depth_scores(*poses(seed, swapped=swapped))
+
+
+def test_both_of_thirty_are_found_on_twenty_seeds_with_few_false_alarms():
+    found, false = count(lambda seed, swapped: [of_features(seed, swapped)])
     assert found == 40 and false < 20  # fewer than one per 30 pictures
 
 
+def test_features_that_hardly_tell_are_helped_by_what_is_seen():
+    alone, _ = count(lambda seed, swapped: [of_features(seed, swapped, told=0.1)])
+    found, false = count(lambda seed, swapped: [of_features(seed, swapped, told=0.1), of_depth(seed, swapped)])
+    assert alone < found and found >= 36
+
+
 def test_features_that_do_not_tell_accuse_hardly_anybody():
-    flagged = [look_swapped(left_right_scores(pictures(seed, told=0.0), FLIP)).sum() for seed in range(20)]
-    assert sum(flagged) < 20
+    assert count(lambda seed, swapped: [of_features(seed, (), told=0.0)])[1] < 20
+
+
+def test_a_cue_that_is_unknown_counts_for_nothing():
+    known, unknown = np.array([-2.0, -1.0, -1.5, 2.0]), np.full(4, np.nan)
+    assert np.allclose(swapped_odds(known, unknown), swapped_odds(known)) and np.isnan(swapped_odds(unknown)).all()
+    assert not look_swapped(swapped_odds(unknown)).any()
 
 
 @pytest.mark.parametrize("flip", [None, torch.arange(7)])

@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from semalign3d_core.evaluation.run import engine as engines
 from semalign3d_core.evaluation.run.engine import LocalEngine, RayEngine
 from semalign3d_core.runtime.errors import InputError, SemAlign3DError
 
@@ -142,7 +145,37 @@ def fails(item):
     raise InputError("no")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra 'ray')")
+NEEDS_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra 'ray')")
+
+
+def process_and_niceness(item):
+    return os.getpid(), os.nice(0)
+
+
+@NEEDS_RAY
+@pytest.mark.slow
+def test_ray_starts_its_processes_once_and_lets_them_work(monkeypatch):
+    """With Ray's own niceness of 15 the first result took minutes on a busy machine."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    importlib.import_module("ray.cloudpickle").register_pickle_by_value(sys.modules[__name__])  # Ray's processes cannot import tests
+    with RayEngine(2) as engine:
+        first, second = ({found for _, found in engine.run(process_and_niceness, list(range(12)))} for _ in range(2))
+        assert len(first | second) == 2 and os.getpid() not in {pid for pid, _ in first}
+        assert {niceness for _, niceness in first} == {os.nice(0)}
+        with pytest.raises(InputError, match="no"):
+            list(engine.run(fails, [1]))
+
+
+@NEEDS_RAY
+def test_a_port_that_does_not_answer_is_no_cluster(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(engines, "RAY_SECONDS", 2.0)
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(InputError, match="no answer within 2 s.*--engine local"):
+            RayEngine()
+
+
+@NEEDS_RAY
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
 def test_a_ray_cluster_that_is_not_there_is_said(monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)

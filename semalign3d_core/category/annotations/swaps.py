@@ -1,7 +1,8 @@
-"""Pictures whose left and right labels look exchanged, by what the keypoints look like.
+"""Pictures whose left and right labels look exchanged, by what the keypoints look like and by which of them are seen.
 
-Geometry alone hardly tells: labels exchanged in one picture are, but for perspective, explained by a pose reversed in depth. Features do:
-the left part of an object does not look like the right part of others, as its neighbourhood lies on the other side of it.
+Reprojection errors hardly tell: labels exchanged in one picture are, but for perspective, explained by a pose reversed in depth. Two other
+things do. The left part of an object does not look like the right part of others, as its neighbourhood lies on the other side of it. And
+in the reversed pose the annotated keypoints lie on the far side of the object, where nobody would see them.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from torch.nn.functional import normalize
 
 from semalign3d_core.category.annotations.views import View
 
-OUTLIER = 3.0  # robust standard deviations above the usual score
+FREEDOM = 3.0  # degrees of freedom of Student's t: pictures that are odd for other reasons prove little
+OUTLIER = 2.7  # robust standard deviations above the usual odds
 
 
 def left_right_scores(views: Sequence[View], flip: Tensor | None) -> np.ndarray:
@@ -37,11 +39,44 @@ def left_right_scores(views: Sequence[View], flip: Tensor | None) -> np.ndarray:
     return np.array(scores)
 
 
-def look_swapped(scores: np.ndarray) -> np.ndarray:
-    """(N,) bool: scores above 0 that also lie far above the usual score, so that features which tell nothing accuse nobody."""
-    known = scores[np.isfinite(scores)]
+def depth_scores(depth: Tensor, visible: Tensor) -> np.ndarray:
+    """(N,) by how much deeper the annotated keypoints of a picture lie than the others, which are mostly hidden; NaN if all are annotated.
+
+    depth: (N, K) z of all keypoints in the camera frame, in diameters of the object;  visible: (N, K) bool
+    """
+    seen, hidden = visible.double(), (~visible).double()
+    return ((depth * seen).sum(1) / seen.sum(1) - (depth * hidden).sum(1) / hidden.sum(1)).numpy()
+
+
+def swapped_odds(*cues: np.ndarray) -> np.ndarray:
+    """(N,) logarithm of the odds that left and right are exchanged in a picture; NaN where no cue (N,) is known.
+
+    Exchanging the labels of a picture changes the sign of its cue. So cues of right pictures lie around the median and those of exchanged
+    pictures around minus the median, and a cue that tells nothing has its median near 0. Cues are taken as independent.
+    """
+    odds = []
+    for cue in cues:
+        known = cue[np.isfinite(cue)]
+        middle = np.median(known) if len(known) else 0.0
+        spread = max(_spread(known), 1e-9) if len(known) else 1.0
+        odds.append(_log_t((cue + middle) / spread) - _log_t((cue - middle) / spread))
+    stacked = np.stack(odds)
+    return np.where(np.isfinite(stacked).any(0), np.nansum(stacked, 0), np.nan)
+
+
+def look_swapped(odds: np.ndarray) -> np.ndarray:
+    """(N,) bool: odds above 1 that also lie far above the usual odds, so that cues which tell nothing accuse nobody. odds: logarithms."""
+    known = odds[np.isfinite(odds)]
     if not len(known):
-        return np.zeros(len(scores), bool)
-    middle = np.median(known)
-    spread = 1.4826 * np.median(np.abs(known - middle))
-    return np.nan_to_num(scores, nan=-1.0) > max(0.0, middle + OUTLIER * spread)
+        return np.zeros(len(odds), bool)
+    return np.nan_to_num(odds, nan=-1.0) > max(0.0, np.median(known) + OUTLIER * _spread(known))
+
+
+def _spread(values: np.ndarray) -> float:
+    """Robust standard deviation."""
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+
+
+def _log_t(x: np.ndarray) -> np.ndarray:
+    """Logarithm of the density of Student's t, up to a constant."""
+    return -(FREEDOM + 1) / 2 * np.log1p(x * x / FREEDOM)

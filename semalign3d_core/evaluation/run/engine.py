@@ -22,7 +22,7 @@ from semalign3d_core.runtime.threads import one_thread
 
 log = logging.getLogger(__name__)
 AGAIN = "%s failed and is tried again"
-RAY_SECONDS = 20.0  # to find a Ray cluster; then it counts as not there
+RAY_SECONDS = 15.0  # to find a Ray cluster; then it counts as not there
 
 
 class Engine(Protocol):
@@ -107,7 +107,9 @@ def _connect(ray: Any, workers: int) -> None:
     """Connects to Ray; raises :class:`InputError` within RAY_SECONDS if the cluster that ``RAY_ADDRESS`` names is not there."""
     address = os.environ.get("RAY_ADDRESS", "")
     if not address:
-        ray.init(log_to_driver=False, configure_logging=False, num_cpus=workers, include_dashboard=False)
+        # Ray's own default lets its workers wait for every other process of a busy machine.
+        settings = {"worker_niceness": 0}
+        ray.init("local", log_to_driver=False, configure_logging=False, num_cpus=workers, include_dashboard=False, _system_config=settings)
         return
     problem = _unreachable(address)
     if not problem:
