@@ -171,7 +171,7 @@ def test_a_port_that_does_not_answer_is_no_cluster(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(engines, "RAY_SECONDS", 2.0)
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
-        with pytest.raises(InputError, match="no answer within 2 s.*--engine local"):
+        with pytest.raises(InputError, match=r"no answer within 2 s.*--engine local"):
             RayEngine()
 
 
