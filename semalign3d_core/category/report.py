@@ -22,7 +22,7 @@ from semalign3d_core.runtime.config import to_dict
 
 TRUST_RATIO = 1.6  # equations per unknown below which a build is warned about
 HANDEDNESS = 2.5  # standard errors by which a shape must explain the images better than its reversal in depth
-DEPTH_HELPS = "depth maps would tell (--depth depth_anything_v2:small, or Depth/ in the data set folder)"
+DEPTH_HELPS = "depth maps would show it (--depth depth_anything_v2:small, or Depth/ in the data set folder)"
 LOOK = "look at the model with semalign3d inspect, annotate more images"
 
 
@@ -38,7 +38,7 @@ def shape_warnings(data: Constellations, report: dict[str, Any]) -> list[str]:
         )
     if evidence is not None and evidence < HANDEDNESS:
         warnings.append(
-            f"the images hardly tell the shape from its reversal in depth (evidence {evidence:.1f}, reliable from {HANDEDNESS}); "
+            f"the images hardly distinguish the shape from its reversal in depth (evidence {evidence:.1f}, reliable from {HANDEDNESS}); "
             f"left and right may be exchanged: {LOOK if data.measured.any() else DEPTH_HELPS}"
         )
     return warnings
@@ -52,7 +52,7 @@ def surface_warnings(surface: SurfaceMap, model: FactorModel) -> list[str]:
     toward_camera = -(axis * model.translation).sum(-1).sign()
     if not surface.offsets.mean() * toward_camera.mean() < 0:
         return []
-    return [f"the surface came out behind the outline that it lies before: the depth maps mislead or are too few: {LOOK}"]
+    return [f"the surface lies behind the outline instead of in front of it: the depth maps mislead or are too few: {LOOK}"]
 
 
 def build_report(

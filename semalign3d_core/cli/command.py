@@ -42,7 +42,7 @@ def run_command(module_name: str, arguments: list[str], program: str) -> int:
         print(f"{program}: {error}", file=sys.stderr)
         return 1 if isinstance(error, OutputError | UnreadableError) else 2
     except MemoryError:
-        print(f"{program}: not enough memory; use smaller pictures, fewer workers or another backbone", file=sys.stderr)
+        print(f"{program}: not enough memory; use smaller images, fewer workers or another backbone", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not show how this one ends

@@ -33,7 +33,7 @@ def run(options: Options) -> int:
     write_text(options.output, inspect_page(model, dataset))
     print(f"{path}: {model.category}, {int(model.present.sum())} keypoints, {len(model.dense_mu)} dense points -> {options.output}")
     if dataset is None:
-        print("  its training pictures are not here: the page shows shape and statistics; give their folder with --dataset")
+        print("  its training images are not here: the page shows shape and statistics; give their folder with --dataset")
     for line in [] if shipped else images_to_look_at(model, model.built_from.get("report", {})):
         print(line)
     return 0

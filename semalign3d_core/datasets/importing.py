@@ -350,5 +350,5 @@ def in_stored_frame(items: list[AnnotatedObject], report: ImportReport, displaye
     how = (
         ("were taken to be annotated as they are stored", "displayed") if stored else ("were taken to be annotated as displayed", "stored")
     )
-    report.counted[f"pictures turned by EXIF {how[0]}; if that is wrong, give --frame {how[1]}"] += len(turned)
+    report.counted[f"images turned by EXIF {how[0]}; if that is wrong, give --frame {how[1]}"] += len(turned)
     return [replace(item, stored=stored) for item in items]

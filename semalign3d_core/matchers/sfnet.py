@@ -62,7 +62,7 @@ class SFNetMatcher(Matcher):
     def prepare(self, evidence: Any) -> SFNetImage:
         """The :class:`SFNetImage` of an image (:class:`ImageEvidence` with its picture)."""
         if evidence.image is None:
-            raise InputError(f"{evidence.name}: SFNet needs the picture itself, and the evidence does not hold it")
+            raise InputError(f"{evidence.name}: SFNet needs the image itself, and the evidence does not hold it")
         height, width = evidence.image.shape[:2]
         return SFNetImage(height, width, tuple(adapted_levels(self.network, evidence.image)), evidence.features.grid)
 

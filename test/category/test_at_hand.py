@@ -31,7 +31,7 @@ def test_build_without_depth_and_without_a_named_mask_source(folder, tmp_path, c
     options = ["--dataset", str(folder), "--backbone", "precomputed:sim", "--preset", str(tmp_path / "fast.yaml")]
     assert main(["build", *options, "--output", str(tmp_path)]) == 0  # all categories of the folder
     text = capsys.readouterr().out
-    assert "no depth maps: the shape comes from the views alone; depth maps would tell" in text
+    assert "no depth maps: the shape comes from the views alone; depth maps would show it" in text
     assert "masks at hand: precomputed (12 looks)" in text and "hull of the keypoints" in text
     model = load_model(tmp_path / "thing.safetensors")
     assert torch.isfinite(model.dense_points).all() and len(model.weights) > 10
@@ -86,4 +86,4 @@ def test_the_first_mask_that_holds_the_keypoints_is_taken(folder):
 def test_a_shipped_model_says_that_its_pictures_are_not_here(tmp_path, capsys):
     assert main(["inspect", "mug", "--output", str(tmp_path / "mug.html")]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
-    assert len(lines) == 2 and "its training pictures are not here" in lines[1]
+    assert len(lines) == 2 and "its training images are not here" in lines[1]

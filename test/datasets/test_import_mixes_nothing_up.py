@@ -144,7 +144,7 @@ def test_the_frame_of_turned_pictures_is_told(tmp_path, claimed, points, info, d
     report, found = _turned(tmp_path, claimed, points, info)
     x, y = points[0], points[1]
     assert found[0] == ([x, y] if displayed else [119 - y, x])
-    assert any("1 pictures turned by EXIF were taken to be annotated as" in remark for remark in report.remarks)
+    assert any("1 images turned by EXIF were taken to be annotated as" in remark for remark in report.remarks)
 
 
 def test_every_exif_orientation_moves_points_as_it_moves_pixels(tmp_path):

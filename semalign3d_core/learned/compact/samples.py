@@ -87,7 +87,7 @@ def photograph_pieces(folder: Path | str, pieces: int = 6, seed: int = 0) -> tor
     rng, found = np.random.default_rng(seed), []
     files = [path for path in files_below(Path(folder)) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
-        raise InputError(f"{folder} holds no picture ({', '.join(IMAGE_SUFFIXES)})")
+        raise InputError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     for path in files:
         rgb = read_image(path).rgb
         for size in rng.uniform(0.3, 1.0, pieces) * min(rgb.shape[:2]):
@@ -112,7 +112,7 @@ def _boxes(canonical):
 def chunk_jobs(folder: Path, categories: tuple[str, ...], counts: list[int], seed: int, pictures: str = "") -> list[tuple]:
     """[(file, category, seed, first, end, pictures)] of ``counts`` pictures of the categories, which take turns."""
     if not 0 <= seed < 10 or max(counts) > 2 * SEEDS:
-        raise InputError(f"training uses seeds 0 to 9 and up to {2 * SEEDS} pictures per category, not seed {seed} and {max(counts)}")
+        raise InputError(f"training uses seeds 0 to 9 and up to {2 * SEEDS} images per category, not seed {seed} and {max(counts)}")
     return [
         (folder / f"varied_{category}_{seed}_{first}_{(end := min(first + CHUNK, count))}.npz", category, seed, first, end, pictures)
         for first in range(0, max(counts), CHUNK)
