@@ -2,7 +2,7 @@
 
 import array
 import struct
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -180,6 +180,11 @@ def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     data.frombytes(pixels.data.cast("B"))
     step = width * channels * np.dtype(dtype).itemsize
     return Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=0, step=step, data=data)
+
+
+def seconds(stamp: Any) -> float:
+    """A Time message in seconds."""
+    return float(stamp.sec + 1e-9 * stamp.nanosec)
 
 
 def camera_info(matrix: np.ndarray, height: int, width: int, header: Header) -> CameraInfo:

@@ -127,7 +127,8 @@ class Engine:
         """
         by = by or self.in_force
         with self._turn:
-            found = [self._best(by, proposal, frame) for proposal in self._proposals(by, frame)]
+            proposals = self._proposals(by, frame)
+            found = [self._best(by, proposal, frame) for proposal in proposals] or [self._nothing(by, frame)]
         found.sort(key=lambda one: -one.result.alignment.confidence)
         found = [one for one in found if one.result.alignment.found] or found[:1]
         with self._lock:
@@ -145,22 +146,25 @@ class Engine:
     def _proposals(self, by: InForce, frame: SensorFrame) -> list[Proposal]:
         known = {pipeline.model.category for pipeline in by.pipelines}
         if frame.labels is not None:
-            return proposals_of_labels(frame.labels) or [Proposal()]
+            return proposals_of_labels(frame.labels)
         if frame.boxes is not None:
-            fitting = [Proposal(box=box, category=name if name in known else "") for box, name in frame.boxes]
-            return fitting or [Proposal(mask=torch.zeros(frame.image.height, frame.image.width, dtype=torch.bool))]
+            return [Proposal(box=box, category=name if name in known else "") for box, name in frame.boxes]
         if by.parameters.objects == "all":
             return proposals_of_source(frame.image, by.pipelines[0].mask_source)
         return [Proposal()]
+
+    def _nothing(self, by: InForce, frame: SensorFrame) -> Found:
+        """The answer where a mask or a detector says that nothing is there."""
+        found = self._best(by, Proposal(), frame)
+        alignment = replace(found.result.alignment, found=False, confidence=0.0)
+        return replace(found, result=replace(found.result, alignment=alignment))
 
     def _best(self, by: InForce, proposal: Proposal, frame: SensorFrame) -> Found:
         """What the category says that is most confident of an object."""
         previous, found = _previous(by, proposal), []
         for pipeline in by.pipelines:
             if proposal.category in ("", pipeline.model.category):
-                result = pipeline.process(
-                    frame.image, camera=frame.camera, depth=frame.depth, mask=proposal.mask, box=proposal.box, previous=previous
-                )
+                result = pipeline.process(frame.image, frame.camera, frame.depth, proposal.mask, previous, proposal.box, up=frame.up)
                 found.append(Found(by, pipeline, self._checked(result, frame, pipeline.aligner.known_diameter)))
         return max(found, key=lambda one: one.result.alignment.confidence)
 

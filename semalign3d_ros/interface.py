@@ -19,6 +19,8 @@ INPUTS = {
     "depth_camera_info": ("sensor_msgs/msg/CameraInfo", "of the depth images; not remapped: camera_info beside the topic of depth"),
     "mask": ("sensor_msgs/msg/Image", "mask of the object (mono8), or one label for every object (mono8, 16 or 32 bits)"),
     "detections": ("vision_msgs/msg/Detection2DArray", "boxes of a detector *"),
+    "/tf": ("tf2_msgs/msg/TFMessage", "for target_frame, up_frame, and depth that is not aligned *"),
+    "/tf_static": ("tf2_msgs/msg/TFMessage", "the same *"),
 }
 OUTPUTS = {
     "keypoints": (

@@ -20,8 +20,10 @@ class AlignParameters(PipelineConfig):
         0.0
     )
     depth_registered: Annotated[bool, Doc("depth images count as aligned to the images whatever the name of their frame")] = False
-    depth_extrinsics: Annotated[str, Doc("pose of the depth camera in the frame of the images, x y z qx qy qz qw in metres; empty: depth must be aligned with the images")] = ""  # fmt: skip  # noqa: E501
+    depth_extrinsics: Annotated[str, Doc("pose of the depth camera in the frame of the images, x y z qx qy qz qw in metres; empty: that of TF where depth is not aligned")] = ""  # fmt: skip  # noqa: E501
     relative_outputs: Annotated[bool, Doc("publish pose, points and markers also where the scale is unknown, in the frame <frame>_up_to_scale")] = False  # fmt: skip  # noqa: E501
+    target_frame: Annotated[str, Doc("frame in which poses, points, markers and 3D detections are published, by TF at the image's stamp; empty: that of the images")] = ""  # fmt: skip  # noqa: E501
+    up_frame: Annotated[str, Doc("frame whose z axis points up, by TF (map, odom, base_link ...): objects are taken to stand upright in it; empty: not known")] = ""  # fmt: skip  # noqa: E501
     grasps: Annotated[str, Doc("YAML file of frames made of keypoints, published as poses (topic grasps) and TF; empty: none"), FIXED] = ""
     tf_keypoints: Annotated[str, Doc("keypoints that get a TF frame of their own, separated by commas; all: every one; empty: none")] = ""
     rerun: Annotated[

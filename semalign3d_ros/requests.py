@@ -130,7 +130,7 @@ class Requests:
             stage("waiting for the next image")
             frame = self._next_frame(handle, goal.timeout)
         stage("aligning")
-        seen = self._session.decoder.decode(frame)
+        seen = self._session.see(frame)
         found = engine.process(seen, 0.0, by)
         header, latency = frame.image.header, time.monotonic() - begin
         best = as_received(found[0].result, seen)

@@ -3,21 +3,26 @@
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from rclpy.node import Node
+from std_msgs.msg import Header
 
 from semalign3d_core.runtime.errors import SemAlign3DError
 from semalign3d_ros.clock import NodeClock
-from semalign3d_ros.conversions import BadMessage
+from semalign3d_ros.conversions import BadMessage, seconds
 from semalign3d_ros.declared import LiveParameters, declare
 from semalign3d_ros.diagnostics import Diagnostics
-from semalign3d_ros.engine import Engine, InForce
-from semalign3d_ros.inputs.decoder import FrameDecoder
+from semalign3d_ros.engine import Engine, Found, InForce
+from semalign3d_ros.inputs.decoder import FrameDecoder, SensorFrame
 from semalign3d_ros.inputs.depth import DepthReader, transform_of
-from semalign3d_ros.inputs.receiver import Receiver, seconds
+from semalign3d_ros.inputs.receiver import Receiver
 from semalign3d_ros.inputs.synchroniser import Frame
-from semalign3d_ros.outputs.frames import read_grasps
+from semalign3d_ros.inputs.transforms import NoTransform, TransformListener
+from semalign3d_ros.outputs.frames import Place, read_grasps
 from semalign3d_ros.outputs.publisher import ResultPublisher
 from semalign3d_ros.parameters import AlignParameters
 from semalign3d_ros.requests import Requests
@@ -39,6 +44,7 @@ class Session:
         self.diagnostics = Diagnostics(node, self._values, self._conditions)
         self.engine = Engine(parameters, self.diagnostics.problem)
         self.receiver = Receiver(node, parameters, self.clock)
+        self.transforms = TransformListener(node, self.diagnostics.problem)
         self.decoder = self._make_decoder(parameters)
         self.publisher = ResultPublisher(node, self.diagnostics.problem, read_grasps(parameters.grasps))
         self._recording = _recording(parameters.rerun)
@@ -64,7 +70,10 @@ class Session:
     # What is in force
 
     def _make_decoder(self, parameters: AlignParameters) -> FrameDecoder:
-        depth = DepthReader(parameters.depth_unit, transform_of(parameters.depth_extrinsics), parameters.depth_registered)
+        def lookup(target: str, source: str, time: float) -> np.ndarray:
+            return self.transforms.lookup(target, source, time, parameters.patience)
+
+        depth = DepthReader(parameters.depth_unit, transform_of(parameters.depth_extrinsics), parameters.depth_registered, lookup)
         return FrameDecoder(self.receiver.topics, depth, parameters.rectified, self.diagnostics.problem)
 
     def _prepare(self, parameters: AlignParameters) -> tuple[InForce, FrameDecoder]:
@@ -78,6 +87,7 @@ class Session:
     def _restart(self) -> None:
         """The time has gone back: a recording begins again, or another clock counts."""
         self.receiver.slot.restart()
+        self.transforms.forget()
         self.engine.reset()
 
     # Diagnostics, once per second
@@ -99,6 +109,31 @@ class Session:
             "latency since its stamp in ms": round(1000 * self._age, 1),
         }
 
+    # Frames of TF
+
+    def see(self, frame: Frame) -> SensorFrame:
+        """What a frame of messages says; raises :class:`BadMessage` where its image cannot be used."""
+        seen, name = self.decoder.decode(frame), self.live.values.up_frame
+        turn = self._transform("up_frame", lambda camera: (camera, name), frame.image.header) if name else None
+        return seen if turn is None else replace(seen, up=turn[:3, 2])
+
+    def _place(self, found: list[Found], header: Header) -> Place | None:
+        """Where results in metres are published; None where TF does not say it."""
+        name = self.live.values.target_frame
+        metric = any(one.result.alignment.found and one.result.alignment.scale_kind == "metric" for one in found)
+        if not name or not metric or name == header.frame_id:
+            return Place(header.frame_id)
+        matrix = self._transform("target_frame", lambda camera: (name, camera), header)
+        return None if matrix is None else Place(name, matrix)
+
+    def _transform(self, parameter: str, frames: Callable[[str], tuple[str, str]], header: Header) -> np.ndarray | None:
+        """(4, 4) from the second of ``frames(frame of the camera)`` to the first at an image's stamp, or None with a problem named."""
+        try:
+            return self.transforms.lookup(*frames(header.frame_id), seconds(header.stamp), self.live.values.patience)
+        except NoTransform as error:
+            self.diagnostics.problem(f"{parameter}: {error.kind}", error)
+            return None
+
     # Worker thread
 
     def _work(self) -> None:
@@ -118,15 +153,16 @@ class Session:
                 self.diagnostics.problem(f"internal error: {type(error).__name__}", traceback.format_exc())
 
     def _process(self, frame: Frame) -> None:
-        seen = self.decoder.decode(frame)
+        seen = self.see(frame)
         for topic in frame.missing:
             self.diagnostics.problem(
                 f"{topic}: none for the image",
                 f"nothing on {self.receiver.topics[topic]} is within {self.live.values.slop} s of the image; going on without",
             )
         found = self.engine.process(seen, seconds(frame.image.header.stamp))
-        latency = self.clock() - frame.arrival
-        if self.engine.publish(found, lambda: self.publisher.publish(found, seen, frame.image.header, latency)):
+        header = frame.image.header
+        place, latency = self._place(found, header), self.clock() - frame.arrival
+        if self.engine.publish(found, lambda: self.publisher.publish(found, seen, header, latency, place)):
             self._processed, self._latency = self._processed + 1, latency
             self._age = self.clock.ros_time() - seconds(frame.image.header.stamp)
             self._rate.count()

@@ -28,6 +28,7 @@ class SensorFrame:
 
     image: :class:`ImageInput`;  camera, depth: where they are known;  labels: (h, w) int32 of the mask, 0 is background, or None
     boxes: ((x0, y0, x1, y1) in pixels, name of the category) of a detector's objects, or None where no detector looked
+    up: (3,) unit vector against gravity in the frame of the camera, or None
     undistortion: how the picture was undistorted, or None where it needed that not
     """
 
@@ -37,6 +38,7 @@ class SensorFrame:
     labels: np.ndarray | None = None
     undistortion: Undistortion | None = None
     boxes: list[tuple[Box, str]] | None = None
+    up: np.ndarray | None = None
 
     def received(self, pixels: torch.Tensor) -> torch.Tensor:
         """Where pixels (N, 2) of :attr:`image` are in the picture that was received."""

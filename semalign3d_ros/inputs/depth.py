@@ -1,5 +1,7 @@
 """Depth images that fit the colour image: as they are, scaled, or carried over from another camera."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import torch
@@ -10,9 +12,10 @@ from semalign3d_core.geometry.registration import register_depth
 from semalign3d_core.geometry.rotations import rotation_from_quaternion
 from semalign3d_core.perception.evidence import DepthMap
 from semalign3d_core.runtime.errors import InputError
-from semalign3d_ros.conversions import BadMessage, depth_values
+from semalign3d_ros.conversions import BadMessage, depth_values, seconds
 from semalign3d_ros.inputs.calibration import calibration_from_info
 
+Lookup = Callable[[str, str, float], np.ndarray]
 LARGEST_DIFFERENCE = 2.0  # pixels by which focal length and centre of two cameras may differ that count as one
 RANGE = (0.05, 50.0)  # metres, in which most of what a camera sees lies
 ROUNDING = 1.0  # pixels by which a scaled depth image may differ from the shape of the image
@@ -38,10 +41,11 @@ class DepthReader:
 
     unit: metres per unit; 0: by the encoding;  transform: (4, 4) from the depth camera's optical frame to the colour camera's, or None
     trusted: depth images count as registered whatever their frame is called
+    lookup: (target frame, source frame, stamp) -> the (4, 4) transform that TF knows; asked where ``transform`` is None
     """
 
-    def __init__(self, unit: float = 0.0, transform: np.ndarray | None = None, trusted: bool = False) -> None:
-        self.unit, self.transform, self.trusted = unit, transform, trusted
+    def __init__(self, unit: float = 0.0, transform: np.ndarray | None = None, trusted: bool = False, lookup: Lookup | None = None) -> None:
+        self.unit, self.transform, self.trusted, self._lookup = unit, transform, trusted, lookup
 
     def read(
         self, message: Image, colour: Image, height: int, width: int, camera: PinholeCamera | None, info: CameraInfo | None
@@ -55,16 +59,29 @@ class DepthReader:
         _check_range(values, message.encoding, self.unit)
         frames = message.header.frame_id, colour.header.frame_id
         same = self.trusted or "" in frames or frames[0] == frames[1]
-        transform = np.eye(4) if self.transform is None and same and _differs(info, values, camera) and not self.trusted else self.transform
+        transform, why = self.transform, ""
+        if transform is None and not same:
+            transform, why = self._of_tf(frames, message)
+        elif transform is None and _differs(info, values, camera) and not self.trusted:
+            transform = np.eye(4)
         if transform is not None or not same:
-            values = self._registered(values, frames, camera, info, transform)
+            values = self._registered(values, frames, camera, info, transform, why)
         return DepthMap(torch.from_numpy(_of_size(values, height, width, info)), "metric")
 
-    def _registered(self, values, frames, camera, info, transform):
+    def _of_tf(self, frames, message):
+        """(transform, "") or (None, why there is none)."""
+        if self._lookup is None:
+            return None, ""
+        try:
+            return self._lookup(frames[1], frames[0], seconds(message.header.stamp)), ""
+        except InputError as error:
+            return None, f"; {error}"
+
+    def _registered(self, values, frames, camera, info, transform, why):
         missing = [
             name
             for name, value in (
-                ("the extrinsics (parameter depth_extrinsics)", transform),
+                (f"the extrinsics (TF, or the parameter depth_extrinsics{why})", transform),
                 ("the CameraInfo of the images (topic camera_info)", camera),
                 ("the CameraInfo of the depth images (topic depth_camera_info)", info),
             )

@@ -6,6 +6,7 @@ from typing import Any
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from semalign3d_ros.conversions import seconds
 from semalign3d_ros.inputs.decoder import Problem
 from semalign3d_ros.inputs.detections import vision_messages
 from semalign3d_ros.inputs.subscriptions import AdaptiveSubscription
@@ -77,11 +78,6 @@ class Receiver:
     def _on_image(self, message):
         advertised = [role for role, subscription in self._subscriptions.items() if role != "image" and subscription.publishers()]
         self.slot.put_image(seconds(message.header.stamp), message, advertised)
-
-
-def seconds(stamp: Any) -> float:
-    """A Time message in seconds."""
-    return stamp.sec + 1e-9 * stamp.nanosec
 
 
 def _info_beside_depth(node, names):

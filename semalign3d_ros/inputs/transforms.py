@@ -17,6 +17,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 
 from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import shown
+from semalign3d_ros.conversions import seconds
 
 TF, TF_STATIC = "/tf", "/tf_static"
 HISTORY = 10.0  # seconds for which the places of a frame are kept
@@ -179,8 +180,7 @@ class TransformListener:
                 shift, turn, stamp = one.transform.translation, one.transform.rotation, one.header.stamp
                 place = (shift.x, shift.y, shift.z, turn.x, turn.y, turn.z, turn.w)
                 try:
-                    seconds = stamp.sec + 1e-9 * stamp.nanosec
-                    self._tree.put(one.header.frame_id, one.child_frame_id, seconds, place, static, now)
+                    self._tree.put(one.header.frame_id, one.child_frame_id, seconds(stamp), place, static, now)
                 except NoTransform as error:
                     self._problem(f"tf: {error.kind}", error)
             self._changed.notify_all()

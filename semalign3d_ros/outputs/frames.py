@@ -1,6 +1,6 @@
-"""Frames of objects, of their keypoints and of grasps: poses, and TF where tf2_msgs is installed (it is not on PyPI)."""
+"""Frames of objects, of their keypoints and of grasps; results in another frame than the camera's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from geometry_msgs.msg import Pose, Quaternion, Transform, TransformStamped, Vec
 from std_msgs.msg import Header
 
 from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.alignment.uncertainty import Uncertainty
 from semalign3d_core.geometry.rotations import quaternion
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 from semalign3d_ros.outputs.messages import point
@@ -85,10 +86,25 @@ def transform_stamped(header: Header, child: str, pose: Pose) -> TransformStampe
     return TransformStamped(header=header, child_frame_id=child, transform=transform)
 
 
-def tf_messages() -> Any:
-    """The type TFMessage, or None where tf2_msgs is not installed."""
-    try:
-        from tf2_msgs.msg import TFMessage
-    except ImportError:
-        return None
-    return TFMessage
+@dataclass(frozen=True)
+class Place:
+    """The frame that results in metres are published in; ``matrix`` (4, 4): to it from the camera's, None where they are the same."""
+
+    frame: str
+    matrix: np.ndarray | None = None
+
+    def alignment(self, alignment: Alignment) -> Alignment:
+        """The alignment with its positions in this frame."""
+        if self.matrix is None:
+            return alignment
+        turn, shift = (torch.from_numpy(part).to(alignment.rotation) for part in (self.matrix[:3, :3], self.matrix[:3, 3]))
+        moved = {name: getattr(alignment, name) @ turn.T + shift for name in ("translation", "keypoints_3d", "cloud_3d")}
+        return replace(alignment, rotation=turn @ alignment.rotation, **moved)
+
+    def uncertainty(self, uncertainty: Uncertainty | None) -> Uncertainty | None:
+        """The covariances in this frame."""
+        if self.matrix is None or uncertainty is None:
+            return uncertainty
+        turn = torch.from_numpy(self.matrix[:3, :3]).to(uncertainty.pose)
+        both = torch.block_diag(turn, turn)
+        return replace(uncertainty, pose=both @ uncertainty.pose @ both.T, positions=turn @ uncertainty.positions @ turn.T)

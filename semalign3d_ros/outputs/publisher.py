@@ -18,9 +18,10 @@ from semalign3d_core.pipeline import FrameResult
 from semalign3d_ros.engine import Found
 from semalign3d_ros.inputs.decoder import Problem, SensorFrame
 from semalign3d_ros.inputs.detections import detections_3d, vision_messages
+from semalign3d_ros.inputs.transforms import TF, tf_messages
 from semalign3d_ros.msg import Correspondences, SemanticKeypoints, SemanticObjects
 from semalign3d_ros.outputs import messages
-from semalign3d_ros.outputs.frames import Grasp, pose_of, tf_messages, transform_stamped
+from semalign3d_ros.outputs.frames import Grasp, Place, pose_of, transform_stamped
 from semalign3d_ros.outputs.overlay import overlay_message
 
 UP_TO_SCALE = "_up_to_scale"  # ending of the frame of positions in an unknown unit
@@ -37,6 +38,11 @@ class _Shown:
     @property
     def alignment(self) -> Alignment:
         return self.result.alignment
+
+    def at(self, place: Place) -> "_Shown":
+        """The same in another frame."""
+        result = replace(self.result, alignment=place.alignment(self.alignment))
+        return replace(self, result=result, uncertainty=place.uncertainty(self.uncertainty))
 
 
 class ResultPublisher:
@@ -63,12 +69,15 @@ class ResultPublisher:
             self._markers: lambda shown, header: messages.markers_message(shown.alignment, header),
         }
         self._tf_message = tf_messages()
-        self._tf = None if self._tf_message is None else publisher(self._tf_message, "/tf")
+        self._tf = None if self._tf_message is None else publisher(self._tf_message, TF)
         vision = vision_messages()
         self._detections = None if vision is None else publisher(vision.Detection3DArray, "detections_3d")
 
-    def publish(self, found: list[Found], frame: SensorFrame, header: Header, latency: float) -> None:
-        """Publishes the objects of a frame, of which the first is the best; ``latency`` in seconds."""
+    def publish(self, found: list[Found], frame: SensorFrame, header: Header, latency: float, place: Place | None) -> None:
+        """Publishes the objects of a frame, of which the first is the best.
+
+        latency: in seconds;  place: of what is published in metres; None: it is not known, nothing is
+        """
         shown = [_Shown(one, as_received(one.result, frame), one.uncertainty) for one in found]
         objects = [messages.keypoints_message(one.alignment, header, latency, one.found.number, one.uncertainty) for one in shown]
         self._keypoints.publish(objects[0])
@@ -77,14 +86,14 @@ class ResultPublisher:
         if result.matches is not None and pipeline.demonstration is not None:
             self._correspondences.publish(messages.correspondences_message(pipeline.demonstration, result, header, latency))
         if result.alignment.found:
-            self._publish_metric(shown[0], header, found[0].by.parameters.relative_outputs)
+            self._publish_metric(shown[0], header, place, found[0].by.parameters.relative_outputs)
         elif self._markers.get_subscription_count():
             self._markers.publish(messages.markers_message(result.alignment, header))  # clears the old ones
-        self._publish_frames([one for one in shown if one.alignment.found and one.alignment.scale_kind == "metric"], header)
+        self._publish_frames([one for one in shown if one.alignment.found and one.alignment.scale_kind == "metric"], header, place)
         if self._overlay.get_subscription_count():
             self._overlay.publish(overlay_message(pipeline, found[0].result, header))
 
-    def _publish_metric(self, shown: _Shown, header: Header, relative_too: bool) -> None:
+    def _publish_metric(self, shown: _Shown, header: Header, place: Place | None, relative_too: bool) -> None:
         wanted = {publisher: make for publisher, make in self._metric.items() if publisher.get_subscription_count()}
         if shown.alignment.scale_kind != "metric":
             if wanted and not relative_too:
@@ -94,17 +103,23 @@ class ResultPublisher:
             if not relative_too:
                 return
             header = Header(stamp=header.stamp, frame_id=header.frame_id + UP_TO_SCALE)
+        elif place is None:
+            return
+        else:
+            shown, header = shown.at(place), Header(stamp=header.stamp, frame_id=place.frame)
         for publisher, make in wanted.items():
             message = make(shown, header)
             if message is not None:
                 publisher.publish(message)
 
-    def _publish_frames(self, metric: list[_Shown], header: Header) -> None:
+    def _publish_frames(self, metric: list[_Shown], header: Header, place: Place | None) -> None:
         """TF of all objects in metres, of their grasps and chosen keypoints, and 3D detections."""
         if self._tf is not None and metric:
             self._tf.publish(self._tf_message(transforms=[one for shown in metric for one in self._transforms(shown, header)]))
-        if self._detections is not None and self._detections.get_subscription_count():
-            poses = [(one.alignment, pose_of(one.alignment.rotation, one.alignment.translation), one.found.number) for one in metric]
+        if self._detections is not None and place is not None and self._detections.get_subscription_count():
+            header = Header(stamp=header.stamp, frame_id=place.frame)
+            moved = [(place.alignment(one.alignment), one.found.number) for one in metric]
+            poses = [(one, pose_of(one.rotation, one.translation), number) for one, number in moved]
             self._detections.publish(detections_3d(poses, header))
 
     def _transforms(self, shown: _Shown, header: Header) -> list[TransformStamped]:

@@ -10,7 +10,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingDependencyError
-from semalign3d_ros.conversions import BadMessage, decompress_depth
+from semalign3d_ros.conversions import BadMessage, decompress_depth, seconds
 from semalign3d_ros.inputs.transforms import TF, TF_STATIC, tf_messages
 from semalign3d_ros.sources.moments import Calibration, Moment, Problem
 from semalign3d_ros.sources.parameters import ImageSourceParameters
@@ -69,7 +69,7 @@ class Bag:
             elif role == TF:
                 moving += message.transforms
             elif role == "depth":
-                depths[_seconds(message)] = message
+                depths[seconds(message.header.stamp)] = message
             else:
                 while waiting and (_complete(waiting[0][1], depths, self.roles) or len(waiting) > WAITING):
                     yield moment()
@@ -181,13 +181,9 @@ def _complete(messages, depths, roles):
 
 def _nearest(depths, image):
     """The stamp of the depth image of an image, or None."""
-    at = _seconds(image)
+    at = seconds(image.header.stamp)
     best = min(depths, key=lambda stamp: abs(stamp - at), default=None)
     return best if best is not None and abs(best - at) <= SAME else None
-
-
-def _seconds(message):
-    return message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
 
 
 def _common(first, second):

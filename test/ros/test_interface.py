@@ -28,6 +28,31 @@ def installed(kind):
     return True
 
 
+def cameras():
+    """(camera, {role: topic}) of every row of the page's table of launch arguments."""
+    rows = [line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ") and "image:=" in line]
+    return [(row[1].strip(), dict(part.split(":=") for part in row[2].strip().strip("`").split())) for row in rows]
+
+
+@pytest.mark.parametrize(("camera", "topics"), cameras())
+def test_the_launch_arguments_of_cameras_reach_the_node(world, listener, start, camera, topics):
+    launch = (PAGE.parents[1] / "launch" / "align.launch.py").read_text()
+    assert all(f'    "{role}": ("{role}"' in launch for role in topics), "an argument of the launch file that is the remapping of a topic"
+    node = start(standin("align_node"), world.parameters, [f"{role}:={topic}" for role, topic in topics.items()])
+
+    def subscribed():
+        return {name for name, _ in listener.node.get_subscriber_names_and_types_by_node("align", "/semalign3d")}
+
+    listener.wait(lambda: ("align", "/semalign3d") in listener.node.get_node_names_and_namespaces(), "waited for the node", node)
+    listener.wait(lambda: set(topics.values()) <= subscribed(), f"waited for the topics of {camera}", node)
+    assert not {f"/semalign3d/{role}" for role in topics} & subscribed()
+    assert node.stop() == 0
+
+
+def test_the_page_shows_three_cameras():
+    assert len(cameras()) >= 3
+
+
 def test_the_page_holds_the_tables_of_the_code():
     page = PAGE.read_text(encoding="utf-8")
     assert with_tables(page) == page, "python -m semalign3d_ros.interface"

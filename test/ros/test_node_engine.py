@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("semalign3d_ros.msg", reason="needs the built messages: make setup, . scripts/env.sh")
 
+import numpy as np  # noqa: E402
 from standin import LookUpBackbone  # noqa: E402
 
 from semalign3d_core.perception.backbones import BACKBONES  # noqa: E402
@@ -80,3 +81,10 @@ def test_parameters_that_change_no_pipeline_keep_what_was_found(engine, world):
     assert warm_frames(engine, world) == 0
     engine.install(engine.prepare(AlignParameters(**{**vars(engine.in_force.parameters), "patience": 1.0})))
     assert warm_frames(engine, world) == 1
+
+
+def test_the_direction_of_gravity_belongs_to_the_evidence(engine, world):
+    HeldBackbone.go_on.set()
+    up = np.array([0.0, -3.0, -4.0])
+    found = engine.process(SensorFrame(ImageInput(world.pictures[0]), up=up))
+    np.testing.assert_allclose(found[0].result.evidence.up, [0, -0.6, -0.8])

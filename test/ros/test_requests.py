@@ -130,6 +130,9 @@ def test_labels_of_a_mask_are_objects_with_lasting_numbers(world, listener, star
         assert best.found and best.object_id == received[-1].objects[0].object_id
         numbers.append([one.object_id for one in received[-1].objects])
     assert numbers == [[1]] * 3
+    sent = camera.send(array_to_image(world.pictures[2], "rgb8", Header()))
+    masks.publish(array_to_image(labels * 0, "mono16", sent))
+    assert not camera.answer(sent).found, "a mask that shows nothing"
 
 
 def test_the_managed_node_works_while_it_is_active(world, listener, start):

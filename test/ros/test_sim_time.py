@@ -31,8 +31,8 @@ def nanoseconds(stamp):
     return stamp.sec * 10**9 + stamp.nanosec
 
 
-def write_recording(path, plugin="SQLITE3", compression=None):
-    """A bag of pictures whose stamps say their numbers."""
+def write_recording(path, plugin="SQLITE3", compression=None, frames=False):
+    """A bag of pictures whose stamps say their numbers; ``frames``: with /tf, and /tf_static once at the beginning."""
     rosbags = pytest.importorskip("rosbags.rosbag2", reason="needs rosbags: pip install 'semalign3d[bags]'")
     from rosbags.typesys import Stores, get_typestore
 
@@ -48,7 +48,23 @@ def write_recording(path, plugin="SQLITE3", compression=None):
             depth = array_to_image(np.full((8, 8), 1000 + number, np.uint16), "16UC1", header)
             writer.write(topics[1], at + 2 * STEP, serialize_message(depth))  # long after its image
             writer.write(topics[0], at, serialize_message(array_to_image(np.full((8, 8, 3), number, np.uint8), "rgb8", header)))
+            if frames:
+                write_frames(writer, at, header, first=number == 0)
     return path / "bag"
+
+
+def write_frames(writer, at, header, first):
+    from geometry_msgs.msg import TransformStamped
+    from rosbags.typesys import Stores, get_typestore
+    from tf2_msgs.msg import TFMessage
+
+    known = {connection.topic: connection for connection in writer.connections}
+    for topic, child in (("/tf", "base"), ("/tf_static", "camera")):
+        if topic not in known:
+            known[topic] = writer.add_connection(topic, "tf2_msgs/msg/TFMessage", typestore=get_typestore(Stores.ROS2_JAZZY))
+        if first or topic == "/tf":
+            one = TransformStamped(header=Header(stamp=header.stamp, frame_id="map"), child_frame_id=child)
+            writer.write(known[topic], at, serialize_message(TFMessage(transforms=[one])))
 
 
 @pytest.mark.parametrize(
