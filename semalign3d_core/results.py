@@ -22,6 +22,8 @@ from semalign3d_core.runtime.files import atomic_path
 from semalign3d_core.runtime.outputs import MARK, is_marked
 from semalign3d_core.transfer.matches import Matches
 
+LISTED = 30  # rows of a table in a notebook or on a terminal at most
+
 
 class Result:
     """What both kinds of results have in common: they are drawn, shown and stored."""
@@ -61,7 +63,8 @@ class Result:
         file = io.BytesIO()
         Image.fromarray(self.draw()).save(file, "JPEG", quality=88)
         picture = base64.b64encode(file.getvalue()).decode()
-        lines = [f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>" for tag, row in _tagged(header, rows)]
+        lines = [f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>" for tag, row in _tagged(header, rows[:LISTED])]
+        lines += [f"<tr><td>and {len(rows) - LISTED} more</td></tr>"] if len(rows) > LISTED else []
         title = f"<p>{escape(repr(self))}</p>"
         return f'{title}<img style="max-width:100%" src="data:image/jpeg;base64,{picture}"><table>{"".join(lines)}</table>'
 

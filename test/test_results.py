@@ -141,6 +141,7 @@ def test_without_points_all_that_return_are_matched(pipeline, tmp_path):
     assert x.min() >= CUP[0] and y.min() >= CUP[1] and x.max() <= CUP[2] and y.max() <= CUP[3]
     assert len(known.matches.points_3d) == len(known.matches.visible) == len(known.points)
     assert known.draw(tmp_path / "all.png").shape[0] == 480
+    assert known._repr_html_().count("<tr>") == 32 and f"and {len(known.points) - 30} more" in known._repr_html_()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from semalign3d_core.results import LISTED
+
 
 def keypoint_table(result: dict[str, Any]) -> str:
     """The keypoints of ``alignment_to_dict`` as text."""
@@ -21,10 +23,11 @@ def keypoint_table(result: dict[str, Any]) -> str:
 def match_table(matches: list[dict[str, Any]]) -> str:
     """The list of ``matches_to_list`` as text."""
     lines = [f"{'source px':>16s}   {'target px':>16s} {'visible':>8s} {'conf.':>6s} {'cycle px':>9s}"]
-    for match in matches:
+    for match in matches[:LISTED]:
         here, there = ("{:7.1f},{:7.1f}".format(*match[end]) for end in ("source", "target"))
         seen = {None: "-", True: "yes", False: "no"}[match["visible"]]
         lines.append(f"{here:>16s} > {there:>16s} {seen:>8s} {_confidence(match)} {match['cycle_pixels']:9.1f}")
+    lines += [f"and {len(matches) - LISTED} more"] if len(matches) > LISTED else []
     return "\n".join(lines)
 
 
