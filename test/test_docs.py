@@ -44,6 +44,7 @@ def test_the_readme_is_short():
     assert len(TEXTS["README.md"].split()) < 700
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if blocks(text, "python") and name not in IN_OTHER_TESTS])
 def test_python_blocks_run(name, workplace):
     pipeline = load_pipeline("mug", device="cpu")
@@ -68,6 +69,7 @@ def test_commands_take_what_is_written(name):
             assert error.code == 0, f"{name}: {program} {command} {' '.join(arguments)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/start.md"])
 def test_the_first_commands_give_what_is_promised(name, workplace, capsys):
     ran = [words[1:] for words in commands(TEXTS[name]) if COFFEE in words]

@@ -47,12 +47,14 @@ def test_each_is_under_40_lines_and_tested_here(path):
     assert re.search(rf'"{path.stem}(\.py)?"', tests)
 
 
+@pytest.mark.slow
 def test_align_a_photograph(tmp_path, capsys):
     example("align_photograph").main(output=tmp_path)
     assert "mug, found" in capsys.readouterr().out
     assert read_image(tmp_path / "mug.png").rgb.shape == (400, 600, 3) and (tmp_path / "mug.glb").read_bytes()[:4] == b"glTF"
 
 
+@pytest.mark.slow
 def test_match_two_photographs(tmp_path, capsys):
     example("match_photographs").main(output=tmp_path)
     said = capsys.readouterr().out
@@ -67,6 +69,7 @@ def test_own_category(world, tmp_path, capsys):
     assert {"chair.safetensors", "chair.report.json", "chair.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.slow
 def test_keypoints_in_metres(tmp_path, capsys):
     cut = read_image(COFFEE).rgb[18:308, 172:408]
     Image.fromarray(cut).save(tmp_path / "colour.png")
@@ -98,6 +101,7 @@ def test_own_predictions(tmp_path):
     assert 0 <= score < 60
 
 
+@pytest.mark.slow
 def test_video(tmp_path, capsys):
     cut = np.ascontiguousarray(read_image(COFFEE).rgb[10:318, 162:418, ::-1])
     writer = cv2.VideoWriter(str(tmp_path / "in.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (256, 308))

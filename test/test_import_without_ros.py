@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 ROS = ("rclpy", "sensor_msgs", "std_msgs", "geometry_msgs", "diagnostic_msgs", "visualization_msgs", "ament_index_python", "semalign3d_ros")
 OPTIONAL = ("transformers", "diffusers", "matplotlib", "ray", "trimesh", "embreex", "rosbags")
@@ -35,6 +37,7 @@ def import_everything(forbidden):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_every_module_of_the_core_imports_without_ros_and_without_optional_packages():
     names = import_everything([*ROS, *OPTIONAL])
     assert {"semalign3d_core.geometry.camera", "semalign3d_core.cli.main", "semalign3d_core.alignment.result"} <= set(names)

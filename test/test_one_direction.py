@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 CORE = Path(__file__).parents[1] / "semalign3d_core"
 LEVELS = (
     ("runtime",),
@@ -29,6 +31,7 @@ def imported(path):
             yield node.module.split(".")[1]
 
 
+@pytest.mark.slow
 def test_every_import_runs_downwards():
     wrong = []
     for path in CORE.rglob("*.py"):

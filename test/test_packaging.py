@@ -89,6 +89,7 @@ def test_package_xml_names_what_the_build_uses():
     assert set(re.findall(r"find_package\((\w+)", text)) <= depends("buildtool_depend", "depend", "test_depend")
 
 
+@pytest.mark.slow
 def test_every_import_of_the_core_is_a_declared_dependency():
     extras = PROJECT["optional-dependencies"].values()
     declared = {re.split(r"[><=\[ ]", requirement)[0] for group in [PROJECT["dependencies"], *extras] for requirement in group}

@@ -17,6 +17,7 @@ def pipeline():
     return create_pipeline(PipelineConfig(category="mug"))
 
 
+@pytest.mark.slow
 def test_the_cup_is_found_in_its_box(pipeline):
     alignment = pipeline.process(read_image(COFFEE), box=CUP).alignment
     assert alignment.found

@@ -117,6 +117,7 @@ def test_a_backbone_that_wants_to_look_closer_gets_the_surroundings_of_the_mask(
     assert backbone.windows[2] is None
 
 
+@pytest.mark.slow
 def test_the_next_frame_is_looked_at_where_the_object_was(category, model, aligner):
     """Only where the object was found; after some frames it is searched for everywhere again."""
     truth = category.image(3)

@@ -74,6 +74,7 @@ def test_each_has_a_docstring_and_types(name):
         assert "return" in hints and set(inspect.signature(function).parameters) - {"self", "cls"} <= set(hints), function
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", DOCTESTS)
 def test_examples_in_docstrings_run(module, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[1])

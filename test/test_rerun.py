@@ -10,6 +10,7 @@ from semalign3d_core import load_pipeline
 COFFEE, CUP = Path(__file__).parents[1] / "examples" / "photographs" / "coffee.jpg", (172, 18, 408, 308)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("rerun") is None, reason="rerun-sdk is not installed (extra rerun)")
 def test_a_recording_holds_image_cloud_keypoints_and_pose(tmp_path):
     from semalign3d_core.export.rerun import RerunLog

@@ -31,6 +31,7 @@ def matched():
     return match(COFFEE, COFFEE, POINTS, device="cpu")
 
 
+@pytest.mark.slow
 def test_the_picture_shows_more_than_the_photograph(result, tmp_path):
     drawn = result.draw(tmp_path / "found.png")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "found.png")), drawn)
@@ -46,6 +47,7 @@ def test_plain_numbers_are_json(result):
     np.testing.assert_allclose(plain["keypoints"][0]["pixel"], result.alignment.keypoints_2d[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stored_result_is_the_same(result, matched, tmp_path):
     result.save(tmp_path / "a.safetensors")
     again = FrameResult.load(tmp_path / "a.safetensors")
@@ -130,6 +132,7 @@ def test_a_model_says_more_of_the_points(pipeline):
     assert found.draw().shape[0] == 480
 
 
+@pytest.mark.slow
 def test_without_points_all_that_return_are_matched(pipeline, tmp_path):
     """A lattice over the source; by features over the whole picture, through a model on the object alone."""
     plain = match(COFFEE, COFFEE, device="cpu")
@@ -164,6 +167,7 @@ def test_an_option_that_there_is_not():
         load_pipeline("mug", mask="none")
 
 
+@pytest.mark.slow
 def test_the_command_matches_without_a_category(tmp_path, capsys):
     from semalign3d_core.cli.main import main
 

@@ -29,6 +29,7 @@ def models_of(count, shape, folds=3, config=CONFIG, progress=no_progress):
     return list(models_with_held_out(training, folds, progress))
 
 
+@pytest.mark.slow
 def test_no_model_is_made_of_the_view_it_is_for():
     data, _ = random_category(images=10, keypoints=8, seed=1)
     shape = find_shape(data, CONFIG)
@@ -45,6 +46,7 @@ def test_no_model_is_made_of_the_view_it_is_for():
         assert part.model.shape.shape == shape.model.shape.shape and part.model.covariance.shape == shape.model.covariance.shape
 
 
+@pytest.mark.slow
 def test_the_shape_of_a_fold_forgets_its_images():
     """What is thought of an image has no part in the mean of the fold that leaves it out."""
     data, _ = random_category(images=12, keypoints=8, seed=2)
@@ -57,12 +59,14 @@ def test_the_shape_of_a_fold_forgets_its_images():
     assert torch.allclose(without_it, usual)
 
 
+@pytest.mark.slow
 def test_without_folds_there_are_none():
     data, _ = random_category(images=6, keypoints=8, seed=1)
     shape = find_shape(data, CONFIG)
     assert [[whole for *_, whole in models_of(6, shape, folds)] for folds in (0, 1, 2)] == [[True], [True], [True, False, False]]
 
 
+@pytest.mark.slow
 def test_the_published_shape_is_kept():
     data, _ = random_category(images=6, keypoints=8, seed=1)
     shape = find_shape(data, CONFIG)

@@ -37,6 +37,7 @@ def test_offsets_are_recovered_from_annotations(aligned):
     assert torch.nn.functional.cosine_similarity(found.flatten(), truth.flatten(), dim=0) > 0.97
 
 
+@pytest.mark.slow
 def test_a_wrong_alignment_teaches_nothing(aligned):
     _, aligner, _, alignments = aligned
     annotations = torch.stack([alignment.keypoints_2d.flip(0) + 40 for alignment in alignments])

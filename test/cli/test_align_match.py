@@ -83,6 +83,7 @@ def load_model_hash(root):
     return model_hash(load_model(root / "models" / "chair.safetensors"))
 
 
+@pytest.mark.slow
 def test_known_camera_is_kept(folder, tmp_path):
     root, _ = folder
     arguments = ["align", _image(root, "one"), *_method(root, model=False), "--output", str(tmp_path), "--camera", "400,410,119.5,121"]

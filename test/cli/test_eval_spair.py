@@ -52,6 +52,7 @@ def test_predictions_of_a_run_score_the_same(folder):
     assert first["per_category"] == again["per_category"] and first["all"] == again["all"]
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_exit_code_two(folder, capsys):
     (folder / "JPEGImages" / "car" / "img2.jpg").write_bytes(b"\xff\xd8 not really")
     assert eval_spair.main(arguments(folder)) == 2

@@ -21,6 +21,7 @@ def test_a_reader_that_goes_away_ends_a_command_without_a_traceback():
     assert process.wait(120) == 141
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["eval_spair", "semalign3d"])
 def test_installed_scripts_find_their_command(script):
     path = Path(__file__).parents[2] / "scripts" / script

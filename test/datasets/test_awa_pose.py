@@ -51,6 +51,7 @@ def test_sides_change_places_in_the_mirror(root):
     assert sum(name == other for name, other in partner.items()) == 13
 
 
+@pytest.mark.slow
 def test_a_method_is_scored_on_it(root, tmp_path):
     arguments = ["--dataset", str(root), "--backbone", "compact", "--method", "nearest_neighbour", "--output", str(tmp_path / "out")]
     assert eval_spair(arguments) == 0

@@ -83,6 +83,7 @@ def test_features_of_the_mirror_image_are_those_of_the_mirrored_object(cars):
     assert right > similarity(straight, mirrored, [(k, flip[k]) for k in labels]) + 0.3
 
 
+@pytest.mark.slow
 def test_surroundings_are_mirrored_with_the_picture(cars):
     config = replace(CLEAN, folding=1.0)
     straight, mirrored = (simulated_features(cars[0], config, flag) for flag in (False, True))

@@ -80,6 +80,7 @@ def test_instances_vary_in_proportions_and_parts(category, world):
     assert len({make_instance(category, seed, world).faces.shape[0] for seed in range(40)}) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("category", "keypoint"),
     [("bottle", "collar_left"), ("chair", "arm_front_left"), ("chair", "leg_back_right"), ("aeroplane", "engine_left")],

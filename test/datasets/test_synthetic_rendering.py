@@ -60,6 +60,7 @@ def test_keypoints_follow_from_pose_and_camera(renderings):
         assert not r.visible[np.isnan(r.shape).any(1)].any()
 
 
+@pytest.mark.slow
 def test_depth_at_visible_keypoints_is_their_z(renderings):
     for category, group in renderings.items():
         errors = []

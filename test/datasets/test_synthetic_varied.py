@@ -139,6 +139,7 @@ def test_a_picture_without_its_object_shows_the_same_surroundings():
     assert same[~whole.mask].mean() > 0.4 and same[whole.mask].mean() < 0.2
 
 
+@pytest.mark.slow
 def test_furniture_fills_a_room_and_leaves_the_line_of_sight(monkeypatch):
     screen, plain = make_instance("tvmonitor", 1, "varied"), replace(VARIED, scene=scenes.SceneConfig(occluder_rate=0.0))
 

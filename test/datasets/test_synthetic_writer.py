@@ -55,6 +55,7 @@ def test_the_folder_is_readable_as_a_data_set(folder):
             assert mirrored.values.shape == (12, 60, 60)
 
 
+@pytest.mark.slow
 def test_pairs_and_layouts(folder):
     data = FolderDataset(folder)
     for split in ("trn", "test"):
@@ -159,6 +160,7 @@ def test_a_foreign_data_set_is_not_touched(tmp_path, capsys):
     assert "was not made by this command" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_depth_kinds_and_keypoint_noise(folder, tmp_path):
     options = ["--train", "1", "--test", "0", "--pairs", "0"]
     name = "chair/trn_00000"

@@ -171,6 +171,7 @@ def test_keypoint_a_little_outside_is_scored_and_counted(folder):
     assert results["keypoints_outside_the_image"] > 0 and results["all"]["skipped"] == 0
 
 
+@pytest.mark.slow
 def test_nan_features_of_a_live_backbone(folder, monkeypatch):
     class Broken(FeatureBackbone):
         name, channels = "broken", 16

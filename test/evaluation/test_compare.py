@@ -27,6 +27,7 @@ def runs(tmp_path_factory):
     return root, first.results
 
 
+@pytest.mark.slow
 def test_every_number_has_an_interval_and_the_machine_is_recorded(runs):
     root, _ = runs
     results = json.loads((root / "nn" / "results.json").read_text())
@@ -42,6 +43,7 @@ def test_every_number_has_an_interval_and_the_machine_is_recorded(runs):
     assert ",low,high," in (root / "nn" / "results.csv").read_text().splitlines()[0]
 
 
+@pytest.mark.slow
 def test_differences_are_paired(runs, tmp_path, capsys):
     root, _ = runs
     assert main(["compare", *(str(root / name) for name in ("nn", "same", "corner")), "--output", str(tmp_path)]) == 0

@@ -108,6 +108,7 @@ def test_a_method_with_templates_asks_for_them(folder):
         evaluate(configuration(folder, method="template_pose", templates=folder / "nowhere"))
 
 
+@pytest.mark.slow
 def test_a_process_holds_a_bounded_number_of_images(folder, monkeypatch):
     monkeypatch.setattr(images, "IMAGES_IN_MEMORY", 3)
     evaluation = evaluate(configuration(folder, categories=("car",)))

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from published_format import write_spair
 from tiny_category import tiny_model
 from tiny_dataset import CATEGORIES, make_dataset
@@ -28,6 +29,7 @@ def test_missing_models_are_built_and_used(tmp_path, monkeypatch):
     assert set(results["hashes"]["models"]) == set(CATEGORIES) == set(results["per_category"])
 
 
+@pytest.mark.slow
 def test_the_tiny_spair_from_pictures_to_intervals_in_one_command(tmp_path):
     """Embedded backbone, features computed, two pairs of which one has no common keypoints."""
     root = write_spair(tmp_path / "SPair-71k")

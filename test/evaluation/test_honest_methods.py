@@ -46,6 +46,7 @@ def configuration(tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_edited_plugin_is_asked_again(configuration, tmp_path, monkeypatch):
     """A matcher of somebody else's, edited from argmax to argmin, must not give its old predictions."""
     monkeypatch.syspath_prepend(tmp_path)
@@ -62,6 +63,7 @@ def test_edited_plugin_is_asked_again(configuration, tmp_path, monkeypatch):
     assert found[0][1] > 0 and found[1][1] > 0 and found[2][1] == 0
 
 
+@pytest.mark.slow
 def test_the_default_is_told_nothing_and_says_so(configuration):
     results = {}
     for method in ("semalign3d", "semalign3d_keypoints", "nearest_neighbour", "nearest_neighbour_keypoints"):

@@ -48,6 +48,7 @@ def published_pair(folder, pair):
     return KapPair(similarity, pair.target.keypoints * scale, *seen, unit * scale, 840)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", KAP_VARIANTS)
 def test_value_is_that_of_a_direct_computation(folder, tmp_path, variant):
     results = evaluate(configuration(folder, tmp_path / "out", kap=variant)).results
@@ -66,6 +67,7 @@ def test_value_is_that_of_a_direct_computation(folder, tmp_path, variant):
     assert results["all"]["kap_counts"]["points"] > results["all"]["points"]  # those that only the source shows count too
 
 
+@pytest.mark.slow
 def test_workers_agree_exactly(folder, tmp_path):
     one, two = (evaluate(configuration(folder, tmp_path / f"{n}", workers=n)).results for n in (1, 2))
     assert one["all"] == two["all"] and one["per_category"] == two["per_category"] and one["all"]["kap"]["0.1"]["per_image_pair_weighted"]
@@ -85,6 +87,7 @@ def test_files_table_and_report_name_the_variant(folder, tmp_path):
     assert re.search(rf"<td>{kap['per_image']:.1f}</td><td>[^<]* to [^<]*</td><td>{kap['pooled']:.1f}</td>", html)
 
 
+@pytest.mark.slow
 def test_nothing_of_it_by_default(folder, tmp_path):
     plain = evaluate(configuration(folder, tmp_path / "plain", kap="none"))
     with_kap = evaluate(configuration(folder, tmp_path / "kap")).results
@@ -108,6 +111,7 @@ def test_pairs_without_common_keypoints_count_with_their_negatives(folder, tmp_p
     assert entry["pairs"] == 6 and entry["kap_counts"]["pairs"] == 9 and entry["kap_counts"]["without_keypoints"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", KAP_VARIANTS)
 @pytest.mark.parametrize("shown", ["", "1234"], ids=["no common keypoints", "common keypoints"])
 def test_skipped_pairs_lower_kap_and_leave_pck_alone(folder, tmp_path, variant, shown):

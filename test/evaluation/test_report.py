@@ -50,11 +50,13 @@ def test_skipped_pairs_do_not_appear_in_the_galleries(evaluation):
     assert min(s.share.mean() for s in best) >= max(s.share.mean() for s in worst)
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_page_fits_a_telephone(html, tmp_path):
     assert width_on_a_telephone(html, tmp_path) <= 420
 
 
+@pytest.mark.slow
 @needs_browser
 def test_browser_shows_tables_curves_and_galleries(evaluation, html, tmp_path):
     dom, shot = look_at(evaluation.config.output / "report.html", tmp_path)

@@ -244,6 +244,7 @@ def test_geometry_aware_subset_holds_confusable_keypoints_only(folder, tmp_path)
     assert found["pck"]["0.1"]["per_point"] == pytest.approx(100 * np.mean(right))
 
 
+@pytest.mark.slow
 def test_masks_that_ask_the_category_model(folder, tmp_path, monkeypatch):
     from tiny_category import tiny_model
 

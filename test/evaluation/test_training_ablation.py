@@ -48,6 +48,7 @@ def test_every_part_is_trained_and_evaluated(folder, tmp_path, capsys):
     assert "standard / geometry-aware" in shown and "Geometry-aware subset: PCK" in shown
 
 
+@pytest.mark.slow
 def test_wrong_settings_are_named(folder, tmp_path, capsys):
     (tmp_path / "wrong.yaml").write_text("stepps: 2\n")
     arguments = ["--dataset", str(folder), "--backbone", "precomputed:sim", "--output", str(tmp_path / "out"), "--training-ablation"]

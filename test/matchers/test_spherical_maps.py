@@ -106,6 +106,7 @@ def test_raw_features_and_other_backbones_are_checked(tiny, mapper, tmp_path):
         backbones.create(f"spherical_maps:{wide},features=precomputed:sim", tiny)
 
 
+@pytest.mark.slow
 def test_an_official_checkpoint_reads_the_tokens_of_the_transformer(tiny, tmp_path):
     transformer = TransformerBackbone(tiny_transformer(width=24), "tiny", cells=4)
     path, image = tmp_path / "official.pth", _first_image(tiny)

@@ -29,6 +29,7 @@ def kept_files(home):
     return sorted(home.rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_the_embedded_network_gives_what_pytorch_gives_for_any_number_of_images(home):
     torch.manual_seed(0)

@@ -47,6 +47,7 @@ def test_limits_can_be_raised_and_must_be_numbers(tmp_path, monkeypatch):
         read_image(tmp_path / "a.png")
 
 
+@pytest.mark.slow
 def test_packed_arrays_are_refused_by_their_size(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", depth=np.zeros(110_000_000, np.float32))
     assert (tmp_path / "a.npz").stat().st_size < 1e6

@@ -72,11 +72,13 @@ def test_the_object_is_there_in_3d(aligned):
     assert solid["index"] == list(range(10)) and [90, 90, 90] in solid["colours"]
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_page_fits_a_telephone(aligned, tmp_path):
     assert width_on_a_telephone(align_page(*aligned), tmp_path) <= 420
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("complete", [True, False])
 def test_page_is_alive_in_a_browser(aligned, tmp_path, complete):

@@ -66,6 +66,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(folder, tmp_path):
     assert not whole.training
 
 
+@pytest.mark.slow
 def test_the_statistics_are_updated_by_source_and_target(folder, tmp_path):
     network = train_sfnet(masked_pictures(folder), CONFIG, tmp_path, quiet=True)
     steps = CONFIG.epochs * 2

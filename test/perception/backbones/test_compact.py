@@ -34,6 +34,7 @@ def whole(picture):
     return prepare(picture.rgb, SquareGrid(picture.height, picture.width, CELLS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height, width", [(256, 256), (97, 201), (333, 120), (1, 1)])
 def test_features_are_unit_and_know_their_image(weights, height, width):
     features = CompactBackbone(weights).extract(image(height, width))
@@ -42,6 +43,7 @@ def test_features_are_unit_and_know_their_image(weights, height, width):
     torch.testing.assert_close(features.values.norm(dim=0), torch.ones(CELLS, CELLS))
 
 
+@pytest.mark.slow
 def test_a_mirror_image_exchanges_the_two_views(weights):
     """Each half of the channels is what the network says of the picture or of its mirror image."""
     backbone, picture = CompactBackbone(weights), image(80, 80)
@@ -53,6 +55,7 @@ def test_a_mirror_image_exchanges_the_two_views(weights):
     assert (seen[:16] - seen[16:]).abs().max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(20, 10, 64), (-9, 30, 100)])
 def test_of_a_window_it_sees_nothing_else(weights, window):
     """Features of a window are those of the picture that is cut out of grey surroundings, and lie where the window lies."""
@@ -112,6 +115,7 @@ def test_prepare_keeps_places():
     assert torch.allclose(bright / 4 - 0.375, torch.tensor([5.0, 36.0]), atol=0.01)
 
 
+@pytest.mark.slow
 def test_classes_are_probabilities_of_background_and_categories(weights):
     backbone = CompactBackbone(weights)
     probability = backbone.class_probabilities(backbone.extract(image(64, 80)))
@@ -119,6 +123,7 @@ def test_classes_are_probabilities_of_background_and_categories(weights):
     torch.testing.assert_close(probability.sum(0), torch.ones(CELLS, CELLS))
 
 
+@pytest.mark.slow
 def test_classes_are_the_mean_over_both_views(weights):
     backbone, picture = CompactBackbone(weights), image(80, 80)
     network, *_ = load_network(weights)
@@ -130,6 +135,7 @@ def test_classes_are_the_mean_over_both_views(weights):
     torch.testing.assert_close(backbone.class_probabilities(backbone.extract(picture)), (seen + mirrored.flip(-1)) / 2)
 
 
+@pytest.mark.slow
 def test_a_glance_is_one_view(weights):
     backbone, picture = CompactBackbone(weights), image(80, 100)
     network, *_ = load_network(weights)

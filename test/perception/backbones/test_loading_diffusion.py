@@ -72,6 +72,7 @@ def test_time_step_and_record_are_options(folder):
         backbones.create(f"sd:{folder},step=1000")
 
 
+@pytest.mark.slow
 def test_a_missing_part_is_named(folder, tmp_path):
     for name in ("vae", "unet", "tokenizer"):
         (tmp_path / name).symlink_to(folder / name)

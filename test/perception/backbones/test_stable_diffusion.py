@@ -40,6 +40,7 @@ def test_levels_of_the_published_canvas_have_the_published_sizes():
     assert shapes == {"s3": (1, 16, 60, 60), "s4": (1, 32, 30, 30), "s5": (1, 32, 15, 15)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(53, 37), (1, 50), (64, 64)])
 def test_unit_norm_features(size):
     found = backbone().extract(picture(*size))
@@ -74,6 +75,7 @@ def test_recorded_state_is_what_enters_the_block_with_freeu():
         assert torch.equal(values, seen[name][:, : values.shape[1]]), name
 
 
+@pytest.mark.slow
 def test_freeu_changes_the_output_and_leaves_no_hooks_behind():
     vae, unet, text = tiny_diffusion()
     latent = torch.randn(1, 4, 8, 8)

@@ -106,6 +106,7 @@ def test_cells_and_pixels_of_the_mirror_image_agree():
     torch.testing.assert_close(mirrored[:, 0], CELLS - 1 - cells[:, 0], atol=0.02, rtol=0)  # one canvas pixel is 0.007 cells
 
 
+@pytest.mark.slow
 def test_openvino_gives_what_pytorch_gives(tmp_path, monkeypatch):
     pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'semalign3d[fast]'")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -149,6 +149,7 @@ def test_a_model_can_be_given_as_a_file(model_file):
         masks.create(f"similarity:{model_file}", backbone=backbone, load_model=load_model)
 
 
+@pytest.mark.slow
 def test_a_model_given_as_a_file_prompts_sam(model_file, tmp_path):
     pytest.importorskip("transformers", reason="needs the extra hf")
     from tiny_models import tiny_sam
