@@ -10,7 +10,7 @@ import numpy as np
 from semalign3d_core.datasets.records import Dataset, ImageRecord, KeypointSpec, PairRecord, category_of, check_categories
 from semalign3d_core.datasets.tables import GEOMETRY_GROUPS, SPAIR_CATEGORIES, SPAIR_LABELS, flip_permutation
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
-from semalign3d_core.runtime.files import fitting, read_json, read_text, shown, visible
+from semalign3d_core.runtime.files import fitting, is_name, read_json, read_text, shown, visible
 from semalign3d_core.runtime.limits import check_picture
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
@@ -130,7 +130,7 @@ class FolderDataset(Dataset):
         return content
 
     def _pair_path(self, split, name):
-        if Path(name).name != name:
+        if not is_name(name):
             raise InputError(f"{self.root}: {shown(name)!r} is no name of a pair; names have no folders")
         return self.root / "PairAnnotation" / split / f"{name}.json"
 
@@ -147,7 +147,7 @@ class FolderDataset(Dataset):
         return MissingFileError(f"{path} does not exist: {reason}{'; ' + self.remedy if self.remedy else ''}")
 
     def _read_image(self, category, name):
-        if Path(name).name != name:
+        if not is_name(name):
             raise InputError(f"{self.root}: {shown(name)!r} is no name of an image; names have no folders")
         path = self.root / "ImageAnnotation" / category / f"{name}.json"
         if not path.is_file():
@@ -160,7 +160,8 @@ class FolderDataset(Dataset):
             if min(width, height) < 1:
                 raise ValueError(f"a picture of {width} x {height} pixels")
             box = content.get("bndbox")
-            box = None if box is None else np.asarray(box, dtype=np.float32).reshape(4)
+            with np.errstate(over="ignore"):
+                box = None if box is None else np.asarray(box, dtype=np.float32).reshape(4)
             if box is not None and not np.isfinite(box).all():
                 raise ValueError(f"bndbox is {shown(content['bndbox'])}, expected four finite numbers")
         except FileFormatError:
@@ -174,7 +175,7 @@ class FolderDataset(Dataset):
     def _image_path(self, category, name, content):
         folder = self.root / "JPEGImages" / category
         own = content.get("filename")
-        candidates = [own] if isinstance(own, str) and own and Path(own).name == own else []  # never a file of another folder
+        candidates = [own] if isinstance(own, str) and own and is_name(own) else []  # never a file of another folder
         candidates += [name + suffix for suffix in IMAGE_SUFFIXES]
         return next((folder / c for c in candidates if (folder / c).is_file()), folder / candidates[0])
 

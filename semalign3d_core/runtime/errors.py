@@ -5,9 +5,15 @@ Every message names the file, topic or key, what was found, what was expected, a
 
 from typing import Any
 
+LONGEST = 1500  # characters of a message
+
 
 class SemAlign3DError(Exception):
-    """Base of all errors this package raises on purpose; its text is meant for the user."""
+    """Base of all errors this package raises on purpose; its text is meant for the user, and short whatever was found."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} ... {text[-LONGEST // 4 :]}"
 
 
 class InputError(SemAlign3DError, ValueError):

@@ -27,6 +27,7 @@ from semalign3d_core.runtime.outputs import HEAD, SameKind, check_no_special, ch
 Schema = TypeVar("Schema")
 _ONE_READER, _ONE_UMASK = threading.Lock(), threading.Lock()
 _CLEANED: set[Path] = set()  # folders
+LONGEST_NAME = 240  # bytes; file systems take 255, and endings come to it
 TEMPORARY = ".semalign3d-"  # how names of temporary files begin
 
 
@@ -70,9 +71,14 @@ def _and(text):
     return f"; {text}" if text else ""
 
 
+def is_name(text: str) -> bool:
+    """Whether ``text`` can be the name of a file: no folders, not longer than file systems take."""
+    return Path(text).name == text and "\0" not in text and len(text.encode(errors="replace")) <= LONGEST_NAME
+
+
 def inside(folder: Path, name: str) -> Path | None:
     """``folder / name``; None if that names a place outside of ``folder``, or no place at all."""
-    if not name or "\0" in name:
+    if not name or not all(is_name(part) for part in Path(name).parts if part != "/"):
         return None
     path = os.path.normpath(folder / name)
     return Path(path) if os.path.abspath(path).startswith(os.path.join(os.path.abspath(folder), "")) else None
