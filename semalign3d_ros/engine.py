@@ -69,6 +69,7 @@ class Engine:
         self._turn = threading.Lock()  # one frame at a time: requests take turns with the stream
         self._in_force: InForce | None = None
         self._shown: dict[str, Demonstration] = {}
+        self._number = 1  # of the next demonstration that comes in a request
         self.install(self.prepare(parameters))
 
     @property
@@ -93,8 +94,10 @@ class Engine:
 
     def add_demonstration(self, shown: Demonstration) -> str:
         """Keeps a demonstration that came in a request; returns the name that the parameter ``demonstration`` knows it by."""
-        name = f"request {len(self._shown) + 1}"
-        self._shown[name] = shown
+        name = f"request {self._number}"
+        current = self.in_force.parameters.demonstration
+        self._shown = {kept: one for kept, one in self._shown.items() if kept == current} | {name: shown}  # others are gone
+        self._number += 1
         return name
 
     def apart(self, category: str = "", shown: Demonstration | None = None) -> InForce:

@@ -33,5 +33,5 @@ class AlignParameters(PipelineConfig):
     warm_start: Annotated[bool, Doc("start from the alignment of the previous image instead of searching anew")] = False
     slop: Annotated[float, Doc("largest difference in seconds between the stamps of an image and of its depth image and mask"), Between(0.0, 10.0)] = 0.02  # fmt: skip  # noqa: E501
     patience: Annotated[float, Doc("seconds to wait for the depth image, mask and camera_info of an image"), Between(0.0, 60.0)] = 0.5
-    allow_model_paths: Annotated[bool, Doc("set_category may name any file; else only categories of the folder models and shipped ones"), FIXED] = False  # fmt: skip  # noqa: E501
+    allow_model_paths: Annotated[bool, Doc("requests may name any file; else only categories, and demonstrations in the folders of models and demonstration"), FIXED] = False  # fmt: skip  # noqa: E501
     threads: Annotated[int, Doc("CPU threads for features, depth and masks (alignment takes one); 0: as many as there are cores"), Between(0, 1024)] = 0  # fmt: skip  # noqa: E501

@@ -95,7 +95,10 @@ def answered(callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         except Exception as error:
             from semalign3d_core.runtime.files import shown
 
-            response.success, response.message = False, f"{type(error).__name__}: {shown(error)}"
+            from semalign3d_core.runtime.errors import SemAlign3DError
+
+            text = str(error) if isinstance(error, SemAlign3DError) else f"{type(error).__name__}: {shown(error)}"
+            response.success, response.message = False, text
             return response
 
     return call

@@ -1,6 +1,7 @@
 """Requests besides the stream of images: other categories and demonstrations, one image on demand, pause and reset."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from semalign3d_core.category.storage import SUFFIX
 from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.pipeline import Demonstration
 from semalign3d_core.runtime.errors import InputError, SemAlign3DError
-from semalign3d_core.runtime.files import shown
+from semalign3d_core.runtime.files import inside, shown
 from semalign3d_ros.action import AlignNow
 from semalign3d_ros.conversions import compressed_to_rgb, image_to_rgb
 from semalign3d_ros.inputs.synchroniser import Frame
@@ -40,6 +41,9 @@ class Requests:
 
     def __init__(self, node: Node, session: Any) -> None:
         self._session, self._active = session, False
+        values = session.live.values  # as the node was started: later values may be those of a request
+        self._folders = [Path(values.models)] if values.models else []
+        self._folders += [Path(values.demonstration).parent] if values.demonstration else []
         for kind, name, callback in (
             (SetCategory, "set_category", self._on_set_category),
             (SetDemonstration, "set_demonstration", self._on_set_demonstration),
@@ -57,18 +61,32 @@ class Requests:
         self._server.destroy()
 
     def _on_set_category(self, request, response):
-        if not self._session.live.values.allow_model_paths and not is_name(request.category):
-            text = "a category is named, not a file: put its model into the folder of the parameter models, or set allow_model_paths"
-            response.success, response.message = False, f"{shown(request.category)!r}: {text}"
-            return response
+        self._check_category(request.category)
         return self._changed(response, "without demonstration", category=request.category, demonstration="")
 
     def _on_set_demonstration(self, request, response):
         if request.file:
-            return self._changed(response, f"demonstration: {request.file}", demonstration=request.file)
+            file = self._allowed_file(request.file)
+            return self._changed(response, f"demonstration: {file}", demonstration=file)
         given = demonstration_of(request.image, request.compressed, request.labels, request.points)
         name = "" if given is None else self._session.engine.add_demonstration(given)
         return self._changed(response, f"demonstration: {name or 'none'}", demonstration=name)
+
+    def _check_category(self, category: str) -> None:
+        if not self._session.live.values.allow_model_paths and not is_name(category):
+            text = "a category is named, not a file: put its model into the folder of the parameter models, or set allow_model_paths"
+            raise InputError(f"{shown(category)!r}: {text}")
+
+    def _allowed_file(self, name: str) -> str:
+        """A file in the folder of the models or of the demonstration that the node was started with; any file if paths are allowed."""
+        if self._session.live.values.allow_model_paths:
+            return name
+        for folder in self._folders:
+            path = inside(folder.resolve(), name)
+            if path is not None and path.is_file() and path.resolve().is_relative_to(folder.resolve()):
+                return str(path)
+        folders = " or ".join(map(str, self._folders)) or "a folder that the parameters models or demonstration name"
+        raise InputError(f"{shown(name)!r} is no file in {folders}; put it there, send the image itself, or set allow_model_paths")
 
     def _changed(self, response, more, **values):
         try:
@@ -123,6 +141,7 @@ class Requests:
             handle.publish_feedback(AlignNow.Feedback(stage=text))
 
         stage("reading the request")
+        self._check_category(goal.category)
         by = engine.apart(goal.category, demonstration_of(goal.demonstration, CompressedImage(), goal.labels, goal.points))
         begin = time.monotonic()
         frame = frame_of(goal)

@@ -345,6 +345,7 @@ def test_parameters_services_and_messages_agree_about_what_is_in_force(world, li
     camera.ask(world.pictures[0])
     assert not received
     assert change("demonstration", str(demonstration)).successful
+    assert not change("demonstration", str(tmp_path / "none.yaml")).successful
     camera.ask(world.pictures[1])
     listener.wait(lambda: received, "waited for correspondences", node)
     refused = change("category", "unicorn")

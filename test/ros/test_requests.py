@@ -67,6 +67,7 @@ def test_images_on_demand_with_a_demonstration_in_the_request(world, listener, s
     # wrong requests say what is wrong, and the next one is answered
     for wrong, named in (
         (AlignNow.Goal(image=picture, category="unicorn"), "unicorn"),
+        (AlignNow.Goal(image=picture, category=str(world.model_path)), "a category is named, not a file"),
         (AlignNow.Goal(image=Image(height=2, width=2, encoding="rgb8", step=6, data=[1] * 5)), "check the driver"),
         (AlignNow.Goal(image=picture, demonstration=shown, labels=["a"]), "1 labels and 0 points"),
         (AlignNow.Goal(timeout=0.2), "no image came within 0.2 s"),
@@ -104,6 +105,9 @@ def test_a_demonstration_by_service_and_a_pause(world, listener, start):
     request.points[0].x = 1000.0
     refused = listener.call(SetDemonstration, "align/set_demonstration", request, node)
     assert not refused.success and "outside" in refused.message
+    for hostile in ("/etc/passwd", "../x.yaml", "/dev/zero", "y" * 300, "a\nb", str(world.folder / "nowhere.yaml")):
+        refused = listener.call(SetDemonstration, "align/set_demonstration", SetDemonstration.Request(file=hostile), node)
+        assert not refused.success and "is no file in" in refused.message and len(refused.message) < 1500
     assert listener.call(SetBool, "align/enable", SetBool.Request(data=False), node).success
     ignored = camera.send(array_to_image(world.pictures[1], "rgb8", Header()))
     assert listener.call(SetDemonstration, "align/set_demonstration", SetDemonstration.Request(), node).success  # none any more
