@@ -130,7 +130,7 @@ def _cached(weights, revision):
     hub, errors = require("huggingface_hub", "hf"), require("huggingface_hub.errors", "hf")
     try:
         folder = Path(hub.snapshot_download(weights.id, revision=revision, local_files_only=True, allow_patterns=list(weights.patterns)))
-    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError, RuntimeError):  # the last: there is no home folder
         return None
     # an interrupted download leaves a folder without all of its files
     complete = all(any(folder.glob(p)) for p in weights.patterns if "/" in p) and weight_files(folder, weights.patterns)
