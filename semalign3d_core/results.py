@@ -92,7 +92,7 @@ class FrameResult(Result):
     def draw(self, path: str | Path | None = None) -> np.ndarray:
         """The picture with keypoints, their names, cloud and axes, (h, w, 3) uint8 RGB.
 
-        path: file to write it to, JPEG or PNG. Small pictures are enlarged until names can be read.
+        path: file to write it to, JPEG or PNG. Small pictures are enlarged until names can be read, very large ones reduced.
         """
         from semalign3d_core.visualization.overlay import OverlayStyle, draw_alignment, draw_points, readable_scale
 

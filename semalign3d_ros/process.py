@@ -93,9 +93,8 @@ def answered(callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         try:
             return callback(request, response)
         except Exception as error:
-            from semalign3d_core.runtime.files import shown
-
             from semalign3d_core.runtime.errors import SemAlign3DError
+            from semalign3d_core.runtime.files import shown
 
             text = str(error) if isinstance(error, SemAlign3DError) else f"{type(error).__name__}: {shown(error)}"
             response.success, response.message = False, text

@@ -70,7 +70,7 @@ class ImageTensors(ShortRepr):
         extended: whether boxes larger than the mask's own are tried.
         """
         camera, grid = evidence.camera, evidence.features.grid
-        mask = None if evidence.mask is None else evidence.mask.cpu().numpy().astype(bool)
+        mask = None if evidence.mask is None else evidence.mask.cpu().numpy().astype(bool, copy=False)
         mask = mask if mask is not None and mask.any() else None
         whole = (0.0, 0.0, camera.width - 1.0, camera.height - 1.0)
         image, *objects = _cell_spans(grid, [whole] if mask is None else [whole, mask_box(mask)])

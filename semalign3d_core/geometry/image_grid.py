@@ -22,6 +22,7 @@ PADDINGS = ("bottom_right", "centre", "canvas")
 CANVAS_SIDE = 840  # annotations and vision transformer; 14 pixels per cell
 DIFFUSION_CANVAS_SIDE = 960  # Stable Diffusion; 16 pixels per cell
 CANVAS_CELLS = 60
+LARGEST = 4096  # pixels of a side, beyond which a picture is made smaller before it is padded
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,38 @@ class SquareGrid:
         after = self.side - y - part.shape[0], self.side - x - part.shape[1]
         return cv2.copyMakeBorder(part, y, after[0], x, after[1], cv2.BORDER_CONSTANT, value=(value,) * 3)
 
+    def manageable(self, picture: np.ndarray) -> tuple[np.ndarray, "SquareGrid"]:
+        """``picture`` (h, w) or (h, w, 3) uint8 and this grid; where its square is larger than ``LARGEST``, both reduced to that.
+
+        Padded at its own resolution, a picture of 1 x 20000 pixels takes more than a gigabyte.
+        """
+        factor = self.side / LARGEST
+        if factor <= 1:
+            return picture, self
+        left, top, side = self.window or (0, 0, self.side)
+        x, y = max(left, 0), max(top, 0)
+        part = picture if self.window is None else picture[y : max(top + side, 0), x : max(left + side, 0)]
+        if not part.size:
+            return picture, self
+        height, width = (max(round(length / factor), 1) for length in part.shape[:2])
+        window = None if self.window is None else (round((left - x) / factor), round((top - y) / factor), LARGEST)
+        small = cv2.resize(np.ascontiguousarray(part), (width, height), interpolation=cv2.INTER_AREA)
+        return small, replace(self, height=height, width=width, window=window)
+
+    def scaled(self, factor: float) -> "SquareGrid":
+        """The grid of the image made smaller by ``factor``, to whole pixels."""
+        height, width = (max(round(length / factor), 1) for length in (self.height, self.width))
+        window = None if self.window is None else tuple(round(value / factor) for value in self.window)
+        return replace(self, height=height, width=width, window=window)
+
     def cells_inside(self, mask: torch.Tensor) -> torch.Tensor:
         """(cells, cells) float: share of each cell's area, in whole pixels, that lies inside ``mask`` (h, w), where it is not 0."""
-        square = self.square((mask != 0).to("cpu", torch.uint8)[None])[0]
-        sums = cv2.integral(square.numpy())
+        inside = (mask if mask.dtype == torch.bool else mask != 0).cpu()
+        pixels, grid = self.manageable(inside.numpy().view(np.uint8))  # most of a pixel's area decides
+        if grid is not self:
+            return grid.cells_inside(torch.from_numpy(pixels))
+        square = self.square(inside[None])[0]
+        sums = cv2.integral(square.numpy().view(np.uint8))
         first = np.arange(self.cells) * self.side // self.cells
         last = -(-np.arange(1, self.cells + 1) * self.side // self.cells)  # cells share the pixels that they cut
         rows = sums[last] - sums[first]

@@ -8,7 +8,7 @@ import os
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 
 DEFAULTS = {
-    "PICTURE_MEGAPIXELS": 40.0,  # a phone's picture has 12 to 24
+    "PICTURE_MEGAPIXELS": 64.0,  # a phone's picture has 12 to 50, a camera's up to 61
     "PICTURE_SIDE": 10000.0,  # pixels of the longer side
     "PICTURE_ASPECT": 20.0,  # longer side over shorter one: pictures are padded to squares
     "TEXT_MEGABYTES": 300.0,  # the largest annotation file of COCO has 240

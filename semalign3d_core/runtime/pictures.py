@@ -16,6 +16,7 @@ from semalign3d_core.runtime.limits import check_picture
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")  # Pillow's others are no photographs
 ORIENTATION_TAG = 0x0112
+STRIP = 256  # rows that are converted at a time
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -58,8 +59,7 @@ def picture_of_bytes(data: bytes, raw: bool = False) -> np.ndarray:
 
 def displayed_rgb(picture: Image.Image) -> np.ndarray:
     """A Pillow picture of any mode as (h, w, 3) uint8, turned as its EXIF orientation says."""
-    turn = TURNS.get(orientation(picture))
-    return _to_rgb(picture if turn is None else picture.transpose(turn))
+    return _to_rgb(picture, orientation(picture))
 
 
 def orientation(picture: Image.Image) -> int:
@@ -98,8 +98,27 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
-def _to_rgb(picture: Image.Image) -> np.ndarray:
-    """A Pillow picture of any mode as (h, w, 3) uint8."""
+def _to_rgb(picture: Image.Image, turn: int = 1) -> np.ndarray:
+    """A Pillow picture of any mode as (h, w, 3) uint8 RGB, turned as an EXIF orientation says; in strips, as copies of all take memory."""
+    width, height = picture.size
+    rgb = np.empty((width, height, 3) if turn >= 5 else (height, width, 3), np.uint8)
+    stored = _unturned(rgb, turn)
+    for top in range(0, height, STRIP):
+        strip = picture.crop((0, top, width, min(top + STRIP, height)))
+        stored[top : top + STRIP] = _strip_to_rgb(strip)
+    return rgb
+
+
+def _unturned(displayed: np.ndarray, turn: int) -> np.ndarray:
+    """A view of displayed pixels (h, w, 3) in the order in which the file stores them: what :data:`TURNS` does, undone."""
+    if turn >= 5:
+        displayed = displayed.swapaxes(0, 1)
+    rows = -1 if turn in (3, 4, 6, 7) else 1
+    columns = -1 if turn in (2, 3, 7, 8) else 1
+    return displayed[::rows, ::columns]
+
+
+def _strip_to_rgb(picture: Image.Image) -> np.ndarray:
     if picture.mode.startswith("I"):  # 16 bit, in 32-bit containers with older versions of Pillow
         values = np.asarray(picture, dtype=np.float32) / 257
         return _grey_to_rgb(values)
@@ -112,7 +131,7 @@ def _to_rgb(picture: Image.Image) -> np.ndarray:
         layered = picture.convert("RGBA")
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, layered)
-    return np.array(picture.convert("RGB"))
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _grey_to_rgb(values: np.ndarray) -> np.ndarray:

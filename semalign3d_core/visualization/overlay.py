@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.geometry.image_grid import LARGEST
 from semalign3d_core.transfer.matches import Matches
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -30,7 +31,7 @@ class OverlayStyle:
     names: bool = True  # of the visible keypoints
     cloud: bool = True  # the projected dense points
     axes: bool = True  # of the object's pose
-    scale: int = 1  # the picture is enlarged by this factor first
+    scale: float = 1  # the picture is enlarged by this factor first
 
 
 def draw_alignment(image: np.ndarray, alignment: Alignment, style: OverlayStyle | None = None) -> np.ndarray:
@@ -123,9 +124,10 @@ def keypoint_colours(count: int) -> list[tuple[int, int, int]]:
     return [(int(255 * r), int(255 * g), int(255 * b)) for r, g, b in rgb]
 
 
-def readable_scale(image: np.ndarray, longer_side: int = 640) -> int:
-    """Factor by which a small picture must be enlarged so that names can be read."""
-    return max(1, round(longer_side / max(image.shape[:2])))
+def readable_scale(image: np.ndarray, longer_side: int = 640) -> float:
+    """Factor by which a small picture must be enlarged so that names can be read, and one beyond ``LARGEST`` reduced."""
+    longer = max(image.shape[:2])
+    return LARGEST / longer if longer > LARGEST else max(1, round(longer_side / longer))
 
 
 def _draw_cloud(canvas, alignment, scale):
@@ -253,7 +255,7 @@ def _enlarge(points, scale):
 def _enlarged(image, scale):
     if scale == 1:
         return image.copy()
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
 
 
 def _resized_to_height(image, height):

@@ -88,7 +88,8 @@ def test_special_files_are_refused_and_missing_ones_named(tmp_path, read):
 def test_special_files_are_never_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "pipe", tmp_path / "folder", "/dev/null"):
+    terminal = os.ttyname(os.openpty()[1])  # a device that no failure can replace: nothing can be made beside it
+    for path in (tmp_path / "pipe", tmp_path / "folder", terminal):
         with pytest.raises(OutputError, match="cannot write"):
             write_json(path, {})
     assert (tmp_path / "pipe").is_fifo() and sorted(p.name for p in tmp_path.iterdir()) == ["folder", "pipe"]

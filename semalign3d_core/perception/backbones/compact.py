@@ -178,6 +178,7 @@ class CompactBackbone(FeatureBackbone):
 
 def prepare(rgb: np.ndarray, grid: SquareGrid, side: int = INPUT_SIDE) -> torch.Tensor:
     """(h, w, 3) uint8 to a network's input (3, side, side) float32 in [0, 1]: the square that the :class:`SquareGrid` covers."""
+    rgb, grid = grid.manageable(rgb)
     # Area averaging when shrinking, as a camera with larger pixels would see it; pixel areas keep their place.
     mode = cv2.INTER_AREA if grid.side > side else cv2.INTER_LINEAR
     small = cv2.resize(grid.square_picture(rgb, value=128), (side, side), interpolation=mode)

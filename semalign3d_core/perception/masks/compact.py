@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import torch
 
+from semalign3d_core.geometry.image_grid import LARGEST
 from semalign3d_core.geometry.mask_field import inside_box, on_image
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.masks import Box, MaskSource, Points
@@ -55,6 +56,13 @@ class CompactMasks(MaskSource):
         return self._mask(features.grid, self.backbone.class_probabilities(features), box)
 
     def _mask(self, grid, probabilities, box):
+        factor = max(grid.height, grid.width) / LARGEST
+        if factor > 1:  # cells are larger than these pixels by far
+            small = self._mask(grid.scaled(factor), probabilities, None if box is None else tuple(edge / factor for edge in box))
+            if small is None:
+                return None
+            full = cv2.resize(small.numpy().view(np.uint8), (grid.width, grid.height), interpolation=cv2.INTER_NEAREST)
+            return torch.from_numpy(full.view(bool))
         thing = (1 - probabilities[0]).clamp(1e-4, 1 - 1e-4)
         wanted = OTHER + (1 - OTHER) * probabilities[self.wanted].sum(0) / thing
         seen, part = on_image(torch.logit(thing).cpu(), grid), grid.covered_part
