@@ -16,7 +16,7 @@ from semalign3d_core.datasets.records import KeypointSpec
 from semalign3d_core.perception.evidence import ImageInput, read_image
 from semalign3d_core.runtime.errors import InputError, MissingFileError
 from semalign3d_core.runtime.files import atomic_path, read_json, sha256_of_file, visible, write_json
-from semalign3d_core.runtime.pictures import TURNS, open_picture, orientation
+from semalign3d_core.runtime.pictures import TURNS, as_stored, open_picture, orientation
 
 BOX_MARGIN = 0.1  # of the longer side, where a box must be made from keypoints
 FEW_IMAGES, FEW_VIEWS = 10, 3
@@ -296,7 +296,7 @@ def as_displayed(item: AnnotatedObject, image: ImageInput) -> tuple[AnnotatedObj
     Raises :class:`InputError` when the annotation belongs to another size.
     """
     with open_picture(item.path) as picture:
-        turn, stored = orientation(picture), picture.size
+        turn, stored = as_stored(picture)
     displayed = (image.width, image.height)
     if item.size is not None and tuple(item.size) not in (stored, displayed):
         found, claimed = f"{image.width} x {image.height}", f"{item.size[0]} x {item.size[1]}"
@@ -332,7 +332,7 @@ def in_stored_frame(items: list[AnnotatedObject], report: ImportReport, displaye
     for item in items:
         try:
             with open_picture(item.path) as picture:
-                turn, size = orientation(picture), picture.size
+                turn, size = as_stored(picture)
         except (InputError, MissingFileError):
             continue  # whoever writes it says so
         if turn < 5:

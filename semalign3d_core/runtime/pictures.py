@@ -59,7 +59,17 @@ def picture_of_bytes(data: bytes, raw: bool = False) -> np.ndarray:
 
 def displayed_rgb(picture: Image.Image) -> np.ndarray:
     """A Pillow picture of any mode as (h, w, 3) uint8, turned as its EXIF orientation says."""
+    picture.load()  # which turns those of TIFF files, and takes the tag away
     return _to_rgb(picture, orientation(picture))
+
+
+def as_stored(picture: Image.Image) -> tuple[int, tuple[int, int]]:
+    """(EXIF orientation, (width, height) of the stored pixels) of an open picture file."""
+    turn = orientation(picture)
+    if picture.format == "TIFF" and turn >= 5:  # Pillow turns these itself, and says so by the size earlier or later
+        picture.load()
+        return turn, picture.size[::-1]
+    return turn, picture.size
 
 
 def orientation(picture: Image.Image) -> int:
