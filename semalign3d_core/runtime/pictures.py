@@ -36,7 +36,8 @@ def open_picture(path: str | Path, remedy: str = "") -> Iterator[Image.Image]:
     )
     with reading(path, expected, remedy) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, on what our own limit decides
-        with Image.open(file, formats=FORMATS) as picture:
+        # Given a name, Pillow 13 maps turned TIFF files of some kinds into memory by a wrong size.
+        with open(file, "rb") as handle, Image.open(handle, formats=FORMATS) as picture:
             check_picture(*picture.size, path)
             yield picture
 
