@@ -11,7 +11,7 @@ import numpy as np
 from semalign3d_core.datasets.left_right import flip_permutation
 from semalign3d_core.datasets.records import KeypointSpec
 from semalign3d_core.runtime.errors import FileFormatError, InputError
-from semalign3d_core.runtime.files import fitting, read_json
+from semalign3d_core.runtime.files import fitting, read_json, spelling
 
 Id = int | float | str | None  # compared as text: tools write 1, 1.0 and "1"
 Number = float | None
@@ -40,20 +40,30 @@ class CocoAnnotation:
     id: Id = None
     image_id: Id = None
     category_id: Id = None
-    keypoints: list[float] | None = None
-    bbox: list[float] | None = None
+    keypoints: list[Number] | None = None
+    bbox: list[Number] | None = None
     iscrowd: bool | float | None = None
     segmentation: Any = None
+
+    def __post_init__(self) -> None:
+        numbers = self.keypoints or []
+        triples = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=False)
+        if None in numbers and len(numbers) % 3 == 0:  # tools write null for what is not labelled
+            self.keypoints = [value for triple in triples for value in ((0, 0, 0) if None in triple else triple)]
+
+    @property
+    def box(self) -> list[float] | None:
+        """``bbox`` if it is x, y, width and height of an upright box; null, rotated and broken ones are none."""
+        known = self.bbox and len(self.bbox) == 4 and None not in self.bbox and np.isfinite(self.bbox).all()  # type: ignore[arg-type]
+        return self.bbox if known else None  # type: ignore[return-value]
 
     def problem(self, count: int) -> str | None:
         """What is wrong with an object of ``count`` keypoints, or None."""
         numbers = self.keypoints or []
         if len(numbers) != 3 * count:
-            return f"has {len(numbers)} numbers for {count} keypoints"
-        if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0) > 1e7:
+            return f"has {len(numbers)} numbers for {count} keypoints, expected x, y, v of each"
+        if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0) > 1e7:  # type: ignore[arg-type]
             return "has keypoints that are no finite pixels"
-        if self.bbox and (len(self.bbox) != 4 or not np.isfinite(self.bbox).all()):
-            return f"has the box {self.bbox[:8]}, expected four numbers x, y, width, height"
         return None
 
 
@@ -112,6 +122,8 @@ def doubled(values: Iterable[Any]) -> set:
 
 def chosen_categories(content: CocoFile, path: Path, wanted: tuple[str, ...]) -> list[CocoCategory]:
     """The categories with keypoints, all or the ``wanted`` names; :class:`InputError` for unknown names and for two of one id or name."""
+    if not content.annotations:
+        raise InputError(f"{path} holds no annotations; export again, with the images that are annotated")
     named = [category for category in content.categories if category.keypoints]
     if not named:
         raise InputError(f"{path}: no category has keypoint names; export as 'COCO Keypoints' (skeletons in CVAT)")
@@ -119,8 +131,8 @@ def chosen_categories(content: CocoFile, path: Path, wanted: tuple[str, ...]) ->
     if unknown:
         raise InputError(f"unknown category {unknown[0]!r}: choose one of {', '.join(sorted(c.name for c in named))}")
     chosen = [category for category in named if not wanted or category.name in wanted]
-    for name in sorted(doubled(category.name.strip().lower() for category in chosen)):
-        ids = [key(category.id) for category in chosen if category.name.strip().lower() == name]
+    for name in sorted(doubled(spelling(category.name.strip()) for category in chosen)):
+        ids = [key(category.id) for category in chosen if spelling(category.name.strip()) == name]
         raise InputError(f"{path}: the categories {' and '.join(ids)} are both called {name!r}; give every category its own name")
     for number in sorted(doubled(key(category.id) for category in content.categories)):
         names = [repr(category.name) for category in content.categories if key(category.id) == number]

@@ -17,7 +17,7 @@ FAR = 1e6  # pixels; corners beyond are none
 def decode_mask(segmentation: Any, height: int, width: int) -> tuple[np.ndarray | None, int]:
     """((h, w) bool mask of a COCO ``segmentation``, parts that are no polygon); the mask is None if nothing is left.
 
-    A segmentation is polygons (or the numbers of a single one), run lengths as list or string, or a list of those.
+    A segmentation is polygons (or the numbers or corners of a single one), run lengths as list or string, or a list of those.
     Polygon corners are pixel positions. Run lengths may be those of the picture turned by a quarter, and the mask is then, too.
     Raises :class:`FileFormatError` for anything else.
     """
@@ -27,7 +27,7 @@ def decode_mask(segmentation: Any, height: int, width: int) -> tuple[np.ndarray 
         return _run_lengths(segmentation, height, width), 0
     if not isinstance(segmentation, list):
         raise FileFormatError("segmentation is neither a list of polygons nor run lengths")
-    if all(isinstance(part, int | float) for part in segmentation):
+    if all(isinstance(part, int | float) for part in segmentation) or len(segmentation) > 2 and all(map(_is_corner, segmentation)):
         segmentation = [segmentation]
     mask, left_out = None, 0
     for part in segmentation:
@@ -41,6 +41,10 @@ def decode_mask(segmentation: Any, height: int, width: int) -> tuple[np.ndarray 
         else:
             mask |= found
     return mask, left_out
+
+
+def _is_corner(part):
+    return isinstance(part, list) and len(part) == 2 and all(isinstance(value, int | float) for value in part)
 
 
 def _polygon(part, height, width):
@@ -60,12 +64,14 @@ def _polygon(part, height, width):
 def _run_lengths(content, height, width):
     counts, size = content.get("counts"), content.get("size", [height, width])
     counts = _decompressed(counts) if isinstance(counts, str) else counts
+    if isinstance(counts, list):
+        counts = [int(count) if isinstance(count, float) and count.is_integer() else count for count in counts]
     if not isinstance(counts, list) or not all(isinstance(count, int) and 0 <= count <= height * width for count in counts):
         raise FileFormatError("run lengths are no list of numbers of pixels, and no string of COCO's")
     if size not in ([height, width], [width, height]) or sum(counts) != height * width:
         raise FileFormatError(f"run lengths describe {sum(counts)} pixels of {str(size)[:40]}, the image has {height} x {width}")
     values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return values.reshape(size[1], size[0]).T.copy()  # COCO runs go down the columns
+    return values.reshape(int(size[1]), int(size[0])).T.copy()  # COCO runs go down the columns
 
 
 def _decompressed(text):

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from semalign3d_core.runtime.errors import InputError, MissingFileError
-from semalign3d_core.runtime.files import files_below, inside
+from semalign3d_core.runtime.files import files_below, inside, spelling
 from semalign3d_core.runtime.pictures import IMAGE_SUFFIXES
 
 UPLOAD_PREFIX = re.compile(r"^(?!(?:19|20)\d\d[01]\d[0-3]\d-)[0-9a-f]{8}-")  # Label Studio's, of uploaded files; not a date
@@ -32,7 +32,7 @@ class ImageFinder:
         self._named: dict[str, set[str]] = defaultdict(set)  # base name -> names
         for name in names:
             for base in self._bases(name):
-                self._named[base.lower()].add(name)
+                self._named[_spelt(base)].add(name)
 
     def find(self, name: str) -> Path:
         """The path of ``name``: relative to the folder, else the one file below it that it can only mean. Errors name both.
@@ -47,7 +47,7 @@ class ImageFinder:
             found = [path for path in self._of_name(base) if not self._contradicts(name, path)]
             if len(found) > 1:
                 raise InputError(f"{name} is ambiguous below {self.folder}: {found[0]} and {found[1]}; keep one of them")
-            others = self._named[base.lower()] - {name}
+            others = self._named[_spelt(base)] - {name}
             if found and others:
                 raise InputError(f"{name} is not below {self.folder}, and {found[0]} may as well be {min(others)}; copy it there")
             if found:
@@ -65,7 +65,7 @@ class ImageFinder:
         own = [n for n, part in enumerate(named) if part in TOOL_FOLDERS or part.isdigit()]
         named = named[own[-1] + 1 :] if own else named
         lies = path.relative_to(self.folder).parts[:-1]
-        return any(a != b for a, b in zip(reversed(named), reversed(lies), strict=False))
+        return any(spelling(a) != spelling(b) for a, b in zip(reversed(named), reversed(lies), strict=False))
 
     def _of_name(self, base):
         """Files called ``base``; for a name without a suffix, or of a format that cannot be read, those with its stem."""
@@ -73,9 +73,9 @@ class ImageFinder:
             self._files = defaultdict(list)
             for path in files_below(self.folder):
                 if path.suffix.lower() in IMAGE_SUFFIXES and not any(path.resolve().is_relative_to(other) for other in self._without):
-                    self._files[path.name.lower()].append(path)
-                    self._files[path.stem.lower(), "stem"].append(path)
-        name = PurePosixPath(base.lower())
+                    self._files[_spelt(path.name)].append(path)
+                    self._files[spelling(path.stem), "stem"].append(path)
+        name = PurePosixPath(_spelt(base))
         if name.suffix in IMAGE_SUFFIXES:
             return self._files[name.name]
         return self._files[name.name, "stem"] or (self._files[name.stem, "stem"] if name.suffix in CONVERTED else [])
@@ -83,5 +83,13 @@ class ImageFinder:
 
 def _posix(name):
     """A tool's name with the separators of this system: Windows paths, URLs of Label Studio's local files, quoted characters."""
+    if "://" in name and "?d=" not in name:
+        name = urlsplit(name).path  # without what a server wants to know
     path = unquote(name.rpartition("?d=")[2])
     return PureWindowsPath(path).as_posix() if "\\" in path else path
+
+
+def _spelt(base):
+    """A file name for comparisons; two endings have two spellings."""
+    name = spelling(base)
+    return re.sub(r"\.(jpe?g|tiff?)$", lambda found: ".jpg" if found[0][1] == "j" else ".tif", name)

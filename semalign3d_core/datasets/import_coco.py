@@ -1,6 +1,7 @@
 """Import of COCO keypoint JSON, as COCO itself, CVAT, Label Studio and others write it."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,9 +11,18 @@ import numpy as np
 from semalign3d_core.datasets.coco_file import CocoAnnotation, CocoCategory, CocoFile, CocoImage, chosen_categories, doubled, key, read_coco
 from semalign3d_core.datasets.coco_masks import decode_mask
 from semalign3d_core.datasets.image_finder import ImageFinder
-from semalign3d_core.datasets.importing import AnnotatedObject, DatasetWriter, ImportReport, closing_remarks, in_stored_frame, safe_name
+from semalign3d_core.datasets.importing import (
+    AnnotatedObject,
+    DatasetWriter,
+    ImportReport,
+    closing_remarks,
+    in_stored_frame,
+    remark_on_other_categories,
+    safe_name,
+)
 from semalign3d_core.datasets.label_masks import LabelMasks
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, choice
+from semalign3d_core.runtime.files import spelling
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ def import_coco(annotations: Path, images: Path, output: Path, options: CocoOpti
         name = safe_name(options.rename or category.name)
         specs[name] = category.spec(annotations, options.pairs)
         writer = DatasetWriter(output, name, specs[name], annotations, report, options.on_bad_input)
-        reader = _ObjectReader(content, category, name, report, least, options)
+        reader = _ObjectReader(content, category, name, report, least, options, paths.values())
         items = [
             reader.read(paths[image], entry, loose)
             for image, entries, loose in _by_image(content, category, report, options)
@@ -71,6 +81,7 @@ def import_coco(annotations: Path, images: Path, output: Path, options: CocoOpti
         for item in reader.framed(items):
             writer.write(item)
         writer.finish(pictures)
+    remark_on_other_categories(output, annotations, set(specs), report)
     closing_remarks(report, specs)
     return report
 
@@ -150,7 +161,7 @@ def _remark_on_visibility(category, entries, report, hidden):
 
 def _largest(entries):
     def size(entry):
-        box = entry.bbox or (0, 0, 0, 0)
+        box = entry.box or (0, 0, 0, 0)
         return sum(v == 2 for v in entry.keypoints[2::3]), box[2] * box[3]
 
     return [max(entries, key=size)]
@@ -159,18 +170,25 @@ def _largest(entries):
 class _ObjectReader:
     """Makes the :class:`AnnotatedObject` of annotations of one category.
 
-    least: smallest v of a keypoint that counts;  name: of the category in the data set
+    least: smallest v of a keypoint that counts;  name: of the category in the data set;  paths: all images of the file
     """
 
     def __init__(
-        self, content: CocoFile, category: CocoCategory, name: str, report: ImportReport, least: int, options: CocoOptions
+        self,
+        content: CocoFile,
+        category: CocoCategory,
+        name: str,
+        report: ImportReport,
+        least: int,
+        options: CocoOptions,
+        paths: Iterable[Path],
     ) -> None:
         self._category, self._report, self._least, self._options = category, report, least, options
         self._images: dict[str, CocoImage] = {key(image.id): image for image in content.images}
         self._categories = {key(other.id): other for other in content.categories}
         self._anywhere = content.by_label_studio
-        self._same = {category.name.strip().lower(), name.lower()}
-        self._folder = None if options.masks is None else LabelMasks(options.masks, category.name)
+        self._same = {spelling(category.name.strip()), spelling(name)}
+        self._folder = None if options.masks is None else LabelMasks(options.masks, category.name, paths)
 
     def read(self, path: Path, entry: CocoAnnotation, loose: list[CocoAnnotation]) -> AnnotatedObject:
         """The object of an annotation and of the ``loose`` ones of its image that belong to it."""
@@ -198,9 +216,11 @@ class _ObjectReader:
         tell that they belong together: the smallest rectangle around most keypoints, and the polygons of one label with their middle in
         it that are around most keypoints. In files of others only those of a category with the same name count.
         """
-        loose = [e for e in loose if e.bbox and len(e.bbox) == 4 and np.isfinite(e.bbox).all()]
+        loose = [e for e in loose if e.box]
+        if entry.bbox and not entry.box:
+            self._report.counted[f"boxes of {self._category.name!r} are not four numbers x, y, width, height, and were left out"] += 1
         boxes, outlines = self._joined(loose), self._joined([e for e in loose if e.segmentation])
-        box = entry.bbox or None
+        box = entry.box
         if box is None or _is_extent(box, points):
             around = [e.bbox for e in boxes if _inside(points, e.bbox).sum() > len(points) / 2]
             box = min(around, key=lambda b: b[2] * b[3], default=None)
@@ -220,7 +240,7 @@ class _ObjectReader:
 
     def _joined(self, loose):
         """Those of a category with the name of the keypoints'; of Label Studio's files all where there are none."""
-        named = [e for e in loose if self._categories[key(e.category_id)].name.strip().lower() in self._same]
+        named = [e for e in loose if spelling(self._categories[key(e.category_id)].name.strip()) in self._same]
         return named or loose if self._anywhere else named
 
     def _joint_mask(self, entries, height, width):

@@ -38,7 +38,7 @@ def import_table(
     """
     names, rows = read_table(table)
     spec, report = KeypointSpec(names, flip_permutation(names, pairs)), ImportReport()
-    finder, labels = ImageFinder(images, rows, (masks, output)), None if masks is None else LabelMasks(masks, category)
+    finder = ImageFinder(images, rows, (masks, output))
     found: dict[Path, str] = {}
     items = []
     for name, points in rows.items():
@@ -51,8 +51,10 @@ def import_table(
             report.skip(str(error), on_bad_input)
             continue
         found[path.resolve()] = name
-        mask = None if labels is None else partial(_mask, labels, path, keypoints)
-        items.append(AnnotatedObject(path, keypoints, mask=mask))
+        items.append(AnnotatedObject(path, keypoints))
+    if masks is not None:
+        labels = LabelMasks(masks, category, found)
+        items = [replace(item, mask=partial(_mask, labels, item.path, item.keypoints)) for item in items]
     writer = DatasetWriter(output, category, spec, table, report, on_bad_input)
     if frame == "auto":
         items = in_stored_frame(items, report)
@@ -89,7 +91,9 @@ def _read_json(path):
 
 
 def _read_csv(path):
-    text = read_text(path)
+    text = "\n".join(read_text(path).splitlines())  # also those of old Macs
+    if text.lower().startswith("sep="):  # of Excel
+        text = text.partition("\n")[2]
     first = text.partition("\n")[0]
     with reading(path, "expected a table with commas, semicolons or tabs"):
         reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=max(",;\t", key=first.count))
@@ -137,7 +141,7 @@ def _point(value, where):
     if value is None:
         return None
     try:
-        x, y = (float(number) for number in value)
+        x, y = (float(number.replace(",", ".") if isinstance(number, str) else number) for number in value)  # commas of tables from Europe
     except (TypeError, ValueError, OverflowError):
         raise FileFormatError(f"{where} is {shown(value)}, expected two numbers x, y") from None
     if math.isinf(x) or math.isinf(y):

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from semalign3d_core.datasets.left_right import unpaired
 from semalign3d_core.datasets.records import KeypointSpec
 from semalign3d_core.perception.evidence import ImageInput, read_image
 from semalign3d_core.runtime.errors import InputError, MissingFileError
-from semalign3d_core.runtime.files import atomic_path, read_json, sha256_of_file, visible, write_json
+from semalign3d_core.runtime.files import atomic_path, read_json, sha256_of_file, spelling, visible, write_json
 from semalign3d_core.runtime.pictures import TURNS, as_stored, open_picture, orientation
 
 BOX_MARGIN = 0.1  # of the longer side, where a box must be made from keypoints
@@ -167,11 +168,15 @@ class DatasetWriter:
                 self._names.add(name)
                 return name
         name, stem, number = safe_name(source.stem), safe_name(source.stem), 1
-        while name in self._names or name in self._earlier or self._is_other(name, image):
+        while spelling(name) in self._taken() or self._is_other(name, image):
             number += 1
             name = f"{stem}_{number}"
         self._names.add(name)
         return name
+
+    def _taken(self):
+        """Names of other images; file systems of others do not tell capitals."""
+        return {spelling(name) for name in [*self._names, *self._earlier]}
 
     def _is_other(self, name, image):
         """Whether a picture without annotation has this name, and is another one."""
@@ -262,7 +267,7 @@ def object_box(
 
 def safe_name(text: str) -> str:
     """``text`` as a name in the layout, where pairs are spelt ``number-source-target:category``."""
-    name = re.sub(r"[^\w.]+", "_", text.strip()).strip("._")
+    name = re.sub(r"[^\w.]+", "_", unicodedata.normalize("NFC", text).strip()).strip("._")
     while len(name.encode(errors="replace")) > 120:  # file systems take 255 bytes, and suffixes and temporary names come to it
         name = name[: len(name) * 3 // 4]
     if not name:
@@ -288,6 +293,16 @@ def closing_remarks(report: ImportReport, specs: dict[str, KeypointSpec]) -> Non
             report.remarks.append(f"{category}: no partner on the other side: {', '.join(lonely)}; a misspelt name, or give --left-right")
         if spec.flip_permutation == tuple(range(len(spec.names))):
             report.remarks.append(f"{category}: no left/right pairs; if the object has a left and a right, give them with --left-right")
+
+
+def remark_on_other_categories(root: Path, annotations: Path, written: set[str], report: ImportReport) -> None:
+    """Adds a remark on categories in the folder ``root`` that earlier imports of the same file wrote and this one did not."""
+    source = str(Path(annotations).resolve())
+    for folder in sorted(path for path in (Path(root) / "ImageAnnotation").glob("[!.]*") if path.is_dir() and path.name not in written):
+        count = sum(_record(path).get("annotations") == source for path in visible(folder.glob("*.json")))
+        if count:
+            text = f"{count} images of an earlier import of this file stay in {root}; to remove them, delete {folder}"
+            report.remarks.append(f"{folder.name}: {text}")
 
 
 def as_displayed(item: AnnotatedObject, image: ImageInput) -> tuple[AnnotatedObject, np.ndarray | None]:

@@ -1,25 +1,33 @@
 """Masks of a folder of pictures whose pixels say what they show: one object, several objects, or several classes."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import read_text
 from semalign3d_core.runtime.pictures import read_labels
 
 VOID = 255  # borders and doubtful pixels in VOC's masks, where there are other labels
+DEEPEST = 4  # folders above an image that may be repeated among the masks
 SHADES = 64  # a picture with more values is no list of labels, but a mask with soft edges
 
 
 class LabelMasks:
-    """Reads ``folder``/<image name>.png: above 0 is object, and of several labels the one of the object.
+    """Reads ``folder``/<image name>.png, or in folders as the image lies in.
 
+    Above 0 is object, and of several labels the one of the object.
+
+    images: all of the file; a name that two of them have needs the folder
     category: its name in the annotation file. Its colour is looked up in ``labelmap.txt`` (CVAT) in the folder or beside it. Where that
     does not say it, the object is the label under most of its keypoints.
     """
 
-    def __init__(self, folder: Path, category: str) -> None:
+    def __init__(self, folder: Path, category: str, images: Iterable[Path] = ()) -> None:
         self.folder, self._colour = Path(folder), None
+        self._twice = {stem for stem, count in Counter(path.stem for path in images).items() if count > 1}
         for place in (self.folder, self.folder.parent):
             if (place / "labelmap.txt").is_file():
                 self._colour = _labelmap(place / "labelmap.txt").get(category.strip().lower())
@@ -27,10 +35,19 @@ class LabelMasks:
 
     def read(self, image: Path, keypoints: np.ndarray) -> np.ndarray:
         """(h, w) bool mask of the object with these keypoints (K, 2) of an image file."""
-        labels = read_labels(self.folder / f"{Path(image).stem}.png")
+        labels = read_labels(self._path(Path(image)))
         if self._colour is not None and (labels == self._colour).any():
             return labels == self._colour
         return object_pixels(labels, keypoints)
+
+    def _path(self, image):
+        """The mask of an image: as deep in folders as the image is, where there are such; never one that several images might mean."""
+        names = [Path(*image.parts[-depth:]).with_suffix(".png") for depth in range(min(len(image.parts) - 1, DEEPEST), 1, -1)]
+        deep = next((self.folder / name for name in names if (self.folder / name).is_file()), None)
+        if deep is None and image.stem in self._twice:
+            where = self.folder / image.parent.name / f"{image.stem}.png"
+            raise InputError(f"several images are called {image.stem!r}: the mask of {image} must be {where}")
+        return deep or self.folder / f"{image.stem}.png"
 
 
 def object_pixels(labels: np.ndarray, keypoints: np.ndarray) -> np.ndarray:

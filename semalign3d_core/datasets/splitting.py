@@ -18,6 +18,8 @@ def write_splits(root: Path, category: str, test_share: float, pairs: int, seed:
     """
     root = Path(root)
     annotations = {path.stem: read_json(path) for path in sorted((root / "ImageAnnotation" / category).glob("*.json"))}
+    for split in SPLITS:
+        _remove_split(root, category, split)
     if not test_share or len(annotations) < 4:
         return {}
     names = sorted(annotations)
@@ -37,16 +39,34 @@ def _write_split(root, category, split, annotations, most, seed):
     random.Random(f"{seed} {category} {split}").shuffle(legal)
     chosen = sorted(legal[:most])
     folder, layout = root / "PairAnnotation" / split, root / "Layout" / "large" / f"{split}.txt"
-    for path in folder.glob(f"*:{category}.json"):
-        path.unlink()
     names = []
     for number, (source, target) in enumerate(chosen):
         names.append(f"{number:06d}-{source}-{target}:{category}")
         write_json(folder / f"{names[-1]}.json", _annotation(names[-1], annotations[source], annotations[target]), ours=True)
-    known = layout.read_text(encoding="utf-8").split("\n") if layout.is_file() else []
-    others = [name for name in known if name and name.rpartition(":")[2] != category]
-    write_text(layout, "".join(f"{name}\n" for name in [*others, *names]), ours=True)
+    _write_layout(layout, [*_others(layout, category), *names])
     return len(names)
+
+
+def _remove_split(root, category, split):
+    """Removes the pairs of an earlier import, which may name images that are gone."""
+    for path in (root / "PairAnnotation" / split).glob(f"*:{category}.json"):
+        path.unlink()
+    layout = root / "Layout" / "large" / f"{split}.txt"
+    if layout.is_file():
+        others = _others(layout, category)
+        if others:
+            _write_layout(layout, others)
+        else:
+            layout.unlink()  # a data set without splits has no list
+
+
+def _others(layout, category):
+    known = layout.read_text(encoding="utf-8").split("\n") if layout.is_file() else []
+    return [name for name in known if name and name.rpartition(":")[2] != category]
+
+
+def _write_layout(layout, names):
+    write_text(layout, "".join(f"{name}\n" for name in names), ours=True)
 
 
 def _common(source, target):

@@ -10,6 +10,7 @@ import stat
 import tempfile
 import threading
 import time
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ from semalign3d_core.runtime.outputs import HEAD, SameKind, check_no_special, ch
 Schema = TypeVar("Schema")
 _ONE_READER, _ONE_UMASK = threading.Lock(), threading.Lock()
 _CLEANED: set[Path] = set()  # folders
+# encoding, marks at the beginning; those of 32 bits begin as those of 16
+WIDE = (("utf-32", codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), ("utf-16", codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 LONGEST_NAME = 240  # bytes; file systems take 255, and endings come to it
 TEMPORARY = ".semalign3d-"  # how names of temporary files begin
 
@@ -82,6 +85,11 @@ def inside(folder: Path, name: str) -> Path | None:
         return None
     path = os.path.normpath(folder / name)
     return Path(path) if os.path.abspath(path).startswith(os.path.join(os.path.abspath(folder), "")) else None
+
+
+def spelling(name: str) -> str:
+    """``name`` for comparisons: letters composed (macOS takes them apart) and without capitals (file systems may not tell them)."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def visible(paths: Iterable[Path]) -> list[Path]:
@@ -208,12 +216,14 @@ def finite(value: Any) -> Any:
 
 
 def read_text(path: str | Path, expected: str = "save it as UTF-8", missing: str = "") -> str:
-    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one, as programs on Windows write it."""
+    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 or 32 with one, as programs on Windows write it."""
     with reading(path, expected, missing) as file:
         check_limit("TEXT_MEGABYTES", file.stat().st_size / 1e6, path, f"{file.stat().st_size / 1e6:.0f} megabytes of text")
         content = file.read_bytes()
-        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return content.decode("utf-16" if wide else "utf-8-sig")
+        if content.startswith(b"PK\x03\x04"):
+            raise FileFormatError(f"{path} is a ZIP archive; unpack it and give the file inside")
+        known = (marks for marks in WIDE if content.startswith(marks[1:]))
+        return content.decode(next(known, ("utf-8-sig",))[0])
 
 
 def read_json(path: str | Path, schema: type[Schema] | None = None, missing: str = "") -> Any:
