@@ -122,8 +122,6 @@ def doubled(values: Iterable[Any]) -> set:
 
 def chosen_categories(content: CocoFile, path: Path, wanted: tuple[str, ...]) -> list[CocoCategory]:
     """The categories with keypoints, all or the ``wanted`` names; :class:`InputError` for unknown names and for two of one id or name."""
-    if not content.annotations:
-        raise InputError(f"{path} holds no annotations; export again, with the images that are annotated")
     named = [category for category in content.categories if category.keypoints]
     if not named:
         raise InputError(f"{path}: no category has keypoint names; export as 'COCO Keypoints' (skeletons in CVAT)")

@@ -65,6 +65,8 @@ def import_coco(annotations: Path, images: Path, output: Path, options: CocoOpti
         raise InputError(f"{annotations} has several categories ({names}); choose one to rename to {options.rename!r}")
     for name in doubled(safe_name(options.rename or category.name) for category in chosen):
         raise InputError(f"{annotations}: several categories would be called {name!r}; take them one by one with --take and --category")
+    if not content.annotations:
+        report.remarks.append(f"{annotations} holds no annotations; was everything meant to be deleted?")
     paths, pictures = _find_images(content, images, (options.masks, output), report, options.on_bad_input)
     specs = {}
     for category in chosen:

@@ -146,8 +146,10 @@ class SquareGrid:
     def scaled(self, factor: float) -> "SquareGrid":
         """The grid of the image made smaller by ``factor``, to whole pixels."""
         height, width = (max(round(length / factor), 1) for length in (self.height, self.width))
-        window = None if self.window is None else tuple(round(value / factor) for value in self.window)
-        return replace(self, height=height, width=width, window=window)
+        if self.window is None:
+            return replace(self, height=height, width=width)
+        left, top, side = (round(value / factor) for value in self.window)
+        return replace(self, height=height, width=width, window=(left, top, side))
 
     def cells_inside(self, mask: torch.Tensor) -> torch.Tensor:
         """(cells, cells) float: share of each cell's area, in whole pixels, that lies inside ``mask`` (h, w), where it is not 0."""

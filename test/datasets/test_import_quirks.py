@@ -317,6 +317,12 @@ def test_pairs_of_deleted_images_go(tmp_path):
         assert not data.splits() and not list((tmp_path / "data" / "PairAnnotation").rglob("*.json")) and len(data.images("bottle")) == 3
 
 
+def test_a_file_whose_annotations_are_all_deleted(photos):
+    _import(photos, _content(_annotation()))
+    report, files = _import(photos, _content())
+    assert not files and any("holds no annotations" in text for text in report.remarks)
+
+
 # Pictures turned by EXIF
 
 
