@@ -1,9 +1,10 @@
-"""What the choices are worth that the preset ``reference`` makes where the paper says nothing: docs/reference_preset.md.
+"""What the choices are worth that the preset ``reference`` makes where the paper says nothing or we differ: the table of docs/methods.md.
 
-    python bench/reference_choices.py [--category chair] [--images 6] [--dataset DIR]
+    python bench/reference_choices.py [--category chair] [--images 8] [--dataset DIR] [--only PART OF A NAME ...]
 
-Aligns rendered test images (true mask and monocular-like disparity, embedded backbone, shipped model) with the preset and with one choice
-changed at a time; prints PCK@0.1 / 0.05 of the visible keypoints, per point, in shares of the object's box.
+Renders a category with simulated features (no network is involved), true masks and monocular-like disparity, builds its model from 40
+images, and aligns test images with the preset and with one choice changed at a time. Prints PCK@0.1 / 0.05 of the visible keypoints, per
+point, in shares of the object's box.
 """
 
 import os
@@ -11,6 +12,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads
 
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -22,10 +24,10 @@ import numpy as np
 import torch
 import tyro
 
-from semalign3d_core.alignment import observation, published
+from semalign3d_core.alignment import choice, observation, published
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.config import AlignConfig
-from semalign3d_core.category.storage import find_model, load_model
+from semalign3d_core.category.storage import load_model
 from semalign3d_core.cli.main import main as semalign3d
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.metrics.pck import pck_correct
@@ -43,10 +45,12 @@ class Options:
 
     category: str = "chair"
     """Category."""
-    images: int = 6
+    images: int = 8
     """Test images."""
     dataset: Path | None = None
-    """A synthetic data set; nothing renders one."""
+    """Folder of the synthetic data set and its model; what is there is used again. Default: a temporary one."""
+    only: tuple[str, ...] = ()
+    """Only choices whose names hold one of these."""
 
 
 def choices() -> dict[str, tuple[Callable[[AlignConfig], AlignConfig], AbstractContextManager]]:
@@ -58,20 +62,24 @@ def choices() -> dict[str, tuple[Callable[[AlignConfig], AlignConfig], AbstractC
     def starts(**values):
         return lambda config: replace(config, reference=replace(config.reference, **values))
 
+    def same(config):
+        return config
+
     decay = patch.object(published.torch.optim, "AdamW", partial(_with_decay, torch.optim.AdamW))
     return {
-        "the preset": (lambda config: config, nullcontext()),
-        "weight decay 0.01 (PyTorch's default) in place of 0": (lambda config: config, decay),
+        "the preset": (same, nullcontext()),
+        "weight decay 0.01 (PyTorch's default) in place of 0": (same, decay),
         "2 focal lengths in place of 4": (starts(focals=(1.1, 2.0)), nullcontext()),
         "8 rotations in place of 4": (starts(rotations=8), nullcontext()),
         "30 sampled pixels in place of 120": (seen(pixels=30), nullcontext()),
         "300 sampled pixels in place of 120": (seen(pixels=300), nullcontext()),
-        "all cells in place of the best 96 in Eq. 9": (lambda config: config, patch.object(observation, "SPARSE_CELLS", 10**6)),
+        "all cells in place of the best 96 in Eq. 9": (same, patch.object(observation, "SPARSE_CELLS", 10**6)),
         "standard deviations not below 0.001 in place of 0.05": (seen(sd_floor=0.001), nullcontext()),
-        "all edges and tetrahedra drawn 512 at a time in place of 128": (
-            lambda config: config,
-            patch.object(published, "GEOMETRY_ROWS", 512),
-        ),
+        "512 rows of Eq. 10 in every step in place of 128": (same, patch.object(published, "GEOMETRY_ROWS", 512)),
+        "winner by the loss of the last step": (same, patch.object(published.AdamWSolver, "solve", _least_loss)),
+        "winner without the order in depth": (same, patch.object(choice, "depth_order", _no_order)),
+        "order in depth of neighbours in place of the whole object": (same, patch.object(choice, "depth_order", _local_order)),
+        "winner without the cost of unusual views": (lambda config: replace(config, view_weight=0.0), nullcontext()),
     }
 
 
@@ -79,17 +87,50 @@ def _with_decay(optimizer, *arguments, weight_decay=0.0, **options):
     return optimizer(*arguments, weight_decay=0.01, **options)
 
 
+SOLVE = published.AdamWSolver.solve
+NEIGHBOURS = 0.1  # distance in the image, of its longer side
+
+
+def _least_loss(solver, observation):
+    """The published winner: the start whose loss (Eq. 13 with the weights of the last step) is the smallest."""
+    found = SOLVE(solver, observation)
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(2)
+        loss = solver._energy(observation, found.keypoints, found.focal, solver.config.steps, generator)
+    best = loss.argmin()[None]
+    return replace(found, keypoints=found.keypoints[best], focal=found.focal[best], rotations=found.rotations[best])
+
+
+def _no_order(image, solutions):
+    return torch.zeros(len(solutions.points))
+
+
+def _local_order(image, solutions):
+    """How well the order in depth of neighbouring points of the cloud agrees with the depth map, from -1 to 1."""
+    cloud = solutions.front.shape[1]
+    place, near = solutions.projected[:, :cloud], 1 / solutions.points[:, :cloud, 2].clamp(min=1e-3)
+    seen = image.inverse_depth(place)
+    usable = solutions.front & torch.isfinite(seen)
+    both = (torch.cdist(place, place) < NEIGHBOURS) & usable[:, :, None] & usable[:, None]
+    alike = [(values[:, :, None] - values[:, None]).sign() for values in (near, seen.nan_to_num())]
+    return (alike[0] * alike[1] * both).sum((1, 2)) / both.sum((1, 2)).clamp(min=1)
+
+
 def main(options: Options, folder: Path) -> None:
-    root = options.dataset or folder
-    if options.dataset is None:
-        sizes = ["--train", "0", "--test", str(options.images), "--pairs", "1", "--seed", "77", "--workers", "1"]
-        semalign3d(["synth", "--output", str(root), "--categories", options.category, *sizes])
-    providers = backbones.create("compact"), depth.create("precomputed", root), masks.create("precomputed", root)
-    records = FolderDataset(root).images(options.category)[: options.images]
+    root, models = options.dataset or folder, (options.dataset or folder) / "models"
+    sizes = ["--train", "40", "--test", str(options.images), "--pairs", "80", "--seed", "77", "--workers", "1", "--features", "sim"]
+    semalign3d(["synth", "--output", str(root), "--categories", options.category, *sizes])
+    inputs = ["--backbone", "precomputed:sim", "--depth", "precomputed", "--masks", "precomputed"]
+    if not (models / f"{options.category}.safetensors").is_file():
+        semalign3d(["build", "--dataset", str(root), "--category", options.category, *inputs, "--output", str(models)])
+    providers = backbones.create("precomputed:sim", root), depth.create("precomputed", root), masks.create("precomputed", root)
+    records = FolderDataset(root).images(options.category, "test")[: options.images]
     evidence = [look(read_image(record.path, record), *providers) for record in records]
-    model = load_model(find_model(options.category))
+    model = load_model(models / f"{options.category}.safetensors")
     for name, (changed, patched) in choices().items():
-        right = []
+        if options.only and not any(part in name for part in options.only):
+            continue
+        right, started = [], time.process_time()
         with patched:
             aligner = Aligner(model, changed(load_preset(AlignConfig, "align", "reference")))
             for record, image in zip(records, evidence, strict=True):
@@ -97,7 +138,7 @@ def main(options: Options, folder: Path) -> None:
                 unit = max(record.box[2] - record.box[0], record.box[3] - record.box[1])
                 right.append(pck_correct(aligner.align(image).keypoints_2d.numpy()[seen], record.keypoints[seen], unit, ALPHAS))
         score = 100 * np.concatenate(right).mean(0)
-        print(f"{name:62s} {score[0]:5.1f} / {score[1]:5.1f}", flush=True)
+        print(f"{name:62s} {score[0]:5.1f} / {score[1]:5.1f}   {time.process_time() - started:5.0f} s of CPU", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from tiny_dataset import CATEGORIES, make_dataset
 
 from semalign3d_core import matchers
 from semalign3d_core.category.storage import save_model
+from semalign3d_core.evaluation.run import worker
 from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.matching import match_to_targets
 from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import SquareGrid
@@ -61,6 +63,21 @@ def test_edited_plugin_is_asked_again(configuration, tmp_path, monkeypatch):
         found.append(((configuration.output / "predictions.jsonl").read_text(), results["cache"].get("matches_computed", 0)))
     assert found[0][0] != found[1][0] == found[2][0]
     assert found[0][1] > 0 and found[1][1] > 0 and found[2][1] == 0
+
+
+def shifted_matches(matcher, source, queries, device):
+    match = match_to_targets(matcher, source, queries, device)
+    return lambda query, target: replace(match(query, target), points=match(query, target).points + 1)
+
+
+def test_edited_code_of_the_evaluation_is_asked_again(configuration, monkeypatch):
+    """What the evaluation itself does to matches is part of the cache's keys, too."""
+    evaluate(configuration)
+    first = (configuration.output / "predictions.jsonl").read_text()
+    monkeypatch.setattr(worker, "match_to_targets", shifted_matches)
+    results = evaluate(configuration).results
+    assert (configuration.output / "predictions.jsonl").read_text() != first
+    assert results["cache"]["matches_computed"] > 0 and results["cache"].get("features_computed", 0) == 0
 
 
 @pytest.mark.slow
