@@ -15,8 +15,8 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     """The dictionary of ``compare.json``.
 
     ``runs``: per run its name, folder, what it was told of the points, scores and intervals over all and per category, and the difference
-    to the first run, each with its interval;  ``winners``: per category and alpha the best run per image, the next one, and whether the
-    interval of their difference leaves out 0.
+    to the first run, each with its interval;  ``winners``: per category and alpha the best run per image and all that are as good, the
+    next one, and whether the interval of their difference leaves out 0.
     """
     alphas = tuple(float(alpha) for alpha in runs[0].results["all"]["pck"])
     bootstrap = image_bootstrap(runs[0].scores)
@@ -70,7 +70,8 @@ def _winner(names, scores, draws):
     if not known:
         return None
     best, *rest = sorted(known, key=lambda index: -scores[index])
-    found = {"winner": names[best], "percent": scores[best], "next": None, "clear": None}
+    equal = [names[index] for index in known if scores[index] == scores[best]]
+    found = {"winner": names[best], "winners": equal, "percent": scores[best], "next": None, "clear": None}
     if rest:
         ends = interval(draws[best] - draws[rest[0]])
         found |= {

@@ -13,6 +13,8 @@ from semalign3d_core.pages.html import note, page, section, table
 MEANS = {"mean_of_categories": "mean of categories", "pair_weighted": "weighted by pairs", "per_point": "per point"}
 COLUMNS = ("run", "told", "category", "alpha", "number", "percent", "low", "high", "difference", "difference_low", "difference_high")
 DIFFERENT = "The methods know different things about the points; compare only methods that know the same."
+UNKNOWN = "What predictions from a file know of the points is not recorded; compare only methods that know the same."
+SIDE_BY_SIDE = '<div style="flex: 1 1 0; min-width: min(100%, 180px)"><b>{}</b>{}</div>'  # all runs in one row, however wide they are
 
 
 def rows(comparison: dict[str, Any]) -> list[tuple]:
@@ -43,12 +45,18 @@ def terminal_table(comparison: dict[str, Any]) -> str:
     counts = {run["name"]: [0, 0] for run in runs}
     for found in comparison["winners"].values():
         if found[alpha]:
-            counts[found[alpha]["winner"]][0] += 1
-            counts[found[alpha]["winner"]][1] += bool(found[alpha]["clear"])
+            for name in found[alpha]["winners"]:
+                counts[name][0] += 1
+                counts[name][1] += bool(found[alpha]["clear"])
     lines.append(f"best at {alpha}: " + ", ".join(f"{name} in {n} categories ({clear} clearly)" for name, (n, clear) in counts.items()))
-    if len({run["told"] for run in runs}) > 1:
-        lines.append(DIFFERENT)
-    return "\n".join(lines)
+    lines.append(_warning(comparison))
+    return "\n".join(filter(None, lines))
+
+
+def _warning(comparison):
+    """What to mind because of what the methods know, or ""."""
+    told = {run["told"] for run in comparison["runs"]}
+    return DIFFERENT if len(told - {"unknown"}) > 1 else UNKNOWN if len(told) > 1 else ""
 
 
 def compare_page(runs: Sequence[Run], comparison: dict[str, Any], pictures: int) -> str:
@@ -63,7 +71,7 @@ def compare_page(runs: Sequence[Run], comparison: dict[str, Any], pictures: int)
     ]
     place = escape(str(runs[0].results["config"]["dataset"]))
     text = note(f"{comparison['runs'][0]['pairs']} pairs of {place}. Intervals: 95 %, bootstrap over images.")
-    warning = f'<div class="warning">{DIFFERENT}</div>' if len({run["told"] for run in comparison["runs"]}) > 1 else ""
+    warning = _warning(comparison) and f'<div class="warning">{_warning(comparison)}</div>'
     head = f"<h1>{escape(' / '.join(names))}</h1>{text}{warning}"
     return page("Comparison", head + "\n".join(section(*part) for part in parts))
 
@@ -75,7 +83,7 @@ def _totals(comparison, alphas):
             cells = []
             for alpha in alphas:
                 entry = run["all"][alpha][number]
-                cells += [entry["percent"], _ends(entry["interval"]), entry["difference"], _ends(entry["difference_interval"])]
+                cells += _cells(entry, run is comparison["runs"][0])
             lines.append([run["name"], run["told"], label, *cells])
     columns = [(f"PCK@{alpha}", name) for alpha in alphas for name in ("%", "95 %", "difference", "95 %")]
     return table(["run", "knows of the points", "average", *columns], lines, ours={0, 1, 2})
@@ -87,9 +95,9 @@ def _categories(comparison, alpha):
         cells = []
         for run in comparison["runs"]:
             entry = run["per_category"][category][alpha]["per_image"]
-            cells += [entry["percent"], _ends(entry["interval"]), entry["difference"], _ends(entry["difference_interval"])]
-        best = found[alpha] or {"winner": None, "clear": None}
-        lines.append([category, best["winner"], {True: "yes", False: "no", None: None}[best["clear"]], *cells])
+            cells += _cells(entry, run is comparison["runs"][0])
+        best = found[alpha] or {"winners": [], "clear": None}
+        lines.append([category, " = ".join(best["winners"]), {True: "yes", False: "no", None: None}[best["clear"]], *cells])
     columns = [(run["name"], name) for run in comparison["runs"] for name in ("%", "95 %", "difference", "95 %")]
     return note("Clear: the interval of the difference to the next best leaves out 0.") + table(["", "best", "clear", *columns], lines)
 
@@ -97,7 +105,7 @@ def _categories(comparison, alpha):
 def _pictures(runs, alpha_index, alpha, count):
     parts = []
     for index in differing_pairs(runs, alpha_index, count):
-        figures = "".join(f"<div><b>{escape(run.name)}</b>{figure(run.scores[index], alpha_index, alpha)}</div>" for run in runs)
+        figures = "".join(SIDE_BY_SIDE.format(escape(run.name), figure(run.scores[index], alpha_index, alpha)) for run in runs)
         parts.append(f'<div class="gallery">{figures}</div>')
     text = "Green lines end at right points, red ones at wrong points; white circles are the true places. One row per pair."
     return note(text) + "<br>".join(parts) if parts else note("On every pair the runs have equally many right points.")
@@ -109,6 +117,12 @@ def _number(value):
 
 def _ends(ends):
     return "" if ends is None else f"[{ends[0]:.1f}, {ends[1]:.1f}]"
+
+
+def _cells(entry, first):
+    """Percent, interval, difference and its interval; the first run has no difference to itself."""
+    difference = [None, ""] if first else [entry["difference"], _ends(entry["difference_interval"])]
+    return [entry["percent"], _ends(entry["interval"]), *difference]
 
 
 def _difference(entry, first):

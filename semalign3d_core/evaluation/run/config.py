@@ -17,7 +17,7 @@ class EvaluationConfig(ProviderOptions):
     output: Path = Path("out/evaluation")
     """Folder for results.json, predictions.jsonl, results.csv, pairs.csv, config.json and report.html."""
     kind: str | None = None
-    """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow, caltech101). Default: what it looks like."""
+    """What the folder holds (folder, spair, spair_u, ap10k, pf_pascal, pf_willow, caltech101, awa_pose). Default: what it looks like."""
     split: str = "test"
     """trn, val or test, or whatever the data set calls its lists of pairs."""
     categories: tuple[str, ...] = ()
@@ -80,9 +80,9 @@ class EvaluationConfig(ProviderOptions):
     training_ablation: bool = False
     """Also train the GeoAware post-processor on the split trn, part by part (GeoAware-SC, Table 5), and evaluate each."""
     training: Path | None = None
-    """YAML file of settings for that, as semalign3d train geoaware has them. Default: the published ones."""
+    """YAML file of settings for --training-ablation, as semalign3d train geoaware has them. Default: the published ones."""
     pretraining: Path | None = None
-    """AP-10K: the last row of that is pre-trained on it."""
+    """Folder of AP-10K: --training-ablation then has a last row that was trained on it first."""
     seed: int = 0
     """Seed of whatever a method draws."""
 
