@@ -180,8 +180,9 @@ class Pipeline:
         depth_source = self.depth_source if depth is None else None
         last_box = last_seen(previous, self.aligner.model_hash, max(image.height, image.width))
 
-        def aligned(quick: bool, previous: Alignment | None) -> tuple[Alignment, ImageEvidence]:
-            seen = look(image, self.backbone, depth_source, mask_source, camera, mask=mask, last_box=last_box, detection=box, quick=quick)
+        def aligned(quick: bool, previous: Alignment | None, place: Box | None = None) -> tuple[Alignment, ImageEvidence]:
+            known = {"mask": mask, "last_box": last_box, "detection": box, "place": place}
+            seen = look(image, self.backbone, depth_source, mask_source, camera, quick=quick, **known)  # type: ignore[arg-type]
             seen = replace(seen, depth=seen.depth if depth is None else depth, up=None if up is None else _unit(up))
             if not self.backbone.any_image:
                 return self.aligner.align(seen, previous), seen
@@ -191,6 +192,11 @@ class Pipeline:
             alignment, evidence = aligned(self._lifted is None, previous)  # points are carried over by what all views say
             if evidence.features.quick and (alignment.tracking is None or not alignment.tracking.warm_frames):
                 alignment, evidence = aligned(False, None)  # viewpoints had to be searched: not by a quick look
+            if not alignment.found and mask_source is not None and box is None:
+                place = mask_source.search(image)
+                other = None if place is None else aligned(False, None, place)
+                if other is not None and other[0].confidence > alignment.confidence:
+                    alignment, evidence = other
             labels = () if self._lifted is None or self.demonstration is None else self.demonstration.labels
             return FrameResult(evidence, alignment, self._place(evidence, alignment), labels)
 

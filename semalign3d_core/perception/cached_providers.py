@@ -123,6 +123,12 @@ class CachedMasks(_Cached, MaskSource):
         """The quick first mask."""
         return self._segmented(image, box, None, lambda: self.provider.glance(image, box=box), look="glance")
 
+    def search(self, image: ImageInput) -> Box | None:
+        """A place to look at."""
+        depends_on = self._depends_on(image, look="search")
+        place = self.cache.fetch("masks", depends_on, lambda: ({"place": _plain(self.provider.search(image))}, {}))[0]["place"]
+        return None if place is None else tuple(place)
+
     def _segmented(self, image, box, points, segment, **how):
         def compute():
             found = segment()

@@ -4,6 +4,7 @@ import inspect
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,7 +79,8 @@ class OpenVINONetwork:
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
         frontend = FrontEndManager().load_by_framework("pytorch")
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of sizes, which are those of the example
             decoder = TorchScriptPythonDecoder(self._network, example_input=(self._example,))
             model = frontend.convert(frontend.load(decoder))
         with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from semalign3d_core.geometry.camera import PinholeCamera
-from semalign3d_core.geometry.mask_field import mask_box, square_around, well_framed
+from semalign3d_core.geometry.mask_field import cut_off, mask_box, square_around, well_framed
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import FeatureMap, ImageEvidence, ImageInput
@@ -22,6 +22,7 @@ SMALL = 0.35  # objects whose longer side is below this share of the image are l
 MARGIN = 0.25  # of that window around the object, on each side, in object sizes
 BEYOND = 0.05  # of a window's side by which an object reaches beyond it before more is looked at
 SPANNED = 0.7  # of a detected box, that the box of a mask in it covers; else the mask is not of the whole object
+AROUND, MOST_LOOKS = 0.5, 3  # of a place where the object may be: margin on each side in its sizes, and how often it is widened
 TYPICAL_FOCAL = 1.5  # longer sides of the image, where no camera is known
 
 Window = tuple[int, int, int]  # left, top, side in whole pixels; may reach beyond the image
@@ -39,6 +40,7 @@ def look(
     last_box: Box | None = None,
     detection: Box | None = None,
     quick: bool = False,
+    place: Box | None = None,
 ) -> ImageEvidence:
     """Asks the providers for everything they know of an image.
 
@@ -46,12 +48,15 @@ def look(
     mask: (h, w) bool of the object if it is known: the mask source is not asked then. An empty mask counts as none.
     last_box: of the object's mask in the frame before; the object is looked for there first; quick: a less sure look will do there.
     detection: box of the object, by a detector; it is the mask where the mask source finds nothing of nearly its size in it.
+    place: where the object is looked for, and around it; see :meth:`MaskSource.search`.
     """
     if detection is not None and mask is None:
         features, mask = _in_box(image, backbone, mask_source, detection)
     elif mask is not None:
         mask = mask if mask.any() else None
         features = backbone.extract(close_up(image, mask, backbone))
+    elif place is not None and mask_source is not None:
+        features, mask = _look_closer(image, backbone, mask_source, _around(place, image, backbone, mask_source))
     else:
         features, mask = features_and_mask(image, backbone, mask_source, box=box, last_box=last_box, quick=quick)
     return ImageEvidence(
@@ -136,11 +141,28 @@ def _from_two_looks(image, backbone, mask_source, box, points, last_box, quick):
         mask = mask_source.segment_features(features, closer, box=box, points=points)
         if mask is not None and well_framed(mask_box(mask.cpu().numpy()), closer.window, image.height, image.width):
             return features, mask
-    first = mask_source.glance(image, box=box)
+    return _look_closer(image, backbone, mask_source, mask_source.glance(image, box=box), box, points)
+
+
+def _look_closer(image, backbone, mask_source, first, box=None, points=None):
+    """Features of the surroundings of a coarse mask ``first`` or None, and the finer mask in them."""
     closer = close_up(image, first, backbone)
     features = backbone.extract(closer)
     mask = mask_source.segment_features(features, closer, box=box, points=points)
     return features, first if mask is None else mask
+
+
+def _around(place, image, backbone, mask_source):
+    """The mask (h, w) or None of the object at a place, a box in pixels: more is looked at until all of the object is seen."""
+    window = square_around(place, AROUND)
+    for _ in range(MOST_LOOKS):
+        closer = replace(image, window=window)
+        mask = mask_source.segment_features(backbone.extract(closer), closer)
+        if mask is None or not cut_off(mask_box(mask.cpu().numpy()), window, image.height, image.width):
+            break
+        left, top, side = window
+        window = left - side // 4, top - side // 4, side + side // 2
+    return mask
 
 
 def look_at(

@@ -141,6 +141,23 @@ def load_efficientnet_lite(size: str, blocks: Sequence[int], path: str | Path | 
     return network.eval()
 
 
+def load_classifier(size: str, path: Path | None = None) -> tuple[EfficientNetLite, nn.Conv2d, nn.Conv2d]:
+    """The whole network of a size as convolutions: (:class:`EfficientNetLite` up to its last block, features, scores).
+
+    ``scores(relu6(features(x)))`` of the last block's output x (B, C, h, w) are the logits of ImageNet's 1000 classes (B, 1000, h, w)
+    at every place. size, path: see :func:`load_efficientnet_lite`
+    """
+    network = load_efficientnet_lite(size, (len(block_table(size)) - 1,), path)
+    stored = read_checkpoint(weights_path(size) if path is None else path, "")
+    scale, bias = _norm(stored, "_bn1")
+    layers = []
+    for weight, offset in ((stored["_conv_head.weight"] * scale[:, None, None, None], bias), (stored["_fc.weight"], stored["_fc.bias"])):
+        layer = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
+        layer.load_state_dict({"weight": weight.reshape(*weight.shape[:2], 1, 1), "bias": offset})
+        layers.append(layer.eval())
+    return network, layers[0], layers[1]
+
+
 def weights_path(size: str) -> Path:
     """The ``.pth`` file in the installed package of a size."""
     choice("size of EfficientNet-Lite", size, SCALES)
@@ -164,10 +181,15 @@ def _folded(stored, network):
                 pairs[f"blocks.{number}.{ours}"] = (f"_blocks.{number}.{theirs}", f"_blocks.{number}.{norm}")
     state = {}
     for ours, (conv, norm) in pairs.items():
-        scale = stored[f"{norm}.weight"] / (stored[f"{norm}.running_var"] + NORM_EPSILON).sqrt()
-        state[f"{ours}.weight"] = stored[f"{conv}.weight"] * scale[:, None, None, None]
-        state[f"{ours}.bias"] = stored[f"{norm}.bias"] - stored[f"{norm}.running_mean"] * scale
+        scale, bias = _norm(stored, norm)
+        state[f"{ours}.weight"], state[f"{ours}.bias"] = stored[f"{conv}.weight"] * scale[:, None, None, None], bias
     return state
+
+
+def _norm(stored, name):
+    """(scale, bias) of a batch normalisation with fixed statistics."""
+    scale = stored[f"{name}.weight"] / (stored[f"{name}.running_var"] + NORM_EPSILON).sqrt()
+    return scale, stored[f"{name}.bias"] - stored[f"{name}.running_mean"] * scale
 
 
 def at_cells(values: torch.Tensor, cells: int, side: int) -> torch.Tensor:

@@ -73,6 +73,10 @@ class MaskSource(Protocol):
         """A quick first mask that shows where to look closely."""
         return self.segment(image, box)
 
+    def search(self, image: ImageInput) -> Box | None:
+        """A place (x0, y0, x1, y1) in pixels to look at where the object was not found; None: the source knows none."""
+        return None
+
 
 def _precomputed(argument, **options):
     from semalign3d_core.perception.masks.precomputed import PrecomputedMasks
@@ -102,10 +106,12 @@ def _similarity(argument, model=None, backbone=None, load_model=None):
 def _compact(argument, model=None, backbone=None):
     from semalign3d_core.perception.backbones.compact import CompactBackbone
     from semalign3d_core.perception.masks.compact import CompactMasks
+    from semalign3d_core.perception.masks.finder import finder_at_hand
 
     own = backbone if isinstance(backbone, CompactBackbone) and not argument else CompactBackbone(argument or None, runtime="auto")
     shared = backbone is not None and backbone.name == own.name  # one name, interchangeable features
-    return CompactMasks(own, "" if model is None else model.category, shared)
+    category = "" if model is None else model.category
+    return CompactMasks(own, category, shared, finder_at_hand(category))
 
 
 def _auto(argument, model=None, backbone=None):

@@ -10,6 +10,7 @@ from semalign3d_core.geometry.image_grid import LARGEST
 from semalign3d_core.geometry.mask_field import inside_box, on_image
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.masks import Box, MaskSource, Points
+from semalign3d_core.perception.masks.finder import ImageNetFinder
 
 LEAST_PART = 0.1  # parts of the object (seen behind an occluder) count from this share of the largest part's evidence on
 OTHER = 0.05  # what a cell counts of which the network is sure that it shows an object, but of another category
@@ -24,7 +25,7 @@ class CompactMasks(MaskSource):
 
     backbone: :class:`~semalign3d_core.perception.backbones.compact.CompactBackbone`; category: name of the category to find; of one that
     the backbone was not trained on, all objects count alike; shared: whether the features of an
-    image that callers have are those of ``backbone``.
+    image that callers have are those of ``backbone``; finder: asked by :meth:`search`.
     """
 
     name = "compact"
@@ -32,8 +33,8 @@ class CompactMasks(MaskSource):
     glances = True
     concurrent = True
 
-    def __init__(self, backbone, category="", shared=False):
-        self.backbone, self.shared, self.own_features = backbone, shared, backbone.name
+    def __init__(self, backbone, category="", shared=False, finder: ImageNetFinder | None = None):
+        self.backbone, self.shared, self.own_features, self.finder = backbone, shared, backbone.name, finder
         known = backbone.categories
         self.wanted = [1 + known.index(category)] if category in known else list(range(1, 1 + len(known)))
 
@@ -51,6 +52,10 @@ class CompactMasks(MaskSource):
         """As :meth:`segment`, in half the time and coarser: enough to know where to look closely."""
         grid, probabilities = self.backbone.glance(image)
         return self._mask(grid, probabilities, box)
+
+    def search(self, image: ImageInput) -> Box | None:
+        """Where the finder sees the object; see :class:`MaskSource`."""
+        return None if self.finder is None else self.finder.search(image)
 
     def _segment(self, features, box):
         return self._mask(features.grid, self.backbone.class_probabilities(features), box)

@@ -190,3 +190,38 @@ def test_created_by_name_with_the_embedded_backbone():
     for spec in ("compact", "auto"):
         source = masks.create(spec, backbone=backbone)
         assert isinstance(source, CompactMasks) and source.shared and source.backbone is backbone
+
+
+class Told:
+    """A finder that is told where the object is."""
+
+    def __init__(self, place):
+        self.place, self.asked = place, 0
+
+    def search(self, image):
+        self.asked += 1
+        return self.place
+
+
+def two_squares():
+    """A large red square and a small one, both of the first category, for :class:`Coarse`."""
+    rgb = np.zeros((64, 64, 3), np.uint8)
+    rgb[4:28, 4:28, 0] = rgb[44:54, 44:54, 0] = 255
+    return ImageInput(rgb)
+
+
+def test_around_a_place_more_is_looked_at_until_all_of_the_object_is_seen():
+    image, backbone = two_squares(), Coarse()
+    source = CompactMasks(backbone, "mug", shared=True)
+    assert look(image, backbone, mask_source=source).mask[16, 16]
+    mask = look(image, backbone, mask_source=source, place=(43, 43, 47, 47)).mask  # a corner of the small square
+    truth = torch.zeros(64, 64, dtype=torch.bool)
+    truth[44:54, 44:54] = True
+    assert (mask & truth).sum() > 0.7 * (mask | truth).sum()
+
+
+def test_a_cached_search_asks_the_finder_once(tmp_path):
+    image, backbone, told = two_squares(), Coarse(), Told((43, 43, 47, 47))
+    assert CompactMasks(backbone, "mug").search(image) is None
+    cached = CachedMasks.wrap(CompactMasks(backbone, "mug", shared=True, finder=told), "compact", Cache(tmp_path))
+    assert cached.search(image) == cached.search(image) == (43, 43, 47, 47) and told.asked == 1
