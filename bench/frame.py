@@ -109,7 +109,7 @@ class Bench:
         self.watch, self.publish = Stopwatch(options.device), publisher()
         aligner, look = self.pipeline.aligner, self.pipeline.backbone
         for stage, owner, name in (
-            ("glance", look, "glance"), ("look", look, "extract"), ("mask", self.pipeline.mask_source, "glance"),
+            ("glance", look, "glance"), ("look", look, "extract"), ("look", look, "follow"), ("mask", self.pipeline.mask_source, "glance"),
             ("mask", self.pipeline.mask_source, "segment_features"), ("prepare", aligner, "prepare"), ("observe", aligner, "observe"),
             ("bank", solver, "best_starts"), ("solve", aligner.solver, "solve"), ("solve", aligner.solver, "refine"),
             ("judge", aligner, "judge"), ("report", aligner, "_report"), ("report", aligner, "_alignment"),

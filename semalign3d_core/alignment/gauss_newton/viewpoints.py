@@ -19,6 +19,7 @@ JITTER = math.radians(11.0)  # about each axis, of the copies of training poses
 SEPARATION = math.radians(30.0)  # between two starts
 CONSIDERED = 320  # best-scoring viewpoints and boxes among which distinct viewpoints are sought
 SUPPRESSION_ROUNDS = 4
+LEAST_LOG = -50.0  # of a likelihood: exponentials that are no normal numbers take ten times as long
 BUFFER = 12 - 1e-3  # cells along the longer side of the depth buffer that decides visibility; the last one holds the farthest point
 BEHIND = 0.12  # diameters behind the front up to which a point is visible
 
@@ -121,7 +122,7 @@ def tolerance_map(coarse: CoarseMap) -> tuple[Tensor, Tensor, Tensor]:
     log = torch.maximum(log[..., :-1], log[..., 1:])
     log = torch.maximum(log[:, :-1], log[:, 1:])
     # Window i covers coarse cells i - 1 and i: its centre is half a coarse cell before i.
-    return pad(log.exp(), (1, 1, 1, 1)), coarse.spacing, coarse.origin - 0.5 * coarse.spacing
+    return pad(log.clamp(min=LEAST_LOG).exp(), (1, 1, 1, 1)), coarse.spacing, coarse.origin - 0.5 * coarse.spacing
 
 
 def pooled_coverage(coverage: Tensor) -> Tensor:
