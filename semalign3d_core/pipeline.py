@@ -1,11 +1,11 @@
 """From one image to named keypoints and correspondences: what the command line and the ROS node both run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, overload
+from typing import Annotated, Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from semalign3d_core.transfer.matches import Matches
 from semalign3d_core.transfer.place import place_points
 
 Up = Sequence[float] | np.ndarray
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -156,15 +157,25 @@ class Pipeline:
     ) -> list[FrameResult]:
         """The results of :meth:`process` for several images, in their order, as many at a time as there are processors.
 
-        One at a time where a provider has to be asked by one thread only. Arguments as of :meth:`process`; all images share them.
+        Arguments as of :meth:`process`; all images share them.
         """
-        together = all(provider is None or provider.concurrent for provider in (self.backbone, self.depth_source, self.mask_source))
 
         def processed(image: UserImage) -> FrameResult:
             return self._process(as_image(image, channel_order), camera, None, None, None, None, up)
 
-        with closing(in_parallel(processed, images, None if together else 1)) as results:
+        with closing(self.each(processed, images)) as results:
             return list(results)
+
+    def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+        """``function(item)`` of all items in their order, for functions that process an image with this pipeline: folders, data sets.
+
+        As many at a time as there are processors; one at a time, with all processors, where a provider has to be asked by one thread
+        only. Close it (``contextlib.closing``) where you may stop before the end.
+        """
+        if all(provider is None or provider.concurrent for provider in (self.backbone, self.depth_source, self.mask_source)):
+            yield from in_parallel(function, items)
+        else:
+            yield from map(function, items)
 
     def _process(
         self,

@@ -2,7 +2,9 @@
 
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -41,17 +43,19 @@ def run(options: Options) -> int:
     pipeline, recording = make_pipeline(options), _recording(options)
     named = list(zip(files, result_names(files), strict=True))
     results, failed = [], 0
-    for n, (file, name) in enumerate(tqdm(named, unit="image", disable=len(files) == 1 or None, file=sys.stderr)):
-        try:
-            found, result = _align(pipeline, file, name, options)
-        except SemAlign3DError as error:
-            failed += 1
-            tqdm.write(f"semalign3d align: {error}", file=sys.stderr)
-            continue
-        if recording is not None:
-            recording.add(found, float(n))
-        results.append((name, result))
-        tqdm.write(_summary(result, options.output / f"{name}.align.json"), file=sys.stdout)
+    aligned = partial(_align, pipeline, options)
+    with closing(pipeline.each(aligned, named) if len(files) > 1 else (aligned(each) for each in named)) as each_result:
+        bar = tqdm(each_result, total=len(files), unit="image", disable=len(files) == 1 or None, file=sys.stderr)
+        for n, ((_, name), done) in enumerate(zip(named, bar, strict=True)):
+            if isinstance(done, SemAlign3DError):
+                failed += 1
+                tqdm.write(f"semalign3d align: {done}", file=sys.stderr)
+                continue
+            found, result = done
+            if recording is not None:
+                recording.add(found, float(n))
+            results.append((name, result))
+            tqdm.write(_summary(result, options.output / f"{name}.align.json"), file=sys.stdout)
     if recording is not None:
         recording.close()
     _write_index(results, options)
@@ -77,15 +81,20 @@ def _write_index(results, options):
     write_text(options.viz, page(title, f"<h1>{escape(title)}</h1><ul>{''.join(rows)}</ul>"))
 
 
-def _align(pipeline, file, name, options):
-    image = read_input(file, options.dataset)
-    start = time.perf_counter()
-    found = pipeline.process(image, camera=parse_camera(options.camera, image), box=parse_box(options.boxes, image))
-    result = {**found.to_dict(), "seconds": round(time.perf_counter() - start, 4)}
-    write_json(options.output / f"{name}.align.json", result)
-    found.draw(options.output / f"{name}.align.png")
-    if options.viz is not None:
-        _visualise(pipeline, found, _viz_path(options, name), options.mapper)
+def _align(pipeline, options, named):
+    """Result and its numbers of an image, all files written; the error where it could not be aligned."""
+    file, name = named
+    try:
+        image = read_input(file, options.dataset)
+        start = time.perf_counter()
+        found = pipeline.process(image, camera=parse_camera(options.camera, image), box=parse_box(options.boxes, image))
+        result = {**found.to_dict(), "seconds": round(time.perf_counter() - start, 4)}
+        write_json(options.output / f"{name}.align.json", result)
+        found.draw(options.output / f"{name}.align.png")
+        if options.viz is not None:
+            _visualise(pipeline, found, _viz_path(options, name), options.mapper)
+    except SemAlign3DError as error:
+        return error
     return found, result
 
 
