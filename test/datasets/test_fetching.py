@@ -142,3 +142,15 @@ def test_archives_cannot_write_elsewhere(tmp_path):
     with pytest.raises(FileFormatError, match=r"damaged or no archive"):
         fetching.fetch(data, tmp_path / "out", str(tmp_path / "SPair-71k.tar.gz"))
     assert not (tmp_path / "outside.txt").exists()
+
+
+def test_a_folder_of_somebody_else_is_not_replaced(server, archive, tmp_path, capsys):
+    mine = tmp_path / "out" / "SPair-71k" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("months of work")
+    assert main(["data", "spair71k", "--output", str(tmp_path / "out"), "--source", str(archive)]) == 1
+    assert "was not unpacked by this command" in capsys.readouterr().err and mine.read_text() == "months of work"
+    mine.unlink()
+    mine.parent.rmdir()
+    assert main(["data", "spair71k", "--output", str(tmp_path / "out"), "--source", str(archive)]) == 0
+    assert not [path.name for path in (tmp_path / "out").iterdir() if "unpacking" in path.name]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, OutputError
-from semalign3d_core.runtime.files import TEMPORARY, atomic_path, read_arrays, read_json, read_text, read_yaml, write_json
+from semalign3d_core.runtime.files import TEMPORARY, atomic_path, inside, read_arrays, read_json, read_text, read_yaml, write_json
 from semalign3d_core.runtime.pictures import picture_of_bytes
 from semalign3d_core.runtime.tensors import read_checkpoint, read_tensors
 
@@ -131,3 +131,10 @@ def test_numbers_and_nests_without_end_are_refused(tmp_path):
         (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
         with pytest.raises(FileFormatError, match=r"a\.json"):
             read_json(tmp_path / "a.json")
+
+
+def test_messages_are_short_and_names_that_no_file_can_have_are_none(tmp_path):
+    assert len(str(InputError("x" * 100_000))) < 2000 and str(InputError("short")) == "short"
+    for name in ("x" * 300, "é" * 200, "a\0b", "../a", "/etc/passwd", ""):
+        assert inside(tmp_path, name) is None
+    assert inside(tmp_path, "a/b.png") == tmp_path / "a" / "b.png"
