@@ -18,6 +18,7 @@ from pathlib import Path
 from kill import PROGRAM, inputs, run
 
 PATIENCE = 60.0  # seconds after which a command that was interrupted counts as hanging
+ENDING = 10.0  # seconds that the helpers of a command may take to end after it
 STARTED = "import os; os.write(1, b'+'); "  # before that nothing of ours runs
 
 
@@ -49,11 +50,13 @@ def interrupt(arguments: list[str], output: Path, seconds: float) -> str:
         os.killpg(process.pid, signal.SIGKILL)
         return f"it hangs after an interrupt at {seconds:.2f} s"
     text = error.decode(errors="replace")
-    if process.returncode == 0:
+    if process.returncode == 0 or process.returncode == -signal.SIGINT and not text.strip():  # the interpreter was ending itself
         return "ended"
     if process.returncode != 130 or "Traceback" in text or text.count("interrupted") != 1:
         return f"exit code {process.returncode} after {seconds:.2f} s: {text[-1500:]}"
-    time.sleep(0.5)
+    end = time.monotonic() + ENDING
+    while _alive(process.pid) and time.monotonic() < end:
+        time.sleep(0.05)
     return f"processes are left after an interrupt at {seconds:.2f} s" if _alive(process.pid) else ""
 
 
