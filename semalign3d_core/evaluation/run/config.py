@@ -25,13 +25,13 @@ class EvaluationConfig(ProviderOptions):
     layout: str = "large"
     """Which list of pairs of SPair-71k: large or small."""
     limit: int | None = None
-    """Only the first so many pairs of each category."""
+    """Number of pairs per category, the first ones. Default: all."""
     method: str = "nearest_neighbour"
-    """semalign3d, semalign3d_keypoints (told that the queries of a pair are different keypoints), nearest_neighbour,
-    nearest_neighbour_keypoints (told the same), window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose, template_pose,
+    """semalign3d, semalign3d_keypoints (knows that the queries of a pair are different keypoints), nearest_neighbour,
+    nearest_neighbour_keypoints (knows the same), window_soft_argmax, soft_argmax, kernel_soft_argmax, adaptive_pose, template_pose,
     spherical_maps, sfnet."""
     masks: str = field(default="none", kw_only=True)
-    """Mask source, as of the other commands; published protocols compare whole images, so that none is the default here."""
+    """Mask source, as in the other commands. The default is none, because published protocols compare whole images."""
     models: Path | None = None
     """Folder of category models, for methods that need them. Default: the shipped ones."""
     build: bool = False
@@ -48,13 +48,13 @@ class EvaluationConfig(ProviderOptions):
     rotations: bool = False
     """adaptive_pose: also try the source turned by one, two and three quarters."""
     transfer: str = ""
-    """Preset of semalign3d's transfer of points, or a YAML file. Default: the one that goes with its preset."""
+    """Preset of semalign3d's transfer of points, or a YAML file. Default: the one that belongs to its preset."""
     alpha: tuple[float, ...] = (0.01, 0.05, 0.1)
     """PCK thresholds, as shares of the reference length."""
     threshold: Literal["dataset", "bbox", "image"] = "dataset"
-    """Reference length: the target's object box, its image (longer side each), or what the data set is published with."""
+    """Reference length: the longer side of the target's object box or image, or what the data set is published with."""
     kap: Literal["none", "visible_only", "as_released", "spherical", "all"] = "none"
-    """Variant of the keypoint average precision, or all; it judges the method's own likelihood maps, or else the features."""
+    """Variant of the keypoint average precision, or all. It judges the method's own likelihood maps, or the features where it has none."""
     name: str = ""
     """What tables and pages call the result. Default: the method, or the file of --predictions."""
     predictions: Path | None = None
@@ -64,27 +64,27 @@ class EvaluationConfig(ProviderOptions):
     engine: Literal["local", "ray"] = "local"
     """Where the work runs: processes of this machine, or a Ray cluster (extra "ray")."""
     workers: int = 1
-    """Processes; each uses one CPU thread, so that results do not depend on their number."""
+    """Number of processes. Each uses one CPU thread, so results do not depend on the number."""
     retries: int = 2
-    """How often a work item is tried again after a crash."""
+    """How often the work on an image is tried again after a crash."""
     cache: Path | None = None
     """Folder of the cache. Default: <output>/cache. Runs may share one."""
     gallery: int = 6
-    """Pairs per gallery of the report; 0 for none."""
+    """Number of pairs in each gallery of the report; 0 for none."""
     ablation: bool = False
     """Also evaluate semalign3d without each term of its energy (paper, Table 4); table and plot go into the report."""
     other_backbone: str = ""
-    """Also build models with this backbone, from the split trn, and evaluate those."""
+    """Also build models with this backbone, from the split trn, and evaluate them."""
     training_images: tuple[int, ...] = ()
-    """Also build models from so many images of the split trn each, for example 10 15 25 50, and evaluate those."""
+    """Also build models from these numbers of images of the split trn, for example 10 15 25 50, and evaluate them."""
     training_ablation: bool = False
     """Also train the GeoAware post-processor on the split trn, part by part (GeoAware-SC, Table 5), and evaluate each."""
     training: Path | None = None
-    """YAML file of settings for --training-ablation, as semalign3d train geoaware has them. Default: the published ones."""
+    """YAML file with settings for --training-ablation, as semalign3d train geoaware has them. Default: the published ones."""
     pretraining: Path | None = None
-    """Folder of AP-10K: --training-ablation then has a last row that was trained on it first."""
+    """Folder of AP-10K, on which --training-ablation pre-trains its last row."""
     seed: int = 0
-    """Seed of whatever a method draws."""
+    """Seed of everything random in a method."""
 
     def __post_init__(self):
         if not self.alpha or not all(0 < a <= 10 for a in self.alpha):
