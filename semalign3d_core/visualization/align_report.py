@@ -35,7 +35,7 @@ def align_page(model: CategoryModel, evidence: ImageEvidence, alignment: Alignme
         "scaleKind": alignment.scale_kind,
         "undetermined": None if alignment.undetermined_axis is None else rounded(alignment.undetermined_axis),
         "terms": {name: float(value) for name, value in alignment.terms.items()},
-        "belief": _probabilities(diagnostics),
+        "probabilities": _probabilities(diagnostics),
         "keypoints": _keypoints(alignment),
         "ghostIndex": present.nonzero()[:, 0].tolist(),
         "cloud": _cloud(alignment),

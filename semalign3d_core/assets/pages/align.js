@@ -62,7 +62,7 @@ const meanings = {
   deformation: "deformation, in standard deviations", cover: "share of the mask that is covered", inside: "share of the cloud inside the mask",
   masked: "with a mask (1) or without", with_depth: "with a depth map (1) or without", lead: "lead of the best start over the best other pose",
 };
-table($("belief"), ["", "value"], Object.entries(DATA.belief).map(([name, value]) => [meanings[name] || name, fixed(value, 3)]));
+table($("probabilities"), ["", "value"], Object.entries(DATA.probabilities).map(([name, value]) => [meanings[name] || name, fixed(value, 3)]));
 const phases = DATA.phases.map(([first, starts], n) => ({
   name: `${starts} ${starts === 1 ? "start" : "starts"}`, colour: ["#8a94a6", "#3b86c4", "#0b2f57"][Math.min(n, 2)],
   points: DATA.trace.map((v, i) => [i, v]).slice(first, n + 1 < DATA.phases.length ? DATA.phases[n + 1][0] : DATA.trace.length),

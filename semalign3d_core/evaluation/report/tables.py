@@ -55,7 +55,7 @@ def geometry_table(results: dict[str, Any]) -> str:
         )
         rows.append([name, subset["pairs"], subset["points"], *cells])
     header = ["", "pairs", "keypoints", *_columns("geometry_aware", alphas, ("per image", "95 %", "per point", "95 %"))]
-    text = note("Keypoints that a look-alike visible in the target can be taken for: left and right, the four wheels.")
+    text = note("Keypoints with a look-alike that is visible in the target: left and right, the four wheels.")
     return text + table(header, rows, ours={len(rows) - 2, len(rows) - 1})
 
 
@@ -79,7 +79,7 @@ def breakdown_tables(results: dict[str, Any]) -> str:
             parts.append(table(header, rows))
     if not parts:
         return note("The pairs carry no attributes.")
-    text = "Over all categories: per image as mean of categories and weighted by pairs; per point. Truncation, occlusion: of which image."
+    text = "Over all categories: per image (mean of categories, and weighted by pairs) and per point. Truncation and occlusion say which image has it."
     return note(text) + "<br>".join(parts)
 
 
