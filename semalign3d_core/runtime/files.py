@@ -168,7 +168,7 @@ def write_text(path: str | Path, text: str, ours: bool = False) -> None:
     r"""Writes a text file atomically. Bytes of file names that are no UTF-8 are written as ``\udcXX``, as JSON spells them.
 
     ours: the place says that the file is ours, see :func:`atomic_path`; else one that names this program in its head is, and a table
-    with the same columns.
+    with the same first two columns.
     """
     with atomic_path(path, None if ours else partial(_same_text, text)) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -190,7 +190,9 @@ def _same_text(text, path):
         return is_marked(path)
     with open(path, encoding="utf-8") as file:
         line = file.readline(HEAD).rstrip("\n")
-    return line == first or path.suffix.lower() == ".jsonl" and _first_keys(json.loads(line)) == _first_keys(json.loads(first))
+    if path.suffix.lower() == ".csv":  # later columns may depend on options and data
+        return line.split(",")[:2] == first.split(",")[:2]
+    return line == first or _first_keys(json.loads(line)) == _first_keys(json.loads(first))
 
 
 def _same_keys(value, path):

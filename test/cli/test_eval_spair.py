@@ -28,6 +28,18 @@ def arguments(folder, output="out", *more):
     return [*text.split(), *more]
 
 
+def test_the_same_folder_takes_another_evaluation(folder, capsys):
+    """Columns of its tables depend on the thresholds; they are replaced all the same. A table of somebody else is not."""
+    short = [*arguments(folder), "--gallery", "0", "--limit", "1"]
+    assert eval_spair.main(short) == 0
+    changed = [word for word in short if word not in ("0.01", "0.05")]
+    assert eval_spair.main(changed) == 0
+    table = folder.parent / "out" / "pairs.csv"
+    assert table.read_text().startswith("pair,category,keypoints,right@0.1,skipped")
+    table.write_text("name,points\na,1\n")
+    assert eval_spair.main(changed) == 1 and "no result of this program" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_documented_call_writes_all_files_and_a_table(folder, capsys):
     assert eval_spair.main(arguments(folder)) == 0
