@@ -38,7 +38,8 @@ from semalign3d_core.transfer.matches import Matches
 from semalign3d_core.transfer.place import place_points
 
 Up = Sequence[float] | np.ndarray
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)

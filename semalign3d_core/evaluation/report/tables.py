@@ -79,7 +79,8 @@ def breakdown_tables(results: dict[str, Any]) -> str:
             parts.append(table(header, rows))
     if not parts:
         return note("The pairs carry no attributes.")
-    text = "Over all categories: per image (mean of categories, and weighted by pairs) and per point. Truncation and occlusion say which image has it."
+    text = "Over all categories: per image (mean of categories, and weighted by pairs) and per point. "
+    text += "Truncation and occlusion say which of the two images has it."
     return note(text) + "<br>".join(parts)
 
 
