@@ -3,7 +3,8 @@
     python bench/node_memory.py [--frames 1000]
 
 A process align gets frames over DDS, each as soon as the one before is answered, a malformed one in between now and then. Printed
-every hundred frames: resident memory of the process. The exit code is 1 if it grew by more than 5 % after the first fifth.
+every hundred frames: resident memory of the process, and at the end that of an image_source which shows a folder. The exit code is 1
+if align grew by more than 5 % after the first fifth.
 """
 
 import os
@@ -17,7 +18,8 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 101)))
 
 import tyro
-from ros_graph import AlignSession
+from PIL import Image as Picture
+from ros_graph import AlignSession, Listener, NodeProcess, executable
 from sensor_msgs.msg import Image
 
 from semalign3d_core.datasets.synthetic import make_instance, orbit
@@ -55,10 +57,25 @@ def main(options):
                 if number % max(options.frames // 10, 1) == 0:
                     measured.append(resident_mebibytes(session.node.process.pid))
                     print(f"{number:7d} {measured[-1]:13.1f}", flush=True)
+        print(f"image_source: {memory_of_source(pictures, Path(folder)):.1f} MiB")
     settled = measured[len(measured) // 5 - 1 if len(measured) >= 5 else 0]
     growth = measured[-1] / settled - 1
     print(f"growth after the first fifth: {100 * growth:+.1f} % (allowed: {100 * ALLOWED_GROWTH:.0f} %)")
     return 0 if growth <= ALLOWED_GROWTH else 1
+
+
+def memory_of_source(pictures, folder):
+    """Resident MiB of an image_source after it has shown some pictures."""
+    for number, picture in enumerate(pictures):
+        Picture.fromarray(picture).save(folder / f"{number}.png")
+    listener = Listener("listener")
+    shown = listener.collect(Image, "image")
+    source = NodeProcess(executable("image_source_node"), [f"source:={folder}", "loop:=true"], folder / "source.log")
+    listener.wait(lambda: len(shown) > 2 * len(pictures), "waited for images", source)
+    found = resident_mebibytes(source.process.pid)
+    source.stop()
+    listener.close()
+    return found
 
 
 def resident_mebibytes(process_id):

@@ -126,7 +126,11 @@ class AlignSession:
 
     def __enter__(self):
         ready = [self.images.get_subscription_count, lambda: self.listener.node.count_publishers("keypoints")]
-        self.listener.wait(lambda: all(count() for count in ready), "waited for the node align", self.node)
+        try:
+            self.listener.wait(lambda: all(count() for count in ready), "waited for the node align", self.node)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):

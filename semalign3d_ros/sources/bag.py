@@ -59,7 +59,7 @@ class Bag:
             if moving:
                 transforms[TF] = tf_messages()(transforms=list(moving))
                 moving.clear()
-            return self._moment(time, {**transforms, **messages}, depths)
+            return self._moment(time, {**transforms, **standing, **messages}, depths)  # a CameraInfo may follow its image
 
         for role, time, message in self._recorded(start):
             if role in STANDING:
