@@ -6,7 +6,7 @@ tf2's own buffer is part of a ROS installation only, this one needs nothing but 
 import math
 import threading
 import time as wall
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ from semalign3d_ros.conversions import seconds
 
 TF, TF_STATIC = "/tf", "/tf_static"
 HISTORY = 10.0  # seconds for which the places of a frame are kept
+PLACES = 10_000  # of a frame that are kept at most
 FRAMES = 2000  # frames that are kept at most; those unheard of for longest go first
 UNIT = 0.05  # by which the length of a quaternion may differ from 1
 QUEUE = 100
@@ -72,8 +73,12 @@ class TransformTree:
         frame.heard = now
         if static or (frame.places and time < frame.places[-1][0] - HISTORY):  # a recording began again
             frame.places.clear()
-        insort(frame.places, (time, place))
-        while frame.places[0][0] < frame.places[-1][0] - HISTORY:
+        index = bisect_left(frame.places, (time,))
+        if index < len(frame.places) and frame.places[index][0] == time:
+            frame.places[index] = time, place
+        else:
+            frame.places.insert(index, (time, place))
+        while frame.places[0][0] < frame.places[-1][0] - HISTORY or len(frame.places) > PLACES:
             frame.places.pop(0)
         if len(self._frames) > FRAMES:
             del self._frames[min(self._frames, key=lambda name: (self._frames[name].static, self._frames[name].heard))]

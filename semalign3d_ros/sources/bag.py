@@ -50,21 +50,26 @@ class Bag:
         """
         standing: dict[str, Any] = {}  # role -> message
         moving: list[Any] = []  # transforms since the moment before
+        fixed: list[Any] = []  # static transforms
+        told = 0  # of them
         depths: dict[float, Any] = {}
         waiting = deque[tuple[int, dict[str, Any]]]()
 
         def moment() -> Moment:
+            nonlocal told
             time, messages = waiting.popleft()
             transforms = {}
             if moving:
                 transforms[TF] = tf_messages()(transforms=list(moving))
                 moving.clear()
+            if len(fixed) > told:
+                transforms[TF_STATIC], told = tf_messages()(transforms=list(fixed)), len(fixed)
             return self._moment(time, {**transforms, **standing, **messages}, depths)  # a CameraInfo may follow its image
 
         for role, time, message in self._recorded(start):
-            if role in STANDING:
-                if role == TF_STATIC and role in standing:
-                    message.transforms = [*standing[role].transforms, *message.transforms]
+            if role == TF_STATIC:
+                fixed += message.transforms
+            elif role in STANDING:
                 standing[role] = message
             elif role == TF:
                 moving += message.transforms

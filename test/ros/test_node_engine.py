@@ -1,6 +1,7 @@
 """What is in force against frames in flight, which the backbone holds: one that began under another pipeline leaves no trace."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -8,10 +9,13 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("semalign3d_ros.msg", reason="needs the built messages: make setup, . scripts/env.sh")
 
 import numpy as np  # noqa: E402
+import torch  # noqa: E402
 from standin import LookUpBackbone  # noqa: E402
 
+from semalign3d_core.category.storage import load_model, save_model  # noqa: E402
 from semalign3d_core.perception.backbones import BACKBONES  # noqa: E402
 from semalign3d_core.perception.evidence import ImageInput  # noqa: E402
+from semalign3d_core.runtime.errors import InputError  # noqa: E402
 from semalign3d_ros.engine import Engine  # noqa: E402
 from semalign3d_ros.inputs.decoder import SensorFrame  # noqa: E402
 from semalign3d_ros.parameters import AlignParameters  # noqa: E402
@@ -88,3 +92,17 @@ def test_the_direction_of_gravity_belongs_to_the_evidence(engine, world):
     up = np.array([0.0, -3.0, -4.0])
     found = engine.process(SensorFrame(ImageInput(world.pictures[0]), up=up))
     np.testing.assert_allclose(found[0].result.evidence.up, [0, -0.6, -0.8])
+
+
+def test_the_size_of_the_category_gives_metres_where_its_model_holds_one(engine, world, tmp_path):
+    parameters = vars(engine.in_force.parameters) | {"category_size": True}
+    with pytest.raises(InputError, match="holds no size; give the diameter"):
+        engine.prepare(AlignParameters(**parameters))
+    model = replace(load_model(world.model_path), diameter_metres=torch.tensor([0.31, 0.02]))
+    save_model(model, tmp_path / "chair.safetensors")
+    engine.install(engine.prepare(AlignParameters(**{**parameters, "category": str(tmp_path / "chair.safetensors")})))
+    HeldBackbone.go_on.set()
+    alignment = engine.process(SensorFrame(ImageInput(world.pictures[0])))[0].result.alignment
+    assert alignment.scale_kind == "metric"
+    points = alignment.keypoints_3d[alignment.keypoints_3d.isfinite().all(1)]
+    assert 0.8 * 0.31 < torch.cdist(points, points).max() < 1.25 * 0.31  # the object's shape is its own

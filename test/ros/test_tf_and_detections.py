@@ -139,9 +139,13 @@ def test_results_come_in_another_frame_at_the_stamp_of_the_image(world, listener
     assert box.header.frame_id == "map" and box.results[0].hypothesis.class_id == "chair"
     np.testing.assert_allclose(numbers(box.results[0].pose.pose.position), expected, atol=1e-4)
     assert np.linalg.norm(numbers(box.bbox.center.position) - expected) < np.linalg.norm(numbers(box.bbox.size))
-    frames = [one for message in robot.got["/tf"] for one in message.transforms if one.header == sent]
+
+    def frames():
+        return [one for message in robot.got["/tf"] for one in message.transforms if one.header == sent]
+
+    listener.wait(frames, "waited for the frames", robot.node)
     name = f"chair_{seen.object_id}"
-    places = {one.child_frame_id: numbers(one.transform.translation) for one in frames}
+    places = {one.child_frame_id: numbers(one.transform.translation) for one in frames()}
     np.testing.assert_allclose(places[name], numbers(seen.pose.position), atol=1e-6)
     for keypoint in seen.keypoints:
         if np.isfinite(numbers(keypoint.position)).all():

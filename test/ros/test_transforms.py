@@ -106,6 +106,13 @@ def test_memory_is_bounded_and_a_recording_may_begin_again(robot):
         robot.lookup("map", "base", 100.0)
 
 
+def test_a_place_that_is_told_again_replaces_the_one_before():
+    tree = TransformTree()
+    for number in range(50):
+        tree.put("map", "base", 7.0, (number, 0, 0, *STILL), False)
+    assert len(tree._frames["base"].places) == 1 and tree.lookup("map", "base", 7.0)[0, 3] == 49
+
+
 def test_results_move_to_another_frame_with_their_covariances(monkeypatch):
     turn, shift = Rotation.from_euler("xyz", [20, -40, 70], degrees=True).as_matrix(), np.array([1.0, 2, 3])
     place = Place("map", np.block([[turn, shift[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]]))
