@@ -198,5 +198,7 @@ def described(name: str, data: PublishedData) -> Iterator[str]:
     yield f"  about {data.megabytes[0]} MB to fetch, {data.megabytes[1]} MB unpacked; licence: {data.licence}"
     for archive in data.archives:
         yield f"  {archive.url}" + (f"  (by hand: {archive.manual})" if archive.manual else "")
+    if not data.counts:
+        yield "  nobody publishes how many files it has: they are compared with the first download, not counted"
     if data.needs:
         yield f"  needs also: {', '.join(data.needs)}"

@@ -127,6 +127,13 @@ def test_local_copies_and_counts(server, archive, tmp_path):
     assert fetching.fetch(more, tmp_path / "few", str(archive), partial=True).is_dir()
 
 
+def test_what_cannot_be_checked_is_said():
+    """SPair-U: no counts are published, so that an incomplete archive of somebody else's is not noticed."""
+    lines = {name: " ".join(fetching.described(name, data)) for name, data in published.PUBLISHED.items()}
+    assert [name for name, text in lines.items() if "not counted" in text] == ["spair_u"]
+    assert "needs also: spair71k" in lines["spair_u"] and "licence" in lines["pf_pascal"]
+
+
 def test_archives_cannot_write_elsewhere(tmp_path):
     path = tmp_path / "SPair-71k.zip"
     with zipfile.ZipFile(path, "w") as file:
