@@ -9,6 +9,7 @@ from typing import Any
 
 from semalign3d_core.calibration.recipe import BuildOptions, build_one, training_providers, training_records
 from semalign3d_core.datasets import open_dataset
+from semalign3d_core.datasets.records import category_of
 from semalign3d_core.evaluation.keypoints.results import csv_text
 from semalign3d_core.evaluation.report.published import published_results
 from semalign3d_core.evaluation.run.config import EvaluationConfig
@@ -105,7 +106,10 @@ def with_models(config: EvaluationConfig) -> EvaluationConfig:
     """
     folder = config.models or config.output / "models"
     options = build_options(config, folder)
-    for category in config.categories or open_dataset(config.dataset, config.kind).categories():
+    categories = config.categories
+    if not categories:  # those of the split: other splits of AP-10K have models of families or of all animals
+        categories = tuple(sorted({*map(category_of, open_dataset(config.dataset, config.kind).pair_names(config.split, config.layout))}))
+    for category in categories:
         if not (folder / f"{category}.safetensors").is_file():
             print(f"{category}: building its model", flush=True)
             build_one(options, category)

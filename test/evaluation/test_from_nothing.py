@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from published_format import write_spair
+from published_format import write_ap10k_download, write_spair
 from tiny_category import tiny_model
 from tiny_dataset import CATEGORIES, make_dataset
 
 from semalign3d_core.category.storage import save_model
 from semalign3d_core.cli import eval_spair
 from semalign3d_core.evaluation import reproduction
+from semalign3d_core.evaluation.run.config import EvaluationConfig
 
 
 def test_missing_models_are_built_and_used(tmp_path, monkeypatch):
@@ -30,6 +31,17 @@ def test_missing_models_are_built_and_used(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("split", "needed"), [("test", ["cat", "fox", "king cheetah"]), ("val_cross_species", ["Felidae"]), ("test_cross_family", ["all"])]
+)
+def test_only_models_that_a_split_needs_are_built(tmp_path, monkeypatch, split, needed):
+    """AP-10K has models of species, of families and of all animals."""
+    built = []
+    monkeypatch.setattr(reproduction, "build_one", lambda options, category: built.append(category))
+    reproduction.with_models(EvaluationConfig(write_ap10k_download(tmp_path / "ap-10k"), tmp_path / "out", split=split))
+    assert built == needed
+
+
 def test_the_tiny_spair_from_pictures_to_intervals_in_one_command(tmp_path):
     """Embedded backbone, features computed, two pairs of which one has no common keypoints."""
     root = write_spair(tmp_path / "SPair-71k")
