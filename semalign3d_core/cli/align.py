@@ -40,6 +40,8 @@ def run(options: Options) -> int:
     files = input_images(options.images)
     for name in result_names(files) if options.viz is not None else ():
         check_replaceable(_viz_path(options, name))
+    if options.viz is not None:
+        check_replaceable(options.viz)  # with several images the list of their pages
     pipeline, recording = make_pipeline(options), _recording(options)
     named = list(zip(files, result_names(files), strict=True))
     results, failed = [], 0
