@@ -6,10 +6,13 @@ import io
 import os
 import signal
 import sys
+import threading
 
 from semalign3d_core.runtime import plugins
 from semalign3d_core.runtime.errors import InputError, OutputError, SemAlign3DError, UnreadableError
 from semalign3d_core.runtime.outputs import guarded
+
+AGAIN = 8.0  # seconds after which a command that Ctrl-C has not ended is interrupted once more
 
 
 def run_command(module_name: str, arguments: list[str], program: str) -> int:
@@ -35,9 +38,11 @@ def run_command(module_name: str, arguments: list[str], program: str) -> int:
         if "overwrite" not in {field.name for field in dataclasses.fields(module.Options)}:
             arguments = [argument for argument in arguments if argument != "--overwrite"]
         options = tyro.cli(module.Options, args=arguments, prog=program, description=module.__doc__)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _interrupt)
         with guarded(overwrite):
-            return module.run(options) or 0
+            code = module.run(options) or 0
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return code
     except SemAlign3DError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1 if isinstance(error, OutputError | UnreadableError) else 2
@@ -55,6 +60,14 @@ def run_command(module_name: str, arguments: list[str], program: str) -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         print(f"{program}: {where}{error.strerror or error}; check the disk and that you may read and write there", file=sys.stderr)
         return 1
+
+
+def _interrupt(*_: object) -> None:
+    """Raises :class:`KeyboardInterrupt`, and once more later: libraries that try to import others take it for a failed import."""
+    again = threading.Timer(AGAIN, os.kill, (os.getpid(), signal.SIGINT))
+    again.daemon = True
+    again.start()
+    raise KeyboardInterrupt
 
 
 def _load_plugins(arguments: list[str]) -> list[str]:

@@ -54,3 +54,26 @@ def test_no_color_is_respected_on_a_terminal(monkeypatch, capsys, wanted):
     with pytest.raises(SystemExit):
         main(["config", "--help"])
     assert ("\x1b[" in capsys.readouterr().out) == wanted
+
+
+def test_an_interrupt_that_a_library_swallows_comes_again(tmp_path):
+    """As trimesh does while it looks for optional packages."""
+    (tmp_path / "greedy.py").write_text(
+        "import os, signal, time\n"
+        "from semalign3d_core.cli import command, config\n"
+        "command.AGAIN = 0.5\n"
+        "def run(options):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(1)\n"
+        "    except BaseException:\n"
+        "        pass\n"
+        "    time.sleep(30)\n"
+        "config.run = run\n"
+        "MATCHERS = {'greedy': None}\n"
+    )
+    program = "import sys; sys.argv[0] = 'semalign3d'; from semalign3d_core.cli.main import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "config", "--plugin", str(tmp_path / "greedy.py")], capture_output=True, text=True
+    )
+    assert done.returncode == 130 and done.stderr.count("interrupted") == 1 and "Traceback" not in done.stderr, done.stderr
