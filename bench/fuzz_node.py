@@ -106,8 +106,8 @@ def attack(listener, node, messages: int, seed: int = 0) -> Counter:
     rng = np.random.default_rng(seed)
     known = listener.node.get_node_names_and_namespaces
     listener.wait(lambda: ("align", "/semalign3d") in known(), "waited for the node's name", node)
+    listener.wait(lambda: all(inputs_of(listener)), "waited for the node's topics and services", node)
     topics, services = inputs_of(listener)
-    assert topics and services, "the node has no inputs"
     publishers = {topic: listener.publisher(kind, topic) for topic, kind in topics.items()}
     clients = {name: listener.node.create_client(kind, name) for name, kind in services.items()}
     sent: Counter = Counter()
