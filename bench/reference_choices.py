@@ -1,6 +1,6 @@
 """What the choices are worth that the preset ``reference`` makes where the paper says nothing or we differ: the table of docs/methods.md.
 
-    python bench/reference_choices.py [--category chair] [--images 8] [--dataset DIR] [--only PART OF A NAME ...]
+    python bench/reference_choices.py [--category chair] [--images 4] [--dataset DIR] [--only PART OF A NAME ...]
 
 Renders a category with simulated features (no network is involved), true masks and monocular-like disparity, builds its model from 40
 images, and aligns test images with the preset and with one choice changed at a time. Prints PCK@0.1 / 0.05 of the visible keypoints, per
@@ -45,7 +45,7 @@ class Options:
 
     category: str = "chair"
     """Category."""
-    images: int = 8
+    images: int = 4
     """Test images."""
     dataset: Path | None = None
     """Folder of the synthetic data set and its model; what is there is used again. Default: a temporary one."""
@@ -127,7 +127,7 @@ def _local_order(image, solutions):
 
 def main(options: Options, folder: Path) -> None:
     root, models = options.dataset or folder, (options.dataset or folder) / "models"
-    sizes = ["--train", "40", "--test", str(max(options.images, 8)), "--pairs", "80", "--seed", "77", "--workers", "1", "--features", "sim"]
+    sizes = ["--train", "40", "--test", str(options.images), "--pairs", "80", "--seed", "77", "--workers", "1", "--features", "sim"]
     semalign3d(["synth", "--output", str(root), "--categories", options.category, *sizes])
     inputs = ["--backbone", "precomputed:sim", "--depth", "precomputed", "--masks", "precomputed"]
     if not (models / f"{options.category}.safetensors").is_file():
