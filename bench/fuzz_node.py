@@ -106,7 +106,9 @@ def attack(listener, node, messages: int, seed: int = 0) -> Counter:
     rng = np.random.default_rng(seed)
     known = listener.node.get_node_names_and_namespaces
     listener.wait(lambda: ("align", "/semalign3d") in known(), "waited for the node's name", node)
-    listener.wait(lambda: all(inputs_of(listener)), "waited for the node's topics and services", node)
+    own = ("set_category", "set_demonstration", "reset", "enable")  # which come after the services that every node has
+    listener.wait(lambda: {*own} <= {s.rpartition("/")[2] for s in inputs_of(listener)[1]}, "waited for the node's services", node)
+    listener.wait(lambda: all(inputs_of(listener)), "waited for the node's topics", node)
     topics, services = inputs_of(listener)
     publishers = {topic: listener.publisher(kind, topic) for topic, kind in topics.items()}
     clients = {name: listener.node.create_client(kind, name) for name, kind in services.items()}
