@@ -82,7 +82,7 @@ def attack(options: Options, folder: Path) -> tuple[Counter, list[float], list[s
         for name in victims:
             graph.start(name)
         kills[" and ".join(victims)] += 1
-        if chance.random() < 0.3:  # the next ones die while they start
+        if cycle < options.cycles - 1 and chance.random() < 0.3:  # the next ones die while they start
             continue
         begin, since = time.monotonic(), time.time_ns()
         while not any(stamp > since for stamp in stamps) and time.monotonic() < begin + options.deadline:
