@@ -5,6 +5,8 @@ network that was trained to name photographs knows better, and is coarse: it tel
 was found at the first place.
 """
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -47,6 +49,12 @@ class ClassMaps(nn.Module):
         return torch.stack([probabilities[:, list(classes)].sum(1) for classes in CLASSES.values()], dim=1)
 
 
+@cache
+def class_maps() -> Callable[[Tensor], Tensor]:
+    """The network :class:`ClassMaps` in the faster runtime, one for all categories of a process."""
+    return compiled(ClassMaps().eval(), torch.zeros(1, 3, SIDE, SIDE), "auto")
+
+
 class ImageNetFinder:
     """Tells where an image shows a category.
 
@@ -54,8 +62,7 @@ class ImageNetFinder:
     """
 
     def __init__(self, category: str) -> None:
-        self._number = list(CLASSES).index(category)
-        self._run = compiled(ClassMaps().eval(), torch.zeros(1, 3, SIDE, SIDE), "auto")
+        self._number, self._run = list(CLASSES).index(category), class_maps()
 
     @torch.inference_mode()
     def search(self, image: ImageInput) -> tuple[float, float, float, float] | None:

@@ -28,6 +28,7 @@ def test_a_category_that_the_photograph_does_not_show_is_nowhere(cup):
 def test_there_is_none_for_own_categories_and_without_the_weights(monkeypatch):
     assert finder_at_hand("valve") is None
     with monkeypatch.context() as patch:
+        finders.class_maps.cache_clear()
         patch.setattr(finders, "load_classifier", lambda *_: (_ for _ in ()).throw(MissingDependencyError("no weights")))
         assert finder_at_hand("mug") is None
     assert all(len(set(classes)) == len(classes) and 0 <= min(classes) <= max(classes) < 1000 for classes in CLASSES.values())
