@@ -116,7 +116,7 @@ def test_the_interval_holds_the_mean_and_shrinks():
 def test_it_needs_the_picture(network):
     from types import SimpleNamespace
 
-    with pytest.raises(InputError, match="picture"):
+    with pytest.raises(InputError, match="needs the image"):
         SFNetMatcher(network).prepare(SimpleNamespace(image=None, name="x"))
 
 
