@@ -192,8 +192,8 @@ class Pipeline:
         depth_source = self.depth_source if depth is None else None
         last_box = last_seen(previous, self.aligner.model_hash, max(image.height, image.width))
 
-        def aligned(quick: bool, previous: Alignment | None, place: Box | None = None) -> tuple[Alignment, ImageEvidence]:
-            known = {"mask": mask, "last_box": last_box, "detection": box, "place": place}
+        def aligned(quick: bool, previous: Alignment | None, **where: Box) -> tuple[Alignment, ImageEvidence]:
+            known = {"mask": mask, "last_box": last_box, "detection": box, **where}
             seen = look(image, self.backbone, depth_source, mask_source, camera, quick=quick, **known)  # type: ignore[arg-type]
             seen = replace(seen, depth=seen.depth if depth is None else depth, up=None if up is None else _unit(up))
             if not self.backbone.any_image:
@@ -206,9 +206,9 @@ class Pipeline:
                 alignment, evidence = aligned(False, None)  # viewpoints had to be searched: not by a quick look
             if not alignment.found and mask_source is not None and box is None:
                 place = mask_source.search(image)
-                other = None if place is None else aligned(False, None, place)
-                if other is not None and other[0].confidence > alignment.confidence:
-                    alignment, evidence = other
+                # Around the place, and as if it were a detector's box: masks of things that touch the object reach beyond it.
+                others = [] if place is None else [aligned(False, None, place=place), aligned(False, None, detection=place)]
+                alignment, evidence = max([(alignment, evidence), *others], key=lambda result: result[0].confidence)
             labels = () if self._lifted is None or self.demonstration is None else self.demonstration.labels
             return FrameResult(evidence, alignment, self._place(evidence, alignment), labels)
 
