@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -12,6 +13,7 @@ BUILD_HINT = (
     "{name} is missing. Build the package and source it in this shell: colcon build && . install/setup.bash   "
     "(without a ROS installation: make setup && . scripts/env.sh)"
 )
+_spinning = threading.Event()  # a node is there, which a signal has to close
 FROM_ROS = ("semalign3d_ros", "rclpy", "rcl_interfaces", "builtin_interfaces", "std_srvs")
 
 
@@ -23,7 +25,7 @@ def run_node(module_name: str) -> NoReturn:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         # Until rclpy installs its own handlers there is nothing to close; an exception may be lost in whatever is being imported.
-        signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(number, _leave)
     from semalign3d_core.runtime.errors import SemAlign3DError  # takes a second: after the handlers
 
     try:
@@ -51,6 +53,7 @@ def spin(arguments: list[str] | None, make_node: Callable[[], Any], threads: int
     from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 
     rclpy.init(args=arguments)
+    _spinning.set()
     node = None
     try:
         node = make_node()
@@ -101,6 +104,12 @@ def answered(callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             return response
 
     return call
+
+
+def _leave(*_):
+    # rclpy's handlers call this one, too: a node ends by itself then, and closes what it writes.
+    if not _spinning.is_set():
+        os._exit(0)
 
 
 def _fail(module_name, message):
