@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from semalign3d_core.alignment.choice import rotation_distance
+from semalign3d_core.alignment.judgement import rotation_distance
 from semalign3d_core.calibration.confidence_maps import RIGHT_DEGREES
 from semalign3d_core.geometry.rotations import similarity_alignment
 

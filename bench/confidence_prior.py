@@ -1,4 +1,4 @@
-"""The fit of the prior of all confidence maps, ``DEFAULTS`` in semalign3d_core/alignment/confidence.py.
+"""The fit of the prior of all confidence maps, ``PRIOR`` in semalign3d_core/alignment/judgement.py.
 
     python bench/confidence_prior.py [--work out/prior] [--train 50]
 
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from alignment_scores import calibration_error
 
-from semalign3d_core.alignment.confidence import MAPS, STATISTICS
+from semalign3d_core.alignment.judgement import MAPS, STATISTICS
 from semalign3d_core.calibration import confidence_maps as calibration
 from semalign3d_core.calibration.logistic import area_under_roc, fit_logistic
 from semalign3d_core.cli import build, synth

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import tyro
 
-from semalign3d_core.alignment import choice, observation, published
+from semalign3d_core.alignment import judgement, observation, published
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.category.storage import load_model
@@ -69,8 +69,8 @@ def choices() -> dict[str, tuple[Callable[[AlignConfig], AlignConfig], AbstractC
     return {
         "the preset": (same, nullcontext()),
         "winner by the loss of the last step": (same, patch.object(published.AdamWSolver, "solve", _least_loss)),
-        "winner without the order in depth": (same, patch.object(choice, "depth_order", _no_order)),
-        "order in depth of neighbours in place of the whole object": (same, patch.object(choice, "depth_order", _local_order)),
+        "winner without the order in depth": (same, patch.object(judgement, "depth_order", _no_order)),
+        "order in depth of neighbours in place of the whole object": (same, patch.object(judgement, "depth_order", _local_order)),
         "winner without the cost of unusual views": (lambda config: replace(config, view_weight=0.0), nullcontext()),
         "weight decay 0.01 (PyTorch's default) in place of 0": (same, decay),
         "2 focal lengths in place of 4": (starts(focals=(1.1, 2.0)), nullcontext()),

@@ -14,10 +14,9 @@ from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.perception import backbones
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.precision import choose_device
-from semalign3d_core.perception.evidence import ImageInput
+from semalign3d_core.perception.evidence import ChannelOrder, ImageInput, UserImage, as_image
 from semalign3d_core.perception.look import Box, look
 from semalign3d_core.perception.providers import on_device
-from semalign3d_core.perception.user_images import ChannelOrder, UserImage, as_image
 from semalign3d_core.pipeline import Pipeline, load_pipeline
 from semalign3d_core.results import FrameResult, MatchResult, without_record
 from semalign3d_core.runtime.errors import InputError, choice

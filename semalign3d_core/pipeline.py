@@ -21,11 +21,20 @@ from semalign3d_core.perception import backbones, depth, masks
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.perception.depth import DepthSource
-from semalign3d_core.perception.evidence import DepthMap, ImageEvidence, ImageInput, read_image
+from semalign3d_core.perception.evidence import (
+    ChannelOrder,
+    DepthMap,
+    ImageEvidence,
+    ImageInput,
+    UserImage,
+    UserImages,
+    as_image,
+    as_images,
+    read_image,
+)
 from semalign3d_core.perception.look import Box, Window, look, look_at, window_after, window_of_small_mask
 from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.perception.providers import ProviderOptions, on_device
-from semalign3d_core.perception.user_images import ChannelOrder, UserImage, UserImages, as_image, as_images
 from semalign3d_core.results import FrameResult
 from semalign3d_core.runtime.config import load_preset
 from semalign3d_core.runtime.errors import FileFormatError, InputError

@@ -8,11 +8,21 @@ import torch
 from torch import Tensor
 
 from semalign3d_core.alignment.category_tensors import CategoryTensors
-from semalign3d_core.alignment.choice import Choice, ProjectedSolutions, ViewPrior, choose, row
-from semalign3d_core.alignment.confidence import MAPS, STATISTICS, Calibration, keypoint_evidence, statistics, with_keypoint_bias
 from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.gauss_newton.poses import Candidates, Poses, poses_of_keypoints, project_points
 from semalign3d_core.alignment.gauss_newton.solver import GaussNewtonSolver
+from semalign3d_core.alignment.judgement import (
+    MAPS,
+    STATISTICS,
+    Calibration,
+    Choice,
+    ViewPrior,
+    choose,
+    keypoint_evidence,
+    row,
+    statistics,
+    with_keypoint_bias,
+)
 from semalign3d_core.alignment.observation import ImageTensors, Observation
 from semalign3d_core.alignment.published import AdamWSolver
 from semalign3d_core.alignment.result import (
@@ -26,7 +36,7 @@ from semalign3d_core.alignment.result import (
     start_of,
     warm_start,
 )
-from semalign3d_core.alignment.visibility import BEHIND, behind_depth_map, metric_scale
+from semalign3d_core.alignment.visibility import BEHIND, ProjectedSolutions, behind_depth_map, metric_scale
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import model_hash
 from semalign3d_core.geometry.camera import PinholeCamera

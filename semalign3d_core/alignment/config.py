@@ -78,7 +78,7 @@ class AlignConfig:
     """All settings of an :class:`~semalign3d_core.alignment.aligner.Aligner`."""
 
     solver: str = "gauss_newton"
-    keypoint_bias: bool = True  # report keypoints where they are annotated rather than where features look like them (confidence.py)
+    keypoint_bias: bool = True  # report keypoints where they are annotated rather than where features look like them (judgement.py)
     view_weight: float = 0.03  # of minus the logarithm of how usual a view is among the training images; 0: any turn is as likely
     found_threshold: float = 0.5  # least confidence of an object that is called found
     observation: ObservationConfig = field(default_factory=ObservationConfig)

@@ -60,7 +60,7 @@ class Alternatives(ShortRepr):
 class Diagnostics(ShortRepr):
     """How an alignment came about, for reports.
 
-    statistics, probabilities: {name: float}, what the confidence is computed from and all parts of it, see ``confidence.py``
+    statistics, probabilities: {name: float}, what the confidence is computed from and all parts of it, see ``judgement.py``
     trace:     (steps,) least energy of the solver at every step;  phases: ((first step, number of starts), ...) of the solver
     starts_2d: (S, K', 2) pixels of the present keypoints where the solver began;  start_scores: (S,), larger is better; None if unknown
     """

@@ -1,13 +1,22 @@
-"""What of an aligned object is seen: self-occlusion, things in front, and metric scale.
+"""Solutions in the image, and what of the object is seen: self-occlusion, things in front, and metric scale.
 
 Everything has fixed shapes: what does not count has weight 0 instead of being left out, so that nothing is read back.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from semalign3d_core.alignment import energy
+from semalign3d_core.alignment.category_tensors import CategoryTensors
+from semalign3d_core.alignment.config import EnergyConfig
+from semalign3d_core.alignment.gauss_newton.poses import project_points
+from semalign3d_core.alignment.observation import Observation
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.perception.evidence import DepthMap
+from semalign3d_core.runtime.values import ShortRepr
 
 CELLS = 14.0  # of the depth buffer along the longer side of the projected cloud
 BEHIND = 0.12  # how far behind the front a point may be and still be seen, in object diameters
@@ -16,6 +25,52 @@ TYPICAL_DIAMETER = 0.4  # of an object at depth 1
 TRIM = 0.15  # relative deviation from the median at which a depth reading no longer counts
 FEWEST = 8  # readings that a robust fit needs
 ROUNDS = 2  # of reweighting
+
+
+@dataclass(frozen=True, repr=False)
+class ProjectedSolutions(ShortRepr):
+    """B solutions in the image: what energy, choice and confidence all need of them, computed once. J points, the first P the cloud.
+
+    points: (B, J, 3) camera frame; projected: (B, J, 2) normalised; distance: (B, P) from the cloud to the mask in L, exactly 0 inside
+    it, None without a mask; behind: (B, J) how far points lie behind the front of the cloud, in the unit of depth; front: (B, P) bool,
+    points of the cloud that the cloud itself does not hide
+    """
+
+    points: Tensor
+    projected: Tensor
+    distance: Tensor | None
+    behind: Tensor
+    front: Tensor
+
+    @classmethod
+    def of(cls, category: CategoryTensors, observation: Observation, keypoints: Tensor, focal: Tensor) -> "ProjectedSolutions":
+        """Solutions X (B, K, 3) seen with focal lengths (B, 2)."""
+        points = category.surface @ keypoints
+        projected = project_points(points, focal, observation.principal)
+        cloud, depth = projected[:, : category.dense], points[..., 2]
+        distance = None if observation.field is None else observation.field.sample(cloud)
+        behind = behind_front(cloud, depth[:, : category.dense], projected, depth)
+        return cls(points, projected, distance, behind, behind[:, : category.dense] <= BEHIND * TYPICAL_DIAMETER)
+
+    def __getitem__(self, rows: slice) -> "ProjectedSolutions":
+        return self._each(lambda values: values[rows])
+
+    def only(self, index: Tensor) -> "ProjectedSolutions":
+        """The solution (B = 1) with the given index, a () tensor, which is not read."""
+        return self._each(lambda values: values.index_select(0, index[None]))
+
+    def _each(self, taken: Callable[[Tensor], Tensor]) -> "ProjectedSolutions":
+        distance = None if self.distance is None else taken(self.distance)
+        return ProjectedSolutions(taken(self.points), taken(self.projected), distance, taken(self.behind), taken(self.front))
+
+    def energy(self, category: CategoryTensors, observation: Observation, weights: EnergyConfig) -> tuple[dict[str, Tensor], Tensor]:
+        """The terms {name: (B,)} of Eq. 13 and their weighted sum (B,)."""
+        cloud, points = self.projected.split((category.dense, len(category.shape)), 1)
+        dense = observation.pixel_log, observation.pixels, cloud
+        sparse = observation.keypoint_log, observation.keypoint_cells, points
+        keypoints, scale = self.points[:, category.dense :], observation.object_scale
+        terms = energy.terms(dense, sparse, keypoints, category.spread_betas, self.distance, scale)
+        return terms, energy.total(terms, vars(weights))
 
 
 def front_most(projected: Tensor, depth: Tensor, tolerance: Tensor | float, cells: float = CELLS) -> Tensor:

@@ -1,6 +1,6 @@
 """What is learned from a category's training images: where keypoints are annotated, and how often an alignment is right.
 
-Run once, when the category is built; the result is stored in ``CategoryModel.calibration`` (its keys: alignment/confidence.py).
+Run once, when the category is built; the result is stored in ``CategoryModel.calibration`` (its keys: alignment/judgement.py).
 """
 
 import math
@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from semalign3d_core.alignment.aligner import Aligner
-from semalign3d_core.alignment.choice import rotation_distance
-from semalign3d_core.alignment.confidence import DEPTH_WEIGHT, PRIOR, STATISTICS
 from semalign3d_core.alignment.config import AlignConfig
+from semalign3d_core.alignment.judgement import DEPTH_WEIGHT, PRIOR, STATISTICS, rotation_distance
 from semalign3d_core.alignment.result import Alignment, Alternatives, Diagnostics
 from semalign3d_core.calibration.keypoint_bias import estimated_keypoint_bias, pixels_with_bias, stored_keypoint_bias
 from semalign3d_core.calibration.logistic import area_under_roc, fit_logistic

@@ -1,6 +1,6 @@
 """Keypoint bias: how far annotations lie beside the places at which features look like the keypoints.
 
-What it is and how it is added is in ``semalign3d_core.alignment.confidence``; here it is learned from aligned training images.
+What it is and how it is added is in ``semalign3d_core.alignment.judgement``; here it is learned from aligned training images.
 """
 
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from semalign3d_core.alignment.confidence import with_keypoint_bias
 from semalign3d_core.alignment.gauss_newton.poses import project_points
+from semalign3d_core.alignment.judgement import with_keypoint_bias
 from semalign3d_core.alignment.result import Alignment, Alternatives
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.geometry.camera import PinholeCamera

@@ -33,7 +33,7 @@ class CategoryModel:
     pose_rotations:   (N, 3, 3) object-to-camera rotations of the training images (mirrored copies included)
     focal:            (2,) typical focal length in units of L: exp of mean log, sd of log
     diameter_metres:  (2,) mean and sd of the instances' diameter in metres; NaN where no metric depth was given
-    calibration:      {name: float}: confidence map, check weights, thresholds; see alignment/confidence.py
+    calibration:      {name: float}: confidence map, check weights, thresholds; see alignment/judgement.py
     built_from:       provenance (data set, image names, preset, versions, report), JSON-serialisable
     offsets, plane:   (P,), (2, K): Y = W X + o n(X) where the keypoints are coplanar, see :class:`SurfaceMap`; elsewhere 0 (None: 0)
     """

@@ -1,8 +1,10 @@
-"""An image, read from any file, and what was seen in it: features, depth, mask, camera."""
+"""An image, from a file or from whatever users have, and what was seen in it: features, depth, mask, camera."""
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from PIL import Image
 
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import SquareGrid, cut_square, mirror_image, mirror_square, rotate_square
-from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.errors import FileFormatError, InputError
 from semalign3d_core.runtime.limits import check_picture
 from semalign3d_core.runtime.pictures import displayed_rgb, open_picture
 from semalign3d_core.runtime.values import ShortRepr
@@ -195,7 +197,12 @@ class ImageEvidence(ShortRepr):
                 raise InputError(f"{self.name}: {what} belongs to {shape[1]} x {shape[0]} pixels, the camera to {size[1]} x {size[0]}")
 
 
-# Where a file becomes an ImageInput.
+# Where what users have becomes an ImageInput.
+
+ChannelOrder = Literal["rgb", "bgr"]
+UserImage: TypeAlias = ImageInput | str | Path | bytes | Image.Image | np.ndarray | torch.Tensor
+UserImages: TypeAlias = Sequence[UserImage]
+KNOWN = "a path, the bytes of an image file, a Pillow image, a NumPy array (h, w, 3), a torch tensor (3, h, w), or a list of these"
 
 
 def read_image(path: str | Path, record: Record | None = None) -> ImageInput:
@@ -209,15 +216,84 @@ def read_image(path: str | Path, record: Record | None = None) -> ImageInput:
         return ImageInput(displayed_rgb(picture), str(path), record)
 
 
-def as_image(image: "ImageInput | str | Path | np.ndarray | Image.Image") -> ImageInput:
-    """An :class:`ImageInput` of what users have: a path, an RGB array (h, w, 3) uint8, a Pillow image, or an :class:`ImageInput` itself."""
+def as_image(image: UserImage, channel_order: ChannelOrder = "rgb", name: str = "image") -> ImageInput:
+    """The :class:`ImageInput` of one image.
+
+    image: a path; the bytes of an image file; a Pillow image; a NumPy array (h, w, 3), (h, w, 4) or (h, w); a torch tensor (3, h, w) or
+        (1, h, w) on any device; or an :class:`ImageInput`. Arrays and tensors are uint8 in 0..255 or floating point in 0..1.
+        Transparent pixels become white.
+    channel_order: of arrays and tensors, ``rgb`` or ``bgr`` (as OpenCV has it); files and Pillow images know their own.
+    name: what messages call an image that has no path.
+    Raises :class:`InputError` with what was found and what is expected.
+    """
+    if channel_order not in ("rgb", "bgr"):
+        raise InputError(f"channel_order is {channel_order!r}: choose rgb, or bgr for images that OpenCV read")
     if isinstance(image, ImageInput):
         return image
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, Image.Image):
-        check_picture(*image.size, "the picture")
-        return ImageInput(displayed_rgb(image))
+        return _of_pillow(image, name)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _decoded(bytes(image), name)
+    if isinstance(image, torch.Tensor):
+        return ImageInput(_rgb_of_tensor(image, channel_order, name), name)
     if isinstance(image, np.ndarray):
-        return ImageInput(image)
-    raise InputError(f"an image is a path, an RGB array (h, w, 3) uint8 or a Pillow image, found {type(image).__name__}")
+        return ImageInput(_rgb_of_array(image, channel_order, name), name)
+    raise InputError(f"an image is {KNOWN}; found {type(image).__name__}")
+
+
+def as_images(images: Any, channel_order: ChannelOrder = "rgb") -> list[ImageInput] | None:
+    """The images of a list, or of an array or tensor with a batch axis; None for what is one image."""
+    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4 or isinstance(images, list | tuple):
+        return [as_image(image, channel_order, f"image {n}") for n, image in enumerate(images)]
+    return None
+
+
+def _of_pillow(picture: Image.Image, name: str) -> ImageInput:
+    check_picture(*picture.size, "the picture")
+    return ImageInput(displayed_rgb(picture), name)
+
+
+def _decoded(content: bytes, name: str) -> ImageInput:
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            return _of_pillow(picture, name)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise FileFormatError(f"{name}: its {len(content)} bytes are not an image file that Pillow can read ({error})") from error
+
+
+def _rgb_of_tensor(tensor: torch.Tensor, order: ChannelOrder, name: str) -> np.ndarray:
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4):
+        raise InputError(f"{name}: expected a tensor (3, h, w), channels first, found shape {tuple(tensor.shape)}; see Tensor.permute")
+    values = tensor.detach().cpu()
+    values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    array = values.permute(1, 2, 0).numpy()
+    return _rgb_of_array(array[..., 0] if tensor.shape[0] == 1 else array, order, name)
+
+
+def _rgb_of_array(array: np.ndarray, order: ChannelOrder, name: str) -> np.ndarray:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or 0 in array.shape:
+        raise InputError(f"{name}: expected an array (h, w, 3), channels last, found shape {array.shape}; see numpy.transpose")
+    values = _bytes(array, name)
+    if values.ndim == 2 or values.shape[2] == 1:
+        return np.repeat(values.reshape(*values.shape[:2], 1), 3, axis=2)
+    colours = values[..., 2::-1] if order == "bgr" else values[..., :3]
+    if values.shape[2] == 4:
+        opaque = values[..., 3:].astype(np.float64) / 255
+        colours = np.rint(colours * opaque + 255 * (1 - opaque)).astype(np.uint8)
+    return np.ascontiguousarray(colours)
+
+
+def _bytes(array: np.ndarray, name: str) -> np.ndarray:
+    """Values as uint8."""
+    if array.dtype == np.uint8:
+        return array
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"{name}: expected uint8 in 0..255 or floating point in 0..1, found {array.dtype}; convert it first")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 1):  # also NaN
+        raise InputError(
+            f"{name}: floating-point images have values from 0 to 1, found {low:.3g} to {high:.3g}; divide by 255, or use uint8"
+        )
+    return np.rint(array * 255).astype(np.uint8)

@@ -10,9 +10,8 @@ from simulated_category import SimulatedCategory
 
 from semalign3d_core.alignment import result
 from semalign3d_core.alignment.aligner import Aligner
-from semalign3d_core.alignment.choice import ViewPrior, masked_spearman
-from semalign3d_core.alignment.confidence import MAPS, STATISTICS
 from semalign3d_core.alignment.config import AlignConfig, BankConfig, ReferenceConfig
+from semalign3d_core.alignment.judgement import MAPS, STATISTICS, ViewPrior, masked_spearman
 from semalign3d_core.alignment.visibility import behind_depth_map, masked_quartiles, metric_scale, robust_line
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.perception.evidence import FeatureMap

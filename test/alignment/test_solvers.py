@@ -12,7 +12,7 @@ from semalign3d_core.alignment.gauss_newton import residuals as robust
 from semalign3d_core.alignment.gauss_newton import solver as gauss_newton
 from semalign3d_core.alignment.gauss_newton.poses import FOCAL, Poses, poses_in_boxes, project_points
 from semalign3d_core.alignment.gauss_newton.residuals import RobustResiduals
-from semalign3d_core.alignment.gauss_newton.viewpoints import bank_rotations, best_starts
+from semalign3d_core.alignment.gauss_newton.solver import bank_rotations, best_starts
 from semalign3d_core.alignment.result import warm_start
 from semalign3d_core.geometry.rotations import rotation_angle, rotation_from_vector, turned, uniform_rotations
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from semalign3d_core.alignment.choice import LEAST_DENSITY, ViewPrior, upright_axis
+from semalign3d_core.alignment.judgement import LEAST_DENSITY, ViewPrior, upright_axis
 from semalign3d_core.datasets.synthetic.viewpoints import rotation_matrix
 from semalign3d_core.geometry.rotations import rotation_from_vector, uniform_rotations
 

@@ -8,8 +8,8 @@ import torch
 from simulated_category import SimulatedCategory
 
 from semalign3d_core.alignment.aligner import Aligner
-from semalign3d_core.alignment.choice import choose, masked_spearman, rotation_distance
 from semalign3d_core.alignment.gauss_newton.poses import Candidates
+from semalign3d_core.alignment.judgement import choose, masked_spearman, rotation_distance
 from semalign3d_core.calibration import confidence_maps as calibration
 from semalign3d_core.calibration.confidence_maps import calibrate, keypoints_right, rotation_right
 from semalign3d_core.calibration.logistic import area_under_roc, fit_logistic

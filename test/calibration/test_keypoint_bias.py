@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from semalign3d_core.alignment.aligner import Aligner
-from semalign3d_core.alignment.confidence import Calibration, with_keypoint_bias
+from semalign3d_core.alignment.judgement import Calibration, with_keypoint_bias
 from semalign3d_core.calibration.keypoint_bias import estimated_keypoint_bias, pixels_with_bias, stored_keypoint_bias
 from semalign3d_core.geometry.rotations import similarity_alignment, uniform_rotations
 

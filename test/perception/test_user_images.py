@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semalign3d_core.perception.user_images import as_image, as_images
+from semalign3d_core.perception.evidence import as_image, as_images
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)

@@ -16,7 +16,7 @@ from torch import nn
 
 from semalign3d_core.geometry.image_grid import SquareGrid, mirror_image
 from semalign3d_core.perception.backbones import FeatureBackbone
-from semalign3d_core.perception.compiled import compiled
+from semalign3d_core.perception.backbones.compiled import compiled
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.runtime.errors import FileFormatError, MissingFileError
 from semalign3d_core.runtime.files import reading
@@ -126,7 +126,7 @@ class CompactBackbone(FeatureBackbone):
 
     weights: path of a file that ``semalign3d train compact`` wrote; None takes the shipped one.
     categories: names of the categories it was trained on, in the order of its logits after the background's.
-    runtime: what computes it, see :func:`~semalign3d_core.perception.compiled.compiled`.
+    runtime: what computes it, see :func:`~semalign3d_core.perception.backbones.compiled.compiled`.
     """
 
     close_up = 0.1

@@ -14,8 +14,8 @@ import torch
 
 from semalign3d_core.geometry.image_grid import CANVAS_CELLS, SquareGrid, resize_pad
 from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.backbones.compiled import compiled
 from semalign3d_core.perception.backbones.precision import choose_device, choose_dtype, finite, place
-from semalign3d_core.perception.compiled import compiled
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.providers import require
 from semalign3d_core.perception.weights.pretrained import load_pretrained
@@ -32,7 +32,7 @@ class TransformerBackbone(FeatureBackbone):
 
     model: a transformers vision model;  label: identifies its weights;  cells: patches per side of the canvas;
     mean, std: normalisation of RGB in [0, 1];  device: where the model runs;  dtype: its number format;
-    runtime: what computes it in single precision, see :func:`~semalign3d_core.perception.compiled.compiled`.
+    runtime: what computes it in single precision, see :func:`~semalign3d_core.perception.backbones.compiled.compiled`.
     """
 
     def __init__(

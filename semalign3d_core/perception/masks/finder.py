@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.geometry.mask_field import on_image
 from semalign3d_core.perception.backbones.compact import PADDING, prepare
+from semalign3d_core.perception.backbones.compiled import compiled
 from semalign3d_core.perception.backbones.efficientnet_lite import at_cells, load_classifier
-from semalign3d_core.perception.compiled import compiled
 from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.runtime.errors import MissingDependencyError
 

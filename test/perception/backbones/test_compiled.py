@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from semalign3d_core.perception.backbones.compact import CompactNet
-from semalign3d_core.perception.compiled import compiled
+from semalign3d_core.perception.backbones.compiled import compiled
 from semalign3d_core.runtime.errors import InputError, MissingDependencyError
 from semalign3d_core.runtime.threads import in_parallel
 
@@ -68,7 +68,9 @@ def test_what_is_kept_is_of_this_network_and_used_by_the_next_process(home, monk
     assert len(kept_files(home)) == 1
     compiled(small_network(1), image, "openvino")(image)  # other weights
     assert len(kept_files(home)) == 2
-    monkeypatch.setattr("semalign3d_core.perception.compiled.OpenVINONetwork._convert", lambda self: pytest.fail("converted again"))
+    monkeypatch.setattr(
+        "semalign3d_core.perception.backbones.compiled.OpenVINONetwork._convert", lambda self: pytest.fail("converted again")
+    )
     assert torch.equal(compiled(small_network(), image, "openvino")(image), expected)
 
 
@@ -91,7 +93,7 @@ def test_pytorch_computes_where_it_is_wished_and_where_openvino_is_missing(home,
     assert compiled(network, image.to("meta"), "auto") is network  # not on the CPU
     assert compiled(network, image, "auto") is not network
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr("semalign3d_core.perception.compiled.find_spec", lambda name: None)
+    monkeypatch.setattr("semalign3d_core.perception.backbones.compiled.find_spec", lambda name: None)
     assert compiled(network, image, "auto") is network
     with pytest.raises(MissingDependencyError, match=r"semalign3d\[fast\]"):
         compiled(network, image, "openvino")
