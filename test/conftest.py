@@ -34,6 +34,20 @@ def chair():
 
 
 @pytest.fixture(scope="session")
+def category():
+    """A simulated category with noisy features."""
+    from simulated_category import SimulatedCategory
+
+    return SimulatedCategory("chair", noise=0.3)
+
+
+@pytest.fixture(scope="session")
+def model(category):
+    """The model of it."""
+    return category.model()
+
+
+@pytest.fixture(scope="session")
 def monitor():
     """A flat simulated category that is always seen from the front."""
     from simulated_category import SimulatedCategory

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from simulated_category import SimulatedCategory
-from test_pipeline import PICTURE, OneImage
+from simulated_category import PICTURE, OneImage
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.geometry.camera import PinholeCamera
@@ -21,16 +20,6 @@ from semalign3d_core.runtime.files import write_json
 from semalign3d_core.transfer.matches import Matches
 
 NAN, INF = float("nan"), float("inf")
-
-
-@pytest.fixture(scope="module")
-def category():
-    return SimulatedCategory("chair", noise=0.3)
-
-
-@pytest.fixture(scope="module")
-def model(category):
-    return category.model()
 
 
 def _numbers(value):

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from simulated_category import SimulatedCategory  # noqa: E402
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.calibration.confidence_maps import calibrate
@@ -15,13 +14,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 @pytest.fixture(scope="module")
-def category():
-    return SimulatedCategory("chair", noise=0.3)
-
-
-@pytest.fixture(scope="module")
-def aligners(category):
-    model = category.model()
+def aligners(model):
     return Aligner(model), Aligner(model.to("cuda"))
 
 

@@ -7,50 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from simulated_category import SimulatedCategory
+from simulated_category import PICTURE, OneImage
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.result import REFRESH
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.mask_field import mask_box, square_around
-from semalign3d_core.perception.backbones import FeatureBackbone
-from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap, FeatureMap, ImageInput
-from semalign3d_core.perception.masks import MaskSource
 from semalign3d_core.pipeline import Demonstration, Pipeline, PipelineConfig, create_pipeline, load_demonstration
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError
-
-PICTURE = np.zeros((240, 240, 3), np.uint8)
-
-
-class OneImage(FeatureBackbone, MaskSource, DepthSource):
-    """A backbone, mask source and depth source that knows one simulated image; counts how often it is asked for a mask or depth."""
-
-    name, channels = "simulated", 48
-
-    def __init__(self, truth):
-        self.evidence, self.asked = truth.evidence, 0
-
-    def extract(self, image):
-        return self.evidence.features
-
-    def segment(self, image, box=None, points=None):
-        self.asked += 1
-        return self.evidence.mask
-
-    def estimate(self, image):
-        self.asked += 1
-        return self.evidence.depth
-
-
-@pytest.fixture(scope="module")
-def category():
-    return SimulatedCategory("chair", noise=0.3)
-
-
-@pytest.fixture(scope="module")
-def model(category):
-    return category.model()
 
 
 @pytest.fixture(scope="module")

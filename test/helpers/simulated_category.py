@@ -17,7 +17,10 @@ from semalign3d_core.category.statistics.geometric_features import edge_pair_fea
 from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.geometry.rotations import rotation_from_vector, shape_diameter, similarity_alignment
+from semalign3d_core.perception.backbones import FeatureBackbone
+from semalign3d_core.perception.depth import DepthSource
 from semalign3d_core.perception.evidence import DepthMap, FeatureMap, ImageEvidence
+from semalign3d_core.perception.masks import MaskSource
 
 SIZE, CELLS = 240, 60
 
@@ -307,3 +310,26 @@ def beta_by_moments(samples):
     mean, variance = samples.mean(0).clamp(0.02, 0.98), samples.var(0).clamp(min=1e-4)
     total = (mean * (1 - mean) / variance - 1).clamp(min=2.5)
     return torch.stack([mean * total, (1 - mean) * total], -1)
+
+
+PICTURE = np.zeros((240, 240, 3), np.uint8)  # in place of what an image of this category shows
+
+
+class OneImage(FeatureBackbone, MaskSource, DepthSource):
+    """A backbone, mask source and depth source that knows one simulated image; counts how often it is asked for a mask or depth."""
+
+    name, channels = "simulated", 48
+
+    def __init__(self, truth):
+        self.evidence, self.asked = truth.evidence, 0
+
+    def extract(self, image):
+        return self.evidence.features
+
+    def segment(self, image, box=None, points=None):
+        self.asked += 1
+        return self.evidence.mask
+
+    def estimate(self, image):
+        self.asked += 1
+        return self.evidence.depth
