@@ -21,6 +21,7 @@ from semalign3d_core.runtime.files import read_json, sha256_of_file, write_json,
 
 RETRIES, PAUSE, TIMEOUT = 4, 1.0, 30.0  # of a download; seconds
 CHUNK = 1 << 20
+ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
 RECORD = ".semalign3d.json"  # beside the data: {"archives": {name: sha256}, "files": {path: [size, sha256]}}
 
 
@@ -155,12 +156,15 @@ def _record_hash(digest: str, name: str, known: Path) -> None:
 def _unpack(path: Path, into: Path, archive: Archive) -> None:
     """Unpacks an archive, or copies another file, beside its place first: what is there is whole."""
     into.mkdir(parents=True, exist_ok=True)
-    if not archive.name.endswith((".zip", ".tar.gz", ".tgz")):
+    if not archive.name.endswith(ARCHIVES):
         shutil.copyfile(path, into / archive.name)
         return
     with tempfile.TemporaryDirectory(prefix=".unpacking.", dir=into) as temporary:
         try:
             _extract(path, Path(temporary))
+            while inner := _archives_in(Path(temporary)):  # Caltech-101's holds two
+                _extract(inner[0], inner[0].parent)
+                inner[0].unlink()
         except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
             downloaded = path.parent.name == ".downloads"
             if downloaded:
@@ -174,7 +178,8 @@ def _unpack(path: Path, into: Path, archive: Archive) -> None:
             member.replace(target)
 
 
-def _extract(path, folder):
+def _extract(path: Path, folder: Path) -> None:
+    """Unpacks an archive."""
     if path.name.endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
@@ -184,12 +189,18 @@ def _extract(path, folder):
                 if name.startswith("/") or ".." in Path(name).parts:
                     raise ValueError(f"{name} leads out of the archive")
             archive.extractall(folder)
+        shutil.rmtree(folder / "__MACOSX", ignore_errors=True)  # what a Mac adds
         return
-    with gzip.open(path) as stream:
-        while stream.read(CHUNK):  # to the end, where the checksum stands
-            pass
+    if path.name.endswith("gz"):
+        with gzip.open(path) as stream:
+            while stream.read(CHUNK):  # to the end, where the checksum stands
+                pass
     with tarfile.open(path) as archive:
         archive.extractall(folder, filter="data")
+
+
+def _archives_in(folder: Path) -> list[Path]:
+    return [path for path in _files(folder) if path.name.endswith(ARCHIVES)]
 
 
 def described(name: str, data: PublishedData) -> Iterator[str]:

@@ -101,7 +101,7 @@ PUBLISHED = {
         (Archive(f"{_WILLOW}/proposalflow/dataset/PF-dataset.zip"), Archive(f"{_LISTS}/test_pairs_pf.csv", "PF-dataset")),
         (20, 25),
         "none stated: research only",
-        {"test_pairs_pf.csv": 1},
+        {"*/*.png": 100, "*/*.mat": 100, "test_pairs_pf.csv": 1},
     ),
     "caltech101": PublishedData(
         "Caltech-101 (Fei-Fei et al., 2004)",

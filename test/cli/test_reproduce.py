@@ -4,48 +4,24 @@ import importlib.util
 import json
 import tarfile
 
-import numpy as np
 import pytest
-from category_folder import SIDE, write_data_set
 from headless_browser import BROWSER, width_on_a_telephone
-from PIL import Image
-from published_format import spair_image, write_json
 from tiny_models import tiny_depth, tiny_transformer
+from tiny_spair import write_tiny_spair
 
 from semalign3d_core.cli.main import main
 from semalign3d_core.datasets import open_dataset, published
 from semalign3d_core.datasets.published import Archive, PublishedData
-from semalign3d_core.datasets.splitting import write_splits
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed (extra 'hf')")
-CATEGORIES = ("bottle", "chair")  # their first eight labels are four mirror pairs
-
-
-def write_tiny_spair(folder):
-    """An archive of a data set in SPair-71k's exact layout, of the pictures of ``category_folder``."""
-    made = write_data_set(folder / "made")
-    root = folder / "SPair-71k"
-    for category in CATEGORIES:
-        for path in sorted((made / "ImageAnnotation" / "thing").glob("*.json")):
-            known = json.loads(path.read_text())
-            kps = {int(k): point for k, point in known["kps"].items()}
-            content = spair_image(path.stem, category, kps, size=(SIDE, SIDE), box=known["bndbox"])
-            write_json(root / "ImageAnnotation" / category / path.name, content)
-            for kind, suffix in (("JPEGImages", "jpg"), ("Segmentation", "png")):
-                place = root / kind / category / f"{path.stem}.{suffix}"
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes((made / kind / "thing" / f"{path.stem}.{suffix}").read_bytes())
-            rng = np.random.default_rng(len(path.stem) + int(path.stem[2:]))
-            Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)).save(root / "JPEGImages" / category / f"{path.stem}.jpg")
-        write_splits(root, category, 0.3, 12)
-    with tarfile.open(folder / "SPair-71k.tar.gz", "w:gz") as archive:
-        archive.add(root, "SPair-71k")
-    return folder / "SPair-71k.tar.gz"
+CATEGORIES = ("bottle", "chair")
 
 
 @pytest.mark.slow
 def test_table_1_from_nothing_and_resumed(tmp_path, monkeypatch, capsys):
-    archive = write_tiny_spair(tmp_path / "source")
+    archive, made = tmp_path / "SPair-71k.tar.gz", write_tiny_spair(tmp_path / "source", CATEGORIES)
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(made, "SPair-71k")
     counts = {"JPEGImages/*/*.jpg": 28, "PairAnnotation/test/*.json": 24}
     data = PublishedData("tiny", "SPair-71k", (Archive("https://nowhere/SPair-71k.tar.gz"),), (1, 1), "none", counts)
     monkeypatch.setitem(published.PUBLISHED, "spair71k", data)

@@ -1,13 +1,14 @@
 """Fetching data sets from a local server: broken downloads go on, damaged archives and missing files are named."""
 
 import io
+import shutil
 import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from published_format import write_spair
+from published_format import write_caltech, write_spair
 
 from semalign3d_core.cli.main import main
 from semalign3d_core.datasets import fetching, open_dataset, published
@@ -132,6 +133,23 @@ def test_what_cannot_be_checked_is_said():
     lines = {name: " ".join(fetching.described(name, data)) for name, data in published.PUBLISHED.items()}
     assert [name for name, text in lines.items() if "not counted" in text] == ["spair_u"]
     assert "needs also: spair71k" in lines["spair_u"] and "licence" in lines["pf_pascal"]
+
+
+def test_archives_in_archives_are_unpacked(tmp_path):
+    """As the official archive of Caltech-101: a zip of a compressed and of a plain tar, with what a Mac adds."""
+    made, source = write_caltech(tmp_path / "made"), tmp_path / "source"
+    source.mkdir()
+    packed = {"101_ObjectCategories.tar.gz": "w:gz", "Annotations.tar": "w"}
+    with zipfile.ZipFile(source / "caltech-101.zip", "w") as file:
+        for name, mode in packed.items():
+            with tarfile.open(tmp_path / name, mode) as tar:
+                tar.add(made / name.partition(".")[0], name.partition(".")[0])
+            file.write(tmp_path / name, f"caltech-101/{name}")
+            file.writestr(f"__MACOSX/caltech-101/._{name}", b"x")
+    shutil.copy(made / "test_pairs_caltech_with_category.csv", source)
+    folder = fetching.fetch(published.PUBLISHED["caltech101"], tmp_path / "out", str(source))
+    assert next(open_dataset(folder).pairs("test")).source.path.is_file() and (folder / "Annotations" / "Faces_2").is_dir()
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.endswith((".tar", ".gz")) or "MACOSX" in path.name]
 
 
 def test_archives_cannot_write_elsewhere(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from published_format import write_ap10k_download, write_spair
 from tiny_category import tiny_model
 from tiny_dataset import CATEGORIES, make_dataset
+from tiny_spair import write_tiny_spair
 
 from semalign3d_core.category.storage import save_model
 from semalign3d_core.cli import eval_spair
@@ -50,3 +51,18 @@ def test_the_tiny_spair_from_pictures_to_intervals_in_one_command(tmp_path):
     assert results["config"]["kind"] == "spair" and results["config"]["backbone"] == "compact"
     assert results["all"]["pairs"] == 1 and "per_point" in results["all"]["intervals"]["pck"]["0.1"]  # null: two images are too few
     assert results["latency"]["image"]["count"] == 2
+
+
+@pytest.mark.slow
+def test_semalign3d_from_pictures_to_intervals_in_one_command(tmp_path, capsys):
+    """SPair-71k's layout without models, features and depth: the model is built, then it answers the pairs of the test split."""
+    root, out = write_tiny_spair(tmp_path, ["chair"]), tmp_path / "out"
+    command = ["--dataset", str(root), "--method", "semalign3d", "--build", "--categories", "chair", "--gallery", "1", "--output", str(out)]
+    assert eval_spair.main(command) == 0
+    assert "chair: building its model" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    score, (low, high) = (part["pck"]["0.1"]["per_point"] for part in (results["all"], results["all"]["intervals"]))
+    assert results["config"]["kind"] == "spair" and results["config"]["backbone"] == "compact"
+    assert low <= score <= high and results["all"]["pairs"] == 12 and results["skipped"] == []
+    assert len(json.loads((out / "models" / "chair.report.json").read_text())["images"]) == 10
+    assert (out / "report.html").is_file() and "chair" in results["hashes"]["models"]
