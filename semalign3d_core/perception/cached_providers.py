@@ -5,6 +5,7 @@ the same numbers. Precomputed providers are files already and are not copied.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from semalign3d_core.runtime.files import sha256_of_arrays, sha256_of_file
 class _Cached:
     """What the cached providers share: the wrapped provider, its spelling on the command line and the cache."""
 
-    def __init__(self, provider, spec, cache, **knows):
+    def __init__(self, provider: Any, spec: str, cache: Cache, **knows: Any):
         self.provider, self.spec, self.cache, self.knows = provider, spec, cache, knows
         self.name = provider.name
 
@@ -36,7 +37,7 @@ class _Cached:
         """
         return provider if provider is None or spec.startswith("precomputed") else cls(provider, spec, cache, **knows)
 
-    def _depends_on(self, image, **more):
+    def _depends_on(self, image: ImageInput, **more: Any) -> dict[str, Any]:
         known = {"provider": self.name, "spec": self.spec, "image": image_hash(image), "mirrored": image.mirrored, "window": image.window}
         return {**known, "quarters": image.quarters, **self.knows, **more}
 
@@ -44,7 +45,7 @@ class _Cached:
 class PrecomputedFeatures(FeatureBackbone):
     """Precomputed features in the precision of their files."""
 
-    def __init__(self, provider):
+    def __init__(self, provider: Any):
         self.provider, self.name, self.any_image = provider, provider.name, False
 
     @property
@@ -60,7 +61,7 @@ class PrecomputedFeatures(FeatureBackbone):
 class CachedBackbone(_Cached, FeatureBackbone):
     """A backbone behind the cache."""
 
-    def __init__(self, provider, spec, cache, **knows):
+    def __init__(self, provider: Any, spec: str, cache: Cache, **knows: Any):
         super().__init__(provider, spec, cache, **knows)
         self.close_up, self.any_image, self.classifies = provider.close_up, provider.any_image, provider.classifies
 
@@ -77,7 +78,7 @@ class CachedBackbone(_Cached, FeatureBackbone):
     def extract(self, image: ImageInput) -> StoredFeatureMap:  # type: ignore[override]
         """The :class:`StoredFeatureMap` of an image; raises :class:`InputError` for features that are not finite."""
 
-        def compute():
+        def compute() -> tuple[Any, dict[str, torch.Tensor]]:
             found = self.provider.extract(image)
             if not torch.isfinite(found.values).all():
                 raise InputError(f"{image.name}: the backbone {self.name} gave NaN or infinite features; check its weights and the image")
@@ -94,7 +95,7 @@ class CachedDepth(_Cached, DepthSource):
     def estimate(self, image: ImageInput) -> DepthMap | None:
         """The :class:`DepthMap` of an image, or None."""
 
-        def compute():
+        def compute() -> tuple[Any, dict[str, torch.Tensor]]:
             found = self.provider.estimate(image)
             return ({"kind": None}, {}) if found is None else ({"kind": found.kind}, {"depth": found.values.half().cpu().contiguous()})
 
@@ -105,7 +106,7 @@ class CachedDepth(_Cached, DepthSource):
 class CachedMasks(_Cached, MaskSource):
     """A mask source behind the cache."""
 
-    def __init__(self, provider, spec, cache, **knows):
+    def __init__(self, provider: Any, spec: str, cache: Cache, **knows: Any):
         super().__init__(provider, spec, cache, **knows)
         self.reads_features, self.glances, self.any_image = provider.reads_features, provider.glances, provider.any_image
 
@@ -129,8 +130,10 @@ class CachedMasks(_Cached, MaskSource):
         place = self.cache.fetch("masks", depends_on, lambda: ({"place": _plain(self.provider.search(image))}, {}))[0]["place"]
         return None if place is None else tuple(place)
 
-    def _segmented(self, image, box, points, segment, **how):
-        def compute():
+    def _segmented(
+        self, image: ImageInput, box: Box | None, points: Points | None, segment: Callable[[], torch.Tensor | None], **how: str
+    ) -> torch.Tensor | None:
+        def compute() -> tuple[Any, dict[str, torch.Tensor]]:
             found = segment()
             return ({"found": False}, {}) if found is None else ({"found": True}, {"mask": _bits(found)})
 
@@ -165,9 +168,9 @@ def evidence_digest(evidence: ImageEvidence) -> str:
     return sha256_of_arrays(arrays)
 
 
-def _bits(mask):
+def _bits(mask: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.packbits(mask.cpu().numpy().astype(bool)))
 
 
-def _plain(values):
+def _plain(values: Any) -> list | None:
     return None if values is None else np.asarray(values, dtype=np.float64).tolist()

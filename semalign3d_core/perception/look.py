@@ -105,7 +105,7 @@ def features_and_mask(
     return features if closer is image else backbone.extract(closer), mask
 
 
-def _in_box(image, backbone, mask_source, box):
+def _in_box(image: ImageInput, backbone: FeatureBackbone, mask_source: MaskSource | None, box: Box) -> tuple[FeatureMap, torch.Tensor]:
     """:func:`features_and_mask` of an object in a known box, which is looked at at once."""
     filled = filled_box(image, box)
     closer = close_up(image, filled, backbone)
@@ -117,7 +117,7 @@ def _in_box(image, backbone, mask_source, box):
     return features, mask if mask is not None and _area(mask) > SPANNED * _area(filled) else filled
 
 
-def _area(mask):
+def _area(mask: torch.Tensor) -> float:
     """Of the box around a mask, in pixels."""
     box = mask_box(mask.cpu().numpy())
     return float((box[2:] - box[:2]).prod())
@@ -133,7 +133,15 @@ def filled_box(image: ImageInput, box: Box) -> torch.Tensor:
     return mask
 
 
-def _from_two_looks(image, backbone, mask_source, box, points, last_box, quick):
+def _from_two_looks(
+    image: ImageInput,
+    backbone: FeatureBackbone,
+    mask_source: MaskSource,
+    box: Box | None,
+    points: torch.Tensor | None,
+    last_box: Box | None,
+    quick: bool,
+) -> tuple[FeatureMap, torch.Tensor | None]:
     """:func:`features_and_mask` of an object that is looked at closely where a glance shows it, or at once where it was before."""
     if last_box is not None:
         closer = replace(image, window=square_around(last_box, backbone.close_up))
@@ -144,7 +152,14 @@ def _from_two_looks(image, backbone, mask_source, box, points, last_box, quick):
     return _look_closer(image, backbone, mask_source, mask_source.glance(image, box=box), box, points)
 
 
-def _look_closer(image, backbone, mask_source, first, box=None, points=None):
+def _look_closer(
+    image: ImageInput,
+    backbone: FeatureBackbone,
+    mask_source: MaskSource,
+    first: torch.Tensor | None,
+    box: Box | None = None,
+    points: torch.Tensor | None = None,
+) -> tuple[FeatureMap, torch.Tensor | None]:
     """Features of the surroundings of a coarse mask ``first`` or None, and the finer mask in them."""
     closer = close_up(image, first, backbone)
     features = backbone.extract(closer)
@@ -152,7 +167,7 @@ def _look_closer(image, backbone, mask_source, first, box=None, points=None):
     return features, first if mask is None else mask
 
 
-def _around(place, image, backbone, mask_source):
+def _around(place: Box, image: ImageInput, backbone: FeatureBackbone, mask_source: MaskSource) -> torch.Tensor | None:
     """The mask (h, w) or None of the object at a place, a box in pixels: more is looked at until all of the object is seen."""
     window = square_around(place, AROUND)
     for _ in range(MOST_LOOKS):
@@ -206,7 +221,7 @@ def window_after(object_pixels: torch.Tensor, found: bool, evidence: ImageEviden
     return _window_if_small(low, high, evidence.camera.longer_side)
 
 
-def _window_if_small(low, high, longer_side):
+def _window_if_small(low: torch.Tensor, high: torch.Tensor, longer_side: int) -> Window | None:
     size = float((high - low).max())
     if not size <= SMALL * longer_side:  # also where the alignment failed: NaN coordinates
         return None
@@ -215,7 +230,7 @@ def _window_if_small(low, high, longer_side):
     return left, top, side
 
 
-def _wider_window(window, low, high, camera):
+def _wider_window(window: Window, low: torch.Tensor, high: torch.Tensor, camera: PinholeCamera) -> Window | None:
     left, top, side = window
     end = torch.tensor([camera.width, camera.height]) - 1.0
     before = (torch.tensor([left, top]) - low.clamp(min=0)).clamp(min=0)

@@ -60,5 +60,5 @@ class StoredFeatureMap:
             result.addmm_(part, piece.to(features.dtype))
         return result * self._factor.flatten()
 
-    def _at(self, rows, columns):
+    def _at(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         return self.stored[:, rows, columns].float() * self._factor[rows, columns]

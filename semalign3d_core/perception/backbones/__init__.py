@@ -4,8 +4,9 @@
 for example ``compact``, ``dinov2:base``, ``precomputed:sim`` or ``dinov2:large,device=cpu``.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.providers import create_provider
@@ -41,28 +42,35 @@ class FeatureBackbone(Protocol):
         return self.extract(image)
 
 
-def _precomputed(argument, **options):
+def _precomputed(argument: str, **options: Any) -> FeatureBackbone:
     from semalign3d_core.perception.backbones.precomputed import PrecomputedBackbone
 
     return PrecomputedBackbone(argument, **options)
 
 
-def _compact(argument, dataset_root=None, device="cpu", runtime="auto"):
+def _compact(argument: str, dataset_root: Path | None = None, device: str = "cpu", runtime: str = "auto") -> FeatureBackbone:
     from semalign3d_core.perception.backbones.compact import CompactBackbone
     from semalign3d_core.perception.backbones.precision import choose_device
 
     return CompactBackbone(argument or None, choose_device(device), runtime)
 
 
-def _efficientnet_lite(argument, side=448, device="cpu"):
+def _efficientnet_lite(argument: str, side: str | int = 448, device: str = "cpu") -> FeatureBackbone:
     from semalign3d_core.perception.backbones.efficientnet_lite import EfficientNetLiteBackbone
     from semalign3d_core.perception.backbones.precision import choose_device
 
     return EfficientNetLiteBackbone(argument or "2", int(side), choose_device(device))
 
 
-def _transformer(family):
-    def factory(argument, revision=None, device=None, dtype=None, side=None, runtime="auto"):
+def _transformer(family: str) -> Callable[..., FeatureBackbone]:
+    def factory(
+        argument: str,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        side: str | None = None,
+        runtime: str = "auto",
+    ) -> FeatureBackbone:
         from semalign3d_core.perception.backbones.transformers_vit import load_transformer
 
         return load_transformer(family, argument, revision, device, dtype, side, runtime)
@@ -70,13 +78,29 @@ def _transformer(family):
     return factory
 
 
-def _diffusion(argument, revision=None, device=None, dtype=None, captioner="", step=50, record="hidden"):
+def _diffusion(
+    argument: str,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    captioner: str = "",
+    step: str | int = 50,
+    record: str = "hidden",
+) -> FeatureBackbone:
     from semalign3d_core.perception.backbones.stable_diffusion import load_diffusion
 
     return load_diffusion(argument, revision, device, dtype, captioner, step, record)
 
 
-def _diffusion_and_transformer(argument, revision=None, device=None, dtype=None, captioner="", step=50, record="hidden"):
+def _diffusion_and_transformer(
+    argument: str,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    captioner: str = "",
+    step: str | int = 50,
+    record: str = "hidden",
+) -> FeatureBackbone:
     from semalign3d_core.perception.backbones.fused import FusedBackbone
 
     diffusion = _diffusion("", revision, device, dtype, captioner, step, record)

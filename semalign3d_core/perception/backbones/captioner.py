@@ -34,7 +34,14 @@ class ImplicitCaptioner:
     clip: transformers CLIP vision model with projection;  learned: {name of ``LEARNED``: tensor};  label: identifies both
     """
 
-    def __init__(self, clip, learned, label, device="cpu", dtype=torch.float32):
+    def __init__(
+        self,
+        clip: torch.nn.Module,
+        learned: dict[str, torch.Tensor],
+        label: str,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
         self.clip = place(clip, device, dtype)
         self.learned = {name: learned[name].to(device, torch.float32) for name in LEARNED}
         self.name, self.device, self.dtype = f"captioner@{label}", torch.device(device), dtype
@@ -51,7 +58,7 @@ class ImplicitCaptioner:
         time = torch.tanh(t["alpha_cond_time_embed"]) * (time + t["time_embed_project.positional_embedding"][:, 0])
         return text.to(self.dtype), time.to(self.dtype)
 
-    def _embed(self, crop):
+    def _embed(self, crop: torch.Tensor) -> torch.Tensor:
         side = self.clip.config.image_size
         # the published preprocessing resizes tensors without antialiasing
         small = torch.nn.functional.interpolate(crop, size=(side, side), mode="bicubic", align_corners=False)

@@ -30,7 +30,7 @@ WEIGHTS_FILE = "compact.safetensors"
 SHARPNESS = 8.0  # features are unit vectors; logits need a larger range
 
 
-def _convolution(inputs, outputs, kernel=3, stride=1):
+def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     # An even kernel with stride 2 keeps output cell centres at the centre of the input cells they cover.
     padding = (kernel - 1) // 2 if stride == 1 else 1
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
@@ -158,7 +158,7 @@ class CompactBackbone(FeatureBackbone):
         seen = self._run(square[None])[0]
         return FeatureMap(torch.cat([seen, torch.zeros_like(seen)]).mul_(math.sqrt(2)).cpu(), grid, quick=True)
 
-    def _square(self, image):
+    def _square(self, image: ImageInput) -> tuple[SquareGrid, torch.Tensor]:
         grid = SquareGrid(image.height, image.width, CELLS, PADDING, image.window)
         return grid, prepare(image.rgb, grid).to(self.device)
 

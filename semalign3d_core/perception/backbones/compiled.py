@@ -56,7 +56,7 @@ class OpenVINONetwork:
             self._own.request = self._model.create_infer_request()
         return torch.from_numpy(self._own.request.infer({0: values.contiguous().numpy()}, share_inputs=True)[0])
 
-    def _compile(self):
+    def _compile(self) -> Any:
         structure, tensors = self._kept()
         core, threads = self._openvino.Core(), torch.get_num_threads()
         model = core.read_model(structure["network"].encode(), self._openvino.Tensor(tensors["weights"].numpy()))
@@ -64,7 +64,7 @@ class OpenVINONetwork:
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         return core.compile_model(model, "CPU", settings)
 
-    def _kept(self):
+    def _kept(self) -> tuple[Any, dict[str, Tensor]]:
         weights = {name: value.numpy() for name, value in self._network.state_dict().items()}
         source = inspect.getsource(sys.modules[type(self._network).__module__])
         depends_on = [sha256_of_arrays(weights), source, repr(self._network), list(self._example.shape)]
@@ -74,7 +74,7 @@ class OpenVINONetwork:
         except OutputError:  # a home that cannot be written
             return self._convert()
 
-    def _convert(self):
+    def _convert(self) -> tuple[Any, dict[str, Tensor]]:
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 

@@ -35,7 +35,7 @@ class SameConv(nn.Conv2d):
     input position ``2 c + 1``, half a position behind the middle of the two it stands for (see :func:`centre_offset`).
     """
 
-    def __init__(self, inputs, outputs, kernel, stride=1, groups=1):
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(inputs, outputs, kernel, stride, groups=groups)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -50,7 +50,7 @@ class SameConv(nn.Conv2d):
 class InvertedBottleneck(nn.Module):
     """Expansion, depthwise convolution and projection, beside the identity where sizes allow (MobileNetV2)."""
 
-    def __init__(self, inputs, outputs, kernel, stride, expansion):
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
         super().__init__()
         inner = inputs * expansion
         self.expand = SameConv(inputs, inner, 1) if expansion > 1 else None
@@ -74,7 +74,7 @@ class EfficientNetLite(nn.Module):
     forward: RGB in [0, 1], (B, 3, h, w) -> list of (B, C, h / stride, w / stride), one per chosen block.
     """
 
-    def __init__(self, size, blocks):
+    def __init__(self, size: str, blocks: Sequence[int]):
         super().__init__()
         self.size, self.taken = size, tuple(blocks)
         self.stem = SameConv(3, STEM, 3, 2)
@@ -95,7 +95,7 @@ class EfficientNetLite(nn.Module):
         return outputs
 
 
-def _block_arguments(size):
+def _block_arguments(size: str) -> list[tuple[int, int, int, int, int]]:
     """(stage, kernel, stride, expansion, output channels) of every block; the first and the last stage keep their number of blocks."""
     width, depth = choice("size of EfficientNet-Lite", size, SCALES)
     arguments = []
@@ -168,7 +168,7 @@ def weights_path(size: str) -> Path:
     return found[0]
 
 
-def _folded(stored, network):
+def _folded(stored: dict[str, torch.Tensor], network: EfficientNetLite) -> dict[str, torch.Tensor]:
     """The published tensors under our names, each convolution's batch normalisation folded into it."""
     pairs = {"stem": ("_conv_stem", "_bn0")}
     for number, block in enumerate(network.blocks):
@@ -186,7 +186,7 @@ def _folded(stored, network):
     return state
 
 
-def _norm(stored, name):
+def _norm(stored: dict[str, torch.Tensor], name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(scale, bias) of a batch normalisation with fixed statistics."""
     scale = stored[f"{name}.weight"] / (stored[f"{name}.running_var"] + NORM_EPSILON).sqrt()
     return scale, stored[f"{name}.bias"] - stored[f"{name}.running_mean"] * scale
@@ -215,7 +215,7 @@ class EfficientNetLiteBackbone(FeatureBackbone):
 
     close_up = 0.1
 
-    def __init__(self, size="2", side=448, device="cpu"):
+    def __init__(self, size: str = "2", side: int = 448, device: torch.device | str = "cpu"):
         blocks = default_levels(size)
         self.network = load_efficientnet_lite(size, blocks).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.side, self.cells = torch.device(device), side, side // 16

@@ -84,7 +84,7 @@ class ReducedPairFeatures:
         first, second = (torch.cat([unit_norm(d), unit_norm(t)], dim=1) for d, t in zip(diffusion, tokens, strict=True))
         return first, second
 
-    def _diffusion_tokens(self, a, b):
+    def _diffusion_tokens(self, a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         reduced = {name: self._level(a[name], b[name]) for name in a}
         found = []
         for s3, s4, s5 in zip(*(reduced[name] for name in ("s3", "s4", "s5")), strict=True):
@@ -93,10 +93,10 @@ class ReducedPairFeatures:
             found.append(to_tokens(torch.cat([s3, _resized(coarse, s3.shape[-2:])], dim=1))[0])
         return tuple(found)
 
-    def _level(self, a, b):
+    def _level(self, a: torch.Tensor, b: torch.Tensor) -> list[torch.Tensor]:
         """Maps (1, C, n, n) of both images, each reduced: two of (1, dims, n, n)."""
         return [tokens.T.reshape(1, -1, *a.shape[-2:]) for tokens in co_pca(to_tokens(a)[0], to_tokens(b)[0], self.dims)]
 
 
-def _resized(maps, size):
+def _resized(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
     return torch.nn.functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)

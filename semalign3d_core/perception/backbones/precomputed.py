@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from semalign3d_core.geometry.image_grid import PADDINGS, SquareGrid
 from semalign3d_core.perception.backbones import FeatureBackbone
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
@@ -21,7 +23,7 @@ class PrecomputedBackbone(FeatureBackbone):
     any_image = False
     concurrent = True
 
-    def __init__(self, name, dataset_root=None):
+    def __init__(self, name: str, dataset_root: str | Path | None = None):
         if not name or dataset_root is None:
             raise InputError("precomputed features need a name and a data set folder: --backbone precomputed:NAME --dataset DIR")
         self.name = name
@@ -60,7 +62,7 @@ class PrecomputedBackbone(FeatureBackbone):
         return features
 
     @staticmethod
-    def _read(path):
+    def _read(path: Path) -> torch.Tensor:
         expected = "it is truncated or holds no tensor 'features'; extract it again"
         _, tensors = read_tensors(path, expected, "extract the features of this image")
         with reading(path, expected):

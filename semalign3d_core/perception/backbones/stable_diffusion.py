@@ -8,6 +8,7 @@ features come with ODISE's implicit captioner (:mod:`.captioner`); without it th
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class DiffusionConfig:
     step: int = PUBLISHED_STEP
     record: str = "hidden"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         choice("record", self.record, RECORDS)
         if not 0 <= self.step < NOISE_STEPS:
             raise InputError(f"noise step {self.step}: choose one of 0 to {NOISE_STEPS - 1}")
@@ -57,7 +58,17 @@ class StableDiffusionBackbone(FeatureBackbone):
     Memory is bounded by one crop: crops are processed one after the other.
     """
 
-    def __init__(self, vae, unet, text, label, config=None, captioner=None, device="cpu", dtype=torch.float32):
+    def __init__(
+        self,
+        vae: Any,
+        unet: Any,
+        text: torch.Tensor,
+        label: str,
+        config: DiffusionConfig | None = None,
+        captioner: Any = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
         self.config = config or DiffusionConfig()
         self.device, self.dtype = torch.device(device), dtype
         self.vae, self.unet = place(vae, self.device, dtype), place(unet, self.device, dtype)
@@ -86,7 +97,7 @@ class StableDiffusionBackbone(FeatureBackbone):
         merged = {s: merge_crops([part[s] for part in parts], origins, crops.side, crops.crop) for s in LEVELS}
         return {s: finite(values, self, image).clone() for s, values in merged.items()}
 
-    def _crop_levels(self, crop):
+    def _crop_levels(self, crop: torch.Tensor) -> dict[str, torch.Tensor]:
         """One crop (1, 3, n, n) in [0, 1] through encoder, noise and decoder: {level: (1, C, m, m) float32 on the CPU}."""
         pixels = ((crop - 0.5) / 0.5).to(self.device, self.dtype)
         latent = self.vae.encode(pixels).latent_dist.mean.float() * self.vae.config.scaling_factor
@@ -98,12 +109,12 @@ class StableDiffusionBackbone(FeatureBackbone):
         return kept
 
 
-def _last_resnets(unet):
+def _last_resnets(unet: Any) -> dict[str, Any]:
     """The residual blocks whose inputs are recorded: {level: module}."""
     return {level: block.resnets[-1] for level, block in zip(LEVELS, unet.up_blocks, strict=False)}
 
 
-def _hidden_widths(unet):
+def _hidden_widths(unet: Any) -> dict[Any, int]:
     """{residual block of the decoder: channels of the hidden state that enters it, before the skip is appended}."""
     widths = list(reversed(unet.config.block_out_channels))
     return {
@@ -113,7 +124,7 @@ def _hidden_widths(unet):
     }
 
 
-def _recorded_channels(unet, record):
+def _recorded_channels(unet: Any, record: str) -> list[int]:
     hidden = _hidden_widths(unet)
     return [hidden[r] if record == "hidden" else r.in_channels for r in _last_resnets(unet).values()]
 
@@ -124,7 +135,7 @@ def recorded_levels(unet: Any, kept: dict[str, torch.Tensor], record: str = "hid
     widths, names = _hidden_widths(unet), {module: level for level, module in _last_resnets(unet).items()}
     widest = unet.config.block_out_channels[-1]
 
-    def before(module, arguments):
+    def before(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden, skip = apply_freeu(arguments[0][:, : widths[module]], arguments[0][:, widths[module] :], widest)
         if module in names:
             kept[names[module]] = RECORDS[record](hidden, skip).float().cpu()
@@ -177,7 +188,7 @@ def load_diffusion(
     return StableDiffusionBackbone(vae, unet, text, located.digest()[:8], config, described, where, number_format)
 
 
-def _tokenizer(transformers, folder):
+def _tokenizer(transformers: Any, folder: Path) -> Any:
     try:
         return transformers.CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
     except (OSError, ValueError, TypeError) as error:

@@ -36,7 +36,15 @@ class TransformerBackbone(FeatureBackbone):
     """
 
     def __init__(
-        self, model, label, cells=CANVAS_CELLS, mean=IMAGENET_MEAN, std=IMAGENET_STD, device="cpu", dtype=torch.float32, runtime="pytorch"
+        self,
+        model: Any,
+        label: str,
+        cells: int = CANVAS_CELLS,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        runtime: str = "pytorch",
     ):
         self.patch, self.cells, self.channels = _patch(model), cells, model.config.hidden_size
         self.name = f"{model.config.model_type}-{self.channels}@{label}" + ("" if cells == CANVAS_CELLS else f"-{cells}")
@@ -80,7 +88,7 @@ class TransformerBackbone(FeatureBackbone):
 class _LastBlock(torch.nn.Module):
     """What the last transformer block of a model gives for pixels (B, 3, side, side): (B, tokens, C), before any final norm."""
 
-    def __init__(self, model):
+    def __init__(self, model: Any):
         super().__init__()
         self.model, self.last = model, _blocks(model)[-1]
         self.arguments = {"interpolate_pos_encoding": True} if _interpolates(model) else {}
@@ -96,19 +104,19 @@ class _LastBlock(torch.nn.Module):
         return kept[-1]
 
 
-def _patch(model):
+def _patch(model: Any) -> int:
     patch = model.config.patch_size
     return patch if isinstance(patch, int) else patch[0]
 
 
-def _blocks(model):
+def _blocks(model: Any) -> torch.nn.ModuleList:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.ModuleList) and name.rpartition(".")[2] in BLOCK_LISTS and len(module):
             return module
     raise InputError(f"{type(model).__name__} has no list of transformer blocks; this kind of model is not supported")
 
 
-def _interpolates(model):
+def _interpolates(model: Any) -> bool:
     return "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
 
 
@@ -155,7 +163,7 @@ def load_transformer(
     return TransformerBackbone(model, located.digest()[:8], _cells(side, model), mean, std, where, number_format, runtime)
 
 
-def _cells(side, model):
+def _cells(side: str | int | None, model: Any) -> int:
     """Patches per side of a canvas of ``side`` pixels, a text or a number; of the published one for None."""
     patch = _patch(model)
     if side is None:

@@ -1,7 +1,8 @@
 """Depth sources: objects that estimate or read the depth of an image; ``create(spec, dataset_root)`` makes one."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from semalign3d_core.perception.evidence import DepthMap, ImageInput
 from semalign3d_core.perception.providers import create_provider
@@ -24,20 +25,22 @@ class DepthSource(Protocol):
         ...
 
 
-def _precomputed(argument, **options):
+def _precomputed(argument: str, **options: Any) -> DepthSource:
     from semalign3d_core.perception.depth.precomputed import PrecomputedDepth
 
     return PrecomputedDepth(**options)
 
 
-def _sensor(argument, dataset_root=None):
+def _sensor(argument: str, dataset_root: Path | None = None) -> DepthSource:
     from semalign3d_core.perception.depth.sensor import SensorDepth
 
     return SensorDepth(argument, dataset_root)
 
 
-def _transformers(family):
-    def factory(argument, revision=None, device=None, dtype=None, kind=None):
+def _transformers(family: str) -> Callable[..., DepthSource]:
+    def factory(
+        argument: str, revision: str | None = None, device: str | None = None, dtype: str | None = None, kind: str | None = None
+    ) -> DepthSource:
         from semalign3d_core.perception.depth.transformers_depth import load_depth
 
         return load_depth(family, argument, revision, device, dtype, kind)

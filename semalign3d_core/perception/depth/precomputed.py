@@ -17,7 +17,7 @@ class PrecomputedDepth(DepthSource):
     name = "precomputed"
     concurrent = True
 
-    def __init__(self, dataset_root=None):
+    def __init__(self, dataset_root: str | Path | None = None):
         if dataset_root is None:
             raise InputError("precomputed depth needs a data set folder: --dataset DIR")
         self.folder: Path = Path(dataset_root) / "Depth"

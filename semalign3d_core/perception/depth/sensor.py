@@ -42,7 +42,7 @@ class SensorDepth(DepthSource):
 
     name = "sensor"
 
-    def __init__(self, source="", dataset_root=None):
+    def __init__(self, source: str | Path = "", dataset_root: str | Path | None = None):
         if not source and dataset_root is None:
             raise InputError("sensor depth needs a depth image, a folder of them or a data set folder: --depth sensor:PATH")
         self.source = Path(source) if source else None
@@ -57,7 +57,7 @@ class SensorDepth(DepthSource):
             raise FileFormatError(f"{path}: depth is {found}, the image {(image.height, image.width)}; register it to the colour camera")
         return depth.mirror() if image.mirrored else depth
 
-    def _path(self, image):
+    def _path(self, image: ImageInput) -> Path:
         if self.source is not None and self.source.is_file():
             return self.source
         if self.source is None and image.record is None:
@@ -70,7 +70,7 @@ class SensorDepth(DepthSource):
         raise MissingFileError(f"{folder / stem}.png does not exist (nor .tiff): put the depth image of {image.name} there")
 
 
-def _read(path):
+def _read(path: Path) -> np.ndarray:
     with open_picture(path) as picture:
         values = np.array(picture)
     if values.dtype == np.uint8:

@@ -33,7 +33,15 @@ class TransformersDepth(DepthSource):
     or None for what the model's configuration says;  processor: its image processor, None for that of Depth Anything.
     """
 
-    def __init__(self, model, label, kind=None, processor=None, device="cpu", dtype=torch.float32):
+    def __init__(
+        self,
+        model: Any,
+        label: str,
+        kind: str | None = None,
+        processor: Any = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
         self.kind = kind or depth_kind(model.config)
         if self.kind not in DEPTH_KINDS:
             raise InputError(f"unknown depth kind {self.kind!r}: choose one of {', '.join(DEPTH_KINDS)}")
@@ -55,7 +63,7 @@ class TransformersDepth(DepthSource):
         values = values.clamp(output.predicted_depth.min(), output.predicted_depth.max())
         return DepthMap(finite(values, self, image).clone(), self.kind)
 
-    def _post_process(self, output, source_size, size):
+    def _post_process(self, output: Any, source_size: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
         method = self.processor.post_process_depth_estimation
         padded = {"source_sizes": [source_size]} if "source_sizes" in inspect.signature(method).parameters else {}
         try:
@@ -64,7 +72,7 @@ class TransformersDepth(DepthSource):
             raise MissingDependencyError(f"{self.name}: its processor needs torchvision ({error}): pip install torchvision") from error
 
 
-def _not_too_narrow(rgb):
+def _not_too_narrow(rgb: np.ndarray) -> np.ndarray:
     """``rgb`` (h, w, 3) with its pixels repeated along a side that is too short for image processors."""
     shortest = max(SHORTEST, max(rgb.shape[:2]) / NARROWEST)
     for axis in (0, 1):

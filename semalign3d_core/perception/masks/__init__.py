@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ class KnownObject(Protocol):
 
 Box = tuple[float, float, float, float]
 Points = torch.Tensor | np.ndarray
+LoadModel = Callable[[str], KnownObject]
 
 
 class MaskSource(Protocol):
@@ -78,13 +79,18 @@ class MaskSource(Protocol):
         return None
 
 
-def _precomputed(argument, **options):
+def _precomputed(argument: str, **options: Any) -> MaskSource:
     from semalign3d_core.perception.masks.precomputed import PrecomputedMasks
 
     return PrecomputedMasks(**options)
 
 
-def _similarity(argument, model=None, backbone=None, load_model=None):
+def _similarity(
+    argument: str,
+    model: KnownObject | None = None,
+    backbone: FeatureBackbone | None = None,
+    load_model: LoadModel | None = None,
+) -> MaskSource:
     from semalign3d_core.perception.masks.similarity import SimilarityMasks
 
     if argument and load_model is None:
@@ -103,7 +109,7 @@ def _similarity(argument, model=None, backbone=None, load_model=None):
     return SimilarityMasks(model, backbone)
 
 
-def _compact(argument, model=None, backbone=None):
+def _compact(argument: str, model: KnownObject | None = None, backbone: FeatureBackbone | None = None) -> MaskSource:
     from semalign3d_core.perception.backbones.compact import CompactBackbone
     from semalign3d_core.perception.masks.compact import CompactMasks
     from semalign3d_core.perception.masks.finder import finder_at_hand
@@ -114,12 +120,21 @@ def _compact(argument, model=None, backbone=None):
     return CompactMasks(own, category, shared, finder_at_hand(category))
 
 
-def _auto(argument, model=None, backbone=None):
+def _auto(argument: str, model: KnownObject | None = None, backbone: FeatureBackbone | None = None) -> MaskSource:
     return (_compact if backbone is not None and backbone.classifies else _similarity)("", model, backbone)
 
 
-def _sam(family):
-    def factory(argument, revision=None, device=None, dtype=None, prompt_model="", model=None, backbone=None, load_model=None):
+def _sam(family: str) -> Callable[..., MaskSource]:
+    def factory(
+        argument: str,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        prompt_model: str = "",
+        model: KnownObject | None = None,
+        backbone: FeatureBackbone | None = None,
+        load_model: LoadModel | None = None,
+    ) -> MaskSource:
         from semalign3d_core.perception.masks.sam import load_sam
 
         prompter = _similarity(prompt_model, model, backbone, load_model) if prompt_model or model is not None else None
@@ -128,7 +143,13 @@ def _sam(family):
     return factory
 
 
-def _instances(argument, revision=None, device=None, dataset_root=None, model=None):
+def _instances(
+    argument: str,
+    revision: str | None = None,
+    device: str | None = None,
+    dataset_root: Path | None = None,
+    model: KnownObject | None = None,
+) -> MaskSource:
     from semalign3d_core.perception.masks.instances import load_instances
 
     stored = dataset_root is not None and (Path(dataset_root) / "Segmentation").is_dir()

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -68,7 +69,7 @@ def masks_at_hand(dataset_root: Path, category: str) -> AtHandMasks:
     return AtHandMasks(sources)
 
 
-def _annotated(image):
+def _annotated(image: Any) -> np.ndarray:
     """(N, 2) annotated keypoints of an image of a data set, in its pixels."""
     keypoints = image.record.keypoints[np.isfinite(image.record.keypoints).all(1)].astype(np.float64)
     if image.mirrored:
@@ -76,7 +77,7 @@ def _annotated(image):
     return keypoints
 
 
-def _holds(mask, keypoints):
+def _holds(mask: torch.Tensor, keypoints: np.ndarray) -> bool:
     """Whether enough keypoints lie in the mask, or at its edge."""
     if not len(keypoints):
         return True
@@ -86,7 +87,7 @@ def _holds(mask, keypoints):
     return grown[row, column].mean() >= HOLDS
 
 
-def _hull(image, keypoints):
+def _hull(image: ImageInput, keypoints: np.ndarray) -> torch.Tensor:
     mask = np.zeros((image.height, image.width), np.uint8)
     if len(keypoints):
         cv2.fillConvexPoly(mask, cv2.convexHull(keypoints.round().astype(np.int32)), 1)

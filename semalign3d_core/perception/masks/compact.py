@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import torch
 
-from semalign3d_core.geometry.image_grid import LARGEST
+from semalign3d_core.geometry.image_grid import LARGEST, SquareGrid
 from semalign3d_core.geometry.mask_field import inside_box, on_image
+from semalign3d_core.perception.backbones.compact import CompactBackbone
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.masks import Box, MaskSource, Points
 from semalign3d_core.perception.masks.finder import ImageNetFinder
@@ -33,7 +34,7 @@ class CompactMasks(MaskSource):
     glances = True
     concurrent = True
 
-    def __init__(self, backbone, category="", shared=False, finder: ImageNetFinder | None = None):
+    def __init__(self, backbone: CompactBackbone, category: str = "", shared: bool = False, finder: ImageNetFinder | None = None):
         self.backbone, self.shared, self.own_features, self.finder = backbone, shared, backbone.name, finder
         known = backbone.categories
         self.wanted = [1 + known.index(category)] if category in known else list(range(1, 1 + len(known)))
@@ -57,10 +58,10 @@ class CompactMasks(MaskSource):
         """Where the finder sees the object; see :class:`MaskSource`."""
         return None if self.finder is None else self.finder.search(image)
 
-    def _segment(self, features, box):
+    def _segment(self, features: FeatureMap, box: Box | None) -> torch.Tensor | None:
         return self._mask(features.grid, self.backbone.class_probabilities(features), box)
 
-    def _mask(self, grid, probabilities, box):
+    def _mask(self, grid: SquareGrid, probabilities: torch.Tensor, box: Box | None) -> torch.Tensor | None:
         factor = max(grid.height, grid.width) / LARGEST
         if factor > 1:  # cells are larger than these pixels by far
             small = self._mask(grid.scaled(factor), probabilities, None if box is None else tuple(edge / factor for edge in box))

@@ -3,6 +3,9 @@
 It stands in for the Mask R-CNN of the published training of SphericalMaps: of all instances of the category the one it is surest of.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
@@ -29,7 +32,15 @@ class InstanceMasks(MaskSource):
     category: of the object, "" where the record of every image says it;  fallback: mask source that is asked where nothing is found
     """
 
-    def __init__(self, model, label, category="", fallback=None, normalisation=((0.5,) * 3, (0.5,) * 3), device="cpu"):
+    def __init__(
+        self,
+        model: Any,
+        label: str,
+        category: str = "",
+        fallback: MaskSource | None = None,
+        normalisation: tuple[Sequence[float], Sequence[float]] = ((0.5,) * 3, (0.5,) * 3),
+        device: torch.device | str = "cpu",
+    ):
         self.model, self.device = place(model, torch.device(device), torch.float32), torch.device(device)
         self.category, self.fallback = category, fallback
         self.mean, self.std = (torch.tensor(values)[:, None, None] for values in normalisation)
@@ -52,7 +63,7 @@ class InstanceMasks(MaskSource):
         mask = torch.nn.functional.interpolate(logits, size=(image.height, image.width), mode="bilinear", align_corners=False)[0, 0] > 0
         return mask if mask.any() else None
 
-    def _label(self, image):
+    def _label(self, image: ImageInput) -> int:
         category = self.category or (image.record.category if image.record else "")
         name = COCO_NAMES.get(category, category)
         if name not in self.labels:

@@ -18,7 +18,7 @@ class PrecomputedMasks(MaskSource):
     any_image = False
     concurrent = True
 
-    def __init__(self, dataset_root=None):
+    def __init__(self, dataset_root: str | Path | None = None):
         if dataset_root is None:
             raise InputError("precomputed masks need a data set folder: --dataset DIR")
         self.folder: Path = Path(dataset_root) / "Segmentation"
@@ -37,6 +37,6 @@ class PrecomputedMasks(MaskSource):
         return mask.flip(1) if image.mirrored else mask
 
     @staticmethod
-    def _object_pixels(values):
+    def _object_pixels(values: np.ndarray) -> np.ndarray:
         binary = set(np.unique(values)) <= {0, 255}  # 255 is "void" only where other labels exist
         return values > 0 if binary else (values > 0) & (values != 255)

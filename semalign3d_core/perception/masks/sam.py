@@ -27,7 +27,14 @@ class SamMasks(MaskSource):
 
     reads_features = True
 
-    def __init__(self, model, label, prompter=None, device="cpu", dtype=torch.float32):
+    def __init__(
+        self,
+        model: Any,
+        label: str,
+        prompter: MaskSource | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
         self.device, self.dtype, self.prompter = torch.device(device), dtype, prompter
         self.compares_with = None if prompter is None else prompter.compares_with
         self.model = place(model, self.device, torch.float32)
@@ -57,7 +64,7 @@ class SamMasks(MaskSource):
         return self.segment(image, box, points)
 
     @torch.no_grad()
-    def _segment(self, image, box, points):
+    def _segment(self, image: ImageInput, box: Box | None, points: Points | None) -> torch.Tensor | None:
         if box is None and points is None:
             return None
         pixels, size = self.prepare(image.rgb)
@@ -89,7 +96,7 @@ class SamMasks(MaskSource):
         normalised = (torch.from_numpy(small).permute(2, 0, 1).float() / 255 - mean) / std
         return torch.nn.functional.pad(normalised, (0, self.side - size[1], 0, self.side - size[0])), size
 
-    def _to_image(self, logits, size, image_size):
+    def _to_image(self, logits: torch.Tensor, size: tuple[int, int], image_size: tuple[int, int]) -> torch.Tensor:
         """(1, m, m) logits of the square input to (h, w) of the image."""
         logits = logits[None]
         if self.pads:
@@ -97,13 +104,13 @@ class SamMasks(MaskSource):
         return _resize(logits, image_size)[0, 0]
 
 
-def _encoder(model):
+def _encoder(model: Any) -> list[torch.nn.Module]:
     """The parts of ``model`` that see the image before any prompt."""
     decoder = model.mask_decoder
     return [model.vision_encoder, *(getattr(decoder, name) for name in ("conv_s0", "conv_s1") if hasattr(decoder, name))]
 
 
-def _resize(logits, size):
+def _resize(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 

@@ -142,7 +142,7 @@ def refine_by_colour(rgb: np.ndarray, mask: np.ndarray, config: SimilarityConfig
     return cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
 
 
-def _otsu(values):
+def _otsu(values: np.ndarray) -> float:
     """Otsu's threshold of ``values`` (N,), to 1/255 of their range."""
     low, extent = values.min(), np.ptp(values)
     if extent < 1e-9:
@@ -151,7 +151,7 @@ def _otsu(values):
     return low + level / 255 * extent
 
 
-def _without_holes(mask):
+def _without_holes(mask: np.ndarray) -> np.ndarray:
     outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
     cv2.floodFill(outside, None, (0, 0), 2)
     return outside[1:-1, 1:-1] != 2

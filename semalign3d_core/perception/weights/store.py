@@ -51,7 +51,7 @@ def weight_files(folder: Path, patterns: Sequence[str] = FILES) -> list[Path]:
     return [p for p in found if p.suffix == best[p.parent]]
 
 
-def _digest(path):
+def _digest(path: Path) -> str:
     blob = path.resolve().name
     return blob if re.fullmatch(r"[0-9a-f]{64}", blob) else sha256_of_file(path)
 
@@ -111,7 +111,7 @@ def recorded_revisions() -> dict[str, str]:
         return {}
 
 
-def _record(hub_id, commit):
+def _record(hub_id: str, commit: str) -> None:
     if not COMMIT.fullmatch(commit) or not revisions_file().is_absolute():
         return
     try:
@@ -122,11 +122,11 @@ def _record(hub_id, commit):
     print(f"{hub_id} is used at commit {commit} from now on (recorded in {revisions_file()})", file=sys.stderr)
 
 
-def _downloads_allowed():
+def _downloads_allowed() -> bool:
     return os.environ.get(DOWNLOAD_VARIABLE) == "1" and os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0")
 
 
-def _cached(weights, revision):
+def _cached(weights: Weights, revision: str | None) -> Path | None:
     hub, errors = require("huggingface_hub", "hf"), require("huggingface_hub.errors", "hf")
     try:
         folder = Path(hub.snapshot_download(weights.id, revision=revision, local_files_only=True, allow_patterns=list(weights.patterns)))
