@@ -53,7 +53,7 @@ _MARKS = {
 }
 
 
-def _kind_of(root):
+def _kind_of(root: Path) -> str:
     """The kind of a folder by what it holds; raises :class:`InputError` when it looks like none."""
     if (root / "keypoints.json").is_file():
         return "folder"
@@ -68,7 +68,7 @@ def _kind_of(root):
     )
 
 
-def _kind_of_annotation(root):
+def _kind_of_annotation(root: Path) -> str:
     categories = [p for p in visible((root / "ImageAnnotation").iterdir()) if p.is_dir()]
     if any(child.is_dir() for category in categories for child in category.iterdir()):
         return "ap10k"  # ImageAnnotation/<family>/<species>
@@ -77,7 +77,7 @@ def _kind_of_annotation(root):
     return "spair_u" if root.resolve().name.lower().replace("_", "-") == "spair-u" else "spair"
 
 
-def _nested(root):
+def _nested(root: Path) -> str:
     """A hint at an archive that was extracted into a folder of its own name."""
     inner = sorted(p.parent for p in root.glob("*/ImageAnnotation"))
     return f" (they are in {inner[0]})" if inner else ""

@@ -98,7 +98,7 @@ class _Download:
 
     remedy = _DOWNLOAD
 
-    def __init__(self, root):
+    def __init__(self, root: Path) -> None:
         self.root = root
         paths = [root / "annotations" / f"ap10k-{part}-split1.json" for part in PARTS]
         for path, remedy in [*((p, _DOWNLOAD) for p in paths), (root / "data", _DOWNLOAD), (root / CROWD_FILE, _CROWD)]:
@@ -111,7 +111,7 @@ class _Download:
             raise FileFormatError(f"{paths[0].parent}: {problem}; expected images, annotations, categories as AP-10K has them") from error
 
     @cached_property
-    def _tree(self):
+    def _tree(self) -> dict[str, dict[str, list[int]]]:
         return usable_images(self.merged, set(read_text(self.root / CROWD_FILE).split()))
 
     @cached_property
@@ -120,7 +120,7 @@ class _Download:
         return {family: {s: [f"{i:012d}" for i in ids] for s, ids in species.items()} for family, species in self._tree.items()}
 
     @cached_property
-    def _pairs(self):
+    def _pairs(self) -> dict[str, dict[str, tuple[tuple[str, str], ...]]]:
         visible = {key: content["keypoints"][2::3] for key, content in self.merged.items()}
         species = {key: content["name"] for key, content in self.merged.items()}
         sets = {}
@@ -141,7 +141,7 @@ class _Download:
             raise InputError(f"AP-10K has no pair {name!r} in split {split}")
         return pairs[name]
 
-    def _of(self, split):
+    def _of(self, split: str) -> dict[str, tuple[tuple[str, str], ...]]:
         if split not in self._pairs:
             raise InputError(f"AP-10K has no split {split!r}: choose one of {', '.join(self._pairs)}")
         return self._pairs[split]
@@ -158,7 +158,7 @@ class _Prepared:
 
     remedy = "run the published preparation of AP-10K (https://github.com/Junyi42/GeoAware-SC) again, or give the extracted download"
 
-    def __init__(self, root):
+    def __init__(self, root: Path) -> None:
         self.root = root
         for name in ("ImageAnnotation", "PairAnnotation", "JPEGImages"):
             if not (root / name).is_dir():
@@ -171,7 +171,7 @@ class _Prepared:
         return {f.name: {s.name: [i.stem for i in visible(s.glob("*.json"))] for s in visible(f.iterdir()) if s.is_dir()} for f in families}
 
     @cached_property
-    def _family(self):
+    def _family(self) -> dict[str, str]:
         return {species: family for family, names in self.tree.items() for species in names}
 
     def splits(self) -> list[str]:
@@ -204,7 +204,7 @@ class _Prepared:
         return read_json(path), path, self.root / "JPEGImages" / folder / f"{name}.jpg"
 
 
-def _record(species, name, content, where, path, remedy):
+def _record(species: str, name: str, content: dict[str, Any], where: Path, path: Path, remedy: str) -> ImageRecord:
     try:
         flat = np.asarray(content["keypoints"], dtype=np.float32).reshape(len(AP10K_KEYPOINTS), 3)
         left, top, width, height = (float(v) for v in content["bbox"])

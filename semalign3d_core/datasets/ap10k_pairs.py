@@ -10,6 +10,8 @@ from typing import Any
 
 SEED = 42
 PARTS = ("train", "test", "val")  # order of annotation files and of draws
+Lists = dict[str, dict[str, dict[str, list[int]]]]  # family -> species -> part -> ids of its images
+Visible = dict[int, list[int]]  # id -> visibility flags 0..2 of the keypoints
 PairSets = dict[str, list[tuple[int, int, str]]]  # set -> (source id, target id, label) of each pair
 MIN_COMMON = 3  # common keypoints of a pair, and labelled ones of an image
 
@@ -48,7 +50,7 @@ def split_images(ids: list[int]) -> dict[str, list[int]]:
     return {"train": rest[: max(0, len(rest) - 20)], "val": rest[max(0, len(rest) - 20) :], "test": test}
 
 
-def build_pairs(tree: dict[str, dict[str, list[int]]], visible: dict[int, list[int]]) -> dict[str, list[tuple[int, int, str]]]:
+def build_pairs(tree: dict[str, dict[str, list[int]]], visible: Visible) -> PairSets:
     """All pairs of the benchmark: {set: [(source id, target id, label)]} with label = species, family or ``all``.
 
     tree: {family: {species: [ids]}};  visible: {id: visibility flags 0..2 of the keypoints}.
@@ -58,7 +60,7 @@ def build_pairs(tree: dict[str, dict[str, list[int]]], visible: dict[int, list[i
     return _intra_species(lists, visible) | _cross_species(lists, visible) | _cross_family(lists, visible)
 
 
-def _intra_species(lists, visible):
+def _intra_species(lists: Lists, visible: Visible) -> PairSets:
     rng = random.Random(SEED)
     sets: PairSets = {}
     for part in PARTS:
@@ -73,7 +75,7 @@ def _intra_species(lists, visible):
     return sets
 
 
-def _cross_species(lists, visible):
+def _cross_species(lists: Lists, visible: Visible) -> PairSets:
     rng = random.Random(SEED)
     sets: PairSets = {}
     for part, most in (("val", 400), ("test", 900)):
@@ -91,7 +93,7 @@ def _cross_species(lists, visible):
     return sets
 
 
-def _cross_family(lists, visible):
+def _cross_family(lists: Lists, visible: Visible) -> PairSets:
     rng = random.Random(SEED)
     sets: PairSets = {}
     for part, most in (("test", 30), ("val", 20)):
@@ -103,6 +105,6 @@ def _cross_family(lists, visible):
     return sets
 
 
-def _admissible(a, b, visible):
+def _admissible(a: int, b: int, visible: Visible) -> bool:
     """Enough keypoints in common; half-visible ones (flag 1) count half."""
     return sum(u * v for u, v in zip(visible[a], visible[b], strict=True)) / 4 >= MIN_COMMON

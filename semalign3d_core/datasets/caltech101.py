@@ -64,7 +64,7 @@ class Caltech101Dataset(tabular.OneListDataset):
         """(h, w) bool: the filled outline of a record."""
         return fill_outline(record.attributes["outline"], record.height, record.width)
 
-    def _annotated(self, category, path):
+    def _annotated(self, category: str, path: Path) -> ImageRecord:
         stem = path.stem.replace("image_", "annotation_") + ".mat"
         folders = [self.root / "Annotations" / name for name in (category, _ANNOTATION_FOLDERS.get(category, category))]
         file = next((f / stem for f in folders if (f / stem).is_file()), folders[-1] / stem)
@@ -76,7 +76,7 @@ class Caltech101Dataset(tabular.OneListDataset):
         outline = contour.T.astype(np.float32) + np.array([left, top], dtype=np.float32)
         return self._record(category, path, outline, np.array([left, top, right, bottom]))
 
-    def _record(self, category, path, outline, box=None):
+    def _record(self, category: str, path: Path, outline: np.ndarray, box: np.ndarray | None = None) -> ImageRecord:
         if box is None:
             box = np.concatenate([outline.min(axis=0), outline.max(axis=0)])
         keypoints = np.zeros((0, 2), dtype=np.float32)

@@ -43,11 +43,11 @@ def decode_mask(segmentation: Any, height: int, width: int) -> tuple[np.ndarray 
     return mask, left_out
 
 
-def _is_corner(part):
+def _is_corner(part: Any) -> bool:
     return isinstance(part, list) and len(part) == 2 and all(isinstance(value, int | float) for value in part)
 
 
-def _polygon(part, height, width):
+def _polygon(part: Any, height: int, width: int) -> np.ndarray | None:
     """(h, w) bool, or None for what has no three corners."""
     try:
         corners = np.asarray(part, dtype=np.float64).ravel()
@@ -61,7 +61,7 @@ def _polygon(part, height, width):
     return mask.astype(bool)
 
 
-def _run_lengths(content, height, width):
+def _run_lengths(content: dict[str, Any], height: int, width: int) -> np.ndarray:
     counts, size = content.get("counts"), content.get("size", [height, width])
     counts = _decompressed(counts) if isinstance(counts, str) else counts
     if isinstance(counts, list):
@@ -74,7 +74,7 @@ def _run_lengths(content, height, width):
     return values.reshape(int(size[1]), int(size[0])).T.copy()  # COCO runs go down the columns
 
 
-def _decompressed(text):
+def _decompressed(text: str) -> list[int]:
     """Run lengths from COCO's string: 5 bits per character plus a continuation bit, differences to the run two before."""
     counts: list[int] = []
     position = 0

@@ -69,11 +69,11 @@ def check(data: PublishedData, output: Path, partial: bool = False) -> int:
     return len(files)
 
 
-def _files(folder):
+def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _check_counts(data, folder, partial):
+def _check_counts(data: PublishedData, folder: Path, partial: bool) -> None:
     for pattern, expected in data.counts.items():
         found = sum(1 for _ in folder.glob(pattern))
         if found != expected and not partial:
@@ -126,7 +126,7 @@ def download(address: str, path: Path) -> Path:
     raise OutputError(f"{address} could not be fetched ({problem}); what is here is kept, run the same command again to go on")
 
 
-def _download_rest(address, part):
+def _download_rest(address: str, part: Path) -> bool:
     """Appends what is missing; whether the file is whole then."""
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})

@@ -38,7 +38,7 @@ class FolderDataset(Dataset):
         return list(self._categories)
 
     @cached_property
-    def _categories(self):
+    def _categories(self) -> list[str]:
         return [p.name for p in visible((self.root / "ImageAnnotation").iterdir()) if p.is_dir()]
 
     def keypoint_spec(self, category: str) -> KeypointSpec:
@@ -119,7 +119,7 @@ class FolderDataset(Dataset):
             raise MissingFileError(f"{path} names an image that is missing: {error}") from error
 
     @cached_property
-    def _keypoints(self):
+    def _keypoints(self) -> dict[str, Any] | None:
         """The content of ``keypoints.json``, None where it is absent."""
         path = self.root / "keypoints.json"
         if not path.is_file():
@@ -129,12 +129,12 @@ class FolderDataset(Dataset):
             raise FileFormatError(f"{path} must be an object of categories, found {type(content).__name__}")
         return content
 
-    def _pair_path(self, split, name):
+    def _pair_path(self, split: str, name: str) -> Path:
         if not is_name(name):
             raise InputError(f"{self.root}: {shown(name)!r} is no name of a pair; names have no folders")
         return self.root / "PairAnnotation" / split / f"{name}.json"
 
-    def _image_names(self, split, pair):
+    def _image_names(self, split: str, pair: str) -> Sequence[str]:
         """Source and target of a pair, from its name ``<number>-<source>-<target>:<category>`` if that is unambiguous."""
         parts = pair.rpartition(":")[0].split("-")
         if len(parts) == 3:
@@ -142,11 +142,11 @@ class FolderDataset(Dataset):
         record = self.pair(split, pair)
         return record.source.name, record.target.name
 
-    def _missing(self, path, reason):
+    def _missing(self, path: Path, reason: str) -> MissingFileError:
         """The error for a file or folder that is not there; ``remedy`` says how to get it."""
         return MissingFileError(f"{path} does not exist: {reason}{'; ' + self.remedy if self.remedy else ''}")
 
-    def _read_image(self, category, name):
+    def _read_image(self, category: str, name: str) -> ImageRecord:
         if not is_name(name):
             raise InputError(f"{self.root}: {shown(name)!r} is no name of an image; names have no folders")
         path = self.root / "ImageAnnotation" / category / f"{name}.json"
@@ -172,7 +172,7 @@ class FolderDataset(Dataset):
         path = self._image_path(category, name, content)
         return ImageRecord(category, name, path, height, width, keypoints, box, content, self.remedy)
 
-    def _image_path(self, category, name, content):
+    def _image_path(self, category: str, name: str, content: dict[str, Any]) -> Path:
         folder = self.root / "JPEGImages" / category
         own = content.get("filename")
         candidates = [own] if isinstance(own, str) and own and is_name(own) else []  # never a file of another folder
@@ -185,7 +185,7 @@ def spair_keypoint_spec(category: str) -> KeypointSpec:
     return KeypointSpec.unnamed(SPAIR_LABELS, flip_permutation(category, SPAIR_LABELS))
 
 
-def _keypoint_array(positions, count):
+def _keypoint_array(positions: dict[str, Any], count: int) -> np.ndarray:
     """(count, 2) float32, NaN where the annotation is null."""
     keypoints = np.full((count, 2), np.nan, dtype=np.float32)
     for label, position in positions.items():

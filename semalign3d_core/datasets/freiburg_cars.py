@@ -60,14 +60,14 @@ class FreiburgCarsDataset(Dataset):
         raise InputError(f"{self.root}: Freiburg cars have no pairs of images to score; they are for training")
 
     @cached_property
-    def _records(self):
+    def _records(self) -> list[ImageRecord]:
         skipped = self.root / "Segmentation"
         images = (p for p in files_below(self.root) if p.suffix in IMAGE_SUFFIXES and skipped not in p.parents)
         found = [(path, self._lines.get((path.parent.name[-2:], path.stem))) for path in sorted(images)]
         return [self._record(path, line) for path, line in found if line is not None]
 
     @cached_property
-    def _lines(self):
+    def _lines(self) -> dict[tuple[str, str], list[float]]:
         """{(digits of the car, image): numbers of its line}."""
         lines: dict[tuple[str, str], list[float]] = {}
         for car, path in self._files.items():
@@ -82,7 +82,7 @@ class FreiburgCarsDataset(Dataset):
             raise FileFormatError(f"{self._files[short[0]]}: the line of {short[1]} is too short; expected name x1 y1 x2 y2 azimuth")
         return lines
 
-    def _record(self, path, line):
+    def _record(self, path: Path, line: list[float]) -> ImageRecord:
         name, attributes = f"{path.parent.name}/{path.stem}", {"azimuth_deg": line[4]}
         box = np.array(line[:4], dtype=np.float32)
         return ImageRecord(CATEGORY, name, path, *image_size(path), np.zeros((0, 2), np.float32), box, attributes, _REMEDY)

@@ -55,11 +55,11 @@ class ImageFinder:
         raise MissingFileError(f"image {name} is not below {self.folder}; copy it there, or give another folder with --images")
 
     @staticmethod
-    def _bases(name):
+    def _bases(name: str) -> dict[str, None]:
         base = PurePosixPath(_posix(name)).name
         return dict.fromkeys((base, UPLOAD_PREFIX.sub("", base)))
 
-    def _contradicts(self, name, path):
+    def _contradicts(self, name: str, path: Path) -> bool:
         """Whether ``name`` has folders and ``path`` lies in others."""
         named = PurePosixPath(_posix(name)).parts[:-1]
         own = [n for n, part in enumerate(named) if part in TOOL_FOLDERS or part.isdigit()]
@@ -67,7 +67,7 @@ class ImageFinder:
         lies = path.relative_to(self.folder).parts[:-1]
         return any(spelling(a) != spelling(b) for a, b in zip(reversed(named), reversed(lies), strict=False))
 
-    def _of_name(self, base):
+    def _of_name(self, base: str) -> list[Path]:
         """Files called ``base``; for a name without a suffix, or of a format that cannot be read, those with its stem."""
         if self._files is None:
             self._files = defaultdict(list)
@@ -81,7 +81,7 @@ class ImageFinder:
         return self._files[name.name, "stem"] or (self._files[name.stem, "stem"] if name.suffix in CONVERTED else [])
 
 
-def _posix(name):
+def _posix(name: str) -> str:
     """A tool's name with the separators of this system: Windows paths, URLs of Label Studio's local files, quoted characters."""
     if "://" in name and "?d=" not in name:
         name = urlsplit(name).path  # without what a server wants to know
@@ -89,7 +89,7 @@ def _posix(name):
     return PureWindowsPath(path).as_posix() if "\\" in path else path
 
 
-def _spelt(base):
+def _spelt(base: str) -> str:
     """A file name for comparisons; two endings have two spellings."""
     name = spelling(base)
     return re.sub(r"\.(jpe?g|tiff?)$", lambda found: ".jpg" if found[0][1] == "j" else ".tif", name)

@@ -1,10 +1,10 @@
 """Import of COCO keypoint JSON, as COCO itself, CVAT, Label Studio and others write it."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -120,7 +120,9 @@ def _find_images(
     return {number: path for number, path in found.items() if path.resolve() not in same}, pictures
 
 
-def _by_image(content, category, report, options):
+def _by_image(
+    content: CocoFile, category: CocoCategory, report: ImportReport, options: CocoOptions
+) -> Iterator[tuple[str, list[CocoAnnotation], list[CocoAnnotation]]]:
     """Yields (image id, [annotations of ``category``], [those of categories without keypoints]), in the order of the file."""
     entries, loose = defaultdict(list), defaultdict(list)
     known = {key(other.id): other for other in content.categories}
@@ -150,7 +152,7 @@ def _by_image(content, category, report, options):
         yield image, found, loose[image]
 
 
-def _remark_on_visibility(category, entries, report, hidden):
+def _remark_on_visibility(category: CocoCategory, entries: list[CocoAnnotation], report: ImportReport, hidden: str) -> None:
     """Tools with visible or not as 1 or 0 mark all keypoints as what COCO calls hidden."""
     marks = {v for entry in entries for v in entry.keypoints[2::3]}
     if marks and hidden == "drop" and max(marks) == 1:
@@ -161,8 +163,8 @@ def _remark_on_visibility(category, entries, report, hidden):
         )
 
 
-def _largest(entries):
-    def size(entry):
+def _largest(entries: list[CocoAnnotation]) -> list[CocoAnnotation]:
+    def size(entry: CocoAnnotation) -> tuple[int, float]:
         box = entry.box or (0, 0, 0, 0)
         return sum(v == 2 for v in entry.keypoints[2::3]), box[2] * box[3]
 
@@ -211,7 +213,7 @@ class _ObjectReader:
             return [AnnotatedObject(i.path, i.keypoints, i.box, i.mask, i.size, self._options.frame == "stored") for i in items]
         return in_stored_frame(items, self._report, displayed=self._anywhere)
 
-    def _parts(self, entry, loose, points):
+    def _parts(self, entry: CocoAnnotation, loose: list[CocoAnnotation], points: np.ndarray) -> tuple[Any, list[CocoAnnotation]]:
         """(box or None, annotations whose segmentations make up the mask) of an object with keypoints (N, 2).
 
         Label Studio writes the rectangle, the polygons and the keypoints of an object as separate annotations, so that only their places
@@ -240,12 +242,12 @@ class _ObjectReader:
         self._report.counted[f"masks of {self._category.name!r} are polygons of {self._categories[number].name!r}"] += 1
         return box, groups[number]
 
-    def _joined(self, loose):
+    def _joined(self, loose: list[CocoAnnotation]) -> list[CocoAnnotation]:
         """Those of a category with the name of the keypoints'; of Label Studio's files all where there are none."""
         named = [e for e in loose if spelling(self._categories[key(e.category_id)].name.strip()) in self._same]
         return named or loose if self._anywhere else named
 
-    def _joint_mask(self, entries, height, width):
+    def _joint_mask(self, entries: list[CocoAnnotation], height: int, width: int) -> np.ndarray | None:
         found = None
         for entry in entries:
             try:
@@ -262,19 +264,19 @@ class _ObjectReader:
         return found
 
 
-def _hull(entries):
+def _hull(entries: list[CocoAnnotation]) -> tuple[float, ...]:
     """(x, y, width, height) around the boxes of ``entries``."""
     boxes = np.array([entry.bbox for entry in entries])
     low, high = boxes[:, :2].min(0), (boxes[:, :2] + boxes[:, 2:]).max(0)
     return (*low, *(high - low))
 
 
-def _inside(points, box):
+def _inside(points: np.ndarray, box: Any) -> np.ndarray:
     x, y, width, height = box
     return ((points >= (x, y)) & (points <= (x + width, y + height))).all(1)
 
 
-def _is_extent(box, points):
+def _is_extent(box: Any, points: np.ndarray) -> bool:
     """Whether a box is only the extent of the keypoints (N, 2), as CVAT and Label Studio write it: the object is larger."""
     if not len(points):
         return False

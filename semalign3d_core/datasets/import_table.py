@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -65,7 +66,7 @@ def import_table(
     return report
 
 
-def _mask(labels, path, keypoints, height, width):
+def _mask(labels: LabelMasks, path: Path, keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
     return labels.read(path, keypoints)
 
 
@@ -83,14 +84,14 @@ def read_table(path: Path) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
     return names, {image: {n: p for n, p in points.items() if p is not None} for image, points in rows.items()}
 
 
-def _read_json(path):
+def _read_json(path: Path) -> dict[str, dict[str, Any]]:
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(points, dict) for points in content.values()):
         raise FileFormatError(f'{path}: expected {{"image.jpg": {{"keypoint": [x, y], ...}}, ...}}, or a COCO keypoint file')
     return {image: {name: _point(value, f"{path}: {image}: {name}") for name, value in points.items()} for image, points in content.items()}
 
 
-def _read_csv(path):
+def _read_csv(path: Path) -> dict[str, dict[str, Any]]:
     text = "\n".join(read_text(path).splitlines())  # also those of old Macs
     if text.lower().startswith("sep="):  # of Excel
         text = text.partition("\n")[2]
@@ -115,7 +116,7 @@ def _read_csv(path):
     return table
 
 
-def _long_table(lines, path):
+def _long_table(lines: list[dict[str, str]], path: Path) -> dict[str, dict[str, Any]]:
     table: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for number, line in enumerate(lines, 2):
         where = f"{path}: line {number}"
@@ -124,20 +125,20 @@ def _long_table(lines, path):
     return dict(table)
 
 
-def _once(known, name, where):
+def _once(known: Collection[str], name: str, where: str) -> None:
     if not name:
         raise FileFormatError(f"{where}: a name is missing")
     if name in known:
         raise FileFormatError(f"{where}: {name} occurs twice; keep one")
 
 
-def _cells(x, y, where):
+def _cells(x: str | None, y: str | None, where: str) -> tuple[float, float] | None:
     if not (x or "").strip() and not (y or "").strip():
         return None
     return _point([x, y], where)
 
 
-def _point(value, where):
+def _point(value: Any, where: str) -> tuple[float, float] | None:
     if value is None:
         return None
     try:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -136,13 +137,13 @@ class DatasetWriter:
             text = f"{others} further images in {self.root} are not from this file; to remove some, delete their files in {where}"
             self.report.remarks.append(f"{self.category}: {text}")
 
-    def _folder(self, kind):
+    def _folder(self, kind: str) -> Path:
         return self.root / kind / self.category
 
-    def _mask_path(self, name):
+    def _mask_path(self, name: str) -> Path:
         return self._folder("Segmentation") / f"{name}.png"
 
-    def _register(self):
+    def _register(self) -> None:
         path = self.root / "keypoints.json"
         specs = read_json(path, dict) if path.is_file() else {}
         content = {"names": list(self.spec.names), "flip_permutation": list(self.spec.flip_permutation)}
@@ -150,7 +151,7 @@ class DatasetWriter:
             raise InputError(f"{path} has other keypoints for {self.category!r}; choose another output folder or another category name")
         write_json(path, {**specs, self.category: content}, ours=True)
 
-    def _inside(self, item, image):
+    def _inside(self, item: AnnotatedObject, image: ImageInput) -> np.ndarray:
         keypoints = np.array(item.keypoints, dtype=np.float64)
         low, high = -0.5, np.array([image.width, image.height]) - 0.5
         for k in np.flatnonzero(((keypoints < low) | (keypoints > high)).any(1)):
@@ -160,7 +161,7 @@ class DatasetWriter:
             keypoints[k] = np.nan
         return keypoints
 
-    def _name(self, source, digest, image):
+    def _name(self, source: Path, digest: str, image: ImageInput) -> str:
         """The name of the record that the same picture has already, else a new one."""
         for name in [*self._of_origin[str(source.resolve())], *self._of_origin[digest]]:
             same = self._earlier[name].get("imported_sha256") == digest
@@ -174,11 +175,11 @@ class DatasetWriter:
         self._names.add(name)
         return name
 
-    def _taken(self):
+    def _taken(self) -> set[str]:
         """Names of other images; file systems of others do not tell capitals."""
         return {spelling(name) for name in [*self._names, *self._earlier]}
 
-    def _is_other(self, name, image):
+    def _is_other(self, name: str, image: ImageInput) -> bool:
         """Whether a picture without annotation has this name, and is another one."""
         for path in self._pictures(name):
             try:
@@ -188,21 +189,23 @@ class DatasetWriter:
                 return True
         return False
 
-    def _pictures(self, name):
+    def _pictures(self, name: str) -> list[Path]:
         paths = (self._folder("JPEGImages") / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES)
         return [path for path in paths if path.is_file()]
 
-    def _remove_pictures(self, name, keep=None):
+    def _remove_pictures(self, name: str, keep: Path | None = None) -> None:
         for path in self._pictures(name):
             if path != keep:
                 path.unlink(missing_ok=True)
 
-    def _has_sidecars(self, name):
+    def _has_sidecars(self, name: str) -> bool:
         """Whether depth or features of the picture are stored, which hold for no other picture."""
         depth = self._folder("Depth") / f"{name}.npz"
         return depth.exists() or any(self.root.glob(f"Features/*/{self.category}/{name}.*safetensors"))
 
-    def _write_files(self, name, digest, item, image, keypoints, mask):
+    def _write_files(
+        self, name: str, digest: str, item: AnnotatedObject, image: ImageInput, keypoints: np.ndarray, mask: np.ndarray | None
+    ) -> None:
         path = self._write_image(name, item.path, image)
         box, origin = object_box(item.box, mask, keypoints, image.width, image.height)
         content = {
@@ -226,7 +229,7 @@ class DatasetWriter:
         write_json(self._folder("ImageAnnotation") / f"{name}.json", content, ours=True)
         self._remove_pictures(name, keep=path)
 
-    def _write_image(self, name, source, image):
+    def _write_image(self, name: str, source: Path, image: ImageInput) -> Path:
         """Copies the file where it can be used as it is; else (turned by EXIF, not 8-bit RGB) writes what is seen as PNG."""
         with open_picture(source) as picture:
             format = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",)}.get(picture.format or "", ())
@@ -242,7 +245,7 @@ class DatasetWriter:
         return path
 
 
-def _record(path):
+def _record(path: Path) -> dict[str, Any]:
     """What an annotation file says of its origin; nothing if it cannot be read: it is then left alone."""
     try:
         return read_json(path, dict)

@@ -40,7 +40,7 @@ class LabelMasks:
             return labels == self._colour
         return object_pixels(labels, keypoints)
 
-    def _path(self, image):
+    def _path(self, image: Path) -> Path:
         """The mask of an image: as deep in folders as the image is, where there are such; never one that several images might mean."""
         names = [Path(*image.parts[-depth:]).with_suffix(".png") for depth in range(min(len(image.parts) - 1, DEEPEST), 1, -1)]
         deep = next((self.folder / name for name in names if (self.folder / name).is_file()), None)
@@ -68,7 +68,7 @@ def object_pixels(labels: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
     return labels != 0
 
 
-def _labelmap(path):
+def _labelmap(path: Path) -> dict[str, int]:
     """{label in lower case: colour as :func:`read_labels` gives it} of lines ``name:red,green,blue:parts:actions``."""
     colours = {}
     for line in read_text(path).splitlines():

@@ -59,7 +59,7 @@ def parse_pairs(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-def _index(label, index, names):
+def _index(label: int | str, index: dict[str, int], names: Sequence[str]) -> int:
     if isinstance(label, int) and 0 <= label < len(names):
         return label
     if label in index:

@@ -95,20 +95,20 @@ class PfPascalDataset(tabular.TabularDataset):
             self._rows[split] = {tabular.pair_name(i, r[0], r[1], self._category(r, path)): r for i, r in enumerate(rows, start=1)}
         return self._rows[split]
 
-    def _list_files(self, split):
+    def _list_files(self, split: str) -> list[Path]:
         """Under which names the lists are published."""
         return [self.root / f"{name}_pairs{end}.csv" for name in _SPLITS[split] for end in ("_pf_pascal", "")]
 
     @staticmethod
-    def _category(row, path):
+    def _category(row: list[str], path: Path) -> str:
         if not row[2].strip().isdigit() or not 1 <= int(row[2]) <= len(CATEGORIES):
             raise FileFormatError(f"{path}: class {row[2]!r} of {row[0]}, expected 1 to {len(CATEGORIES)}; {_REMEDY}")
         return CATEGORIES[int(row[2]) - 1]
 
-    def _find(self, listed):
+    def _find(self, listed: str) -> Path:
         return tabular.find_image(self.root, listed, _REMEDY)
 
-    def _annotated(self, category, name):
+    def _annotated(self, category: str, name: str) -> np.ndarray:
         """(20, 2) float32 keypoints of a .mat file, NaN where missing."""
         path = self.root / "Annotations" / category / f"{name}.mat"
         (stored,) = tabular.read_mat(path, ["kps"], _REMEDY)
@@ -118,13 +118,13 @@ class PfPascalDataset(tabular.TabularDataset):
         keypoints[: len(stored)] = np.where(np.isnan(stored).any(axis=1, keepdims=True), np.nan, stored)
         return keypoints
 
-    def _record(self, category, path, keypoints):
+    def _record(self, category: str, path: Path, keypoints: np.ndarray) -> ImageRecord:
         if path not in self._sizes:
             self._sizes[path] = tabular.image_size(path)
         height, width = self._sizes[path]
         return ImageRecord(category, path.stem, path, height, width, keypoints, self._box(category, path.stem), remedy=_REMEDY)
 
-    def _box(self, category, name):
+    def _box(self, category: str, name: str) -> np.ndarray | None:
         """The object's box where its .mat file gives one."""
         path = self.root / "Annotations" / category / f"{name}.mat"
         if not path.is_file():

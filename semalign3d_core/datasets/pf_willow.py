@@ -55,7 +55,7 @@ class PfWillowDataset(tabular.OneListDataset):
         sides = ((row[0], x1, y1), (row[1], x2, y2))
         return [self._record(category_of(name), listed, tabular.points(x, y, LABELS, where)) for listed, x, y in sides]
 
-    def _record(self, category, listed, keypoints):
+    def _record(self, category: str, listed: str, keypoints: np.ndarray) -> ImageRecord:
         path = tabular.find_image(self.root, listed, _REMEDY)
         box = np.concatenate([np.nanmin(keypoints, axis=0), np.nanmax(keypoints, axis=0)])
         height, width = tabular.image_size(path)

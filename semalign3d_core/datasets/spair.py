@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.datasets.records import KeypointSpec, category_of
@@ -75,7 +76,7 @@ class SpairUDataset(FolderDataset):
             raise MissingFileError(f"{path} does not exist: layouts are large and small")
         return sorted(annotated, key=lambda name: (category_of(name), name))
 
-    def _image_path(self, category, name, content):
+    def _image_path(self, category: str, name: str, content: dict[str, Any]) -> Path:
         path = super()._image_path(category, name, content)
         return path if path.is_file() else self._beside / "JPEGImages" / category / path.name
 

@@ -31,7 +31,7 @@ def write_splits(root: Path, category: str, test_share: float, pairs: int, seed:
     return found
 
 
-def _write_split(root, category, split, annotations, most, seed):
+def _write_split(root: Path, category: str, split: str, annotations: dict[str, Any], most: int, seed: int) -> int:
     legal = [
         (source, target) for source in annotations for target in annotations
         if source != target and len(_common(annotations[source], annotations[target])) >= COMMON_KEYPOINTS
@@ -47,7 +47,7 @@ def _write_split(root, category, split, annotations, most, seed):
     return len(names)
 
 
-def _remove_split(root, category, split):
+def _remove_split(root: Path, category: str, split: str) -> None:
     """Removes the pairs of an earlier import, which may name images that are gone."""
     for path in (root / "PairAnnotation" / split).glob(f"*:{category}.json"):
         path.unlink()
@@ -60,16 +60,16 @@ def _remove_split(root, category, split):
             layout.unlink()  # a data set without splits has no list
 
 
-def _others(layout, category):
+def _others(layout: Path, category: str) -> list[str]:
     known = layout.read_text(encoding="utf-8").split("\n") if layout.is_file() else []
     return [name for name in known if name and name.rpartition(":")[2] != category]
 
 
-def _write_layout(layout, names):
+def _write_layout(layout: Path, names: list[str]) -> None:
     write_text(layout, "".join(f"{name}\n" for name in names), ours=True)
 
 
-def _common(source, target):
+def _common(source: dict[str, Any], target: dict[str, Any]) -> list[str]:
     return [k for k, point in source["kps"].items() if point is not None and target["kps"].get(k) is not None]
 
 

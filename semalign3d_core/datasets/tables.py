@@ -18,7 +18,7 @@ AP10K_KEYPOINTS = (
 )
 
 
-def _runs(*ranges):
+def _runs(*ranges: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     """Neighbouring labels as pairs: (4, 9) becomes (4, 5), (6, 7), (8, 9)."""
     return tuple((i, i + 1) for first, last in ranges for i in range(first, last, 2))
 

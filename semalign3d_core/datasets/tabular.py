@@ -137,7 +137,7 @@ class OneListDataset(TabularDataset):
         return self._rows
 
     @cached_property
-    def _rows(self):
+    def _rows(self) -> dict[str, list[str]]:
         rows = read_rows(self.list_path, self.columns, self.list_remedy)
         return {pair_name(i, r[0], r[1], Path(r[0].strip()).parent.name): r for i, r in enumerate(rows, start=1)}
 

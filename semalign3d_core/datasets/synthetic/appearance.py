@@ -55,7 +55,7 @@ def random_materials(rng: np.random.Generator, count: int, unit: float | np.ndar
     )
 
 
-def _random_colours(rng, count):
+def _random_colours(rng: np.random.Generator, count: int) -> np.ndarray:
     hue, saturation, value = rng.random(count), rng.beta(1.1, 1.4, count), rng.uniform(0.08, 0.95, count)
     channel = np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
     return (value[:, None] * (1 - saturation[:, None] * (1 - np.clip(channel, 0, 1)))) ** 2.2

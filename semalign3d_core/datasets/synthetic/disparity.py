@@ -36,7 +36,7 @@ def monocular_disparity(depth: np.ndarray, mask: np.ndarray, rng: np.random.Gene
     return (np.exp(rng.uniform(0, 3)) * np.maximum(noisy + shift, 1e-4)).astype(np.float32)
 
 
-def _smooth_noise(shape, rng):
+def _smooth_noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """(h, w) noise of unit variance with features of 1/12 and 1/5 of the picture."""
     total = np.zeros(shape)
     for cells in (12, 5):

@@ -82,7 +82,7 @@ def random_environment(instance: Instance, view: View, backdrop: np.ndarray, rng
     )
 
 
-def _lamp(up, rng):
+def _lamp(up: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Direction, upright and side of a window above the horizon and rather before the object than behind it."""
     level = np.cross(up, rng.normal(size=3))
     level /= np.linalg.norm(level)

@@ -1,5 +1,6 @@
 """Furniture and fittings that fill the rooms of the varied world: what a network must learn to leave alone."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,9 @@ def hutch(stage: Any, floor: float) -> None:
         stage.slab(-stage.away * (stage.radius + 0.2), along, (0.6, 0.2), (stage.level, stage.level + 0.03), Look(dark(rng)))
 
 
-def _row(stage, middle, along, size, heights, empty=0.1):
+def _row(
+    stage: Any, middle: np.ndarray, along: np.ndarray, size: Sequence[float], heights: tuple[float, float], empty: float = 0.1
+) -> None:
     """Things in a row, like books: ``size`` (along, across), heights (foot, room)."""
     rng, (low, room) = stage.rng, heights
     at, alike = -0.5 * size[0], rng.random() < 0.3
@@ -77,7 +80,7 @@ def _row(stage, middle, along, size, heights, empty=0.1):
         at += thick
 
 
-def _bookcase(stage, middle, along, floor):
+def _bookcase(stage: Any, middle: np.ndarray, along: np.ndarray, floor: float) -> None:
     rng, look = stage.rng, surface(stage)
     wide, high, deep = rng.uniform(0.4, 1.6), rng.uniform(0.7, 2.3), rng.uniform(0.15, 0.4)
     out = np.array([along[1], -along[0]])
@@ -93,7 +96,7 @@ def _bookcase(stage, middle, along, floor):
         stage.slab(middle + side * wide * along, along, (0.03, deep), (base, base + high), look)
 
 
-def _cabinet(stage, middle, along, floor):
+def _cabinet(stage: Any, middle: np.ndarray, along: np.ndarray, floor: float) -> None:
     rng, look = stage.rng, surface(stage)
     wide, high, deep = rng.uniform(0.5, 1.8), rng.uniform(0.4, 2.0), rng.uniform(0.3, 0.6)
     stage.slab(middle, along, (wide, deep), (floor, floor + high), look)
@@ -109,7 +112,15 @@ def _cabinet(stage, middle, along, floor):
         _row(stage, middle, along, (wide, 0.6 * deep), (floor + high, rng.uniform(0.15, 0.5)), rng.uniform(0.3, 0.8))
 
 
-def _opening(stage, middle, along, size, heights, panes, filled):
+def _opening(
+    stage: Any,
+    middle: np.ndarray,
+    along: np.ndarray,
+    size: float,
+    heights: tuple[float, float],
+    panes: Sequence[int] | np.ndarray,
+    filled: Look,
+) -> None:
     """A frame with bars, (across, up) ``panes``, before what fills it."""
     rng, frame = stage.rng, surface(stage)
     (low, high), bar = heights, rng.uniform(0.02, 0.07)
@@ -121,7 +132,7 @@ def _opening(stage, middle, along, size, heights, panes, filled):
         stage.slab(middle, along, (size, 0.08), (level - 0.5 * bar, level + 0.5 * bar), frame)
 
 
-def _window(stage, middle, along, floor):
+def _window(stage: Any, middle: np.ndarray, along: np.ndarray, floor: float) -> None:
     rng = stage.rng
     wide, low = rng.uniform(0.5, 1.8), floor + rng.uniform(0.1, 1.0)
     high = low + rng.uniform(0.7, 1.6)
@@ -135,7 +146,7 @@ def _window(stage, middle, along, floor):
                 stage.slab(place, along, (0.07, 0.04), (floor + 0.05, high + 0.15), cloth)
 
 
-def _frame(stage, middle, along, floor):
+def _frame(stage: Any, middle: np.ndarray, along: np.ndarray, floor: float) -> None:
     """A framed picture or mirror on the wall."""
     rng = stage.rng
     wide, low = rng.uniform(0.2, 1.2), floor + rng.uniform(0.7, 1.8)
@@ -151,7 +162,7 @@ def _frame(stage, middle, along, floor):
         _opening(stage, middle, along, wide, (low, high), (1, 1), picture)
 
 
-def _door(stage, middle, along, floor):
+def _door(stage: Any, middle: np.ndarray, along: np.ndarray, floor: float) -> None:
     rng, look = stage.rng, surface(stage)
     wide, high = rng.uniform(0.7, 1.0), rng.uniform(1.9, 2.2)
     _opening(stage, middle, along, wide, (floor, floor + high), (1, 1), look)
@@ -161,7 +172,7 @@ def _door(stage, middle, along, floor):
         stage.slab(middle, along, (0.7 * wide, 0.05), (low, up), Look(look.colour * rng.uniform(0.6, 1.2)))
 
 
-def _sofa(stage, middle, along, floor):
+def _sofa(stage: Any, middle: np.ndarray, along: np.ndarray, floor: float) -> None:
     rng = stage.rng
     cloth = (
         patterned(rng, stage.bank, tint(rng), tint(rng), rng.uniform(0.1, 0.8)) if rng.random() < 0.35 else Look(tint(rng, 0.08, 0.8, 0.7))
@@ -176,7 +187,7 @@ def _sofa(stage, middle, along, floor):
         stage.slab(place, along, (0.4, 0.14), (floor + 0.4, floor + 0.75), Look(tint(rng)) if rng.random() < 0.6 else cloth)
 
 
-def _low_table(stage, middle, along, floor):
+def _low_table(stage: Any, middle: np.ndarray, along: np.ndarray, floor: float) -> None:
     rng, look = stage.rng, surface(stage)
     wide, deep, high = rng.uniform(0.6, 1.3), rng.uniform(0.4, 0.8), rng.uniform(0.3, 0.75)
     stage.slab(middle, along, (wide, deep), (floor + high - 0.04, floor + high), look)
@@ -187,7 +198,7 @@ def _low_table(stage, middle, along, floor):
         _row(stage, middle, along, (wide, 0.3), (floor + high, 0.2), 0.7)
 
 
-def _lamp(stage, middle, along, floor):
+def _lamp(stage: Any, middle: np.ndarray, along: np.ndarray, floor: float) -> None:
     rng, high = stage.rng, floor + stage.rng.uniform(1.0, 1.7)
     stage.slab(middle, along, (0.03, 0.03), (floor, high), Look(dark(rng)))
     shade = revolve("shade", "", [(rng.uniform(0.15, 0.3), high), (rng.uniform(0.06, 0.2), high + 0.3)], around=16)
@@ -195,7 +206,7 @@ def _lamp(stage, middle, along, floor):
     stage.add([type(shade)("shade", shade.vertices + (middle[0], 0, middle[1]), shade.faces, "", True)], Look(white(rng), glow=glow))
 
 
-def _boxes(stage, middle, along, floor):
+def _boxes(stage: Any, middle: np.ndarray, along: np.ndarray, floor: float) -> None:
     """Loudspeakers, parcels, computers: a heap of a few boxes."""
     rng, level = stage.rng, floor
     for _ in range(rng.integers(1, 4)):
@@ -205,7 +216,7 @@ def _boxes(stage, middle, along, floor):
         level += size[2]
 
 
-def _plant(stage, middle, along, floor):
+def _plant(stage: Any, middle: np.ndarray, along: np.ndarray, floor: float) -> None:
     rng, green = stage.rng, np.array([0.05, 0.16, 0.03]) * stage.rng.uniform(0.4, 2.0)
     stage.slab(middle, along, (0.3, 0.3), (floor, floor + 0.35), surface(stage))
     for _ in range(rng.integers(6, 16)):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from semalign3d_core.datasets.synthetic.primitives import Built, both_sides, box, hexahedron, revolve, tube
+from semalign3d_core.datasets.synthetic.primitives import Built, Part, both_sides, box, hexahedron, revolve, tube
 
 CHAIR_RANGES = {
     "width": (0.38, 0.62),
@@ -39,11 +39,11 @@ def build_chair(p: SimpleNamespace) -> Built:
     parts = [hexahedron("seat", "seat", outline + (0, low, 0), outline + (0, h, 0))]
     rise, lean, thick = p.back_height * np.cos(p.back_tilt), p.back_height * np.sin(p.back_tilt), p.back_thickness
 
-    def back_point(side, share):
+    def back_point(side: float, share: float) -> np.ndarray:
         """Front side of the back rest at ``side`` (-1..1) and a share of its height."""
         return np.array([side * back * (1 + share * (p.back_width - 1)), h + share * rise, zb - share * lean])
 
-    def panel(name, group, bounds, depth):
+    def panel(name: str, group: str, bounds: tuple[float, float, float, float], depth: float) -> Part:
         left, right, low_share, high_share = bounds
         levels = [[back_point(left, s), back_point(right, s), back_point(right, s), back_point(left, s)] for s in (low_share, high_share)]
         return hexahedron(name, group, *(np.array(level) - [(0, 0, 0), (0, 0, 0), (0, 0, depth), (0, 0, depth)] for level in levels))
@@ -82,7 +82,7 @@ def build_chair(p: SimpleNamespace) -> Built:
     return parts, keypoints, absent, tuple(missing)
 
 
-def _legs(p, feet, top):
+def _legs(p: SimpleNamespace, feet: dict[str, tuple[float, float]], top: float) -> list[Part]:
     parts = []
     for name, (x, z) in feet.items():
         sign = 1 if name == "front" else -1
@@ -105,7 +105,7 @@ def _legs(p, feet, top):
     return parts
 
 
-def _absent_chair_parts(p):
+def _absent_chair_parts(p: SimpleNamespace) -> dict[str, bool]:
     absent = {f"leg_{end}_{side}": p.pedestal for end in ("front", "back") for side in ("left", "right")}
     absent |= {f"star_{arm}": not p.pedestal for arm in range(5)} | {"column": not p.pedestal}
     other_back = p.ladder or p.spindles
@@ -178,7 +178,7 @@ def build_tvmonitor(p: SimpleNamespace) -> Built:
     return parts, keypoints, absent, () if p.stand else ("stand_left", "stand_right")
 
 
-def _tv_stand(p, floor, panel):
+def _tv_stand(p: SimpleNamespace, floor: float, panel: float) -> list[Part]:
     middle, depth = -0.5 * panel, 0.5 * p.base_depth * p.width
     base, neck = 0.5 * p.base_width * p.width, 0.5 * p.neck_width * p.width
     thick = 0.012 * p.width

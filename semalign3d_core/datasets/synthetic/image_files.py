@@ -46,7 +46,7 @@ def truth(rendering: Any) -> dict[str, np.ndarray]:
     return arrays | {"canonical_keypoints": template(rendering.category).complete_keypoints}
 
 
-def _depth(rendering, task, config):
+def _depth(rendering: Any, task: Any, config: Any) -> np.ndarray:
     if config.depth_kind == "disparity":
         return rendering.disparity
     if config.depth_kind == "metric":

@@ -7,7 +7,7 @@ silhouette points, so its object frame is the frame of the view, with azimuth 0.
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import SimpleNamespace
@@ -98,7 +98,7 @@ CATEGORIES = {
 }
 
 
-def _flip(names):
+def _flip(names: Sequence[str]) -> tuple[int, ...]:
     """The label each label becomes in the mirror image: left and right change places."""
     swapped = [n.removesuffix("_left") + "_right" if n.endswith("_left") else n.removesuffix("_right") + "_left" for n in names]
     return tuple(names.index(s) if n.endswith(("_left", "_right")) else k for k, (n, s) in enumerate(zip(names, swapped, strict=True)))
@@ -175,7 +175,7 @@ def mean_shape(category: str, count: int = 400, first_seed: int = 0) -> np.ndarr
     return mean
 
 
-def _aligned(shape, target):
+def _aligned(shape: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Similarity transform of the present points of ``shape`` onto ``target`` (Umeyama 1991)."""
     present = np.isfinite(shape).all(1)
     source, goal = shape[present], target[present]
@@ -186,11 +186,11 @@ def _aligned(shape, target):
     return scale * (shape - source.mean(0)) @ ((u * sign) @ vt).T + goal.mean(0)
 
 
-def _diameter(points):
+def _diameter(points: np.ndarray) -> float:
     return float(np.linalg.norm(points[:, None] - points[None], axis=-1).max())
 
 
-def _sample_shape(definition, rng, kinds=None):
+def _sample_shape(definition: Category, rng: np.random.Generator, kinds: dict[str, Any] | None = None) -> SimpleNamespace:
     """Shape numbers and features within the category's ranges, or of one of the ``kinds`` of the varied world."""
     _, ranges, flags = pick(rng, list(kinds.values())) if kinds else (1.0, {}, {})
     numbers = {name: rng.uniform(low, high) for name, (low, high) in (definition.ranges | ranges).items()}
@@ -199,7 +199,7 @@ def _sample_shape(definition, rng, kinds=None):
 
 
 @cache
-def _template(category):
+def _template(category: str) -> tuple[Instance, np.ndarray]:
     definition = choice("synthetic category", category, CATEGORIES)
     middle = {name: 0.5 * (low + high) for name, (low, high) in definition.ranges.items()}
     shape = SimpleNamespace(**(definition.extras | middle | dict.fromkeys(definition.flags, True)))
@@ -212,13 +212,13 @@ def _template(category):
     return _merge(category, -1, definition, shape, surface), surface
 
 
-def _assemble(category, seed, shape):
+def _assemble(category: str, seed: int, shape: SimpleNamespace) -> Instance:
     definition = CATEGORIES[category]
     built = _merge(category, seed, definition, shape, _template(category)[1])
     return replace(built, canonical_keypoints=_template(category)[0].complete_keypoints)
 
 
-def _merge(category, seed, definition, shape, surface):
+def _merge(category: str, seed: int, definition: Category, shape: SimpleNamespace, surface: Any) -> Instance:
     parts, keypoints, absent, missing = definition.build(shape)
     groups = sorted({part.group for part in parts})
     present = [part for part in parts if not (seed >= 0 and absent.get(part.name, False))]

@@ -92,7 +92,7 @@ def vivid(rng: np.random.Generator) -> np.ndarray:
     return _hue(rng, rng.uniform(0.45, 0.95), rng.uniform(0.6, 1.0))
 
 
-def _hue(rng, value, purity):
+def _hue(rng: np.random.Generator, value: float, purity: float) -> np.ndarray:
     hue = rng.random()
     channel = np.clip(np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     return (value * (1 - purity * (1 - channel))) ** 2.2
@@ -115,12 +115,12 @@ def patterned(rng: np.random.Generator, bank: Bank, first: np.ndarray, second: n
     return Look(first, picture=picture, project=_laid(rng, repeat), **surface)
 
 
-def _laid(rng, repeat):
+def _laid(rng: np.random.Generator, repeat: float) -> np.ndarray:
     axes, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     return np.column_stack([axes[:2] / repeat, rng.random(2)])
 
 
-def _box_of(instance, group):
+def _box_of(instance: Instance, group: str) -> tuple[np.ndarray, np.ndarray]:
     faces = instance.faces[instance.group == instance.groups.index(group)]
     if not len(faces):
         return np.zeros(3), np.ones(3)
@@ -137,13 +137,13 @@ def spread(instance: Instance, group: str, across: tuple = (1.0, 0.0, 0.0), repe
     return np.column_stack([rows, 0.5 - rows @ middle])
 
 
-def _picture(rng, bank):
+def _picture(rng: np.random.Generator, bank: Bank) -> np.ndarray:
     """A print, a few times a photograph."""
     photograph = bank.photograph(rng) if rng.random() < 0.2 else None
     return linear(bank.prints[rng.integers(len(bank.prints))] if photograph is None else photograph)
 
 
-def _bottle(instance, bank, rng):
+def _bottle(instance: Instance, bank: Bank, rng: np.random.Generator) -> dict[str, Look]:
     kind = rng.random()
     if kind < 0.42:  # glass
         colours = np.array(
@@ -169,7 +169,7 @@ def _bottle(instance, bank, rng):
     return looks
 
 
-def _mug(instance, bank, rng):
+def _mug(instance: Instance, bank: Bank, rng: np.random.Generator) -> dict[str, Look]:
     colour = white(rng) if rng.random() < 0.5 else tint(rng)
     surface = {"gloss": rng.uniform(0.05, 0.4), "power": 50.0, "mirror": rng.choice([0.0, 0.03, 0.05])}
     body, kind = Look(colour, **surface), rng.random()
@@ -200,7 +200,7 @@ def wooden(rng: np.random.Generator, bank: Bank, **surface: float) -> Look:
     return Look(tone, picture=picture, project=_laid(rng, rng.uniform(0.3, 0.8)), **surface)
 
 
-def _chair(instance, bank, rng):
+def _chair(instance: Instance, bank: Bank, rng: np.random.Generator) -> dict[str, Look]:
     kind = rng.random()
     gloss = {"gloss": rng.uniform(0, 0.25), "power": 25.0}
     if kind < 0.55:
@@ -221,7 +221,7 @@ def _chair(instance, bank, rng):
     return looks
 
 
-def _car(instance, bank, rng):
+def _car(instance: Instance, bank: Bank, rng: np.random.Generator) -> dict[str, Look]:
     colour = [white(rng), dark(rng), np.full(3, rng.uniform(0.15, 0.5)), vivid(rng), vivid(rng), tint(rng)][rng.integers(6)]
     surface = {"gloss": rng.uniform(0.1, 0.5), "power": 60.0, "mirror": rng.uniform(0.02, 0.12)}
     paint = Look(colour, **surface)
@@ -236,7 +236,7 @@ def _car(instance, bank, rng):
     return {"paint": paint, "glass": glass, "tyre": Look(dark(rng)), "hub": hub, "light": light, "tail": tail, "trim": trim}
 
 
-def _aeroplane(instance, bank, rng):
+def _aeroplane(instance: Instance, bank: Bank, rng: np.random.Generator) -> dict[str, Look]:
     colour = [white(rng), white(rng), np.full(3, rng.uniform(0.1, 0.5)), vivid(rng), tint(rng, 0.05, 0.4, 0.5)][rng.integers(5)]
     surface = {"gloss": rng.uniform(0, 0.3), "power": 40.0, "mirror": rng.choice([0.0, 0.03, 0.08])}
     paint = Look(colour, **surface)
@@ -247,7 +247,7 @@ def _aeroplane(instance, bank, rng):
     return {"paint": paint, "wing": wing, "engine": engine, "glass": Look(dark(rng), 0.4, 60, 0.15), "trim": Look(dark(rng))}
 
 
-def _livery(colour, rng):
+def _livery(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Fuselage seen from its side, nose on the left: belly, stripe, windows, tail."""
     picture = np.tile(colour.astype(np.float32), (64, 256, 1))
     if rng.random() < 0.5:
@@ -264,7 +264,7 @@ def _livery(colour, rng):
     return picture
 
 
-def _screen(instance, bank, rng):
+def _screen(instance: Instance, bank: Bank, rng: np.random.Generator) -> dict[str, Look]:
     frame = Look(
         [dark(rng), dark(rng), dark(rng), np.full(3, rng.uniform(0.1, 0.5)), white(rng), tint(rng)][rng.integers(6)], 0.2, 40, 0.03
     )

@@ -1,9 +1,11 @@
 """Pairs of images and their lists, as SPair-71k has them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from semalign3d_core.datasets.synthetic.instances import generator
 from semalign3d_core.runtime.files import read_json, visible, write_json, write_text
@@ -36,19 +38,19 @@ def write_pairs(root: Path, categories: Sequence[str], counts: dict[str, int], c
             write_text(root / "Layout" / layout / f"{split}.txt", "".join(f"{name}\n" for name in kept), ours=True)
 
 
-def _other_categories(path, categories):
+def _other_categories(path: Path, categories: Sequence[str]) -> list[str]:
     known = path.read_text().split() if path.is_file() else []
     return [name for name in known if name.partition(":")[2] not in categories]
 
 
-def _remove_others(folder, category, names):
+def _remove_others(folder: Path, category: str, names: Collection[str]) -> None:
     """Removes the pairs of an earlier call with other counts: loaders that list the folder must see the same pairs as the layout."""
     for path in visible(folder.glob(f"*:{category}.json")):
         if path.stem not in names:
             path.unlink()
 
 
-def _draw(annotations, count, rng):
+def _draw(annotations: dict[str, Any], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
     names = sorted(annotations)
     seen = {name: {k for k, p in annotations[name]["kps"].items() if p is not None} for name in names}
     legal = [(a, b) for a in names for b in names if a != b and len(seen[a] & seen[b]) >= COMMON_KEYPOINTS]
@@ -80,7 +82,7 @@ def pair_annotation(name: str, number: int, source: dict[str, Any], target: dict
     }
 
 
-def _scale_variation(first, second):
+def _scale_variation(first: Sequence[float], second: Sequence[float]) -> int:
     areas = [max(x2 - x1, 1) * max(y2 - y1, 1) for x1, y1, x2, y2 in (first, second)]
     ratio = abs(math.log(areas[0] / areas[1]))
     return 0 if ratio < math.log(2) else 1 if ratio < math.log(4) else 2

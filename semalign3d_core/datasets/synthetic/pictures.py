@@ -52,7 +52,7 @@ def linear(picture: np.ndarray) -> np.ndarray:
     return (np.asarray(picture, dtype=np.float32) / 255) ** 2.2
 
 
-def _photographs(folder):
+def _photographs(folder: str) -> list[np.ndarray]:
     if folder:
         paths = [p for p in files_below(Path(folder)) if p.suffix.lower() in SUFFIXES]
         if not paths:
@@ -63,7 +63,7 @@ def _photographs(folder):
     return [picture for n in sorted(chosen) if (picture := _small(paths[n])) is not None]
 
 
-def _scikit_image():
+def _scikit_image() -> list[Path]:
     """Everyday pictures in the public domain (CC0) that scikit-image brings along."""
     try:
         from skimage import data
@@ -74,7 +74,7 @@ def _scikit_image():
     return [path for name in names for path in sorted(folder.glob(f"{name}.*")) if path.suffix in SUFFIXES]
 
 
-def _small(path):
+def _small(path: Path) -> np.ndarray | None:
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None or min(picture.shape[:2]) < 64:
         return None
@@ -89,11 +89,11 @@ def fractal(rng: np.random.Generator, side: int = SIDE, octaves: tuple = (4, 8, 
     return (total - total.min()) / np.ptp(total)
 
 
-def _grey(values):
+def _grey(values: np.ndarray) -> np.ndarray:
     return (255 * np.clip(values, 0, 1)).astype(np.uint8)
 
 
-def _wood(rng):
+def _wood(rng: np.random.Generator) -> np.ndarray:
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
     bend = fractal(rng, octaves=(2, 4, 8))
     rings = np.sin(2 * np.pi * (rng.uniform(4, 12) * x + 2.5 * bend + 0.3 * y))
@@ -101,7 +101,7 @@ def _wood(rng):
     return _grey(0.55 + 0.25 * rings + 0.12 * grain)
 
 
-def _weave(rng):
+def _weave(rng: np.random.Generator) -> np.ndarray:
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     step = int(rng.choice([4, 8, 16]))
     over = ((x // step + y // step) % 2) * 2 - 1
@@ -109,15 +109,15 @@ def _weave(rng):
     return _grey(0.25 + 0.2 * over + 0.45 * thread + rng.normal(0, 0.05, (SIDE, SIDE)))
 
 
-def _noise(rng):
+def _noise(rng: np.random.Generator) -> np.ndarray:
     return _grey(fractal(rng, fall=rng.uniform(0.5, 1.1)))
 
 
-def _speckle(rng):
+def _speckle(rng: np.random.Generator) -> np.ndarray:
     return _grey(0.5 + cv2.GaussianBlur(rng.normal(0, 0.5, (SIDE, SIDE)), (0, 0), rng.uniform(0.6, 1.5)))
 
 
-def _bricks(rng):
+def _bricks(rng: np.random.Generator) -> np.ndarray:
     rows, columns = int(rng.choice([8, 16])), int(rng.choice([4, 8]))
     high, wide = SIDE // rows, SIDE // columns
     tone = rng.normal(0.6, 0.12, (rows, columns))
@@ -129,14 +129,14 @@ def _bricks(rng):
     return _grey(picture + rng.normal(0, 0.05, (SIDE, SIDE)))
 
 
-def _tiles(rng):
+def _tiles(rng: np.random.Generator) -> np.ndarray:
     step = int(rng.choice([16, 32, 64]))
     tone = np.kron(rng.normal(0.75, rng.choice([0.02, 0.2]), (SIDE // step, SIDE // step)), np.ones((step, step)))
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     return _grey(np.where((x % step == 0) | (y % step == 0), 0.2, tone) + 0.1 * fractal(rng))
 
 
-def _planks(rng):
+def _planks(rng: np.random.Generator) -> np.ndarray:
     wide = int(rng.choice([16, 32]))
     picture = np.concatenate([np.roll(_wood(rng)[:, :wide], rng.integers(SIDE), 0) * rng.uniform(0.7, 1.1) for _ in range(SIDE // wide)], 1)
     picture[:, ::wide] = 40
@@ -146,11 +146,13 @@ def _planks(rng):
 _FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_SCRIPT_COMPLEX)
 
 
-def _colour(rng, low=0, high=256):
+def _colour(rng: np.random.Generator, low: int = 0, high: int = 256) -> tuple[int, ...]:
     return tuple(int(v) for v in rng.integers(low, high, 3))
 
 
-def _words(picture, rng, ink, top, bottom, left=4, right=SIDE - 4):
+def _words(
+    picture: np.ndarray, rng: np.random.Generator, ink: tuple[int, ...], top: int, bottom: int, left: int = 4, right: int = SIDE - 4
+) -> None:
     """Lines of random letters between two heights."""
     y = top
     while y < bottom:
@@ -161,7 +163,7 @@ def _words(picture, rng, ink, top, bottom, left=4, right=SIDE - 4):
         cv2.putText(picture, word, (x, y), _FONTS[rng.integers(4)], float(size), ink, 1 if size < 0.8 else 2, cv2.LINE_AA)
 
 
-def _print(rng):
+def _print(rng: np.random.Generator) -> np.ndarray:
     """A label, advertisement or decoration: paper, frame, emblem, words."""
     paper = _colour(rng, 190, 256) if rng.random() < 0.6 else _colour(rng)
     ink = _colour(rng, 0, 110) if sum(paper) > 380 else _colour(rng, 170, 256)
@@ -185,7 +187,7 @@ def _print(rng):
     return picture
 
 
-def _screen(rng):
+def _screen(rng: np.random.Generator) -> np.ndarray:
     """What a screen shows: windows and words, or a scene of soft shapes."""
     if rng.random() < 0.5:
         picture = np.full((SIDE, SIDE, 3), _colour(rng, 20, 200), dtype=np.uint8)

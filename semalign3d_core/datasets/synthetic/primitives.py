@@ -85,7 +85,7 @@ def hoop(name: str, group: str, profile: ArrayLike, around: int = 32) -> Part:
     return shell(name, group, _turned(profile, around, "y", (0, 0, 0)))
 
 
-def _turned(profile, around, axis, centre):
+def _turned(profile: ArrayLike, around: int, axis: str, centre: ArrayLike) -> np.ndarray:
     profile = np.asarray(profile, dtype=float)
     angle = 2 * np.pi * np.arange(around) / around
     radius, height = profile[:, :1], np.broadcast_to(profile[:, 1:], (len(profile), around))

@@ -8,12 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from semalign3d_core.datasets.synthetic.appearance import develop, dot, random_effects, shade
+from semalign3d_core.datasets.synthetic.appearance import CameraEffects, develop, dot, random_effects, shade
 from semalign3d_core.datasets.synthetic.disparity import DisparityConfig, monocular_disparity
 from semalign3d_core.datasets.synthetic.instances import CATEGORIES, Instance, generator, make_instance
 from semalign3d_core.datasets.synthetic.looks import VariedMaterials
 from semalign3d_core.datasets.synthetic.pictures import picture_bank
-from semalign3d_core.datasets.synthetic.scene import OBJECT, OCCLUDER, SceneConfig, corner_normals, random_surroundings
+from semalign3d_core.datasets.synthetic.scene import OBJECT, OCCLUDER, SceneConfig, Surroundings, corner_normals, random_surroundings
 from semalign3d_core.datasets.synthetic.varied_scene import varied_effects, varied_surroundings
 from semalign3d_core.datasets.synthetic.viewpoints import View, ViewConfig, orbit_views, random_view, varied
 from semalign3d_core.runtime.errors import MissingDependencyError
@@ -101,7 +101,7 @@ def render(instance: Instance, view: View, seed: int, config: RenderConfig = Ren
     return _render(instance, view, surroundings, effects, seed, config)
 
 
-def _scene(instance, view, rng, config):
+def _scene(instance: Instance, view: View, rng: np.random.Generator, config: RenderConfig) -> tuple[Surroundings, CameraEffects]:
     """(surroundings, camera effects) of the world that ``config`` asks for."""
     if config.world == "varied":
         return varied_surroundings(instance, view, rng, config.scene, picture_bank(config.pictures)), varied_effects(rng)
@@ -125,7 +125,7 @@ def orbit(
 class _Tracer:
     """A triangle soup that rays can be shot at. Rays start in the camera; their z component is 1, so distances are depths."""
 
-    def __init__(self, triangles):
+    def __init__(self, triangles: np.ndarray) -> None:
         try:
             from embreex import rtcore_scene
             from embreex.mesh_construction import TriangleMesh
@@ -173,7 +173,9 @@ class _Soup:
         return _Soup(**kept, tracer=_Tracer(kept["triangles"]), place=self.place)
 
 
-def _render(instance, view, surroundings, effects, seed, config):
+def _render(
+    instance: Instance, view: View, surroundings: Surroundings, effects: CameraEffects, seed: int, config: RenderConfig
+) -> Rendering:
     soup = _soup(instance, view, surroundings, config.empty)
     height, width = view.height, view.width
     rays = _rays(view)
@@ -215,7 +217,7 @@ def _render(instance, view, surroundings, effects, seed, config):
     )
 
 
-def _soup(instance, view, surroundings, empty=False):
+def _soup(instance: Instance, view: View, surroundings: Surroundings, empty: bool = False) -> _Soup:
     vertices = view.to_camera(instance.vertices, instance.diameter)
     if empty:
         vertices = vertices - 2 * vertices.max(0)[2:]  # behind the camera
@@ -238,25 +240,32 @@ def _soup(instance, view, surroundings, empty=False):
     )
 
 
-def _rays(view):
+def _rays(view: View) -> np.ndarray:
     """Rays (h * w, 3) with z = 1 through the middles of the pixels."""
     matrix = view.matrix
     x, y = np.meshgrid((np.arange(view.width) - matrix[0, 2]) / matrix[0, 0], (np.arange(view.height) - matrix[1, 2]) / matrix[1, 1])
     return np.stack([x, y, np.ones_like(x)], -1, dtype=np.float32).reshape(-1, 3)
 
 
-def _sub_rays(view, rays, samples):
+def _sub_rays(view: View, rays: np.ndarray, samples: int) -> np.ndarray:
     """(N, samples^2, 3) rays through the middles of the parts of the pixels that ``rays`` (N, 3) go through."""
     offset = (np.arange(samples) + 0.5) / samples - 0.5
     x, y = np.meshgrid(offset / view.matrix[0, 0], offset / view.matrix[1, 1])
     return rays[:, None] + np.stack([x, y, np.zeros_like(x)], -1, dtype=np.float32).reshape(1, -1, 3)
 
 
-def _interpolate(corners, weights):
+def _interpolate(corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return corners[:, 0] * weights[:, :1] + corners[:, 1] * weights[:, 1:2] + corners[:, 2] * weights[:, 2:]
 
 
-def _radiance(soup, view, surroundings, rays, hits, config):
+def _radiance(
+    soup: _Soup,
+    view: View,
+    surroundings: Surroundings,
+    rays: np.ndarray,
+    hits: tuple[np.ndarray, np.ndarray, np.ndarray],
+    config: RenderConfig,
+) -> np.ndarray:
     """(h, w, 3) linear colours: of the ray through each pixel's middle, and of several where neighbours look different."""
     radiance = _shaded(soup, surroundings, rays, hits)
     if config.samples > 1:
@@ -266,14 +275,14 @@ def _radiance(soup, view, surroundings, rays, hits, config):
     return radiance.reshape(view.height, view.width, 3)
 
 
-def _differs(radiance, contrast):
+def _differs(radiance: np.ndarray, contrast: float) -> np.ndarray:
     """(h, w) bool: pixels that differ from a neighbour, or whose neighbours differ, as displayed."""
     shown = np.sqrt(np.clip(radiance / max(np.percentile(radiance, 98), 1e-3), 0, 1))
     square = np.ones((3, 3), np.uint8)
     return (cv2.dilate(shown, square) - cv2.erode(shown, square)).max(-1) > contrast
 
 
-def _shaded(soup, surroundings, rays, hits):
+def _shaded(soup: _Soup, surroundings: Surroundings, rays: np.ndarray, hits: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
     """(N, 3) linear colours that come along ``rays`` (N, 3), whose first ``hits`` are known."""
     triangle, depth, weights = hits
     hit = triangle >= 0
@@ -296,7 +305,16 @@ def _shaded(soup, surroundings, rays, hits):
     return radiance
 
 
-def _finish(shaded, colours, soup, surroundings, triangle, rays, normals, points):
+def _finish(
+    shaded: np.ndarray,
+    colours: np.ndarray,
+    soup: _Soup,
+    surroundings: Surroundings,
+    triangle: np.ndarray,
+    rays: np.ndarray,
+    normals: np.ndarray,
+    points: np.ndarray,
+) -> None:
     """Adds to ``shaded`` (N, 3), in place, what only the varied world has: contact shadows, light of its own, glass and reflections."""
     environment, material, first = surroundings.environment, soup.material[triangle], len(surroundings.materials.gloss)
     ground = np.isin(material, surroundings.grounds)
@@ -325,7 +343,9 @@ def _finish(shaded, colours, soup, surroundings, triangle, rays, normals, points
                 shaded[here] = (1 - share) * shaded[here] + share * shine
 
 
-def _surface(soup, surroundings, triangle, weights):
+def _surface(
+    soup: _Soup, surroundings: Surroundings, triangle: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Colour (N, 3), gloss (N,) and power (N,) at hits."""
     first = len(surroundings.materials.gloss)
     points, material = _interpolate(soup.texture[triangle], weights), soup.material[triangle]
@@ -338,7 +358,7 @@ def _surface(soup, surroundings, triangle, weights):
     return colours, gloss, power
 
 
-def _behind_occluder(instance, view, covered):
+def _behind_occluder(instance: Instance, view: View, covered: np.ndarray) -> np.ndarray:
     """(N,) bool: pixels that show an occluder and would show the object without it."""
     result = np.zeros(len(covered), dtype=bool)
     if covered.any():
@@ -347,7 +367,7 @@ def _behind_occluder(instance, view, covered):
     return result
 
 
-def _visible(instance, view, tracer, keypoints, pixels):
+def _visible(instance: Instance, view: View, tracer: _Tracer, keypoints: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     tolerance = CATEGORIES[instance.category].surface_tolerance * instance.diameter
     present = np.isfinite(keypoints).all(1)
     rays = np.where(present[:, None], keypoints / keypoints[:, 2:], (0, 0, 1))
@@ -357,7 +377,7 @@ def _visible(instance, view, tracer, keypoints, pixels):
     return present & free & inside & _faces_camera(instance, view)
 
 
-def _faces_camera(instance, view):
+def _faces_camera(instance: Instance, view: View) -> np.ndarray:
     """(K,) bool: False for keypoints that exist on one side only, seen from the other side."""
     definition = CATEGORIES[instance.category]
     camera = view.camera_position(instance.diameter) - np.nan_to_num(instance.keypoints)
@@ -369,13 +389,13 @@ def _faces_camera(instance, view):
     return faces
 
 
-def _leaves_picture(instance, view):
+def _leaves_picture(instance: Instance, view: View) -> bool:
     pixels = view.project(view.to_camera(instance.vertices, instance.diameter))
     low, high = pixels.min(0), pixels.max(0)
     return bool((low < -0.5).any() or high[0] > view.width - 0.5 or high[1] > view.height - 0.5)
 
 
-def _box(mask):
+def _box(mask: np.ndarray) -> np.ndarray:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return np.full(4, np.nan)

@@ -1,5 +1,7 @@
 """Car bodies with rounded corners, for the varied world: one smooth shell, a domed cabin, curved panes, or an open top."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from semalign3d_core.datasets.synthetic.primitives import Part, both_sides, box, loft, revolve, sheet
@@ -29,7 +31,7 @@ def body(
     return loft("round_body", "paint", rings)
 
 
-def _smooth(at, places, values, width):
+def _smooth(at: np.ndarray, places: np.ndarray, values: np.ndarray, width: float) -> np.ndarray:
     """Values at ``at``: linear between ``places``, averaged over ``width`` to both sides."""
     shifts = width * np.linspace(-1, 1, 9)
     return np.mean([np.interp(at + shift, places, values) for shift in shifts], axis=0)
@@ -70,7 +72,7 @@ class Cabin:
         sides = [self._pane(f"round_window_{n}_left", [_angle(a), _angle(b)], (0.12, 0.86)) for n, (a, b) in enumerate(_SPANS)]
         return [rear, *(part for pane in sides for part in both_sides(pane))]
 
-    def _pane(self, name, angles, heights):
+    def _pane(self, name: str, angles: Sequence[float], heights: Sequence[float]) -> Part:
         height, angle = np.linspace(heights[0], heights[1], 6), np.linspace(angles[0], angles[1], 15)
         return sheet(name, "glass", self.points(height, angle, 1.012))
 
@@ -78,7 +80,7 @@ class Cabin:
 _SPANS = ((-0.82, -0.42), (-0.37, 0.10), (0.15, 0.82))  # of the side windows, from the cabin's rear (-1) to its front (1)
 
 
-def _angle(share, inverse=np.arcsin):
+def _angle(share: float, inverse: Callable[[float], float] = np.arcsin) -> float:
     """Angle at which the outline has come ``share`` of the way along an axis."""
     value = inverse(abs(share) ** (_CORNER / 2))
     if inverse is np.arccos:

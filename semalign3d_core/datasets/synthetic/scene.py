@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from semalign3d_core.datasets.synthetic.appearance import Light, Materials, random_light, random_materials
-from semalign3d_core.datasets.synthetic.primitives import hexahedron, loft, revolve, tube
+from semalign3d_core.datasets.synthetic.primitives import Part, hexahedron, loft, revolve, tube
 
 OBJECT, BACKGROUND, OCCLUDER = 0, 1, 2
 
@@ -101,7 +101,9 @@ def gathered(pieces: list[list], owners: list[int]) -> tuple[np.ndarray, np.ndar
     return np.concatenate(triangles), np.concatenate(normals), np.concatenate(owner), np.concatenate(material)
 
 
-def _assemble(pieces, owners, diameter, rng, groups, config):
+def _assemble(
+    pieces: list[list], owners: list[int], diameter: float, rng: np.random.Generator, groups: int, config: SceneConfig
+) -> Surroundings:
     triangles, normals, owner, material = gathered(pieces, owners)
     count = int(material.max()) + 1
     return Surroundings(
@@ -115,7 +117,7 @@ def _assemble(pieces, owners, diameter, rng, groups, config):
     )
 
 
-def _wall(view, depth, rng):
+def _wall(view: Any, depth: float, rng: np.random.Generator) -> list[Part]:
     """A large plane behind everything, tilted by up to 25 degrees."""
     reach = 4.0 * depth / view.focal + depth
     slope = np.tan(np.deg2rad(rng.uniform(-25, 25, 2)))
@@ -126,7 +128,7 @@ def _wall(view, depth, rng):
     return [hexahedron("wall", "wall", quad + (0, 0, 0.01 * depth), quad)]
 
 
-def _floor(instance, view, wall):
+def _floor(instance: Any, view: Any, wall: float) -> list[Part]:
     """The plane the object stands on, up to the wall."""
     low = instance.vertices[:, 1].min() - 0.002
     reach = 3.0 * wall / instance.diameter
@@ -135,7 +137,7 @@ def _floor(instance, view, wall):
     return [hexahedron("floor", "floor", view.to_camera(quad - thick, instance.diameter), view.to_camera(quad, instance.diameter))]
 
 
-def _clutter(view, box, depths, diameter, rng):
+def _clutter(view: Any, box: np.ndarray, depths: tuple[float, float, float], diameter: float, rng: np.random.Generator) -> list[Part]:
     """An object-like thing beside or behind the object."""
     near, far, wall = depths
     share = rng.uniform(0.06, 0.4)  # apparent size, of the longer image side
@@ -149,7 +151,7 @@ def _clutter(view, box, depths, diameter, rng):
     return _blob(view.back_project(pixel, depth), size, rng)
 
 
-def _occluder(view, box, near, sizes, rng):
+def _occluder(view: Any, box: np.ndarray, near: float, sizes: tuple[float, float], rng: np.random.Generator) -> list[Part]:
     """An object-like thing in front of a part of the object's box, nearer than all of it."""
     extent = (box[2:] - box[:2]).max()
     pixel = box[:2] + rng.uniform(-0.05, 1.05, 2) * (box[2:] - box[:2])
@@ -161,7 +163,7 @@ def _occluder(view, box, near, sizes, rng):
     return _blob(view.back_project(pixel, depth), min(size, 0.4 * near), rng)
 
 
-def _blob(centre, size, rng):
+def _blob(centre: np.ndarray, size: float, rng: np.random.Generator) -> list[Part]:
     """One to three random solids, turned at random, together about ``size`` large."""
     parts = []
     for number in range(rng.integers(1, 4)):
@@ -174,7 +176,7 @@ def _blob(centre, size, rng):
     return parts
 
 
-def _solid(rng):
+def _solid(rng: np.random.Generator) -> Part:
     """A random solid of about unit radius: block, turned body, ellipsoid, ring or bent rod."""
     kind = rng.integers(5)
     if kind == 0:

@@ -73,7 +73,7 @@ class _Field:
         frequency = rng.normal(size=(channels, dimensions)) * (2 * np.pi / wavelength / np.sqrt(dimensions))
         return cls(frequency.astype(np.float32), rng.uniform(0, 2 * np.pi, channels).astype(np.float32))
 
-    def __call__(self, points):
+    def __call__(self, points: np.ndarray) -> np.ndarray:
         """Values (N, C) at points (N, D)."""
         return np.float32(np.sqrt(2)) * np.cos(points.astype(np.float32) @ self.frequency.T + self.phase)
 
@@ -127,14 +127,14 @@ class FeatureFiles:
             features = torch.from_numpy(simulated_features(rendering, self.config, bool(mirrored))).half()
             write_tensors(path, {"features": features}, ours=True)
 
-    def _folder(self, root):
+    def _folder(self, root: Path) -> Path:
         return Path(root) / "Features" / self.name
 
-    def _paths(self, root, task):
+    def _paths(self, root: Path, task: Any) -> list[Path]:
         return [self._folder(root) / task.category / f"{task.name}{suffix}.safetensors" for suffix in ("", ".flip")]
 
 
-def _sub_samples(rendering, cells, mirrored):
+def _sub_samples(rendering: Any, cells: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
     """``inside`` (N, N) bool and ``canonical`` (N, N, 3), seen by the sub-samples of the cells, N = cells * SUB_SAMPLES.
 
     In the mirror image the canonical coordinates change the sign of x.
@@ -150,20 +150,20 @@ def _sub_samples(rendering, cells, mirrored):
     return inside, canonical * (MIRROR if mirrored else 1)
 
 
-def _fields(category, config):
+def _fields(category: str, config: SimulatedFeatureConfig) -> tuple[_Field, ...]:
     """The folded and the sided field of a category."""
     rng = generator("field", category, config.seed)
     return tuple(_Field.random(rng, config.channels, 3, config.wavelength) for _ in range(2))
 
 
-def _meaning(points, category, config):
+def _meaning(points: np.ndarray, category: str, config: SimulatedFeatureConfig) -> np.ndarray:
     """``w E(|x|, y, z) + (1 - w) S(x, y, z)`` at canonical points (N, 3)."""
     even, sided = _fields(category, config)
     folded = points * np.where(points[:, :1] < 0, MIRROR, 1)
     return config.folding * even(folded) + (1 - config.folding) * sided(points)
 
 
-def _surface(points, rendering, config, mirrored):
+def _surface(points: np.ndarray, rendering: Any, config: SimulatedFeatureConfig, mirrored: bool) -> np.ndarray:
     """Features (N, C) of the object's surface at canonical points (N, 3), without the common part."""
     rng = generator("instance field", rendering.category, rendering.instance_seed, config.seed)
     change = _Field.random(rng, config.channels, 3, config.wavelength)
@@ -171,13 +171,13 @@ def _surface(points, rendering, config, mirrored):
     return _meaning(points, rendering.category, config) + config.instance_change * change(points * (MIRROR if mirrored else 1))
 
 
-def _common_part(category, config):
+def _common_part(category: str, config: SimulatedFeatureConfig) -> np.ndarray:
     direction = generator("offset", category, config.seed).normal(size=config.channels)
     scale = np.sqrt(config.folding**2 + (1 - config.folding) ** 2)
     return (config.offset * scale * direction).astype(np.float32)
 
 
-def _surroundings(rendering, config, mirrored):
+def _surroundings(rendering: Any, config: SimulatedFeatureConfig, mirrored: bool) -> np.ndarray:
     """Features (N, N, C) of everything that is not the object, N = cells * SUB_SAMPLES."""
     count = config.cells * SUB_SAMPLES
     rng = generator("clutter", rendering.category, rendering.instance_seed, rendering.view_seed, config.seed)
@@ -196,7 +196,9 @@ def _surroundings(rendering, config, mirrored):
     return features.reshape(count, count, -1)
 
 
-def _add_blob(features, place, rng, rendering, config, mirrored):
+def _add_blob(
+    features: np.ndarray, place: np.ndarray, rng: np.random.Generator, rendering: Any, config: SimulatedFeatureConfig, mirrored: bool
+) -> None:
     """Overwrites an ellipse with features like those of a piece of the category's surface."""
     centre, radius = rng.random(2), rng.uniform(0.03, 0.12, 2)
     inside = (((place - centre) / radius) ** 2).sum(1) < 1

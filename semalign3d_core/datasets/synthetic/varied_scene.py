@@ -1,5 +1,6 @@
 """Scenes of the varied world: studios, tables, rooms, roads and skies around an object, instead of floating clutter."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from semalign3d_core.datasets.synthetic.furnishing import furnish, hutch, plain_
 from semalign3d_core.datasets.synthetic.instances import Instance
 from semalign3d_core.datasets.synthetic.looks import Look, object_looks, patterned, stack, tint, white
 from semalign3d_core.datasets.synthetic.pictures import Bank, linear
-from semalign3d_core.datasets.synthetic.primitives import box, revolve
+from semalign3d_core.datasets.synthetic.primitives import Part, box, revolve
 from semalign3d_core.datasets.synthetic.scene import (
     BACKGROUND,
     OCCLUDER,
@@ -72,7 +73,7 @@ def varied_effects(rng: np.random.Generator) -> CameraEffects:
     return CameraEffects(gain, gamma, cast, blur, rng.uniform(0, 0.03) * rng.random(), int(rng.integers(2**31)), quality)
 
 
-def _light(view, rng):
+def _light(view: View, rng: np.random.Generator) -> Light:
     """A lamp above the object, rather on the camera's side, and plenty of light from all around."""
     towards = view.camera_position(1.0)
     direction = np.array([rng.normal(0, 0.8), rng.uniform(0.4, 1.8), rng.normal(0, 0.8)]) + 0.6 * towards / np.linalg.norm(towards)
@@ -87,7 +88,7 @@ def _light(view, rng):
 class _Stage:
     """Builds what stands around an object, in the object's frame; ``pieces``: [(parts in the camera frame, look, owner)]."""
 
-    def __init__(self, instance, view, rng, bank, looks):
+    def __init__(self, instance: Instance, view: View, rng: np.random.Generator, bank: Bank, looks: dict[str, Any]) -> None:
         self.instance, self.view, self.rng, self.bank, self.looks = instance, view, rng, bank, looks
         self.pieces, self._grounds = [], []
         self.low, self.high = instance.vertices.min(0), instance.vertices.max(0)
@@ -98,19 +99,19 @@ class _Stage:
         self.from_above = camera[1] - self.level > 0.03 * np.linalg.norm(camera)
         self.radius = 0.5 * np.linalg.norm((self.high - self.low)[[0, 2]])
 
-    def grounds(self, counts):
+    def grounds(self, counts: Sequence[int]) -> tuple[int, ...]:
         """Numbers of the materials on which the object's contact shadow lies."""
         starts = np.cumsum([0, *counts])
         return tuple(int(starts[n]) for n in self._grounds)
 
-    def add(self, parts, look, ground=False):
+    def add(self, parts: Sequence[Part], look: Look, ground: bool = False) -> None:
         """Adds ``parts`` of the object's frame."""
         moved = [type(p)(p.name, self.view.to_camera(p.vertices, self.instance.diameter), p.faces, p.group, p.smooth) for p in parts]
         if ground:
             self._grounds.append(len(self.pieces))
         self.pieces.append((moved, look, BACKGROUND))
 
-    def look(self, repeat, along=None, rise=(0.0, 1.0, 0.0)):
+    def look(self, repeat: float, along: Any = None, rise: Any = (0.0, 1.0, 0.0)) -> Look:
         """A random surface: plain, with a pattern that repeats every ``repeat`` diameters, or with a photograph."""
         rng, kind = self.rng, self.rng.random()
         first = white(rng) if rng.random() < 0.3 else tint(rng, saturation=0.7)
@@ -130,7 +131,7 @@ class _Stage:
         found.project = np.column_stack([rows, rng.random(2)])
         return found
 
-    def slab(self, centre, along, size, height, look, ground=False):
+    def slab(self, centre: np.ndarray, along: Any, size: Any, height: tuple[float, float], look: Look, ground: bool = False) -> None:
         """A box of ``size`` (along, across) turned to ``along`` (2,), between two heights, around ``centre`` (2,)."""
         part = box("slab", "", (-0.5 * size[0], height[0], -0.5 * size[1]), (0.5 * size[0], height[1], 0.5 * size[1]))
         x, z = np.asarray(along), np.array([-along[1], along[0]])
@@ -138,16 +139,16 @@ class _Stage:
         vertices = np.column_stack([flat[:, 0], part.vertices[:, 1], flat[:, 1]])
         self.add([type(part)("slab", vertices, part.faces, "")], look, ground)
 
-    def ground(self, look, level=None):
+    def ground(self, look: Look, level: float | None = None) -> None:
         """A plane up to the horizon."""
         level = self.level if level is None else level
         self.slab(np.zeros(2), (1.0, 0.0), (80, 80), (level - 0.02, level), look, ground=True)
 
-    def flat_look(self, repeat):
+    def flat_look(self, repeat: float) -> Look:
         """A surface whose pattern lies flat."""
         return self.look(repeat, rise=None)
 
-    def table(self, height):
+    def table(self, height: float) -> None:
         """A table top or board that ends somewhere, seen from above or from its side."""
         rng = self.rng
         size = 2 * self.radius + rng.uniform(0.4, 4.0, 2)
@@ -170,7 +171,7 @@ class _Stage:
         if rng.random() < 0.6 and camera_height > self.level - height + 0.2:
             self.ground(self.flat_look(rng.uniform(0.5, 3.0)), self.level - height)
 
-    def walls(self, distance):
+    def walls(self, distance: float) -> float:
         """A wall behind the object, perhaps a corner, perhaps with things on it."""
         rng = self.rng
         turn = np.deg2rad(rng.normal(0, 22)) if rng.random() < 0.8 else 0.0
@@ -201,7 +202,7 @@ class _Stage:
             high = low + wide * rng.uniform(0.5, 1.6)
             self.slab(place, along, (wide, 0.05), (low, high), self.hung((along[0], 0, along[1]), place, wide, (low, high)))
 
-    def _shelf(self, middle, along, level):
+    def _shelf(self, middle: np.ndarray, along: np.ndarray, level: float) -> None:
         """Boards with things in a row on them, like books."""
         rng = self.rng
         wide = rng.uniform(0.6, 2.0)
@@ -216,7 +217,7 @@ class _Stage:
                 self.slab(middle + along * (at + 0.5 * thick), along, (thick, 0.14), (low, low + size * rng.uniform(0.5, 1.0)), look)
                 at += thick + (rng.random() < 0.15) * size * rng.uniform(0.2, 1.0)
 
-    def hung(self, along, place, wide, heights, glow=0.0):
+    def hung(self, along: Any, place: np.ndarray, wide: float, heights: tuple[float, float], glow: float = 0.0) -> Look:
         """What a thing on a wall looks like: a print or photograph that fills it, a bright window, or any surface."""
         rng, kind = self.rng, 0.7 if glow else self.rng.random()
         if kind < 0.15:
@@ -230,7 +231,7 @@ class _Stage:
         corner = self.view.to_camera(np.array([place[0] - 0.5 * wide * along[0], heights[1], place[1] - 0.5 * wide * along[2]]), scale)
         return Look(np.ones(3) * 0.5, glow=glow, picture=picture, project=np.column_stack([rows, -rows @ corner]))
 
-    def room(self):
+    def room(self) -> None:
         """A floor or a piece of furniture under the object, walls, furniture, and things about."""
         rng = self.rng
         screen = self.instance.category == "tvmonitor"
@@ -249,7 +250,7 @@ class _Stage:
         if rng.random() < 0.6:
             self.clutter(rng.integers(1, 7), (0.1, 0.9))
 
-    def clutter(self, count, sizes):
+    def clutter(self, count: int, sizes: tuple[float, float]) -> None:
         """Boxes, vases and glasses that stand beside and behind the object."""
         rng = self.rng
         for _ in range(count):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from semalign3d_core.datasets.synthetic.primitives import Built, both_sides, box, hexahedron, loft, revolve, tube
+from semalign3d_core.datasets.synthetic.primitives import Built, Part, both_sides, box, hexahedron, loft, revolve, tube
 from semalign3d_core.datasets.synthetic.round_car import Cabin, body, lamp, open_top
 
 CAR_RANGES = {
@@ -116,15 +116,15 @@ _ANGULAR += ("pillar_front_left", "pillar_front_right", "pillar_rear_left", "pil
 _ROOF = ("round_cabin", "round_rear_window", "round_window")
 
 
-def _body_ring(w, low, top, z):
+def _body_ring(w: float, low: float, top: float, z: float) -> list[tuple[float, float, float]]:
     shape = [(-0.86, 0), (0.86, 0), (0.97, 0.15), (1, 0.5), (0.97, 0.86), (0.86, 1), (-0.86, 1), (-0.97, 0.86), (-1, 0.5), (-0.97, 0.15)]
     return [(x * w, low + y * (top - low), z) for x, y in shape]
 
 
-def _windows(base, cover):
+def _windows(base: Any, cover: Any) -> list[Part]:
     """Panes slightly outside of the cabin's faces."""
 
-    def pane(name, corners, out):
+    def pane(name: str, corners: Any, out: Any) -> Part:
         low_a, low_b, up_a, up_b = (np.asarray(c) for c in corners)
         quad = [
             (1 - v) * ((1 - u) * low_a + u * low_b) + v * ((1 - u) * up_a + u * up_b)
@@ -137,7 +137,7 @@ def _windows(base, cover):
     return [windscreen, pane("rear_window", (base[3], base[2], cover[3], cover[2]), (0, 0.5, -1)), *both_sides(left)]
 
 
-def _pillars(base, cover):
+def _pillars(base: Any, cover: Any) -> list[Part]:
     """Posts between the side windows, in the colour of the body."""
     parts = []
     for name, share in (("front", 0.36), ("rear", 0.72)):
@@ -149,7 +149,9 @@ def _pillars(base, cover):
     return parts
 
 
-def _car_details(p, w, belt, ends, roof_frame):
+def _car_details(
+    p: SimpleNamespace, w: float, belt: float, ends: tuple[float, float], roof_frame: tuple[float, float, float, float]
+) -> list[Part]:
     (front, rear), (roof, top_w, roof_front, roof_rear), u = ends, roof_frame, p.length
     nose_top = belt - p.hood_drop * u - 0.03 * u
     light, tail = nose_top - 0.03 * u, belt - 0.02 * u - 0.04 * u
@@ -211,7 +213,7 @@ def build_aeroplane(p: SimpleNamespace) -> Built:
     root_x, tip_x = 0.75 * r, p.span * u
     sweep = p.sweep * u
 
-    def wing_at(share):
+    def wing_at(share: float) -> tuple[np.ndarray, np.ndarray]:
         """(leading edge, trailing edge) of the left wing at a share of the half span."""
         chord = p.chord * u * (1 + share * (p.taper - 1))
         edge = np.array([root_x + share * (tip_x - root_x), level + share * p.dihedral * u, root_front - share * sweep])
@@ -260,10 +262,10 @@ def build_aeroplane(p: SimpleNamespace) -> Built:
 _ENGINE_SHIFT = np.array([0.0, -1.3, 2.2])  # middle of the intake from the wing's leading edge, in engine radii
 
 
-def _blade(name, group, root, tip, thickness):
+def _blade(name: str, group: str, root: Any, tip: Any, thickness: Any) -> Part:
     """A wing between two chords (leading, trailing edge); its section is a flat diamond of a given thickness at the root."""
 
-    def ring(chord, scale):
+    def ring(chord: Any, scale: float) -> list[np.ndarray]:
         (lead, trail), thick = chord, np.asarray(thickness) * scale
         at = [(1 - s) * lead + s * trail for s in (0.0, 0.25, 0.7, 1.0)]
         upper, lower = [at[1] + thick / 2, at[2] + thick / 3], [at[2] - thick / 3, at[1] - thick / 2]
@@ -273,7 +275,7 @@ def _blade(name, group, root, tip, thickness):
     return loft(name, group, [np.array(ring(root, 1)) * (1 - s) + np.array(ring(tip, 0.4)) * s for s in steps])
 
 
-def _fuselage(p):
+def _fuselage(p: SimpleNamespace) -> Part:
     u, r = p.length, p.radius * p.length
     angle = 2 * np.pi * np.arange(24) / 24
     rings = []
@@ -287,7 +289,7 @@ def _fuselage(p):
     return loft("fuselage", "paint", rings)
 
 
-def _cockpit(p):
+def _cockpit(p: SimpleNamespace) -> Part:
     u, r = p.length, p.radius * p.length
     z = 0.5 * u - 0.8 * p.nose * u
     low = [
@@ -300,7 +302,7 @@ def _cockpit(p):
     return [hexahedron("cockpit", "glass", low, high)]
 
 
-def _engines(p, inner, outer):
+def _engines(p: SimpleNamespace, inner: np.ndarray, outer: np.ndarray) -> list[Part]:
     radius = p.engine_radius * p.length
     parts = []
     for name, edge in (("engine_left", inner), ("outer_engine_left", outer)):
@@ -316,7 +318,7 @@ def _engines(p, inner, outer):
     return parts
 
 
-def _plane_details(p, front, r):
+def _plane_details(p: SimpleNamespace, front: float, r: float) -> list[Part]:
     u = p.length
     blade = np.array([(0.008 * u, -0.1 * r, front + 0.012 * u), (0.008 * u, -0.1 * r, front)])
     tip = np.array([(0.13 * u, -0.1 * r, front + 0.008 * u), (0.13 * u, -0.1 * r, front)])

@@ -114,7 +114,7 @@ def build_mug(p: SimpleNamespace) -> Built:
     low, high = (p.handle_centre - p.handle_half) * height, (p.handle_centre + p.handle_half) * height
     thickness = p.thickness * height
 
-    def wall_at(y):
+    def wall_at(y: float) -> float:
         return np.interp(y, side[:, 1], outer)
 
     turn = np.linspace(0, np.pi, 19)

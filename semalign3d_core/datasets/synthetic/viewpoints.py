@@ -108,7 +108,7 @@ def random_view(instance: Any, rng: np.random.Generator, size: int | tuple[int, 
     return _seen_from(instance, place(instance, view, fill, _box_shift(rng, fill, (height, width), truncated)))
 
 
-def _seen_from(instance, view):
+def _seen_from(instance: Any, view: View) -> View:
     """The view with the azimuth and elevation at which the camera really sees the object, which need not lie on the optical axis.
 
     The frame of a rotationally symmetric object is turned so that its azimuth is exactly 0.
@@ -123,12 +123,12 @@ def _seen_from(instance, view):
     return replace(view, azimuth=np.rad2deg(azimuth) % 360, elevation=elevation)
 
 
-def _box_shift(rng, fill, size, truncated):
+def _box_shift(rng: np.random.Generator, fill: float, size: tuple[int, int], truncated: bool) -> Callable[[np.ndarray], np.ndarray]:
     """Function of the box extent (pixels) that draws where the box's middle goes, in pixels from the image's middle."""
     extent = np.array([size[1], size[0]], dtype=float)
     share = rng.uniform(-1, 1, 2)
 
-    def shift(box):
+    def shift(box: np.ndarray) -> np.ndarray:
         room = np.maximum(extent - box - 0.04 * extent.max(), 0) / 2
         if truncated:
             room = 0.12 * extent + 0.25 * np.abs(extent - box)
@@ -180,5 +180,5 @@ def orbit_views(
     return views
 
 
-def _sway(phase, longer):
+def _sway(phase: float, longer: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda box: 0.05 * longer * np.array([np.sin(2 * np.pi * phase), np.cos(4 * np.pi * phase)])

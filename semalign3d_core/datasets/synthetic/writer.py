@@ -4,7 +4,7 @@ Every image depends on (seed, category, split, index) and the options alone, nev
 Instances of the splits come from disjoint ranges of instance seeds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def write_keypoint_table(root: Path, categories: Sequence[str]) -> None:
     write_json(path, table, ours=True)
 
 
-def _claim(root, config):
+def _claim(root: Path, config: WriterConfig) -> None:
     """Writes the options to ``synth.json``; a folder made with other options is refused."""
     path, options = root / "synth.json", {"format": 1, "options": to_dict(config)}
     text = _plain(options)
@@ -139,22 +139,22 @@ def _claim(root, config):
         write_json(path, text)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _finished(root, task, sidecar):
+def _finished(root: Path, task: ImageTask, sidecar: Any) -> bool:
     return is_written(root, task) and (sidecar is None or sidecar.exists(root, task))
 
 
-def _finish(root, tasks, config, workers, sidecar):
+def _finish(root: Path, tasks: Sequence[ImageTask], config: WriterConfig, workers: int, sidecar: Any) -> Iterator[Any]:
     jobs = [(root, task, config, sidecar) for task in tasks]
     return in_processes(_write_image, jobs, workers)
 
 
-def _write_image(job):
+def _write_image(job: tuple[Path, ImageTask, WriterConfig, Any]) -> None:
     root, task, config, sidecar = job
     rendering = draw(task, config)
     if not is_written(root, task):
