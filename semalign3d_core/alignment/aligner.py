@@ -160,7 +160,7 @@ class Aligner:
         return self._alignment(evidence, image, None)
 
     def prepare(self, evidence: ImageEvidence) -> ImageTensors:
-        """The image on the device of the model: all that the host has to do with it."""
+        """The image on the device of the model: all work on the CPU that an alignment needs before the solver."""
         channels, expected = len(evidence.features.values), self.category.features.shape[1]
         if channels != expected:
             raise InputError(
@@ -179,8 +179,8 @@ class Aligner:
         return Observation.of(self.category, image, self.config, search)
 
     def solve(self, image: ImageTensors, state: TrackState | None = None) -> tuple[Solution, Report]:
-        """Everything from tensors alone; no value is read back. state: where the object was in the frame before."""
-        # Small tensors cost what their calls cost, which is least in inference mode; a solver that needs gradients cannot have it.
+        """The solution, and what is reported of it. A GPU is never waited for. state: where the object was in the frame before."""
+        # On small tensors most of the time goes into the calls, which are fastest in inference mode; that mode knows no gradients.
         with torch.no_grad() if self.solver.needs_gradients else torch.inference_mode():
             observation = self.observe(image, search=state is None)
             if state is None:
@@ -194,7 +194,7 @@ class Aligner:
         """The :class:`Solution` among candidates; known: margin and lead () of an earlier frame, for a warm start has no rivals."""
         bias, count = self.calibration.keypoint_bias if self.config.keypoint_bias else None, len(candidates.keypoints)
         keypoints, focal = candidates.keypoints, candidates.focal
-        if bias is not None:  # without and with it at once, for calls on small tensors cost the same
+        if bias is not None:  # the keypoints without and with it in one batch: calls on small tensors take as long for both as for one
             biased = with_keypoint_bias(keypoints, candidates.rotations, self.category.shape, bias)
             keypoints, focal = torch.cat([keypoints, biased]), torch.cat([focal, focal])
         both = ProjectedSolutions.of(self.category, observation, keypoints, focal)
@@ -253,7 +253,7 @@ class Aligner:
         return visible, metres
 
     def _alignment(self, evidence: ImageEvidence, image: ImageTensors, state: TrackState | None) -> Alignment:
-        """The only place where the host waits for results."""
+        """The :class:`Alignment`. Here alone the CPU waits for results of a GPU."""
         solution, report = self.solve(image, state)
         candidates, choice = solution.candidates, solution.choice
         camera = evidence.camera if evidence.camera.known else evidence.camera.with_focal(_host(report.focal))

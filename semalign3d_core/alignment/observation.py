@@ -1,8 +1,8 @@
 """What is computed of one image for a category: mask, boxes, likelihoods, sampled pixels. Computed once per image.
 
-The similarity product is the largest cost of an alignment. All points are needed at the few sampled pixels, and the keypoints in all
-cells; viewpoints are scored by fewer points on coarse cells of 2 x 2 cells. After :meth:`ImageTensors.of` no value is read back before
-the result, so that the host never waits for a GPU.
+The product of features, which gives the similarities, takes most of the time of an alignment. So all points are compared only with the
+few sampled pixels, the keypoints with all cells, and viewpoints are scored by fewer points on coarse cells of 2 x 2 cells. Between
+:meth:`ImageTensors.of` and the result nothing is copied from a GPU to the CPU, so that the CPU never waits for it.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class ImageTensors(ShortRepr):
     near:     (rows, columns) 1 for cells within a margin of the mask's box, which alone are looked at
     coverage: (rows, columns) share of each inside the mask (1 without one)
     field:    :class:`DistanceField` of the mask;  boxes: (Nb, 4) the mask's own and larger ones that the object may fill;
-    mask_box: the mask's own on the host; all three None without a mask
+    mask_box: the mask's own, as numbers; all three None without a mask
     focal, principal: (2,) of the given camera;  focal_known: the focal length must not be changed;  depth: :class:`DepthMap` or None
     up: (3,) unit vector against gravity in the camera's frame, or None
     """
@@ -65,7 +65,7 @@ class ImageTensors(ShortRepr):
 
     @classmethod
     def of(cls, evidence: ImageEvidence, like: Tensor, extended: bool = True) -> "ImageTensors":
-        """All that the host has to do with the evidence of an image, for tensors ``like`` those of the model.
+        """Prepares the evidence of an image on the CPU; the tensors get device and precision of ``like``.
 
         extended: whether boxes larger than the mask's own are tried.
         """
@@ -298,7 +298,7 @@ def inside_mask(coverage: Tensor) -> Tensor:
 def sampled_cells(weight: Tensor, count: int) -> Tensor:
     """Indices (count,) drawn in proportion to weights (N,) or (rows, columns), systematically, so reproducibly and evenly.
 
-    Duplicates are possible and mean what they say; the number is fixed, so shapes are.
+    A cell with a large weight may be drawn several times, and then counts as often. The number of indices does not depend on the weights.
     """
     cumulative = (weight.reshape(-1) + 1e-12).double().cumsum(0)
     targets = (torch.arange(count, device=weight.device) + 0.5) / count * cumulative[-1]

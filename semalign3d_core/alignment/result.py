@@ -22,8 +22,8 @@ class TrackState(ShortRepr):
 
     rotation: (3, 3) and parameters: (5 + M,) of the solution before keypoint bias, see :class:`~.gauss_newton.poses.Poses`
     log_focal:   () mean logarithm of the focal length
-    margin, lead: () advantages over the best rival, for a warm start has no rivals of its own
-    box:         (4,) x0, y0, x1, y1 that the object filled;  mask_box: the same of the mask, on the host; None without a mask
+    margin, lead: () advantages over the best rival, kept because a warm start has no rivals of its own
+    box:         (4,) x0, y0, x1, y1 that the object filled;  mask_box: the same of the mask, as numbers; None without a mask
     score:       energy of the solution, less the bonus for agreeing with the depth map
     warm_frames: number of frames since viewpoints were searched
     """

@@ -1,6 +1,6 @@
 """Solutions in the image, and what of the object is seen: self-occlusion, things in front, and metric scale.
 
-Everything has fixed shapes: what does not count has weight 0 instead of being left out, so that nothing is read back.
+Tensors have fixed shapes: what does not count gets weight 0 and is not left out, so that the CPU need not wait for a GPU to know a number.
 """
 
 from collections.abc import Callable

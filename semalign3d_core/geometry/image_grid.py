@@ -166,7 +166,7 @@ class SquareGrid:
 
 
 def _moved(points, x, y):
-    """Points (..., 2) moved by numbers. No tensor is made of these: that would be a transfer, which no captured graph may contain."""
+    """Points (..., 2) moved by numbers. No tensor is made of these: a GPU would have to wait for it."""
     return points + x if x == y else torch.stack([points[..., 0] + x, points[..., 1] + y], -1)
 
 

@@ -10,18 +10,18 @@ MISFIT_WEIGHT = 0.0075  # of the squared distance between queries and the points
 
 
 def best_solutions(lifted: CategoryPoints, image: AlignedImage, config: Transfer) -> tuple[CategoryPoints, AlignedImage]:
-    """The solutions of source and target that the queries speak for, one each.
+    """The solution of the source and that of the target that suit the queries best.
 
-    What is left and right, or front and back, one image alone often tells only barely; a wrong answer then looks wrong in the pair: the
-    queries do not look like the places they are carried to. Chosen is the pair of solutions with the smallest sum of both penalties and of
-    ``MISFIT_WEIGHT`` times the mean misfit of the queries, minus ``solution_similarity`` times the mean similarity of the queries' own
-    features to those at the projections of their points in the target.
+    One image alone often hardly tells left from right or front from back. A wrong answer shows in the pair: the queries then do not look
+    like the places they are carried to. Chosen is the pair of solutions with the least cost: both penalties, plus ``MISFIT_WEIGHT`` times
+    the mean misfit of the queries, minus ``solution_similarity`` times the mean similarity of the queries' own features to those at the
+    projections of their points in the target.
     """
     sources, targets = lifted.readings, image.solutions
     if not config.solution_similarity or len(sources) * len(targets) <= 1 or not len(lifted.index):
         return lifted, image
     places = torch.stack([target.places for target in targets])[:, torch.stack([source.index for source in sources])]  # (B, A, Q, 2)
-    # Of maps, for reading whole features at all these places costs several times as much.
+    # Similarity maps are sampled: to sample whole features at all these places takes several times as long.
     grid, pixels = image.features.grid, image.alignment.camera.to_pixels(places)
     maps = image.features.similarity(lifted.features).unflatten(1, (grid.cells, grid.cells))
     similarity = grid.sample(maps, pixels).diagonal(dim1=-2, dim2=-1).mean(-1)

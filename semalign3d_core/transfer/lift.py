@@ -153,7 +153,7 @@ class _SolutionLifting:
 
     def _rows(self, chosen: Tensor, index: Tensor) -> CategoryPoints:
         """The :class:`CategoryPoints` of points (N,) with j* ``index`` (N,)."""
-        # A point may be another keypoint in another group; what was lifted once is kept, for many pairs ask for the same.
+        # A point may be another keypoint in another group. What was lifted once is kept, because many pairs ask for it.
         keys = list(zip(chosen.tolist(), index.tolist(), strict=True))
         new = [key for key in dict.fromkeys(keys) if key not in self.where]
         if new or self.lifted is None:

@@ -34,11 +34,11 @@ def cycle_distance(
 def place_points(surface: CategorySurface, lifted: CategoryPoints, image: AlignedImage, config: Transfer) -> Matches:
     """Step 2 of Eq. 14: where the lifted points are in ``image``.
 
-    What step 2 finds shares its systematic error (a corner is drawn into the object, j* stands for its surroundings) with the same step
-    in the source, whose known residual is therefore added, mapped locally. Its random error is independent of that of the alignment, so a
-    mean with the plain projection is better than either. The 3D position is the found pixel at the depth of y_j*. The confidence is the
-    product of both alignments' confidences and the tempered likelihoods of the point in the images that show it. Where the alignments of
-    the images have several solutions, :func:`best_solutions` chooses among them.
+    Step 2 has a systematic error: it draws a corner into the object, and j* is only near the query. In the source the same step makes the
+    same error, and there it is known; this residual is added, mapped by the local map between the images. The random error of step 2 is
+    independent of that of the alignment, so that a mean of its result and of the plain projection is better than either. The 3D position
+    is the found pixel at the depth of y_j*. The confidence is the product of both alignments' confidences and of the tempered likelihoods
+    of the point in the images that show it. Where alignments have several solutions, :func:`best_solutions` chooses among them.
     """
     lifted, image = best_solutions(lifted, image, config)
     index, alignment, camera = lifted.index, image.alignment, image.alignment.camera

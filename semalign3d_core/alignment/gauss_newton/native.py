@@ -1,6 +1,6 @@
 """The steps of the fast solver in C (``descend.c``), where the machine has a C compiler; elsewhere PyTorch takes them, with equal results.
 
-A step is some thirty operations on small tensors, and in PyTorch costs what their calls cost: the C code takes a tenth of the time.
+A step is some thirty operations on small tensors. PyTorch spends its time on calling them; the C code takes a tenth of it.
 """
 
 import ctypes

@@ -19,8 +19,8 @@ background (Eq. 11)         ``mean_j min(d, 0.3)`` of the dense points   ``log(1
 depth (Eq. 12)              ``(mean z - 1)^2``                           none: the depth of the origin is 1
 ==========================  ===========================================  ==========================================================
 
-A step consists of small tensors, so it costs what its calls cost: everything that does not depend on the projections is computed
-for all steps at once.
+A step consists of operations on small tensors, whose time is that of the calls: everything that does not depend on the projections is
+computed for all steps at once.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """The fast solver: iteratively reweighted Gauss-Newton on rigid pose and deformation modes, batched over starts.
 
 It starts from the best viewpoints of a bank, which is made once per category and scored without gradients for every image.
-Shapes are fixed and nothing is read back, so a GPU never waits for the host.
+Tensors have fixed shapes and no value is copied to the CPU, so that a GPU never stands still.
 """
 
 import math
@@ -38,7 +38,7 @@ HALVINGS = (4, 8)  # steps before which starts are halved
 STEPS, WARM_STEPS = 14, 6
 ANNEALED = 0.87  # share of the steps in which sigma falls
 WARM_SIGMA = 0.08  # of the first warm step, object scales
-WARM_RELAXATION = 1.6  # by which warm steps are lengthened: reweighted least squares falls short, and there are few of them
+WARM_RELAXATION = 1.6  # by which warm steps are lengthened: steps of reweighted least squares are too short, and there are few of them
 FOCAL_PRIOR = 0.02  # of (log f - mean)^2 / (2 sd^2)
 DAMPING, SMALLEST_DAMPING = 0.02, 1e-3
 LARGEST_TURN = 0.5  # radians per step

@@ -7,9 +7,9 @@ alone make the mean shape too deep. A hidden corner bounds the depth of its obje
 project beside the mask. Keypoints that an object lacks, or that something else hides, may project anywhere; how often each keypoint is
 missing for such reasons is learnt from the images in which it would lie beside the mask by more than the shapes vary.
 
-The most probable place of a hidden corner satisfies the mask already where half of its possible places do not, and the mean shape is
-made of means, not of most probable values. So the mask acts on a few places that stand for the distribution (variational Gaussian with
-cubature points): it pulls as long as a noticeable part of the distribution lies beside it.
+The mean shape is made of means, not of most probable values. The most probable place of a hidden corner may lie behind the mask while half
+of its possible places lie beside it. So the mask acts on a few places that represent the distribution (variational Gaussian with cubature
+points): it pulls as long as a noticeable part of the distribution lies beside it.
 """
 
 from collections.abc import Callable

@@ -78,8 +78,8 @@ def _start(data: Constellations, config: BuildConfig, progress: Progress) -> tup
 def handedness_evidence(model: FactorModel, data: Constellations) -> float:
     """How surely the images tell a shape from its reversal in depth: the mean advantage in cost per image over its standard error.
 
-    Keypoints alone hardly do (only by perspective), few depth readings may err together. The reversed model descends first; those of flat
-    shapes would descend to the model itself, which says nothing.
+    Keypoints alone tell them apart only by perspective, so hardly, and a few depth readings may all be wrong. The reversed model is fitted
+    first. For flat shapes that fit would lead back to the model itself and say nothing.
     """
     reversed_model = expectation(depth_reversed(model), data, FIRST_STEPS)[0]
     advantage = image_costs(reversed_model, data) - image_costs(model, data)
