@@ -16,6 +16,7 @@ from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.gauss_newton.poses import FOCAL, Poses
 from semalign3d_core.alignment.gauss_newton.residuals import RobustResiduals
 from semalign3d_core.alignment.gauss_newton.solver import GaussNewtonSolver
+from semalign3d_core.alignment.observation import Observation
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.geometry.rotations import turned
 from semalign3d_core.perception.evidence import ImageEvidence
@@ -75,7 +76,7 @@ def uncertainty_of(aligner: Aligner, evidence: ImageEvidence, alignment: Alignme
     return Uncertainty(_with_axis(spread(six), alignment), _of_all(aligner, spread(points)), _of_all(aligner, spread(pixels)))
 
 
-def _of_unknowns(solver, observation, poses, used):
+def _of_unknowns(solver: GaussNewtonSolver, observation: Observation, poses: Poses, used: Tensor) -> Tensor:
     """(D, D) covariance of the used unknowns."""
     residuals = RobustResiduals(observation, solver.fine, solver.weights, solver.sigmas[-1:])
     kept = []
@@ -98,14 +99,14 @@ def _of_unknowns(solver, observation, poses, used):
     return (torch.linalg.pinv(matrix, hermitian=True) * variance).to(hessian)
 
 
-def _steps(count, used, poses):
+def _steps(count: int, used: Tensor, poses: Poses) -> tuple[Tensor, ...]:
     """Small steps of every used unknown up, then down: turns (2 D, 3) and changes of the parameters (2 D, 5 + M)."""
     steps = poses.parameters.new_zeros(count, 3 + poses.parameters.shape[1])
     steps[torch.arange(count), used] = STEP
     return torch.cat([steps, -steps]).split((3, poses.parameters.shape[1]), 1)
 
 
-def _factors(alignment, evidence, moved, poses):
+def _factors(alignment: Alignment, evidence: ImageEvidence, moved: Poses, poses: Poses) -> Tensor:
     """(2 D,) by how much the unit changes: a known size fixes what scale leaves open, a depth image fixes the distance."""
     metric_depth = evidence.depth is not None and evidence.depth.kind == "metric"
     if alignment.scale_kind != "metric" or metric_depth:
@@ -113,7 +114,7 @@ def _factors(alignment, evidence, moved, poses):
     return (poses.log_scale - moved.log_scale).exp()
 
 
-def _with_axis(pose, alignment):
+def _with_axis(pose: Tensor, alignment: Alignment) -> Tensor:
     """Adds what the solver does not see: the turn about an axis that the category leaves open, and the depth sensor's own scale."""
     pose = pose.clone()
     if alignment.scale_kind == "metric":
@@ -125,7 +126,7 @@ def _with_axis(pose, alignment):
     return pose.cpu()
 
 
-def _of_all(aligner, values):
+def _of_all(aligner: Aligner, values: Tensor) -> Tensor:
     full = torch.full((len(aligner.model.present), *values.shape[1:]), torch.nan, dtype=values.dtype)
     full[aligner.category.keypoints.cpu()] = values.cpu()
     return full

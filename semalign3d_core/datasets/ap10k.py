@@ -123,7 +123,7 @@ class _Download:
     def _pairs(self) -> dict[str, dict[str, tuple[tuple[str, str], ...]]]:
         visible = {key: content["keypoints"][2::3] for key, content in self.merged.items()}
         species = {key: content["name"] for key, content in self.merged.items()}
-        sets = {}
+        sets: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {}
         for split, rows in build_pairs(self._tree, visible).items():
             names = {f"{a:012d}-{b:012d}:{label}": ((species[a], f"{a:012d}"), (species[b], f"{b:012d}")) for a, b, label in rows}
             sets[split] = dict(sorted(names.items()))

@@ -52,6 +52,11 @@ class CocoAnnotation:
             self.keypoints = [value for triple in triples for value in ((0, 0, 0) if None in triple else triple)]
 
     @property
+    def marks(self) -> list[Any]:
+        """V of every keypoint: 0 not labelled, 1 hidden, 2 visible."""
+        return (self.keypoints or [])[2::3]
+
+    @property
     def box(self) -> list[float] | None:
         """``bbox`` if it is x, y, width and height of an upright box; null, rotated and broken ones are none."""
         known = self.bbox and len(self.bbox) == 4 and None not in self.bbox and np.isfinite(self.bbox).all()  # type: ignore[arg-type]

@@ -47,7 +47,7 @@ class FolderDataset(Dataset):
         path = self.root / "keypoints.json"
         if self._keypoints is None and category in SPAIR_CATEGORIES:
             return spair_keypoint_spec(category)
-        if category not in (self._keypoints or ()):
+        if self._keypoints is None or category not in self._keypoints:
             raise MissingFileError(f"{path} does not give the keypoints of {category!r}; write {{category: {{names, flip_permutation}}}}")
         try:
             names, flip = (tuple(self._keypoints[category][key]) for key in ("names", "flip_permutation"))

@@ -15,6 +15,7 @@ from semalign3d_core.datasets.importing import (
     AnnotatedObject,
     DatasetWriter,
     ImportReport,
+    Mask,
     closing_remarks,
     in_stored_frame,
     remark_on_other_categories,
@@ -142,7 +143,7 @@ def _by_image(
             report.counted[f"objects of {category.name!r} have no keypoints and are left out"] += 1
         elif image not in images:
             report.skip(f"annotation {key(entry.id)} belongs to the unknown image {image}", options.on_bad_input)
-        elif problem := entry.problem(len(category.keypoints)):
+        elif problem := entry.problem(len(category.keypoints or ())):
             report.skip(f"annotation {key(entry.id)} {problem}", options.on_bad_input)
         else:
             entries[image].append(entry)
@@ -154,7 +155,7 @@ def _by_image(
 
 def _remark_on_visibility(category: CocoCategory, entries: list[CocoAnnotation], report: ImportReport, hidden: str) -> None:
     """Tools with visible or not as 1 or 0 mark all keypoints as what COCO calls hidden."""
-    marks = {v for entry in entries for v in entry.keypoints[2::3]}
+    marks = {v for entry in entries for v in entry.marks}
     if marks and hidden == "drop" and max(marks) == 1:
         report.remarks.append(f"{category.name}: the file marks visible points with v = 1; give --hidden keep")
     elif marks and max(marks) <= 0:
@@ -166,7 +167,7 @@ def _remark_on_visibility(category: CocoCategory, entries: list[CocoAnnotation],
 def _largest(entries: list[CocoAnnotation]) -> list[CocoAnnotation]:
     def size(entry: CocoAnnotation) -> tuple[int, float]:
         box = entry.box or (0, 0, 0, 0)
-        return sum(v == 2 for v in entry.keypoints[2::3]), box[2] * box[3]
+        return sum(v == 2 for v in entry.marks), box[2] * box[3]
 
     return [max(entries, key=size)]
 
@@ -202,7 +203,7 @@ class _ObjectReader:
         corners = box and (box[0], box[1], box[0] + box[2], box[1] + box[3])
         if self._folder is not None:
             folder = self._folder
-            mask = lambda height, width: folder.read(path, values[values[:, 2] > 0, :2])  # noqa: E731
+            mask: Mask = lambda height, width: folder.read(path, values[values[:, 2] > 0, :2])  # noqa: E731
         else:
             mask = lambda height, width: self._joint_mask(parts, height, width)  # noqa: E731
         return AnnotatedObject(path, keypoints, corners, mask, self._images[key(entry.image_id)].size)
@@ -223,16 +224,17 @@ class _ObjectReader:
         loose = [e for e in loose if e.box]
         if entry.bbox and not entry.box:
             self._report.counted[f"boxes of {self._category.name!r} are not four numbers x, y, width, height, and were left out"] += 1
-        boxes, outlines = self._joined(loose), self._joined([e for e in loose if e.segmentation])
+        boxes, outlines = [e.box for e in self._joined(loose) if e.box], self._joined([e for e in loose if e.segmentation])
         box = entry.box
         if box is None or _is_extent(box, points):
-            around = [e.bbox for e in boxes if _inside(points, e.bbox).sum() > len(points) / 2]
+            around = [other for other in boxes if _inside(points, other).sum() > len(points) / 2]
             box = min(around, key=lambda b: b[2] * b[3], default=None)
         if entry.segmentation or box is None:
             return box, [entry]
         groups = defaultdict(list)
         for other in outlines:
-            if _inside(np.array([other.bbox[:2]]) + np.array(other.bbox[2:]) / 2, box).all():
+            corner, extent = np.reshape(other.box or (), (2, 2))
+            if _inside((corner + extent / 2)[None], box).all():
                 groups[key(other.category_id)].append(other)
         fitting = {number: parts for number, parts in groups.items() if _inside(points, _hull(parts)).sum() > len(points) / 2}
         groups = defaultdict(list, fitting)
@@ -266,14 +268,14 @@ class _ObjectReader:
 
 def _hull(entries: list[CocoAnnotation]) -> tuple[float, ...]:
     """(x, y, width, height) around the boxes of ``entries``."""
-    boxes = np.array([entry.bbox for entry in entries])
+    boxes = np.array([entry.box for entry in entries])
     low, high = boxes[:, :2].min(0), (boxes[:, :2] + boxes[:, 2:]).max(0)
     return (*low, *(high - low))
 
 
 def _inside(points: np.ndarray, box: Any) -> np.ndarray:
     x, y, width, height = box
-    return ((points >= (x, y)) & (points <= (x + width, y + height))).all(1)
+    return np.all((points >= (x, y)) & (points <= (x + width, y + height)), axis=1)
 
 
 def _is_extent(box: Any, points: np.ndarray) -> bool:

@@ -109,7 +109,7 @@ def _read_csv(path: Path) -> dict[str, dict[str, Any]]:
     names = [name[:-2] for name in header if name.endswith("_x") and f"{name[:-2]}_y" in header]
     if "image" not in header or not names:
         raise FileFormatError(f"{path}: the header is {','.join(header)!r}, expected image,keypoint,x,y or image,NAME_x,NAME_y,...")
-    table: dict[str, dict[str, list[float]]] = {}
+    table: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines, 2):
         _once(table, line["image"], f"{path}: line {number}")
         table[line["image"]] = {name: _cells(line[f"{name}_x"], line[f"{name}_y"], f"{path}: line {number}: {name}") for name in names}
@@ -117,7 +117,7 @@ def _read_csv(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _long_table(lines: list[dict[str, str]], path: Path) -> dict[str, dict[str, Any]]:
-    table: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    table: dict[str, dict[str, Any]] = defaultdict(dict)
     for number, line in enumerate(lines, 2):
         where = f"{path}: line {number}"
         _once(table[line["image"]], line["keypoint"], where)

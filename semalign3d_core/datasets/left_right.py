@@ -25,9 +25,9 @@ def flip_permutation(names: Sequence[str], pairs: Sequence[tuple[int | str, int 
         flip[a], flip[b] = b, a
     for name, a in index.items():
         partner = partner_name(name)
-        b = None if partner is None else index.get(partner)
-        if b is not None and a != b and not {a, b} & taken:
-            flip[a], flip[b] = b, a
+        other = None if partner is None else index.get(partner)
+        if other is not None and a != other and not {a, other} & taken:
+            flip[a], flip[other] = other, a
     return tuple(flip)
 
 

@@ -69,7 +69,7 @@ class LensDistortion:
 _DIRECTIONS = [(np.cos(angle), np.sin(angle)) for angle in np.arange(8) * np.pi / 4]
 
 
-def _rising(values):
+def _rising(values: np.ndarray) -> int:
     """Index of the last of values (N,) up to which they rise."""
     falls = np.flatnonzero(np.diff(values) <= 0)
     return falls[0] if len(falls) else len(values) - 1

@@ -165,7 +165,7 @@ class SquareGrid:
         return torch.from_numpy((rows[:, last] - rows[:, first]) / ((last - first)[:, None] * (last - first))).float()
 
 
-def _moved(points, x, y):
+def _moved(points: torch.Tensor, x: float, y: float) -> torch.Tensor:
     """Points (..., 2) moved by numbers. No tensor is made of these: a GPU would have to wait for it."""
     return points + x if x == y else torch.stack([points[..., 0] + x, points[..., 1] + y], -1)
 
@@ -178,7 +178,7 @@ def bilinear(values: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     channels, _, columns = values.shape
     flat = values.reshape(channels, -1)
 
-    def at(row, column):  # several times faster than an index of several dimensions
+    def at(row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:  # several times faster than an index of several dimensions
         return flat.index_select(1, (row * columns + column).flatten()).view(channels, *row.shape)
 
     return interpolated(at, values.shape[1:], positions)

@@ -69,15 +69,15 @@ def distance_field(mask: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray
     return np.sqrt(x * x + y * y), offset, origin
 
 
-def _offsets_to(inside, spacing):
+def _offsets_to(inside: np.ndarray, spacing: float) -> np.ndarray:
     """(H, H, 2) vector (x, y) from every node to the nearest node inside."""
     _, labels = cv2.distanceTransformWithLabels((~inside).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    labels -= 1  # they number the inside in order
+    index: np.ndarray = labels - 1  # labels number the inside in order
     along = np.arange(len(inside), dtype=np.float32) * np.float32(spacing)
     rows, columns = inside.nonzero()
     offset = np.empty((*inside.shape, 2), dtype=np.float32)
-    np.subtract(along[columns].take(labels), along, out=offset[..., 0])
-    np.subtract(along[rows].take(labels), along[:, None], out=offset[..., 1])
+    np.subtract(along[columns].take(index), along, out=offset[..., 0])
+    np.subtract(along[rows].take(index), along[:, None], out=offset[..., 1])
     return offset
 
 
@@ -87,7 +87,7 @@ def mask_box(mask: np.ndarray) -> np.ndarray:
     return np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5])
 
 
-def square_around(box: np.ndarray, margin: float) -> tuple[int, int, int]:
+def square_around(box: Sequence[float] | np.ndarray, margin: float) -> tuple[int, int, int]:
     """The smallest square (left, top, side) of whole pixels around a box (see :func:`mask_box`) and a margin.
 
     margin: by which it is larger on each side, as a share of the longer side of the box

@@ -43,7 +43,7 @@ def kernel_soft_arg_max(similarity: torch.Tensor, sigma: int, temperature: float
     return soft_arg_max(similarity * kernel, temperature)
 
 
-def _offsets_from_peak(similarity):
+def _offsets_from_peak(similarity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     peak = arg_max(similarity)
     x = torch.arange(similarity.shape[2], dtype=similarity.dtype, device=similarity.device)
     y = torch.arange(similarity.shape[1], dtype=similarity.dtype, device=similarity.device)

@@ -30,7 +30,7 @@ def register_depth(depth: torch.Tensor, camera: PinholeCamera, target: PinholeCa
     return torch.where(torch.isfinite(result), result, torch.nan).reshape(target.height, target.width).to(depth.dtype)
 
 
-def _spread(camera, target):
+def _spread(camera: PinholeCamera, target: PinholeCamera) -> int:
     """Pixels along a side that one depth pixel covers, so that a coarse depth image leaves no gaps."""
     ratio = (target.focal * target.longer_side) / (camera.focal * camera.longer_side)
     return int(min(max(float(ratio.max().ceil()), 1), LARGEST_SPREAD))

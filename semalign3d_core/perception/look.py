@@ -144,10 +144,12 @@ def _from_two_looks(
 ) -> tuple[FeatureMap, torch.Tensor | None]:
     """:func:`features_and_mask` of an object that is looked at closely where a glance shows it, or at once where it was before."""
     if last_box is not None:
-        closer = replace(image, window=square_around(last_box, backbone.close_up))
+        assert backbone.close_up is not None, "looks twice only with a backbone that looks closely"
+        window = square_around(last_box, backbone.close_up)
+        closer = replace(image, window=window)
         features = backbone.follow(closer) if quick else backbone.extract(closer)
         mask = mask_source.segment_features(features, closer, box=box, points=points)
-        if mask is not None and well_framed(mask_box(mask.cpu().numpy()), closer.window, image.height, image.width):
+        if mask is not None and well_framed(mask_box(mask.cpu().numpy()), window, image.height, image.width):
             return features, mask
     return _look_closer(image, backbone, mask_source, mask_source.glance(image, box=box), box, points)
 

@@ -43,7 +43,7 @@ Entry = tuple[Any, dict[str, torch.Tensor]]  # structure (JSON) and tensors
 class Cache:
     """A folder of cached tensors; ``counts`` says how many entries were read (``hits``), ``computed`` and found ``damaged``."""
 
-    def __init__(self, root):
+    def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self.counts: Counter[str] = Counter()
 
@@ -68,7 +68,7 @@ class Cache:
         key = _key(kind, depends_on)
         return self.root / kind / key[:2] / f"{key}.safetensors"
 
-    def _read(self, path, key):
+    def _read(self, path: Path, key: str) -> tuple[Any, dict[str, torch.Tensor]] | None:
         """An entry; None if there is none, or if it is damaged, of another key or no file at all, which is counted."""
         try:
             header, tensors = read_tensors(path)
@@ -83,7 +83,7 @@ class Cache:
         return None
 
     @staticmethod
-    def _write(path, key, structure, tensors):
+    def _write(path: Path, key: str, structure: Any, tensors: dict[str, torch.Tensor]) -> None:
         text = json.dumps(structure)
         try:
             write_tensors(path, tensors, {"key": key, "structure": text, "hash": _hash(text, tensors)}, ours=True)
@@ -93,10 +93,10 @@ class Cache:
             raise OutputError(f"{error}; or choose another folder with --cache") from error
 
 
-def _key(kind, depends_on):
+def _key(kind: str, depends_on: Any) -> str:
     return sha256(json.dumps([FORMAT_VERSION, kind, depends_on], sort_keys=True).encode()).hexdigest()
 
 
-def _hash(text, tensors):
+def _hash(text: str, tensors: dict[str, torch.Tensor]) -> str:
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     return sha256(text.encode()).hexdigest() + sha256_of_arrays(arrays)

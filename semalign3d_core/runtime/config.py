@@ -50,7 +50,7 @@ def from_dict(config_class: type[Config], values: dict[str, Any], where: str) ->
     return config_class(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 
 
-def _convert(hint, value, where):
+def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -71,7 +71,7 @@ def _convert(hint, value, where):
     return value
 
 
-def _tuple(value):
+def _tuple(value: Any) -> Any:
     return tuple(_tuple(item) for item in value) if isinstance(value, list | tuple) else value
 
 
@@ -85,7 +85,7 @@ def save(config: Any, path: str | Path) -> None:
     write_text(path, yaml.safe_dump(_plain(to_dict(config)), sort_keys=False))
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

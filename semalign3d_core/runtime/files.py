@@ -70,7 +70,7 @@ def shown(value: object, most: int = 200) -> str:
     return lines[0] if len(lines[0]) <= most else f"{lines[0][:most]}..."
 
 
-def _and(text):
+def _and(text: str) -> str:
     return f"; {text}" if text else ""
 
 
@@ -144,7 +144,7 @@ def atomic_path(path: str | Path, same_kind: SameKind | None = None) -> Iterator
             os.close(handle)
 
 
-def _remove_leftovers(folder):
+def _remove_leftovers(folder: Path) -> None:
     """Removes the temporary files in ``folder`` whose writer was killed, the first time that this process writes there."""
     if folder in _CLEANED:
         return
@@ -156,7 +156,7 @@ def _remove_leftovers(folder):
                 left.unlink()
 
 
-def _umask():
+def _umask() -> int:
     """The mode mask of new files, which can only be read by setting it: by one thread at a time."""
     with _ONE_UMASK:
         umask = os.umask(0)
@@ -184,7 +184,7 @@ def write_json(path: str | Path, value: Any, ours: bool = False) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _same_text(text, path):
+def _same_text(text: str, path: Path) -> bool:
     first = text.partition("\n")[0]
     if path.suffix.lower() not in (".csv", ".jsonl"):
         return is_marked(path)
@@ -195,11 +195,11 @@ def _same_text(text, path):
     return line == first or _first_keys(json.loads(line)) == _first_keys(json.loads(first))
 
 
-def _same_keys(value, path):
+def _same_keys(value: Any, path: Path) -> bool:
     return _first_keys(value) == _first_keys(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _first_keys(value):
+def _first_keys(value: Any) -> list[Any] | None:
     """The first keys of an object, or of the first object in a list: what kind of JSON it is."""
     if isinstance(value, list):
         value = value[0] if value else None
@@ -252,7 +252,7 @@ def fitting(content: Any, schema: type[Schema], where: object) -> Schema:
         raise FileFormatError(f"{where}: {shown(error).replace('Object', 'it is')}; restore or re-export the file") from error
 
 
-def _once(pairs):
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
@@ -263,7 +263,7 @@ def _once(pairs):
 class _PlainLoader(yaml.SafeLoader):
     """YAML without aliases: a few hundred bytes of them make gigabytes."""
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise ValueError("aliases (*name) are not allowed here; write the values out")
         return super().compose_node(parent, index)
@@ -292,7 +292,7 @@ def read_arrays(path: str | Path, expected: str = "write it again", missing: str
             return dict(stored)
 
 
-def _check_array_header(stream, member):
+def _check_array_header(stream: Any, member: Any) -> None:
     """Raises ValueError unless the shape in the header fits the bytes behind it: NumPy allocates what the header says."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -117,7 +117,7 @@ def _number(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _is(same_kind, path):
+def _is(same_kind: Callable[[Path], bool], path: Path) -> bool:
     try:
         return same_kind(path)
     except PermissionError:

@@ -33,7 +33,7 @@ def unpack(structure: Any, tensors: dict[str, torch.Tensor], known: dict[str, to
     return _unpacked(structure, tensors, known or {}, device)
 
 
-def _packed(value, names, tensors):
+def _packed(value: Any, names: dict[int, str], tensors: dict[str, torch.Tensor]) -> Any:
     if id(value) in names:
         return {"known": names[id(value)]}
     if value is None or isinstance(value, bool | int | str):
@@ -60,7 +60,7 @@ def _packed(value, names, tensors):
     )
 
 
-def _unpacked(node, tensors, known, device):
+def _unpacked(node: Any, tensors: Any, known: Any, device: Any) -> Any:
     if not isinstance(node, dict):
         return node
     if "known" in node:
@@ -79,7 +79,7 @@ def _unpacked(node, tensors, known, device):
     return _class(node["class"])(**{name: _unpacked(item, tensors, known, device) for name, item in node["fields"].items()})
 
 
-def _class(path):
+def _class(path: str) -> Any:
     module, _, name = path.partition(":")
     kind = getattr(importlib.import_module(module), name, None) if module.partition(".")[0] == PACKAGE else None
     if not dataclasses.is_dataclass(kind):

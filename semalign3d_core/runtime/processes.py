@@ -60,7 +60,7 @@ def in_processes(function: Callable[[Item], Result], items: Sequence[Item], work
 
 
 @contextlib.contextmanager
-def _interrupts_held():
+def _interrupts_held() -> Iterator[None]:
     """Ctrl-C counts only after the block; a process that is started in it does not hear it until it wants to."""
     came: list[bool] = []
     alone = threading.current_thread() is not threading.main_thread()  # handlers belong to the main thread
@@ -87,7 +87,7 @@ def interruptible(function: Callable[[Item], Result], item: Item) -> Result:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _start_worker(loaded):
+def _start_worker(loaded: Any) -> None:
     import cv2
     import torch
 
@@ -102,7 +102,7 @@ def _start_worker(loaded):
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with_parent():
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -60,7 +60,7 @@ def save_tensors(tensors: Tensors, path: Path, metadata: dict[str, str] | None =
         path.write_bytes(save(tensors, metadata=metadata))
 
 
-def _is_text(path):
+def _is_text(path: str | Path) -> bool:
     try:
         str(path).encode()
     except UnicodeEncodeError:

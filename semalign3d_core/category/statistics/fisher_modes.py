@@ -24,7 +24,7 @@ def fisher_modes(shape: torch.Tensor, betas: BetaTable, count: int, rows: int = 
     edges = torch.randperm(len(betas.edge1), generator=torch.Generator().manual_seed(0))[:rows].to(shape.device)
     tets = torch.randperm(len(betas.vertex), generator=torch.Generator().manual_seed(0))[:rows].to(shape.device)
 
-    def features(points):
+    def features(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
         ratio, cosine = edge_pair_features(points, betas.edge1[edges], betas.edge2[edges])
         return ratio, cosine, triangle_vertex_features(points, betas.triangle[tets], betas.vertex[tets])
 
@@ -44,6 +44,6 @@ def fisher_modes(shape: torch.Tensor, betas: BetaTable, count: int, rows: int = 
     return modes.to(shape), (1 / (STRENGTH * values[:count].clamp(min=1e-3))).to(shape)
 
 
-def _complement(directions):
+def _complement(directions: torch.Tensor) -> torch.Tensor:
     """Orthonormal columns that span what is orthogonal to the rows."""
     return torch.linalg.svd(directions, full_matrices=True)[2][7:].T

@@ -82,8 +82,8 @@ def random_environment(instance: Instance, view: View, backdrop: np.ndarray, rng
     )
 
 
-def _lamp(up: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Direction, upright and side of a window above the horizon and rather before the object than behind it."""
+def _lamp(up: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(3, 3) direction, upright and side of a window above the horizon and rather before the object than behind it."""
     level = np.cross(up, rng.normal(size=3))
     level /= np.linalg.norm(level)
     level = level * (1.0 if level[2] < 0.5 else -1.0)

@@ -199,7 +199,7 @@ def _sample_shape(definition: Category, rng: np.random.Generator, kinds: dict[st
 
 
 @cache
-def _template(category: str) -> tuple[Instance, np.ndarray]:
+def _template(category: str) -> tuple[Instance, dict[str, np.ndarray]]:
     definition = choice("synthetic category", category, CATEGORIES)
     middle = {name: 0.5 * (low + high) for name, (low, high) in definition.ranges.items()}
     shape = SimpleNamespace(**(definition.extras | middle | dict.fromkeys(definition.flags, True)))
@@ -218,7 +218,7 @@ def _assemble(category: str, seed: int, shape: SimpleNamespace) -> Instance:
     return replace(built, canonical_keypoints=_template(category)[0].complete_keypoints)
 
 
-def _merge(category: str, seed: int, definition: Category, shape: SimpleNamespace, surface: Any) -> Instance:
+def _merge(category: str, seed: int, definition: Category, shape: SimpleNamespace, surface: dict[str, np.ndarray]) -> Instance:
     parts, keypoints, absent, missing = definition.build(shape)
     groups = sorted({part.group for part in parts})
     present = [part for part in parts if not (seed >= 0 and absent.get(part.name, False))]

@@ -1,6 +1,7 @@
 """Materials of the varied world: what paint, glass, wood, print and screens look like, and which of them a category is made of."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -202,7 +203,7 @@ def wooden(rng: np.random.Generator, bank: Bank, **surface: float) -> Look:
 
 def _chair(instance: Instance, bank: Bank, rng: np.random.Generator) -> dict[str, Look]:
     kind = rng.random()
-    gloss = {"gloss": rng.uniform(0, 0.25), "power": 25.0}
+    gloss: dict[str, Any] = {"gloss": rng.uniform(0, 0.25), "power": 25.0}
     if kind < 0.55:
         frame = wooden(rng, bank, **gloss) if rng.random() < 0.85 else Look(dark(rng) if rng.random() < 0.5 else white(rng), **gloss)
     elif kind < 0.8:
@@ -223,7 +224,7 @@ def _chair(instance: Instance, bank: Bank, rng: np.random.Generator) -> dict[str
 
 def _car(instance: Instance, bank: Bank, rng: np.random.Generator) -> dict[str, Look]:
     colour = [white(rng), dark(rng), np.full(3, rng.uniform(0.15, 0.5)), vivid(rng), vivid(rng), tint(rng)][rng.integers(6)]
-    surface = {"gloss": rng.uniform(0.1, 0.5), "power": 60.0, "mirror": rng.uniform(0.02, 0.12)}
+    surface: dict[str, Any] = {"gloss": rng.uniform(0.1, 0.5), "power": 60.0, "mirror": rng.uniform(0.02, 0.12)}
     paint = Look(colour, **surface)
     if rng.random() < 0.12:
         lay = spread(instance, "paint", (0, 0, 1.0), rng.choice([1.0, 2.0]))

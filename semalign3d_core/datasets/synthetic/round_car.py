@@ -1,6 +1,7 @@
 """Car bodies with rounded corners, for the varied world: one smooth shell, a domed cabin, curved panes, or an open top."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def body(
     return loft("round_body", "paint", rings)
 
 
-def _smooth(at: np.ndarray, places: np.ndarray, values: np.ndarray, width: float) -> np.ndarray:
+def _smooth(at: np.ndarray, places: Any, values: Any, width: float) -> np.ndarray:
     """Values at ``at``: linear between ``places``, averaged over ``width`` to both sides."""
     shifts = width * np.linspace(-1, 1, 9)
     return np.mean([np.interp(at + shift, places, values) for shift in shifts], axis=0)
@@ -72,7 +73,7 @@ class Cabin:
         sides = [self._pane(f"round_window_{n}_left", [_angle(a), _angle(b)], (0.12, 0.86)) for n, (a, b) in enumerate(_SPANS)]
         return [rear, *(part for pane in sides for part in both_sides(pane))]
 
-    def _pane(self, name: str, angles: Sequence[float], heights: Sequence[float]) -> Part:
+    def _pane(self, name: str, angles: Sequence[float] | np.ndarray, heights: Sequence[float]) -> Part:
         height, angle = np.linspace(heights[0], heights[1], 6), np.linspace(angles[0], angles[1], 15)
         return sheet(name, "glass", self.points(height, angle, 1.012))
 

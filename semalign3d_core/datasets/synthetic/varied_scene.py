@@ -44,12 +44,12 @@ def varied_surroundings(instance: Instance, view: View, rng: np.random.Generator
         stage.ground(Look(np.clip(backdrop[-1, 0], 0.01, 0.95)))
     if kind == "outdoors" and stage.from_above and (open_air or rng.random() < 0.6):
         stage.ground(stage.flat_look(rng.uniform(0.1, 0.8)))
-        stage.clutter(rng.integers(0, 4), (0.15, 0.8))
+        stage.clutter(int(rng.integers(0, 4)), (0.15, 0.8))
     if kind == "table":
         stage.table(rng.uniform(1.5, 6.0))
         if rng.random() < 0.5:
             stage.walls(rng.uniform(0.5, 6.0))
-        stage.clutter(rng.integers(0, 5), (0.15, 1.1))
+        stage.clutter(int(rng.integers(0, 5)), (0.15, 1.1))
     if kind == "room":
         stage.room()
     pieces = stage.pieces
@@ -88,9 +88,10 @@ def _light(view: View, rng: np.random.Generator) -> Light:
 class _Stage:
     """Builds what stands around an object, in the object's frame; ``pieces``: [(parts in the camera frame, look, owner)]."""
 
-    def __init__(self, instance: Instance, view: View, rng: np.random.Generator, bank: Bank, looks: dict[str, Any]) -> None:
+    def __init__(self, instance: Instance, view: View, rng: np.random.Generator, bank: Bank, looks: list[Look | None]) -> None:
         self.instance, self.view, self.rng, self.bank, self.looks = instance, view, rng, bank, looks
-        self.pieces, self._grounds = [], []
+        self.pieces: list[tuple[list[Part], Look | None, int]] = []
+        self._grounds: list[int] = []
         self.low, self.high = instance.vertices.min(0), instance.vertices.max(0)
         self.level = self.low[1] - 0.002
         camera = view.camera_position(instance.diameter)
@@ -104,7 +105,7 @@ class _Stage:
         starts = np.cumsum([0, *counts])
         return tuple(int(starts[n]) for n in self._grounds)
 
-    def add(self, parts: Sequence[Part], look: Look, ground: bool = False) -> None:
+    def add(self, parts: Sequence[Part], look: Look | None, ground: bool = False) -> None:
         """Adds ``parts`` of the object's frame."""
         moved = [type(p)(p.name, self.view.to_camera(p.vertices, self.instance.diameter), p.faces, p.group, p.smooth) for p in parts]
         if ground:
@@ -131,7 +132,7 @@ class _Stage:
         found.project = np.column_stack([rows, rng.random(2)])
         return found
 
-    def slab(self, centre: np.ndarray, along: Any, size: Any, height: tuple[float, float], look: Look, ground: bool = False) -> None:
+    def slab(self, centre: np.ndarray, along: Any, size: Any, height: tuple[float, float], look: Look | None, ground: bool = False) -> None:
         """A box of ``size`` (along, across) turned to ``along`` (2,), between two heights, around ``centre`` (2,)."""
         part = box("slab", "", (-0.5 * size[0], height[0], -0.5 * size[1]), (0.5 * size[0], height[1], 0.5 * size[1]))
         x, z = np.asarray(along), np.array([-along[1], along[0]])
@@ -171,7 +172,7 @@ class _Stage:
         if rng.random() < 0.6 and camera_height > self.level - height + 0.2:
             self.ground(self.flat_look(rng.uniform(0.5, 3.0)), self.level - height)
 
-    def walls(self, distance: float) -> float:
+    def walls(self, distance: float) -> None:
         """A wall behind the object, perhaps a corner, perhaps with things on it."""
         rng = self.rng
         turn = np.deg2rad(rng.normal(0, 22)) if rng.random() < 0.8 else 0.0
@@ -244,11 +245,11 @@ class _Stage:
         wall = rng.uniform(0.0, 0.05) if hung else rng.uniform(0.02, 1.5) if screen else rng.uniform(0.1, 4.0)
         self.walls(wall)
         if rng.random() < 0.85:
-            furnish(self, floor, self.radius + wall)
+            furnish(self, floor, float(self.radius) + wall)
         if screen and not hung and rng.random() < 0.25:
             hutch(self, floor)
         if rng.random() < 0.6:
-            self.clutter(rng.integers(1, 7), (0.1, 0.9))
+            self.clutter(int(rng.integers(1, 7)), (0.1, 0.9))
 
     def clutter(self, count: int, sizes: tuple[float, float]) -> None:
         """Boxes, vases and glasses that stand beside and behind the object."""

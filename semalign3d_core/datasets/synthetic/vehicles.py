@@ -233,7 +233,7 @@ def build_aeroplane(p: SimpleNamespace) -> Built:
     )
     engine = wing_at(p.engine_place)[0]
     lead, trail = wing_at(0.5)
-    strut = [(0.6 * r, -0.75 * r, root_front - 0.3 * p.chord * u), 0.6 * lead + 0.4 * trail]
+    strut: list[Any] = [(0.6 * r, -0.75 * r, root_front - 0.3 * p.chord * u), 0.6 * lead + 0.4 * trail]
     parts += both_sides(tube("strut_left", "wing", strut, (0.003 * u, 0.008 * u)))
     parts += _engines(p, engine, wing_at(min(p.engine_place + 0.27, 0.9))[0]) + _plane_details(p, front, r)
     half: dict[str, Any] = {
@@ -289,7 +289,7 @@ def _fuselage(p: SimpleNamespace) -> Part:
     return loft("fuselage", "paint", rings)
 
 
-def _cockpit(p: SimpleNamespace) -> Part:
+def _cockpit(p: SimpleNamespace) -> list[Part]:
     u, r = p.length, p.radius * p.length
     z = 0.5 * u - 0.8 * p.nose * u
     low = [

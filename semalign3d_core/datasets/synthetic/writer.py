@@ -149,12 +149,12 @@ def _finished(root: Path, task: ImageTask, sidecar: Any) -> bool:
     return is_written(root, task) and (sidecar is None or sidecar.exists(root, task))
 
 
-def _finish(root: Path, tasks: Sequence[ImageTask], config: WriterConfig, workers: int, sidecar: Any) -> Iterator[Any]:
+def _finish(root: Path, tasks: Sequence[ImageTask], config: WriterConfig, workers: int, sidecar: Any) -> Iterator[ImageTask]:
     jobs = [(root, task, config, sidecar) for task in tasks]
     return in_processes(_write_image, jobs, workers)
 
 
-def _write_image(job: tuple[Path, ImageTask, WriterConfig, Any]) -> None:
+def _write_image(job: tuple[Path, ImageTask, WriterConfig, Any]) -> ImageTask:
     root, task, config, sidecar = job
     rendering = draw(task, config)
     if not is_written(root, task):

@@ -84,14 +84,15 @@ class ReducedPairFeatures:
         first, second = (torch.cat([unit_norm(d), unit_norm(t)], dim=1) for d, t in zip(diffusion, tokens, strict=True))
         return first, second
 
-    def _diffusion_tokens(self, a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def _diffusion_tokens(self, a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         reduced = {name: self._level(a[name], b[name]) for name in a}
         found = []
         for s3, s4, s5 in zip(*(reduced[name] for name in ("s3", "s4", "s5")), strict=True):
             # as published: the coarsest level in two steps
             coarse = torch.cat([s4, _resized(s5, s4.shape[-2:])], dim=1)
             found.append(to_tokens(torch.cat([s3, _resized(coarse, s3.shape[-2:])], dim=1))[0])
-        return tuple(found)
+        first, second = found
+        return first, second
 
     def _level(self, a: torch.Tensor, b: torch.Tensor) -> list[torch.Tensor]:
         """Maps (1, C, n, n) of both images, each reduced: two of (1, dims, n, n)."""

@@ -60,10 +60,12 @@ class SensorDepth(DepthSource):
     def _path(self, image: ImageInput) -> Path:
         if self.source is not None and self.source.is_file():
             return self.source
-        if self.source is None and image.record is None:
+        folder, stem = self.source, Path(image.name).stem
+        if image.record is not None:
+            stem = image.record.name
+            folder = self.root / image.record.category if folder is None and self.root is not None else folder
+        if folder is None:
             raise InputError(f"{image.name} is not of a data set folder: say where its depth image is, --depth sensor:PATH")
-        folder = self.source or self.root / image.record.category
-        stem = Path(image.name).stem if image.record is None else image.record.name
         for suffix in (".png", ".tiff", ".tif"):
             if (folder / f"{stem}{suffix}").is_file():
                 return folder / f"{stem}{suffix}"

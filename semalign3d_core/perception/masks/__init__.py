@@ -93,9 +93,10 @@ def _similarity(
 ) -> MaskSource:
     from semalign3d_core.perception.masks.similarity import SimilarityMasks
 
-    if argument and load_model is None:
-        raise InputError(f"similarity:{argument}: no model can be loaded from a file here; give the model itself")
-    model = load_model(argument) if argument else model
+    if argument:
+        if load_model is None:
+            raise InputError(f"similarity:{argument}: no model can be loaded from a file here; give the model itself")
+        model = load_model(argument)
     if model is None:
         raise InputError(
             "similarity masks need a category model to compare with, and there is none here: give one that was built earlier with the "

@@ -88,7 +88,7 @@ def _holds(mask: torch.Tensor, keypoints: np.ndarray) -> bool:
 
 
 def _hull(image: ImageInput, keypoints: np.ndarray) -> torch.Tensor:
-    mask = np.zeros((image.height, image.width), np.uint8)
+    mask: np.ndarray = np.zeros((image.height, image.width), np.uint8)
     if len(keypoints):
         cv2.fillConvexPoly(mask, cv2.convexHull(keypoints.round().astype(np.int32)), 1)
         reach = max(2, round(GROWN * np.ptp(keypoints, axis=0).max()))

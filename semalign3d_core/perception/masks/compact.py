@@ -64,7 +64,8 @@ class CompactMasks(MaskSource):
     def _mask(self, grid: SquareGrid, probabilities: torch.Tensor, box: Box | None) -> torch.Tensor | None:
         factor = max(grid.height, grid.width) / LARGEST
         if factor > 1:  # cells are larger than these pixels by far
-            small = self._mask(grid.scaled(factor), probabilities, None if box is None else tuple(edge / factor for edge in box))
+            smaller_box = None if box is None else (box[0] / factor, box[1] / factor, box[2] / factor, box[3] / factor)
+            small = self._mask(grid.scaled(factor), probabilities, smaller_box)
             if small is None:
                 return None
             full = cv2.resize(small.numpy().view(np.uint8), (grid.width, grid.height), interpolation=cv2.INTER_NEAREST)

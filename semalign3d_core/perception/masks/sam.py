@@ -10,6 +10,7 @@ from semalign3d_core.perception.backbones.precision import choose_device, choose
 from semalign3d_core.perception.backbones.transformers_vit import IMAGENET_MEAN, IMAGENET_STD
 from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.masks import Box, MaskSource, Points
+from semalign3d_core.perception.masks.similarity import SimilarityMasks
 from semalign3d_core.perception.providers import require
 from semalign3d_core.perception.weights.pretrained import load_pretrained
 from semalign3d_core.perception.weights.store import known_weights, locate
@@ -31,7 +32,7 @@ class SamMasks(MaskSource):
         self,
         model: Any,
         label: str,
-        prompter: MaskSource | None = None,
+        prompter: SimilarityMasks | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
