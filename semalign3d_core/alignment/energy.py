@@ -96,9 +96,9 @@ def background(distance: Tensor, cap: Tensor) -> Tensor:
     return torch.minimum(distance, cap).mean(-1)
 
 
-def depth_regularisation(keypoints: Tensor, depth: float = 1.0) -> Tensor:
-    """Eq. 12: ``(mean_k z_k - c)^2``, which fixes the free scale, (B,)."""
-    return (keypoints[..., 2].mean(-1) - depth) ** 2
+def depth_regularisation(keypoints: Tensor) -> Tensor:
+    """Eq. 12: ``(mean_k z_k - c)^2`` with c = 1, which fixes the free scale, (B,)."""
+    return (keypoints[..., 2].mean(-1) - 1) ** 2
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Run once, when the category is built; the result is stored in ``CategoryModel.ca
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 from typing import TypeVar
 
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from semalign3d_core.alignment.aligner import Aligner
-from semalign3d_core.alignment.config import AlignConfig
 from semalign3d_core.alignment.judgement import DEPTH_WEIGHT, PRIOR, STATISTICS, rotation_distance
 from semalign3d_core.alignment.result import Alignment, Alternatives, Diagnostics
 from semalign3d_core.calibration.keypoint_bias import estimated_keypoint_bias, pixels_with_bias, stored_keypoint_bias
@@ -66,27 +64,24 @@ def calibrate(
     model: CategoryModel,
     evidences: Sequence[ImageEvidence],
     truth_keypoints: Tensor,
-    config: AlignConfig | str = "fast",
     truth_rotations: Tensor | None = None,
     held_out_models: Sequence[CategoryModel] | None = None,
-    negatives: Sequence[ImageEvidence] = (),
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> dict[str, float]:
     """Entries of ``CategoryModel.calibration`` from N training images of a category.
 
     truth_keypoints: (N, K, 2) pixels, NaN where not annotated; truth_rotations: (N, 3, 3) object to camera, or None (then a pose is
     right when the keypoints are); held_out_models: N models built without the respective image (several may be the same object), or
-    None: then the model itself has seen what it is tested on; negatives: images without the object, besides those made here;
-    progress: called as (done, total).
+    None: then the model itself has seen what it is tested on; progress: called as (done, total).
 
     On a CPU several images are worked on at a time; the result does not depend on how many.
     """
     workers = 1 if model.shape.is_cuda else None
     models, numbers = held_out_models or [model] * len(evidences), range(len(evidences))
     rotations = [None] * len(evidences) if truth_rotations is None else truth_rotations
-    total, so_far = 2 * len(evidences) + len(negatives), count(1)
+    total, so_far = 2 * len(evidences), count(1)
     axis_images = set(range(0, len(evidences), max(len(evidences) // AXIS_IMAGES, 1)))
-    axes, aligners = principal_axes(Aligner(replace(model, calibration={}), config).category), _aligners(models, {}, config)
+    axes, aligners = principal_axes(Aligner(replace(model, calibration={})).category), _aligners(models, {})
 
     def counted(results: Iterable[Result]) -> list[Result]:
         listed = []
@@ -104,11 +99,11 @@ def calibrate(
     axis = undetermined_axis_of(axes, [losses for _, losses in first if losses is not None], model.pose_rotations)
     entries = {} if axis is None else {f"axis_{name}": float(value) for name, value in zip("xyz", axis, strict=True)}
     if axis is not None:  # solutions that are turned about it are no rivals any more, which changes the statistics of the winner
-        aligners = _aligners(models, entries, config)
+        aligners = _aligners(models, entries)
         first = list(in_parallel(unchanged, numbers, workers))
     bias = estimated_keypoint_bias(model.to("cpu"), [alignment for alignment, _ in first], truth_keypoints)
     entries |= stored_keypoint_bias(bias)
-    aligners = _aligners(models, entries, config)
+    aligners = _aligners(models, entries)
 
     def tested(n: int) -> tuple[list[Trial], list[dict[str, float]]]:
         alignment, truth = first[n][0], Truth(truth_keypoints[n], rotations[n], object_size(evidences[n]))
@@ -118,15 +113,13 @@ def calibrate(
         return [trial, *harder], impossible
 
     done = counted(in_parallel(tested, numbers, workers))
-    aligner = Aligner(replace(model, calibration=entries), config)
-    absent = counted(in_parallel(partial(_statistics, aligner), negatives, workers))
-    trials, absent = [t for some, _ in done for t in some], [v for _, some in done for v in some] + absent
+    trials, absent = [t for some, _ in done for t in some], [v for _, some in done for v in some]
     return {**entries, **_depth_entry(trials), **_maps(samples_of(trials, absent))}
 
 
-def _aligners(models: Sequence[CategoryModel], calibration: dict[str, float], config: AlignConfig | str) -> list[Aligner]:
+def _aligners(models: Sequence[CategoryModel], calibration: dict[str, float]) -> list[Aligner]:
     """The :class:`Aligner` of every model, with the given calibration; the same model has the same one."""
-    made = {id(model): Aligner(replace(model, calibration=dict(calibration)), config) for model in {id(m): m for m in models}.values()}
+    made = {id(model): Aligner(replace(model, calibration=dict(calibration))) for model in {id(m): m for m in models}.values()}
     return [made[id(model)] for model in models]
 
 

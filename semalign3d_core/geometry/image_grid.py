@@ -97,9 +97,9 @@ class SquareGrid:
         """
         return self if self.window is None else replace(self, window=mirror_square(self.window, self.width))
 
-    def square(self, image: torch.Tensor, value: int = 0) -> torch.Tensor:
-        """The square that the cells cover of ``image`` (C, h, w), at the image's own resolution, padded with ``value``."""
-        return pad_square(image, self.padding, value) if self.window is None else cut_square(image, self.window, value)
+    def square(self, image: torch.Tensor) -> torch.Tensor:
+        """The square that the cells cover of ``image`` (C, h, w), at the image's own resolution, padded with 0."""
+        return pad_square(image, self.padding) if self.window is None else cut_square(image, self.window)
 
     def sample(self, features: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         """Bilinear sample of ``features`` (C, cells, cells) at ``pixels`` (..., 2): returns (..., C); edges are clamped."""

@@ -197,7 +197,8 @@ def _write_page(folder, journal, training, title, writes):
     from html import escape
 
     from semalign3d_core.pages.charts import line_chart
-    from semalign3d_core.pages.html import gallery, note, page, section
+    from semalign3d_core.pages.html import note, page, section
+    from semalign3d_core.pages.page import figures
 
     title, losses, scores = title or folder.name, journal.losses(), journal.scores()
     curves = {name: _averaged([(line["step"], line[name]) for line in losses if name in line]) for name in losses[0] if name != "step"}
@@ -210,7 +211,7 @@ def _write_page(folder, journal, training, title, writes):
         chart = line_chart(curves, "step", "score", (0, 100 if _top(curves) > 1 else 1))
         parts.append(section("Validation", chart + note(f"Best {escape(name)}: {best:.4g} after {step} steps.")))
     pictures = training.pictures() if training.pictures else {}
-    parts.append(section("Pictures", gallery(pictures)))
+    parts.append(section("Pictures", figures(pictures, "gallery")))
     parts.append(section("Settings", f"<pre>{escape(json.dumps(_settings(training), indent=1))}</pre>" if training.settings else ""))
     write_text(folder / "training.html", page(title, "\n".join(parts)), ours=True)
 

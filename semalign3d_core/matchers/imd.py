@@ -5,6 +5,7 @@ Source: GeoAware-SC (Telling Left from Right, CVPR 2024), section 3.2. Tokens ar
 
 import torch
 
+CHUNK = 512  # tokens at a time
 MASKED_VALUE = -100000.0  # what the published code writes over entries that are exactly 0
 CLOSE, CANDIDATES = 0.1, 3  # distance, in norms of the source, below which so many targets are compared without rounding
 
@@ -56,7 +57,7 @@ def _overwrite_zeros(tokens, inside):
     return torch.where(masked == 0, MASKED_VALUE, masked)
 
 
-def _nearest(source, target, chunk=512):
+def _nearest(source, target, chunk=CHUNK):
     """(distance, index) (P,) of the nearest row of ``target`` for each row of ``source``, a chunk at a time."""
     found = [_smallest(part, target) for part in source.split(chunk)]
     if not found or not len(source):
@@ -87,9 +88,9 @@ def _smallest_columns(values, count):
     return torch.cat(found, dim=1)
 
 
-def _nearest_with_huge_values(source, target, chunk=512):
+def _nearest_with_huge_values(source, target):
     """As :func:`_nearest`, by differences alone: beside the overwritten zeros the expanded square has no digits left."""
-    pieces = [torch.cdist(part, target, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1).values for part in source.split(chunk)]
+    pieces = [torch.cdist(part, target, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1).values for part in source.split(CHUNK)]
     return torch.cat(pieces) if len(source) else source.new_zeros(0)
 
 

@@ -5,10 +5,6 @@ from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
-
-from semalign3d_core.pages.page import picture_url
-
 STYLE = """
 * { box-sizing: border-box; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.6rem auto; max-width: 1280px; padding: 0 1.2rem; color: #1c1e21; }
@@ -93,12 +89,6 @@ def table(
         body.append(f"<tr{' class=ours' if index in ours else ''}>{cells}</tr>")
     style = ' class="dense"' if upright else ""
     return f'<div class="scroll"><table{style}><thead>{"".join(lines)}</thead><tbody>{"".join(body)}</tbody></table></div>'
-
-
-def gallery(pictures: dict[str, np.ndarray]) -> str:
-    """Pictures {caption: (h, w, 3) uint8 RGB} beside each other; nothing without pictures."""
-    figures = (f'<figure><img src="{picture_url(rgb)}"><figcaption>{escape(text)}</figcaption></figure>' for text, rgb in pictures.items())
-    return f'<div class="gallery">{"".join(figures)}</div>' if pictures else ""
 
 
 def note(text: str) -> str:

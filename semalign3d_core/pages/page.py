@@ -31,10 +31,10 @@ def page(title: str, script: str, data: dict[str, Any], pictures: dict[str, np.n
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n{scripts}\n</body></html>\n'
 
 
-def figures(pictures: dict[str, np.ndarray]) -> str:
-    """HTML of pictures {caption: (h, w, 3) uint8 RGB} beside each other."""
+def figures(pictures: dict[str, np.ndarray], kind: str = "row thumbs") -> str:
+    """HTML of pictures {caption: (h, w, 3) uint8 RGB} beside each other, in a block of a CSS class; nothing without pictures."""
     each = (f'<figure><img src="{picture_url(rgb)}"><figcaption>{escape(text)}</figcaption></figure>' for text, rgb in pictures.items())
-    return f'<div class="row thumbs">{"".join(each)}</div>' if pictures else ""
+    return f'<div class="{kind}">{"".join(each)}</div>' if pictures else ""
 
 
 def picture_url(rgb: np.ndarray, longer_side: int | None = None, quality: int = 85) -> str:

@@ -228,13 +228,13 @@ def read_text(path: str | Path, expected: str = "save it as UTF-8", missing: str
         return content.decode(next(known, ("utf-8-sig",))[0])
 
 
-def read_json(path: str | Path, schema: type[Schema] | None = None, missing: str = "") -> Any:
+def read_json(path: str | Path, schema: type[Schema] | None = None) -> Any:
     """Reads a JSON file; errors name the file and where it is broken. A key that occurs twice in an object is an error.
 
     schema: dataclass or type that the content must fit; nothing: any JSON. Fields that the schema does not have are left out.
     """
     try:
-        content = json.loads(read_text(path, "restore or re-export the file", missing), object_pairs_hook=_once)
+        content = json.loads(read_text(path, "restore or re-export the file"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         if isinstance(error, SemAlign3DError):
             raise

@@ -27,9 +27,9 @@ def read_tensors(path: str | Path, expected: str = "", missing: str = "") -> tup
         return stored.metadata() or {}, {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
 
 
-def read_metadata(path: str | Path, key: str, expected: str = "", missing: str = "") -> Any:
+def read_metadata(path: str | Path, key: str) -> Any:
     """The JSON in an entry of a safetensors file's metadata; None if there is no such entry."""
-    with reading(path, expected, missing) as file, open_tensors(file) as stored:
+    with reading(path) as file, open_tensors(file) as stored:
         text = (stored.metadata() or {}).get(key)
         return None if text is None else json.loads(text)
 

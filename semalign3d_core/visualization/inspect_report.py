@@ -14,6 +14,7 @@ from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.pages.page import page, picture_url, rounded
 from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import InputError, MissingFileError
+from semalign3d_core.visualization.overlay import feature_colours
 
 THUMBNAIL = 320  # pixels
 BAD_RATIO, BAD_ERROR = 3.0, 0.03  # an image looks wrong if its error is above both: times the median, and of the object's size
@@ -54,15 +55,6 @@ def inspect_page(model: CategoryModel, dataset: Path | None = None) -> str:
         "calibration": [[name, value] for name, value in sorted(model.calibration.items()) if isinstance(value, int | float)],
     }
     return page(f"Category model: {model.category}", "inspect", data)
-
-
-def feature_colours(features: torch.Tensor) -> torch.Tensor:
-    """(P, 3) uint8: the three main components of features (P, C), each spread over its middle 96 %."""
-    centred = (features - features.mean(0)).double()
-    components = centred @ torch.linalg.svd(centred, full_matrices=False)[2][:3].T
-    components = torch.nn.functional.pad(components, (0, 3 - components.shape[1]))
-    low, high = (components.quantile(q, dim=0) for q in (0.02, 0.98))
-    return ((components - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).mul(255).round().byte()
 
 
 def viewing_directions(rotations: torch.Tensor) -> list[list[float]]:

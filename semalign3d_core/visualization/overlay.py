@@ -20,6 +20,7 @@ AXIS_COLOURS = ((230, 60, 60), (60, 200, 60), (70, 110, 255))  # x, y, z as RViz
 AXIS_LENGTH = 0.4  # of the object's diameter
 FAINTEST = 0.3  # opacity of a keypoint without any confidence
 DOUBTFUL = 0.5  # confidence of a visible keypoint below which its part may be missing
+READABLE = 640  # pixels of the longer side, to which small pictures are enlarged
 NUMBERED = 30  # matches in a picture at most that get a number each
 RED, WHITE, BLACK = (200, 40, 40), (255, 255, 255), (0, 0, 0)
 
@@ -86,7 +87,6 @@ def draw_matches(
     target: np.ndarray,
     points: torch.Tensor,
     matches: Matches,
-    labels: Sequence[str] | None = None,
     least_height: int = 240,
 ) -> np.ndarray:
     """Source and target side by side with a line per match; matches that are hidden in the target end in a ring.
@@ -94,8 +94,6 @@ def draw_matches(
     source, target: pictures, any sizes; points: (Q, 2) pixels of the source; matches: :class:`~semalign3d_core.matchers.Matches`;
     least_height: smaller pictures are enlarged to it.
     """
-    if labels is None:
-        labels = [str(q) if len(points) <= NUMBERED else "" for q in range(len(points))]
     height = max(source.shape[0], target.shape[0], least_height)
     left, right = (_resized_to_height(picture, height) for picture in (source, target))
     canvas = np.concatenate([left, np.full((height, 6, 3), 255, np.uint8), right], axis=1)
@@ -112,8 +110,8 @@ def draw_matches(
         for place, solid in ((a, True), (b, visible[q])):
             if np.isfinite(place).all():
                 _marker(canvas, place, colour, solid, radius * unit, _opacity(float(matches.confidence[q])))
-                if labels[q]:
-                    _label(canvas, place, labels[q], placed, unit)
+                if len(here) <= NUMBERED:
+                    _label(canvas, place, str(q), placed, unit)
     return canvas
 
 
@@ -124,10 +122,23 @@ def keypoint_colours(count: int) -> list[tuple[int, int, int]]:
     return [(int(255 * r), int(255 * g), int(255 * b)) for r, g, b in rgb]
 
 
-def readable_scale(image: np.ndarray, longer_side: int = 640) -> float:
+def feature_colours(features: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
+    """(P, 3) uint8: the three main components of features (P, C), each spread over its middle 96 %.
+
+    known: (P,) bool, features of which alone they are the main components
+    """
+    chosen = (features if known is None else features[known]).double()
+    mean = chosen.mean(0)
+    axes = torch.linalg.svd(chosen - mean, full_matrices=False)[2][:3].T
+    low, high = ((chosen - mean) @ axes).quantile(torch.tensor([0.02, 0.98]).to(chosen), dim=0)
+    share = ((features.double() - mean) @ axes - low) / (high - low).clamp(min=1e-12)
+    return torch.nn.functional.pad(share.clamp(0, 1).mul(255).round().byte(), (0, 3 - axes.shape[1]))
+
+
+def readable_scale(image: np.ndarray) -> float:
     """Factor by which a small picture must be enlarged so that names can be read, and one beyond ``LARGEST`` reduced."""
     longer = max(image.shape[:2])
-    return LARGEST / longer if longer > LARGEST else max(1, round(longer_side / longer))
+    return LARGEST / longer if longer > LARGEST else max(1, round(READABLE / longer))
 
 
 def _draw_cloud(canvas, alignment, scale):

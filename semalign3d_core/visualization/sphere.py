@@ -13,7 +13,7 @@ import torch
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.learned.spherical_maps.network import sphere_points
 from semalign3d_core.learned.spherical_maps.samples import SampleSet
-from semalign3d_core.visualization.overlay import draw_points, keypoint_colours
+from semalign3d_core.visualization.overlay import draw_points, feature_colours, keypoint_colours
 
 SIDE = 320  # pixels of a ball and of a sample
 DULL = 0.35  # of the picture's own brightness that shows behind the colours
@@ -27,14 +27,8 @@ def sphere_colours(points: np.ndarray | torch.Tensor) -> np.ndarray:
 
 def pca_colours(values: torch.Tensor, inside: torch.Tensor | None = None) -> np.ndarray:
     """Colours (h, w, 3) uint8 of features (C, h, w): their three main directions, those of the cells ``inside`` (h, w) bool if given."""
-    rows = values.flatten(1).T.double()
-    known = rows if inside is None or int(inside.sum()) < 4 else rows[inside.flatten()]
-    _, _, axes = torch.linalg.svd(known - known.mean(0), full_matrices=False)
-    places = (rows - known.mean(0)) @ axes[:3].T
-    reach = (known - known.mean(0)) @ axes[:3].T
-    low, high = reach.quantile(0.02, dim=0), reach.quantile(0.98, dim=0)
-    shade = ((places - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
-    return (255 * shade).round().byte().reshape(*values.shape[1:], -1).numpy()
+    known = None if inside is None or int(inside.sum()) < 4 else inside.flatten()
+    return feature_colours(values.flatten(1).T, known).reshape(*values.shape[1:], 3).numpy()
 
 
 def over_picture(rgb: np.ndarray, colours: np.ndarray, grid: SquareGrid, mask: np.ndarray | torch.Tensor | None = None) -> np.ndarray:

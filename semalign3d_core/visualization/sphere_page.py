@@ -10,7 +10,8 @@ import torch
 
 from semalign3d_core.learned.spherical_maps.inference import TrainedMapper, mapper_input
 from semalign3d_core.learned.spherical_maps.viewpoint import mean_directions
-from semalign3d_core.pages.html import gallery, note, page, section
+from semalign3d_core.pages.html import note, page, section
+from semalign3d_core.pages.page import figures
 from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.perception.look import close_up
 from semalign3d_core.visualization.sphere import draw_ball, sphere_pictures
@@ -38,7 +39,7 @@ class ImageOnSphere:
         sphere = mapper.points(values)
         inside = torch.ones(grid.cells**2) if mask is None else (grid.cells_inside(mask) >= 0.5).float().flatten()
         direction = mean_directions((sphere.flatten(1) * inside).T[None])[0]
-        return cls(image.name, direction, azimuth, gallery(sphere_pictures(image.rgb, values, sphere, grid, mask)))
+        return cls(image.name, direction, azimuth, figures(sphere_pictures(image.rgb, values, sphere, grid, mask), "gallery"))
 
 
 def sphere_page(title: str, groups: dict[str, list[ImageOnSphere]]) -> str:
@@ -59,7 +60,7 @@ def _overview(images: list[ImageOnSphere]) -> str:
     views = {"longitude 0": (0.0, 0.0), "longitude 90": (90.0, 0.0), "longitude 180": (180.0, 0.0), "from above": (0.0, 89.0)}
     balls = {f"the sphere, {name}": draw_ball(directions, colours or None, view, 240) for name, view in views.items()}
     legend = "The colour of a dot is the annotated azimuth of its image." if known else "The views of these images are not annotated."
-    return note(f"Every dot is the mean place of one image's object. {legend}") + gallery(balls)
+    return note(f"Every dot is the mean place of one image's object. {legend}") + figures(balls, "gallery")
 
 
 def _hue(azimuth: float) -> list[int]:

@@ -14,7 +14,8 @@ from simulated_category import SimulatedCategory
 
 from semalign3d_core.category.storage import save_model
 from semalign3d_core.cli.main import main
-from semalign3d_core.visualization.inspect_report import feature_colours, image_cards, inspect_page, viewing_directions
+from semalign3d_core.visualization.inspect_report import image_cards, inspect_page, viewing_directions
+from semalign3d_core.visualization.overlay import feature_colours
 
 NAMES = [f"k{k}" for k in range(10)]
 

@@ -116,7 +116,7 @@ def test_matches_are_joined_across_pictures_of_different_size():
     found = torch.tensor([[50.0, 60.0], [20.0, 30.0], [torch.nan, 0.0]])
     matches = Matches(found, torch.ones(3), visible=torch.tensor([True, False, True]))
     points = torch.tensor([[30.0, 40.0], [200.0, 100.0], [100.0, 200.0]])
-    picture = draw_matches(source, target, points, matches, ["a", "b", "c"])
+    picture = draw_matches(source, target, points, matches)
     assert picture.shape == (SIZE, SIZE + 6 + 200, 3)
     colours = keypoint_colours(3)
     assert _colour_at(picture, points[0]) == list(colours[0])

@@ -5,7 +5,7 @@ import torch
 from headless_browser import needs_browser, width_on_a_telephone
 
 from semalign3d_core.geometry.image_grid import SquareGrid
-from semalign3d_core.pages.html import gallery
+from semalign3d_core.pages.page import figures
 from semalign3d_core.visualization.sphere import draw_ball, over_picture, pca_colours, sphere_colours, sphere_pictures
 from semalign3d_core.visualization.sphere_page import ImageOnSphere, sphere_page
 
@@ -61,6 +61,6 @@ def test_all_pictures_of_an_image():
 
 @needs_browser
 def test_the_page_fits_a_telephone(tmp_path):
-    pictures = gallery({"place on the sphere": np.zeros((300, 900, 3), np.uint8), "cells": np.zeros((320, 320, 3), np.uint8)})
+    pictures = figures({"place on the sphere": np.zeros((300, 900, 3), np.uint8), "cells": np.zeros((320, 320, 3), np.uint8)}, "gallery")
     images = [ImageOnSphere("a_rather_long_name_of_an_image_" * 3, torch.tensor([0.0, 0, 1]), 40.0, pictures)]
     assert width_on_a_telephone(sphere_page("A mapper", {"car": images}), tmp_path) <= 420

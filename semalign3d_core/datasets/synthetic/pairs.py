@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from semalign3d_core.datasets.splitting import other_pairs, pair_annotation, write_layout
 from semalign3d_core.datasets.synthetic.instances import generator
-from semalign3d_core.runtime.files import read_json, visible, write_json, write_text
+from semalign3d_core.runtime.files import read_json, visible, write_json
 
 COMMON_KEYPOINTS = 3  # a pair shares at least that many
 SMALL_SHARE = 5  # the small layout holds every fifth pair
@@ -23,7 +24,7 @@ def write_pairs(root: Path, categories: Sequence[str], counts: dict[str, int], c
     root = Path(root)
     for split in ("trn", "val", "test"):
         (root / "PairAnnotation" / split).mkdir(parents=True, exist_ok=True)
-        names = _other_categories(root / "Layout" / "large" / f"{split}.txt", categories)
+        names = other_pairs(root / "Layout" / "large" / f"{split}.txt", categories)
         for category in categories:
             images = [f"{split}_{n:05d}" for n in range(counts.get(split, 0))]
             annotations = {name: read_json(root / "ImageAnnotation" / category / f"{name}.json") for name in images}
@@ -31,16 +32,11 @@ def write_pairs(root: Path, categories: Sequence[str], counts: dict[str, int], c
             for number, (source, target) in enumerate(_draw(annotations, count, generator("pairs", category, split, seed))):
                 name = f"{number:06d}-{source}-{target}:{category}"
                 names.append(name)
-                content = pair_annotation(name, number, annotations[source], annotations[target])
+                content = full_pair_annotation(name, number, annotations[source], annotations[target])
                 write_json(root / "PairAnnotation" / split / f"{name}.json", content, ours=True)
             _remove_others(root / "PairAnnotation" / split, category, names[first:])
         for layout, kept in (("large", names), ("small", names[::SMALL_SHARE])):
-            write_text(root / "Layout" / layout / f"{split}.txt", "".join(f"{name}\n" for name in kept), ours=True)
-
-
-def _other_categories(path: Path, categories: Sequence[str]) -> list[str]:
-    known = path.read_text().split() if path.is_file() else []
-    return [name for name in known if name.partition(":")[2] not in categories]
+            write_layout(root / "Layout" / layout / f"{split}.txt", kept)
 
 
 def _remove_others(folder: Path, category: str, names: Collection[str]) -> None:
@@ -57,29 +53,22 @@ def _draw(annotations: dict[str, Any], count: int, rng: np.random.Generator) -> 
     return [legal[i] for i in rng.permutation(len(legal))[:count]]
 
 
-def pair_annotation(name: str, number: int, source: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
+def full_pair_annotation(name: str, number: int, source: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
     """SPair-71k's fields of a pair. Variations: 0 easy, 1 medium, 2 hard; truncation and occlusion: 0 none, 1 source, 2 target, 3 both."""
-    common = [k for k in source["kps"] if source["kps"][k] is not None and target["kps"][k] is not None]
     turn = abs(source["azimuth_id"] - target["azimuth_id"])
     turn = min(turn, 8 - turn)
-    content = {"pair_id": number, "filename": name}
-    for side, annotation in (("src", source), ("trg", target)):
-        content |= {
-            f"{side}_imname": annotation["filename"],
-            f"{side}_imsize": [annotation["image_width"], annotation["image_height"], 3],
-            f"{side}_bndbox": annotation["bndbox"],
-            f"{side}_pose": annotation["pose"],
-            f"{side}_kps": [annotation["kps"][k] for k in common],
+    return (
+        {"pair_id": number}
+        | pair_annotation(name, source, target)
+        | {
+            "src_pose": source["pose"],
+            "trg_pose": target["pose"],
+            "viewpoint_variation": 0 if turn <= 1 else 1 if turn == 2 else 2,
+            "scale_variation": _scale_variation(source["bndbox"], target["bndbox"]),
+            "truncation": source["truncated"] + 2 * target["truncated"],
+            "occlusion": source["occluded"] + 2 * target["occluded"],
         }
-    return content | {
-        "category": source["category"],
-        "kps_ids": common,
-        "mirror": 0,
-        "viewpoint_variation": 0 if turn <= 1 else 1 if turn == 2 else 2,
-        "scale_variation": _scale_variation(source["bndbox"], target["bndbox"]),
-        "truncation": source["truncated"] + 2 * target["truncated"],
-        "occlusion": source["occluded"] + 2 * target["occluded"],
-    }
+    )
 
 
 def _scale_variation(first: Sequence[float], second: Sequence[float]) -> int:

@@ -21,6 +21,7 @@ STEP = 2  # pixels between places that are kept
 SEEDS = 100_000  # instances of one training seed; those of the seeds 0 to 9 are all in the range of the training split
 SIMPLE = 5  # every fifth instance is of the simple world
 EMPTY = 15  # in every 15th picture the object is left out
+PIECES = 6  # of every photograph
 CHUNK = 50  # pictures per file: an interrupted rendering loses at most one file per process
 
 
@@ -82,7 +83,7 @@ class SampleSet:
         return torch.cat(chosen)
 
 
-def photograph_pieces(folder: Path | str, pieces: int = 6, seed: int = 0) -> torch.Tensor:
+def photograph_pieces(folder: Path | str, seed: int = 0) -> torch.Tensor:
     """(M, 3, 288, 288) uint8: random squares of all picture files below ``folder``, a few of each."""
     rng, found = np.random.default_rng(seed), []
     files = [path for path in files_below(Path(folder)) if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -90,7 +91,7 @@ def photograph_pieces(folder: Path | str, pieces: int = 6, seed: int = 0) -> tor
         raise InputError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     for path in files:
         rgb = read_image(path).rgb
-        for size in rng.uniform(0.3, 1.0, pieces) * min(rgb.shape[:2]):
+        for size in rng.uniform(0.3, 1.0, PIECES) * min(rgb.shape[:2]):
             size = int(size)
             top, left = (int(rng.integers(0, length - size + 1)) for length in rgb.shape[:2])
             found.append(cv2.resize(rgb[top : top + size, left : left + size], (SIDE, SIDE), interpolation=cv2.INTER_AREA))

@@ -73,13 +73,11 @@ def train_variants(
     return {name: network.eval() for name, network in lesson.modules.items()}
 
 
-def evaluate_variants(
-    networks: dict[str, SFNet], config: SFNetTraining, pairs: list[PairRecord], mode: str = "bbox"
-) -> list[dict[str, Any]]:
+def evaluate_variants(networks: dict[str, SFNet], config: SFNetTraining, pairs: list[PairRecord]) -> list[dict[str, Any]]:
     """[{"row", "pck", "low", "high", "lost", "lost_low", "lost_high", "published"}]: PCK@0.1 in percent of every row of the tables.
 
     low, high: its 95 % bootstrap interval;  lost: what the last row, the full network, has more on the same pairs, with its interval
-    pairs: :class:`PairRecord` ...;  mode: of the threshold, see :mod:`.benchmark`
+    pairs: :class:`PairRecord` ...
     """
     pyramid, found, every = networks["full"].pyramid, [], []
     frozen = FrozenLevels(pyramid, config.network.cells)
@@ -88,7 +86,7 @@ def evaluate_variants(
         network = SFNet(pyramid, settings).to(next(pyramid.parameters()).device).eval()
         if name is not None:
             network.load_state_dict(networks[name].state_dict())
-        scores = keypoint_scores(network, pairs, mode, frozen=frozen)[:, 0]
+        scores = keypoint_scores(network, pairs, "bbox", frozen=frozen)[:, 0]
         every.append(scores)
         low, high = interval(pairs, scores)
         found.append({"row": label, "pck": 100 * np.nanmean(scores), "low": 100 * low, "high": 100 * high, "published": published})

@@ -130,13 +130,13 @@ def mask_scores(network: SFNet, dataset: Any, pairs: Iterable[PairRecord]) -> np
     return np.array(scores)
 
 
-def interval(pairs: Sequence[PairRecord], scores: np.ndarray, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+def interval(pairs: Sequence[PairRecord], scores: np.ndarray, draws: int = 2000) -> tuple[float, float]:
     """(low, high): 95 % bootstrap interval of the mean of ``scores`` (pairs,), images drawn anew, because pairs share them."""
     names = sorted({image.path for pair in pairs for image in (pair.source, pair.target)})
     number = {name: index for index, name in enumerate(names)}
     ends = np.array([[number[pair.source.path], number[pair.target.path]] for pair in pairs])
     known = np.isfinite(scores)
-    counts = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+    counts = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
     weight = (counts[:, ends[:, 0]] * counts[:, ends[:, 1]])[:, known]
     means = (weight * scores[known]).sum(1) / np.maximum(weight.sum(1), 1)
     low, high = np.percentile(means, [2.5, 97.5])

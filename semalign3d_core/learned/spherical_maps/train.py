@@ -21,6 +21,7 @@ from semalign3d_core.learned.spherical_maps.network import SphericalMaps, sphere
 from semalign3d_core.learned.spherical_maps.samples import SampleSet
 from semalign3d_core.learned.spherical_maps.viewpoint import BINS, angle_between, fit_azimuth, mean_directions, read_azimuth
 
+CHUNK = 16  # samples at a time
 KNOWN = 256  # training samples whose azimuths say how the sphere stands
 
 
@@ -141,11 +142,11 @@ def _start_at_standard_scale(layer: Any, samples: SampleSet) -> None:
 
 
 @torch.no_grad()
-def directions_of(mapper: nn.Sequential, samples: SampleSet, index: torch.Tensor | None = None, chunk: int = 16) -> torch.Tensor:
+def directions_of(mapper: nn.Sequential, samples: SampleSet, index: torch.Tensor | None = None) -> torch.Tensor:
     """Mean directions (M, 3) of the objects of samples (of ``index`` (M,), or of all), all cells seen."""
     index, device = torch.arange(len(samples)) if index is None else index, next(mapper.parameters()).device
     found = []
-    for part in index.split(chunk):
+    for part in index.split(CHUNK):
         features, masks = samples.take(part)
         found.append(mean_directions(sphere_points(mapper(features.to(device)), masks.to(device))).cpu())
     return torch.cat(found)

@@ -54,9 +54,9 @@ def merge_crops(maps: list[torch.Tensor], origins: Sequence[Sequence[int]], side
     return merged / count
 
 
-def noise_schedule(steps: int = NOISE_STEPS, first: float = 0.00085, last: float = 0.012) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sqrt of the cumulative signal, sqrt of the cumulative noise), each (steps,) float32, of Stable Diffusion 1.x."""
-    beta = torch.linspace(first**0.5, last**0.5, steps, dtype=torch.float64).square()
+def noise_schedule() -> tuple[torch.Tensor, torch.Tensor]:
+    """(sqrt of the cumulative signal, sqrt of the cumulative noise), each (NOISE_STEPS,) float32, of Stable Diffusion 1.x."""
+    beta = torch.linspace(0.00085**0.5, 0.012**0.5, NOISE_STEPS, dtype=torch.float64).square()
     signal = torch.cumprod(1 - beta, dim=0)
     return signal.sqrt().float(), (1 - signal).sqrt().float()
 

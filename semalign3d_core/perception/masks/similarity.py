@@ -14,6 +14,8 @@ from semalign3d_core.perception.evidence import FeatureMap, ImageInput
 from semalign3d_core.perception.masks import Box, KnownObject, MaskSource, Points
 from semalign3d_core.runtime.errors import InputError
 
+CHUNK = 1024  # cells at a time
+
 
 @dataclass(frozen=True)
 class SimilarityConfig:
@@ -81,11 +83,11 @@ class SimilarityMasks(MaskSource):
         return self.backbone.extract(image)
 
 
-def similarity_map(model: KnownObject, features: FeatureMap, chunk: int = 1024) -> torch.Tensor:
+def similarity_map(model: KnownObject, features: FeatureMap) -> torch.Tensor:
     """(cells, cells) float on the CPU: cosine of each cell with the dense point it resembles most."""
     cells = features.values.flatten(1).T
     dense = model.dense_features.to(cells)
-    return torch.cat([(part @ dense.T).amax(1) for part in cells.split(chunk)]).reshape(features.values.shape[1:]).cpu()
+    return torch.cat([(part @ dense.T).amax(1) for part in cells.split(CHUNK)]).reshape(features.values.shape[1:]).cpu()
 
 
 def coarse_mask(
