@@ -1,17 +1,21 @@
-"""The GeoAware post-processor on simulated left/right-folded features: what training brings on objects that it has not seen.
+"""The GeoAware post-processor on rendered objects that confuse left and right: what training brings on objects that it has not seen.
 
     python bench/geoaware.py [--folder out/geoaware] [--categories car] [--steps 1200] [--ablation] [--semalign3d]
+    python bench/geoaware.py --backbone compact [--steps 900] [--semalign3d]
 
 Renders a data set with simulated features (training, validation and test objects differ), averages their cells two by two, which
 makes a training step four times cheaper, evaluates the features as they are, trains, and evaluates the trained features. A second training
-starts from the first one, on more pairs of the same images and with dropout.
+starts from the first one, on more pairs of the same images and with dropout. With the features of another backbone there is one
+training, on the many pairs and with dropout.
 --ablation adds the rows of GeoAware-SC's Table 5, --semalign3d models of both features and their transfer. What is there already is kept.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,8 +23,11 @@ from safetensors.torch import load_file, save_file
 
 COMMAND = [sys.executable, "-m", "semalign3d_core.cli.main"]
 FIRST = {"width": 128, "learning_rate": 5e-3, "dropout": 0, "validate_every": 400, "validation_pairs": 20, "checkpoint_every": 100}
+FIRST["steps"] = 1200
 SECOND = {**FIRST, "learning_rate": 3e-3, "dropout": 0.2, "validate_every": 350, "validation_pairs": 40, "steps": 700}
-FEW, MANY, TEST = 200, 1500, 200  # pairs per category: of the first and the second training, and of the evaluations
+OTHER = {**SECOND, "learning_rate": 2e-3, "validate_every": 300, "steps": 900}  # of another backbone than the simulated one
+FEW, MANY = 200, 1500  # pairs per category that the first and the second training use
+SIMULATED = "precomputed:sim30"
 
 
 def command(*arguments):
@@ -42,76 +49,100 @@ def make_data(folder, categories, pairs):
     (coarse / "grid.json").write_text('{"padding": "bottom_right"}')
 
 
-def evaluated(folder, name, categories, backbone, method, *options):
-    """{(set, alpha): PCK per image weighted by pairs} of an evaluation."""
-    output = folder / name
-    if not (output / "report.html").is_file():
-        options = ("--method", method, "--output", output, "--gallery", 0, "--categories", *categories, *options)
-        command("evaluate", "--dataset", folder / "sim", "--backbone", backbone, "--limit", TEST, *options)
-    total = json.loads((output / "results.json").read_text())["all"]
-    sets = {"standard": total["pck"], "geometry-aware": total["geometry_aware"]["pck"]}
-    return {(name, alpha): scores["pair_weighted"] for name, pck in sets.items() for alpha, scores in pck.items()}
+@dataclass(frozen=True)
+class Study:
+    """Trainings and evaluations on one base; what they write stands in ``folder``.
 
+    data: data set folder;  backbone: the base;  window: of the soft arg-max, in cells;  limit: test pairs per category
+    """
 
-def train(folder, name, categories, settings, *start):
-    """The spelling of the trained features."""
-    network = folder / f"{name}.safetensors"
-    if not network.is_file():
-        options = [part for name, value in settings.items() for part in (f"--config.{name.replace('_', '-')}", value)]
-        data = ("--dataset", folder / "sim", "--backbone", "precomputed:sim30", "--work", network.with_suffix(""), "--output", network)
-        command("train", "geoaware", *data, "--categories", *categories, *options, *start)
-    return f"geoaware:{network}"
+    folder: Path
+    data: Path
+    categories: list
+    backbone: str
+    window: int
+    limit: int
 
+    def evaluated(self, name, backbone, method, *options):
+        """{(set, alpha): PCK per image weighted by pairs} of an evaluation."""
+        output = self.folder / name
+        if not (output / "report.html").is_file():
+            options = ("--method", method, "--output", output, "--gallery", 0, "--categories", *self.categories, *options)
+            command("evaluate", "--dataset", self.data, "--backbone", backbone, "--limit", self.limit, *options)
+        total = json.loads((output / "results.json").read_text())["all"]
+        sets = {"standard": total["pck"], "geometry-aware": total["geometry_aware"]["pck"]}
+        return {(name, alpha): scores["pair_weighted"] for name, pck in sets.items() for alpha, scores in pck.items()}
 
-def transferred(folder, name, categories, backbone):
-    """Scores of SemAlign3D with models built of these features."""
-    models = folder / f"models_{name}"
-    for category in categories:
-        if not (models / f"{category}.safetensors").is_file():
-            providers = ("--backbone", backbone, "--depth", "precomputed", "--masks", "precomputed")
-            command("build", "--dataset", folder / "sim", "--category", category, "--output", models, "--split", "trn", *providers)
-    options = ("--models", models, "--depth", "precomputed", "--masks", "precomputed")
-    return evaluated(folder, f"semalign3d_{name}", categories, backbone, "semalign3d", *options)
+    def matched(self, what, name, backbone):
+        """{row: scores} of arg-max and window soft arg-max."""
+        return {
+            f"{what}, arg-max": self.evaluated(f"{name}_argmax", backbone, "nearest_neighbour"),
+            f"{what}, window": self.evaluated(f"{name}_window", backbone, "window_soft_argmax", "--window", self.window),
+        }
+
+    def train(self, name, settings, *start):
+        """The spelling of the trained features."""
+        network = self.folder / f"{name}.safetensors"
+        if not network.is_file():
+            options = [part for name, value in settings.items() for part in (f"--config.{name.replace('_', '-')}", value)]
+            data = ("--dataset", self.data, "--backbone", self.backbone, "--work", network.with_suffix(""), "--output", network)
+            command("train", "geoaware", *data, "--categories", *self.categories, *options, *start)
+        return f"geoaware:{network}"
+
+    def transferred(self, name, backbone):
+        """Scores of SemAlign3D with models built of these features."""
+        models = self.folder / f"models_{name}"
+        for category in self.categories:
+            if not (models / f"{category}.safetensors").is_file():
+                providers = ("--backbone", backbone, "--depth", "precomputed", "--masks", "precomputed")
+                command("build", "--dataset", self.data, "--category", category, "--output", models, "--split", "trn", *providers)
+        options = ("--models", models, "--depth", "precomputed", "--masks", "precomputed")
+        return self.evaluated(f"semalign3d_{name}", backbone, "semalign3d", *options)
+
+    def ablation(self, settings):
+        """Prints the rows of Table 5."""
+        (self.folder / "training.yaml").write_text("".join(f"{k}: {v}\n" for k, v in settings.items()))
+        options = ("--method", "window_soft_argmax", "--window", self.window, "--output", self.folder / "ablation", "--gallery", 0)
+        options += ("--limit", self.limit, "--categories", *self.categories)
+        options += ("--training-ablation", "--training", self.folder / "training.yaml")
+        command("evaluate", "--dataset", self.data, "--backbone", self.backbone, *options)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("out/geoaware"))
     parser.add_argument("--categories", nargs="+", default=["car"])
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--backbone", default=SIMULATED, help="the base; default: the simulated features")
+    parser.add_argument("--steps", type=int, help="of the (first) training; default: see above")
+    parser.add_argument("--limit", type=int, default=200, help="test pairs per category")
     parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--semalign3d", action="store_true")
     options = parser.parse_args()
-    folder, categories = options.folder.absolute(), options.categories
-    folder.mkdir(parents=True, exist_ok=True)
-    name = "_".join(categories)
-    if not (folder / f"{name}.safetensors").is_file():
-        make_data(folder, categories, FEW)
-    raw = "precomputed:sim30"
-    rows = {
-        "features, arg-max": evaluated(folder, "zero_argmax", categories, raw, "nearest_neighbour"),
-        "features, window": evaluated(folder, "zero_window", categories, raw, "window_soft_argmax", "--window", 3),
-    }
-    first = train(folder, name, categories, {**FIRST, "steps": options.steps})
-    if not (folder / f"{name}2.safetensors").is_file():
-        make_data(folder, categories, MANY)
-    trained = train(folder, f"{name}2", categories, SECOND, "--initial", folder / f"{name}.safetensors")
-    for what, features in (("trained", first), ("trained further", trained)):
-        place = what.replace(" ", "_")
-        rows[f"{what}, arg-max"] = evaluated(folder, f"{place}_argmax", categories, features, "nearest_neighbour")
-        rows[f"{what}, window"] = evaluated(folder, f"{place}_window", categories, features, "window_soft_argmax", "--window", 3)
+    base, folder, name = options.backbone, options.folder.absolute(), "_".join(options.categories)
+    settings, window = (FIRST, 3) if base == SIMULATED else (OTHER, 5)
+    settings = settings if options.steps is None else {**settings, "steps": options.steps}
+    own = folder if base == SIMULATED else folder / re.sub(r"\W+", "_", base)
+    own.mkdir(parents=True, exist_ok=True)
+    study = Study(own, folder / "sim", options.categories, base, window, options.limit)
+    if not (own / f"{name}.safetensors").is_file():
+        make_data(folder, options.categories, FEW if base == SIMULATED else MANY)
+    rows = study.matched("features", "zero", base)
+    trained = study.train(name, settings)
+    rows |= study.matched("trained", "trained", trained)
+    if base == SIMULATED:
+        if not (own / f"{name}2.safetensors").is_file():
+            make_data(folder, options.categories, MANY)
+        trained = study.train(f"{name}2", SECOND, "--initial", own / f"{name}.safetensors")
+        rows |= study.matched("trained further", "trained_further", trained)
     if options.semalign3d:
-        rows["SemAlign3D, features"] = transferred(folder, "raw", categories, raw)
-        rows["SemAlign3D, trained"] = transferred(folder, "trained", categories, trained)
+        rows["SemAlign3D, features"] = study.transferred("raw", base)
+        rows["SemAlign3D, trained"] = study.transferred("trained", trained)
     columns = list(next(iter(rows.values())))
     print(f"{'PCK per image, weighted by pairs':34s}" + "".join(f"{f'{kind} @{alpha}':>23s}" for kind, alpha in columns))
     for name, scores in rows.items():
         print(f"{name:34s}" + "".join(f"{scores[column]:23.1f}" for column in columns))
     if options.ablation:
-        (folder / "training.yaml").write_text("".join(f"{k}: {v}\n" for k, v in {**FIRST, "steps": options.steps}.items()))
-        arguments = ["--dataset", folder / "sim", "--backbone", raw, "--categories", *categories, "--gallery", 0, "--limit", TEST]
-        arguments += ["--method", "window_soft_argmax", "--window", 3, "--output", folder / "ablation"]
-        command("evaluate", *arguments, "--training-ablation", "--training", folder / "training.yaml")
+        study.ablation(settings)
 
 
 if __name__ == "__main__":
