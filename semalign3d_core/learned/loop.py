@@ -51,7 +51,8 @@ def train(
 ) -> None:
     """Trains up to ``steps`` steps, going on from ``folder`` where an earlier run stopped; see the module's docstring for the files.
 
-    Checkpoints every ``checkpoint_every`` steps and validates every ``validate_every`` (0: never), both after the last step, too.
+    Checkpoints every ``checkpoint_every`` steps and after every validation, and validates every ``validate_every`` (0: never); both
+    after the last step, too.
     In a process group (torchrun) every process trains and the first one writes. Raises :class:`FileFormatError` if the checkpoint is
     broken or that of another training, :class:`InputError` if it was made with other settings.
     """
@@ -67,11 +68,12 @@ def train(
             if step % SHOW_EVERY == 0:
                 bar.set_postfix(journal.flush())
             bar.update()
+            keeps = last or done % checkpoint_every == 0
             if training.validate and validate_every and (last or done % validate_every == 0):
-                scores = training.validate()
+                keeps, scores = True, training.validate()  # a validation costs more than a checkpoint
                 if journal.validated(done, scores):
                     _save(folder / "best.safetensors", training, done, writes, scores)
-            if last or done % checkpoint_every == 0:
+            if keeps:
                 journal.flush()
                 _save(folder / "checkpoint.safetensors", training, done, writes)
                 _write_page(folder, journal, training, title, writes)

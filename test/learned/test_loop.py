@@ -1,5 +1,6 @@
 """The shared training loop: an interrupted run is the uninterrupted run, whenever and however it was stopped."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 import torch
 from headless_browser import BROWSER, width_on_a_telephone
 
-from semalign3d_core.learned.loop import Training, load_module, train
+from semalign3d_core.learned.loop import Training, load_checkpoint, load_module, train
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 
 
@@ -72,6 +73,20 @@ def test_resumed_run_is_bit_equal(whole, tmp_path, stop):
         assert len((tmp_path / "losses.jsonl").read_text().splitlines()) == 25 + 9
     else:
         assert content(tmp_path) == whole
+
+
+def test_kill_loses_one_validation_interval_at_most(tmp_path):
+    stopped = toy()
+    real = stopped.step
+
+    def step(number):
+        if number == 8:
+            raise KeyboardInterrupt
+        return real(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(dataclasses.replace(stopped, step=step), tmp_path, 25, 20, 3, quiet=True)
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors", toy()) == 6
 
 
 @pytest.mark.slow
