@@ -104,23 +104,28 @@ class RandomSource(FeatureBackbone, DepthSource, MaskSource):
 
 def run_child(options):
     """One build; prints a JSON line."""
+    config = replace(load_preset(BuildConfig, "build", options.child), calibrate=options.calibrate[0])
+    result = built(options.keypoints[0], options.images, options.channels, options.cells, config)
+    result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps(result))
+
+
+def built(keypoints, images, channels, cells, config):
+    """{"cpu", "wall": seconds, "steps": those of every step, "start"} of one build."""
     from random_category import random_category
 
-    preset, keypoints = options.child, options.keypoints[0]
-    data, _ = random_category(options.images, keypoints, seed=3)
-    source = RandomSource(data, options.channels, options.cells)
+    data, _ = random_category(images, keypoints, seed=3)
+    source = RandomSource(data, channels, cells)
     pixels = ((data.points + 0.5) * SIDE).where(data.visible[..., None], torch.nan).numpy().astype(np.float32)
-    config = replace(load_preset(BuildConfig, "build", preset), calibrate=options.calibrate[0])
     spec = KeypointSpec(tuple(f"k{n}" for n in range(keypoints)), tuple(data.flip.tolist()))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture.png"
         Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8)).save(path)  # what the pictures show plays no role here
-        records = [ImageRecord("random", f"{n:03d}", path, SIDE, SIDE, pixels[n]) for n in range(options.images)]
+        records = [ImageRecord("random", f"{n:03d}", path, SIDE, SIDE, pixels[n]) for n in range(images)]
         began, wall = time.process_time(), time.perf_counter()
         _, report = build_category("random", spec, records, Providers(source, source, source), config)
-    result = {"cpu": time.process_time() - began, "wall": time.perf_counter() - wall, "steps": report["seconds"], "start": report["start"]}
-    result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps(result))
+    cpu, wall = time.process_time() - began, time.perf_counter() - wall
+    return {"cpu": cpu, "wall": wall, "steps": report["seconds"], "start": report["start"]}
 
 
 def published(keypoints, images, limit):

@@ -33,22 +33,30 @@ PAIRS = (690, 650, 702, 702, 870, 644, 564, 600, 646, 640, 600, 600, 702, 650, 8
 KEYPOINTS, DENSE, CELLS, WIDTH, HEIGHT = 12, 300, 60, 500, 375
 
 
-def make_stand_in(folder, channels, pairs):
-    """Writes the data set folder and one random model per category."""
+def make_stand_in(folder, channels, pairs, images=0):
+    """Writes the data set folder and one random model for each of as many categories as there are numbers of ``pairs``.
+
+    images: of a category; 0: as many as its pairs need
+    """
+    write_head(folder)
+    layout, generator = [], torch.Generator().manual_seed(0)
+    for category, count in zip(SPAIR_CATEGORIES, pairs, strict=False):
+        model = random_model(category, channels, generator)
+        save_model(model, folder / "models" / f"{category}.safetensors")
+        number = images or next(n for n in itertools.count(2) if n * (n - 1) >= count)
+        annotations = [write_image(folder, category, f"{index:03d}", model, generator) for index in range(number)]
+        for a, b in itertools.islice(itertools.permutations(range(number), 2), count):
+            layout.append(_write_pair(folder, category, a, b, annotations, len(layout)))
+    (folder / "Layout" / "large").mkdir(parents=True)
+    (folder / "Layout" / "large" / "test.txt").write_text("\n".join(layout) + "\n")
+
+
+def write_head(folder):
+    """Writes what a data set folder holds besides its images."""
     names = [f"part{k}" for k in range(KEYPOINTS)]
     specs = {c: {"names": names, "flip_permutation": list(range(KEYPOINTS))} for c in SPAIR_CATEGORIES}
     _json(folder / "keypoints.json", specs)
     _json(folder / "Features" / "random" / "grid.json", {"padding": "bottom_right"})
-    layout, generator = [], torch.Generator().manual_seed(0)
-    for category, count in zip(SPAIR_CATEGORIES, pairs, strict=True):
-        model = random_model(category, channels, generator)
-        save_model(model, folder / "models" / f"{category}.safetensors")
-        images = next(n for n in itertools.count(2) if n * (n - 1) >= count)
-        annotations = [_write_image(folder, category, f"{index:03d}", model, generator) for index in range(images)]
-        for a, b in itertools.islice(itertools.permutations(range(images), 2), count):
-            layout.append(_write_pair(folder, category, a, b, annotations, len(layout)))
-    (folder / "Layout" / "large").mkdir(parents=True)
-    (folder / "Layout" / "large" / "test.txt").write_text("\n".join(layout) + "\n")
 
 
 def random_model(category, channels, generator):
@@ -74,7 +82,8 @@ def random_model(category, channels, generator):
     )  # fmt: skip
 
 
-def _write_image(folder, category, name, model, generator):
+def write_image(folder, category, name, model, generator):
+    """Writes a random picture of a category with mask, depth, features and annotation; returns its keypoints."""
     for kind in ("JPEGImages", "Features/random", "Segmentation", "Depth"):
         (folder / kind / category).mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(int(torch.randint(1 << 30, (1,), generator=generator)))

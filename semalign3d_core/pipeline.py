@@ -29,8 +29,8 @@ from semalign3d_core.perception.evidence import (
     UserImage,
     UserImages,
     as_image,
-    as_images,
     read_image,
+    several,
 )
 from semalign3d_core.perception.look import Box, Window, look, look_at, window_after, window_of_small_mask
 from semalign3d_core.perception.masks import MaskSource
@@ -120,6 +120,7 @@ class Pipeline:
         box: Box | None = None,
         channel_order: ChannelOrder = "rgb",
         up: Up | None = None,
+        search: bool = True,
     ) -> FrameResult: ...
 
     @overload
@@ -137,6 +138,7 @@ class Pipeline:
         box: Box | None = None,
         channel_order: ChannelOrder = "rgb",
         up: Up | None = None,
+        search: bool = True,
     ) -> FrameResult | list[FrameResult]:
         """Finds the category's object in an image, or in each image of a list.
 
@@ -149,31 +151,45 @@ class Pipeline:
         channel_order: of arrays and tensors, ``rgb`` or ``bgr`` (as OpenCV has it).
         up: (3,) the direction against gravity in the camera's frame (x right, y down, z ahead), where it is known: then the object is
             taken to stand upright, however the camera is held; without it, to be seen as in the training images.
+        search: whether the mask source is asked for another place where nothing is found; it takes several times as long as a frame.
         Returns a :class:`FrameResult`, or a list of them. Raises :class:`InputError` for what is no image.
 
         >>> result = load_pipeline("mug").process("examples/photographs/coffee.jpg", box=(172, 18, 408, 308))
         >>> result.alignment.found, result.alignment.keypoint_names[:2]
         (True, ('rim_handle', 'rim_far'))
         """
-        images = as_images(image, channel_order)
+        images = several(image)
         if images is None:
-            return self._process(as_image(image, channel_order), camera, depth, mask, previous, box, up)  # type: ignore[arg-type]
+            return self._process(as_image(image, channel_order), camera, depth, mask, previous, box, up, search)  # type: ignore[arg-type]
         if any(value is not None for value in (depth, mask, previous, box)):
-            raise InputError("depth, mask, previous and box belong to one image; process the images of this list one by one")
-        return self._process_all(images, camera, channel_order, up)
+            raise InputError(
+                "depth, mask, previous and box belong to one image; process_batch takes a box of each, process the others alone"
+            )
+        return self.process_batch(images, camera, None, channel_order, up)
 
-    def _process_all(
-        self, images: UserImages, camera: PinholeCamera | None = None, channel_order: ChannelOrder = "rgb", up: Up | None = None
+    def process_batch(
+        self,
+        images: UserImages,
+        camera: PinholeCamera | None = None,
+        boxes: Sequence[Box | None] | None = None,
+        channel_order: ChannelOrder = "rgb",
+        up: Up | None = None,
     ) -> list[FrameResult]:
         """The results of :meth:`process` for several images, in their order, as many at a time as there are processors.
 
-        Arguments as of :meth:`process`; all images share them.
+        images, camera, channel_order, up: as of :meth:`process`; all images share what is one value
+        boxes: where somebody else detected the object, one of every image, None for an image in which nobody did; None: in none
+        Raises :class:`InputError` for another number of boxes than of images.
         """
+        where = [None] * len(images) if boxes is None else boxes
+        if len(where) != len(images):
+            raise InputError(f"there are {len(images)} images and {len(where)} boxes; give one box, or None, for every image")
 
-        def processed(image: UserImage) -> FrameResult:
-            return self._process(as_image(image, channel_order), camera, None, None, None, None, up)
+        def processed(number: int) -> FrameResult:
+            image = as_image(images[number], channel_order, f"image {number}")  # read when it is its turn
+            return self._process(image, camera, None, None, None, where[number], up)
 
-        with closing(self.each(processed, images)) as results:
+        with closing(self.each(processed, range(len(images)))) as results:
             return list(results)
 
     def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
@@ -196,6 +212,7 @@ class Pipeline:
         previous: Alignment | None,
         box: Box | None,
         up: Up | None = None,
+        search: bool = True,
     ) -> FrameResult:
         mask_source = self.mask_source if mask is None else None
         depth_source = self.depth_source if depth is None else None
@@ -213,7 +230,7 @@ class Pipeline:
             alignment, evidence = aligned(self._lifted is None, previous)  # points are carried over by what all views say
             if evidence.features.quick and (alignment.tracking is None or not alignment.tracking.warm_frames):
                 alignment, evidence = aligned(False, None)  # viewpoints had to be searched: not by a quick look
-            if not alignment.found and mask_source is not None and box is None:
+            if search and not alignment.found and mask_source is not None and box is None:
                 place = mask_source.search(image)
                 # Around the place, and as if it were a detector's box: masks of things that touch the object reach beyond it.
                 others = [] if place is None else [aligned(False, None, place=place), aligned(False, None, detection=place)]

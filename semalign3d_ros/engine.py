@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from semalign3d_core.alignment.motion import predicted
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.alignment.uncertainty import Uncertainty, uncertainty_of
 from semalign3d_core.alignment.visibility import depth_agreement
@@ -25,15 +26,26 @@ from semalign3d_ros.parameters import AlignParameters
 PIPELINE_FIELDS = {item.name for item in fields(PipelineConfig)}
 LEAST_AGREEMENT = 0.35  # share of the depth readings on the object that must lie where its surface is
 LARGEST_CONTRADICTION = 1.3  # ratio between the sizes by depth and by a known diameter
+SEARCH_PAUSE = 1.0  # seconds of stamps after a search in vain before the next one: one takes as long as several frames
 CONTINUES = 0.3  # least overlap (intersection over union) of an object with one of the frame before to start from that
 
 
 @dataclass
 class _Memory:
-    """What was found in the frame before: identities, and (box, alignment) of every object. Only the worker writes it."""
+    """What was found in the frame before: identities, and (box, alignment) of every object. Only the worker writes it.
+
+    in_vain: time of the last search, if it and all frames since found nothing
+    moving: the objects of the frame before, each with its time and, where it was seen before that, with that time and alignment
+    """
 
     tracks: Tracks = field(default_factory=Tracks)
     previous: list[tuple[np.ndarray, Alignment]] = field(default_factory=list)
+    in_vain: float | None = None
+    moving: list[tuple["Found", float, tuple[float, Alignment] | None]] = field(default_factory=list)
+
+    def may_search(self, time: float) -> bool:
+        """Whether a frame in which nothing is found at the first place is searched for another one."""
+        return self.in_vain is None or not 0 < time - self.in_vain < SEARCH_PAUSE
 
 
 @dataclass(frozen=True)
@@ -130,13 +142,32 @@ class Engine:
         """
         by = by or self.in_force
         with self._turn:
-            proposals = self._proposals(by, frame)
-            found = [self._best(by, proposal, frame) for proposal in proposals] or [self._nothing(by, frame)]
+            search, proposals = by.memory.may_search(time), self._proposals(by, frame)
+            found = [self._best(by, proposal, frame, search) for proposal in proposals] or [self._nothing(by, frame)]
+            if search and not any(one.result.alignment.found for one in found):
+                for pipeline in by.pipelines:
+                    if pipeline.mask_source is not None:
+                        pipeline.mask_source.rest()
         found.sort(key=lambda one: -one.result.alignment.confidence)
         found = [one for one in found if one.result.alignment.found] or found[:1]
         with self._lock:
             numbers = _remember(by, found, time)
-        return [replace(one, number=number) for one, number in zip(found, numbers, strict=True)]
+            if search or by.memory.previous:
+                by.memory.in_vain = None if by.memory.previous else time
+            found = [replace(one, number=number) for one, number in zip(found, numbers, strict=True)]
+            _keep_motion(by.memory, found, time)
+        return found
+
+    def predict(self, time: float) -> list[Found]:
+        """The objects of the frame before where they are expected at a later time, the best one first; those whose motion is known."""
+        found = []
+        with self._lock:
+            for one, last, before in self.in_force.memory.moving:
+                if before is not None and last > before[0]:
+                    alignment = predicted(before[1], one.result.alignment, (time - last) / (last - before[0]))
+                    if alignment is not None:
+                        found.append(replace(one, result=replace(one.result, alignment=alignment, matches=None)))
+        return found
 
     def publish(self, found: list[Found], publish: Callable[[], None]) -> bool:
         """Calls ``publish()`` unless the pipelines that found these objects are no longer in force; nothing changes in between."""
@@ -158,16 +189,17 @@ class Engine:
 
     def _nothing(self, by: InForce, frame: SensorFrame) -> Found:
         """The answer where a mask or a detector says that nothing is there."""
-        found = self._best(by, Proposal(), frame)
+        found = self._best(by, Proposal(), frame, search=False)
         alignment = replace(found.result.alignment, found=False, confidence=0.0)
         return replace(found, result=replace(found.result, alignment=alignment))
 
-    def _best(self, by: InForce, proposal: Proposal, frame: SensorFrame) -> Found:
-        """What the category says that is most confident of an object."""
+    def _best(self, by: InForce, proposal: Proposal, frame: SensorFrame, search: bool) -> Found:
+        """What the category says that is most confident of an object; search: as of :meth:`Pipeline.process`."""
         previous, found = _previous(by, proposal), []
         for pipeline in by.pipelines:
             if proposal.category in ("", pipeline.model.category):
-                result = pipeline.process(frame.image, frame.camera, frame.depth, proposal.mask, previous, proposal.box, up=frame.up)
+                known = frame.image, frame.camera, frame.depth, proposal.mask, previous, proposal.box
+                result = pipeline.process(*known, up=frame.up, search=search)
                 found.append(Found(by, pipeline, self._checked(result, frame, pipeline.aligner.known_diameter)))
         return max(found, key=lambda one: one.result.alignment.confidence)
 
@@ -207,6 +239,11 @@ def _remember(by: InForce, found: list[Found], time: float) -> list[int]:
     by.memory.previous = [(box, one.result.alignment) for box, one in zip(boxes, seen, strict=True)]
     numbers = by.memory.tracks.update(time, [one.pipeline.model.category for one in seen], np.array(boxes))
     return numbers or [0] * len(found)
+
+
+def _keep_motion(memory: _Memory, found: list[Found], time: float) -> None:
+    before = {one.number: (last, one.result.alignment) for one, last, _ in memory.moving}
+    memory.moving = [(one, time, before.get(one.number)) for one in found if one.number]
 
 
 def _previous(by: InForce, proposal: Proposal) -> Alignment | None:

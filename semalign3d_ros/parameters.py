@@ -31,6 +31,7 @@ class AlignParameters(PipelineConfig):
     ] = ""
     objects: Annotated[str, Doc("how many objects are looked for without mask labels or detections: one, or all parts of what the mask source finds"), OneOf(("one", "all"))] = "one"  # fmt: skip  # noqa: E501
     warm_start: Annotated[bool, Doc("start from the alignment of the previous image instead of searching anew")] = False
+    predict: Annotated[bool, Doc("answer images that come while the one before is looked at by the motion of the objects, on keypoints and objects, marked as predicted")] = False  # fmt: skip  # noqa: E501
     slop: Annotated[float, Doc("largest difference in seconds between the stamps of an image and of its depth image and mask"), Between(0.0, 10.0)] = 0.02  # fmt: skip  # noqa: E501
     patience: Annotated[float, Doc("seconds to wait for the depth image, mask and camera_info of an image"), Between(0.0, 60.0)] = 0.5
     allow_model_paths: Annotated[bool, Doc("requests may name any file; else only categories, and demonstrations in the folders of models and demonstration"), FIXED] = False  # fmt: skip  # noqa: E501

@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ class Session:
         self._processed, self._latency, self._age, self._rate = 0, float("nan"), float("nan"), _Rate()
         self.frames_taken = 0
         self.last_frame: Frame | None = None  # for requests that wait for the next one
+        self._last_seen: SensorFrame | None = None  # that was answered
         self.clock = NodeClock(node, self._restart)
         self.diagnostics = Diagnostics(node, self._values, self._conditions)
         self.engine = Engine(parameters, self.diagnostics.problem)
@@ -142,6 +144,7 @@ class Session:
             if not self.enabled:
                 continue
             try:
+                self._predict(frame)
                 self._process(frame)
             except BadMessage as error:
                 self.diagnostics.problem(f"image: {error.kind}", f"{self.receiver.topics['image']}: {error}")
@@ -151,6 +154,16 @@ class Session:
                 if not self._node.context.ok():  # shut down while publishing
                     return
                 self.diagnostics.problem(f"internal error: {type(error).__name__}", traceback.format_exc())
+
+    def _predict(self, frame: Frame) -> None:
+        """Answers the images that came since the frame before and will not be looked at, as far as the motion of the objects tells them."""
+        seen = self._last_seen
+        if seen is None or not self.live.values.predict:
+            return
+        for header, arrival in frame.skipped:
+            found = self.engine.predict(seconds(header.stamp))
+            if found:
+                self.engine.publish(found, partial(self.publisher.publish_predicted, found, seen, header, self.clock() - arrival))
 
     def _process(self, frame: Frame) -> None:
         seen = self.see(frame)
@@ -163,7 +176,7 @@ class Session:
         header = frame.image.header
         place, latency = self._place(found, header), self.clock() - frame.arrival
         if self.engine.publish(found, lambda: self.publisher.publish(found, seen, header, latency, place)):
-            self._processed, self._latency = self._processed + 1, latency
+            self._processed, self._latency, self._last_seen = self._processed + 1, latency, seen
             self._age = self.clock.ros_time() - seconds(frame.image.header.stamp)
             self._rate.count()
             if self._recording is not None:

@@ -39,7 +39,7 @@ NAMES = [
 METHODS = {
     "FrameResult": "draw load save show to_dict to_glb to_ply",
     "MatchResult": "draw load save show to_dict",
-    "Pipeline": "each process with_demonstration",
+    "Pipeline": "each process process_batch with_demonstration",
 }
 DOCTESTS = (
     "semalign3d_core",

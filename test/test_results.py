@@ -118,6 +118,20 @@ def test_a_list_gives_a_list(pipeline, result):
         pipeline.process([cut], box=CUP)
 
 
+def test_a_batch_gives_what_its_images_give_one_by_one(pipeline, result):
+    image, box = result.evidence.image, (0.0, 0.0, 230.0, 285.0)
+    cut = image[18:308, 172:408]
+    images, boxes = [cut, image, Image.fromarray(cut), cut[:, ::-1].copy()], [None, CUP, box, None]
+    for one, batched, where in zip(images, pipeline.process_batch(images, boxes=boxes), boxes, strict=True):
+        alone = pipeline.process(one, box=where).alignment
+        torch.testing.assert_close(batched.alignment.keypoints_2d, alone.keypoints_2d, atol=1e-3, rtol=0)
+        assert batched.alignment.found == alone.found and batched.alignment.confidence == pytest.approx(alone.confidence, abs=1e-5)
+    stack = np.stack([cut, cut])
+    assert len(pipeline.process_batch(stack)) == 2 and pipeline.process_batch([]) == []
+    with pytest.raises(InputError, match="2 images and 1 boxes"):
+        pipeline.process_batch(stack, boxes=[box])
+
+
 def test_features_alone_find_points_again(matched):
     """In the same picture, within the size of a cell (12.5 pixels)."""
     assert (matched.matches.points - torch.tensor(POINTS)).norm(dim=1).max() < 12.5

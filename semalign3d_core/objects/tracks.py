@@ -7,7 +7,6 @@ Every track moves on with constant velocity while nobody sees it; the objects of
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 LOST = 3.0  # seconds for which an object that is not seen keeps its identity
 REACH, GROWTH = 1.0, 1.0  # object sizes by which an object may be from where it is expected, and more for every second unseen
@@ -49,7 +48,7 @@ class Tracks:
         centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(np.linalg.norm(boxes[:, 2:] - boxes[:, :2], axis=1), 1.0)
         cost = np.array([[self._cost(track, time, kind, c, s) for track in self._tracks] for kind, c, s in zip(kinds, centres, sizes, strict=True)])  # fmt: skip  # noqa: E501
         numbers = [0] * len(kinds)
-        for row, column in zip(*linear_sum_assignment(cost), strict=True) if cost.size else ():
+        for row, column in zip(*_assignment(cost), strict=True) if cost.size else ():
             if cost[row, column] < FORBIDDEN:
                 numbers[row] = self._follow(self._tracks[column], time, centres[row], sizes[row])
         for row, number in enumerate(numbers):
@@ -75,3 +74,12 @@ class Tracks:
             track.size = (1 - GAIN) * track.size + GAIN * size
             track.seen = time
         return track.identity
+
+
+def _assignment(cost):
+    """Rows and columns of the assignment with the least total cost (N, M)."""
+    if min(cost.shape) == 1:
+        return np.unravel_index([cost.argmin()], cost.shape)
+    from scipy.optimize import linear_sum_assignment  # 12 MiB that a node which follows one object does without
+
+    return linear_sum_assignment(cost)

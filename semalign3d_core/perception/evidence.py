@@ -243,11 +243,10 @@ def as_image(image: UserImage, channel_order: ChannelOrder = "rgb", name: str = 
     raise InputError(f"an image is {KNOWN}; found {type(image).__name__}")
 
 
-def as_images(images: Any, channel_order: ChannelOrder = "rgb") -> list[ImageInput] | None:
-    """The images of a list, or of an array or tensor with a batch axis; None for what is one image."""
-    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4 or isinstance(images, list | tuple):
-        return [as_image(image, channel_order, f"image {n}") for n, image in enumerate(images)]
-    return None
+def several(images: Any) -> Sequence[UserImage] | None:
+    """The images of a list, or of an array or tensor with a batch axis, as they are; None for what is one image."""
+    is_batch = isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4
+    return images if is_batch or isinstance(images, list | tuple) else None
 
 
 def _of_pillow(picture: Image.Image, name: str) -> ImageInput:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from semalign3d_core.alignment.energy import log_semantic
@@ -200,6 +199,8 @@ def distinct_keypoints(score: Tensor, is_keypoint: Tensor, preference: float) ->
     score: (Q, J); is_keypoint: (J,); preference: nats by which a keypoint is preferred to the best other point, which every query may have
     instead.
     """
+    from scipy.optimize import linear_sum_assignment  # takes memory that nodes without demonstrations do without
+
     keypoints = is_keypoint.nonzero()[:, 0]
     other, index = score.masked_fill(is_keypoint, -torch.inf).max(1)
     table = torch.cat([score[:, keypoints] + preference, torch.full((len(score), len(score)), -torch.inf).to(score)], 1)

@@ -77,7 +77,7 @@ class Receiver:
 
     def _on_image(self, message):
         advertised = [role for role, subscription in self._subscriptions.items() if role != "image" and subscription.publishers()]
-        self.slot.put_image(seconds(message.header.stamp), message, advertised)
+        self.slot.put_image(seconds(message.header.stamp), message, advertised, message.header)
 
 
 def _info_beside_depth(node, names):

@@ -19,12 +19,16 @@ KEPT = 256  # stamps of images, and messages of a partner, that are kept at most
 
 @dataclass(frozen=True)
 class Frame:
-    """An image message, when it arrived (seconds of the clock), its partners by topic, and the wanted ones that never came."""
+    """An image message, when it arrived (seconds of the clock), its partners by topic, and the wanted ones that never came.
+
+    skipped: (header, arrival) of the images that were dropped since the frame before, the oldest first
+    """
 
     image: Any
     arrival: float
     partners: dict[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    skipped: tuple[tuple[Any, float], ...] = ()
 
 
 @dataclass
@@ -34,6 +38,7 @@ class _Pending:
     stamp: float
     arrival: float
     message: Any
+    header: Any
     partners: dict[str, tuple[float, Any]]
 
 
@@ -107,10 +112,11 @@ class Synchroniser:
         self.partners = {topic: Partner(topic in timeless) for topic in partners}
         self._pending: deque[_Pending] = deque()
         self._stamps: deque[tuple[float, float]] = deque(maxlen=KEPT)  # (stamp, arrival) of images, also of those handed out
+        self._skipped: deque[tuple[Any, float]] = deque(maxlen=KEPT)
         self.received = self.dropped = 0
 
-    def put_image(self, stamp: float, message: Any, advertised: Collection[str], now: float) -> None:
-        """An image arrived; ``advertised`` names the partner topics that somebody publishes."""
+    def put_image(self, stamp: float, message: Any, advertised: Collection[str], now: float, header: Any = None) -> None:
+        """An image arrived; ``advertised`` names the partner topics that somebody publishes, ``header`` is kept where it is dropped."""
         self.received += 1
         self._stamps.append((stamp, now))
         found = {}
@@ -121,7 +127,7 @@ class Synchroniser:
             if near is not None and (partner.timeless or abs(near[0] - stamp) <= self.slop):
                 found[topic] = near[0], near[2]
                 partner.fits(now, near[1] - now)
-        self._pending.append(_Pending(stamp, now, message, found))
+        self._pending.append(_Pending(stamp, now, message, header, found))
         self._thin(now)
 
     def put_partner(self, topic: str, stamp: float, message: Any, now: float) -> None:
@@ -146,12 +152,15 @@ class Synchroniser:
         self._drop(ready)
         image = self._pending.popleft()
         missing = tuple(topic for topic in self._wanted(now) if topic not in image.partners)
-        return Frame(image.message, image.arrival, {topic: message for topic, (_, message) in image.partners.items()}, missing)
+        skipped = tuple(self._skipped)
+        self._skipped.clear()
+        return Frame(image.message, image.arrival, {topic: message for topic, (_, message) in image.partners.items()}, missing, skipped)
 
     def restart(self) -> None:
         """The time has gone back: what came before belongs to nothing that comes now, except what is timeless."""
         self._drop(len(self._pending))
         self._stamps.clear()
+        self._skipped.clear()
         for partner in self.partners.values():
             partner.forget()
 
@@ -184,7 +193,8 @@ class Synchroniser:
 
     def _drop(self, count):
         for _ in range(count):
-            self._pending.popleft()
+            image = self._pending.popleft()
+            self._skipped.append((image.header, image.arrival))
             self.dropped += 1
 
     def _expire(self, partner, now):
@@ -212,10 +222,10 @@ class FrameSlot:
         self._closed = False
         self._condition = threading.Condition()
 
-    def put_image(self, stamp: float, message: Any, advertised: Collection[str] = ()) -> None:
+    def put_image(self, stamp: float, message: Any, advertised: Collection[str] = (), header: Any = None) -> None:
         """See :meth:`Synchroniser.put_image`."""
         with self._condition:
-            self._synchroniser.put_image(stamp, message, advertised, self._clock())
+            self._synchroniser.put_image(stamp, message, advertised, self._clock(), header)
             self._condition.notify()
 
     def put_partner(self, topic: str, stamp: float, message: Any) -> None:

@@ -21,9 +21,12 @@ SCALE_KINDS = {"relative": SemanticKeypoints.SCALE_RELATIVE, "metric": SemanticK
 
 
 def keypoints_message(
-    alignment: Alignment, header: Header, latency: float, number: int = 0, uncertainty: Uncertainty | None = None
+    alignment: Alignment, header: Header, latency: float, number: int = 0, uncertainty: Uncertainty | None = None, predicted: bool = False
 ) -> SemanticKeypoints:
-    """:class:`Alignment` as SemanticKeypoints; ``latency`` in seconds, ``number`` of the object over all frames."""
+    """:class:`Alignment` as SemanticKeypoints.
+
+    latency: in seconds;  number: of the object over all frames;  predicted: the image itself was not looked at
+    """
     camera = alignment.camera
     return SemanticKeypoints(
         header=header,
@@ -39,6 +42,7 @@ def keypoints_message(
         latency=_duration(latency),
         object_id=number,
         pose_covariance=_flat(None if uncertainty is None else uncertainty.pose, 36),
+        predicted=predicted,
     )
 
 

@@ -93,6 +93,13 @@ class ResultPublisher:
         if self._overlay.get_subscription_count():
             self._overlay.publish(overlay_message(pipeline, found[0].result, header))
 
+    def publish_predicted(self, found: list[Found], frame: SensorFrame, header: Header, latency: float) -> None:
+        """Publishes where the objects of an earlier ``frame`` are expected, marked as such; topics that cannot say so stay silent."""
+        shown = [(as_received(one.result, frame).alignment, one.number) for one in found]
+        objects = [messages.keypoints_message(alignment, header, latency, number, predicted=True) for alignment, number in shown]
+        self._keypoints.publish(objects[0])
+        self._objects.publish(messages.objects_message(objects, header))
+
     def _publish_metric(self, shown: _Shown, header: Header, place: Place | None, relative_too: bool) -> None:
         wanted = {publisher: make for publisher, make in self._metric.items() if publisher.get_subscription_count()}
         if shown.alignment.scale_kind != "metric":

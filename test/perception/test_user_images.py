@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semalign3d_core.perception.evidence import as_image, as_images
+from semalign3d_core.perception.evidence import as_image, several
 from semalign3d_core.runtime.errors import FileFormatError, InputError
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
@@ -52,10 +52,10 @@ def test_grey_and_transparent_arrays():
 def test_lists_and_batch_axes_are_several_images():
     batch = np.stack([RGB, 255 - RGB])
     for images in (list(batch), tuple(batch), batch, torch.from_numpy(batch).permute(0, 3, 1, 2), [RGB, Image.fromarray(255 - RGB)]):
-        first, second = as_images(images)
+        first, second = (as_image(image) for image in several(images))
         np.testing.assert_array_equal(first.rgb, RGB)
         np.testing.assert_array_equal(second.rgb, 255 - RGB)
-    assert as_images([]) == [] and as_images(RGB) is None and as_images("a.png") is None
+    assert several([]) == [] and several(RGB) is None and several("a.png") is None
 
 
 @pytest.mark.parametrize(

@@ -357,6 +357,27 @@ def test_parameters_services_and_messages_agree_about_what_is_in_force(world, li
     assert node.stop() == 0
 
 
+def test_images_that_come_too_fast_are_answered_by_the_motion_of_the_object(world, listener, start):
+    camera = Camera(listener, start(standin("align_node"), [*world.parameters, "warm_start:=true", "predict:=true"]))
+    picture = array_to_image(world.pictures[1], "rgb8", Header())
+    looked = [camera.ask(world.pictures[1]) for _ in range(2)][-1]
+    assert looked.found and not looked.predicted
+    for _ in range(20):  # until the node is slower than the test
+        sent = [camera.send(picture) for _ in range(10)]
+        last = camera.answer(sent[-1])
+        answers = [m for m in camera.keypoints if m.header.stamp.sec >= sent[0].stamp.sec]
+        if any(m.predicted for m in answers):
+            break
+    assert not last.predicted and any(m.predicted for m in answers)
+    stamps = [m.header.stamp.sec for m in camera.keypoints]
+    assert stamps == sorted(set(stamps))
+    for message in answers:
+        assert message.found and message.object_id == looked.object_id and len(message.keypoints) == len(looked.keypoints)
+        pixels, expected = ([[k.pixel.x, k.pixel.y] for k in m.keypoints] for m in (message, looked))
+        np.testing.assert_allclose(pixels, expected, atol=4)
+        assert not message.predicted or np.isnan(message.pose_covariance).all()
+
+
 @pytest.mark.parametrize(
     ("parameters", "named"),
     [

@@ -15,6 +15,7 @@ from standin import LookUpBackbone  # noqa: E402
 from semalign3d_core.category.storage import load_model, save_model  # noqa: E402
 from semalign3d_core.perception.backbones import BACKBONES  # noqa: E402
 from semalign3d_core.perception.evidence import ImageInput  # noqa: E402
+from semalign3d_core.perception.masks import MaskSource  # noqa: E402
 from semalign3d_core.runtime.errors import InputError  # noqa: E402
 from semalign3d_ros.engine import Engine  # noqa: E402
 from semalign3d_ros.inputs.decoder import SensorFrame  # noqa: E402
@@ -106,3 +107,37 @@ def test_the_size_of_the_category_gives_metres_where_its_model_holds_one(engine,
     assert alignment.scale_kind == "metric"
     points = alignment.keypoints_3d[alignment.keypoints_3d.isfinite().all(1)]
     assert 0.8 * 0.31 < torch.cdist(points, points).max() < 1.25 * 0.31  # the object's shape is its own
+
+
+class Searching(MaskSource):
+    """Sees nothing anywhere, and counts how often it is asked for another place."""
+
+    searches = 0
+
+    def segment(self, image, box=None, points=None):
+        return None
+
+    def search(self, image):
+        self.searches += 1
+        return None
+
+
+def test_while_nothing_is_found_the_image_is_searched_once_a_second(engine, world):
+    (pipeline,), source = engine.in_force.pipelines, Searching()
+    pipeline.mask_source, usual = source, pipeline.aligner.config
+    HeldBackbone.go_on.set()
+
+    def searches(threshold, *times):
+        pipeline.aligner.config = replace(usual, found_threshold=threshold)
+        before = source.searches
+        for time in times:
+            engine.process(SensorFrame(ImageInput(world.pictures[0])), time)
+        return source.searches - before
+
+    never, always = 1.1, 0.0
+    assert searches(never, 10.0, 10.3, 10.9, 11.1, 11.5) == 2
+    assert searches(always, 11.6) == 0
+    assert searches(never, 11.7, 11.8) == 1  # lost: searched at once
+    assert searches(never, 3.0) == 1  # a recording began again
+    engine.reset()
+    assert searches(never, 3.1) == 1

@@ -186,3 +186,19 @@ def test_a_waiting_worker_is_woken_and_released():
     assert slot.take().image == "image"
     threading.Timer(0.05, slot.close).start()
     assert slot.take() is None
+
+
+def test_a_frame_tells_which_images_were_dropped_before_it():
+    paired = synchroniser()
+    for number in range(4):
+        paired.put_image(number, f"image {number}", (), 0.1 * number, f"header {number}")
+    frame = paired.take(0.4)
+    assert frame.image == "image 3"
+    assert frame.skipped == (("header 0", 0.0), ("header 1", 0.1), ("header 2", 0.2))
+    paired.put_image(4, "image 4", (), 0.5, "header 4")
+    assert paired.take(0.5).skipped == ()
+    paired.put_image(5, "image 5", (), 0.6, "header 5")
+    paired.put_image(6, "image 6", (), 0.7, "header 6")
+    paired.restart()
+    paired.put_image(0, "image 0", (), 0.8, "header 0")
+    assert paired.take(0.8).skipped == ()  # the time has gone back

@@ -135,12 +135,15 @@ class CompactBackbone(FeatureBackbone):
 
     def __init__(self, weights: str | Path | None = None, device: str | torch.device = "cpu", runtime: str = "pytorch") -> None:
         path = Path(weights) if weights else Path(str(resources.files("semalign3d_core"))) / "assets" / WEIGHTS_FILE
-        self.network, name, self.categories = load_network(path)
+        network, name, self.categories = load_network(path)
         self.name = f"{name}-close-mirrored"  # other features than those of the network alone
         self.device = torch.device(device)
-        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._run = compiled(self.network, torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE, device=self.device), runtime)
-        self.channels = 2 * self.network.head.out_channels
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._run, self._classes = (
+            compiled(network, torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE, device=self.device), runtime),
+            network.classes,
+        )
+        self.channels = 2 * network.head.out_channels
 
     @torch.inference_mode()
     def extract(self, image: ImageInput) -> FeatureMap:
@@ -167,13 +170,13 @@ class CompactBackbone(FeatureBackbone):
         """(1 + categories, cells, cells) of a :class:`FeatureMap` that this backbone gave; the background comes first."""
         views = features.values.to(self.device).unflatten(0, (2, -1))
         views = views[:1] / math.sqrt(2) if features.quick else views * math.sqrt(2)
-        return self.network.classify(views).softmax(1).mean(0).cpu()
+        return self._classes(SHARPNESS * views).softmax(1).mean(0).cpu()
 
     @torch.inference_mode()
     def glance(self, image: ImageInput) -> tuple[SquareGrid, torch.Tensor]:
         """The image's :class:`SquareGrid` and :meth:`class_probabilities` from one view, in half the time and not as sure."""
         grid, square = self._square(image)
-        return grid, self.network.classify(self._run(square[None])).softmax(1)[0].cpu()
+        return grid, self._classes(SHARPNESS * self._run(square[None])).softmax(1)[0].cpu()
 
 
 def prepare(rgb: np.ndarray, grid: SquareGrid, side: int = INPUT_SIDE) -> torch.Tensor:

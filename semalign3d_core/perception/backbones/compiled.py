@@ -1,5 +1,6 @@
 """Networks on the CPU through OpenVINO, where it is installed: two to three times as fast as PyTorch (docs/measurements/frame.md)."""
 
+import ctypes
 import inspect
 import sys
 import tempfile
@@ -44,7 +45,8 @@ class OpenVINONetwork:
         # Without this package, which its other half sees as missing, OpenVINO does not report to its makers that it was imported.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         self._openvino = require("openvino", "fast")
-        self._network, self._example = network, example
+        self._network: Any = network
+        self._example = example
         self._model: Any = None
         self._lock, self._own = threading.Lock(), threading.local()  # a request belongs to one thread
 
@@ -52,9 +54,18 @@ class OpenVINONetwork:
         """What the network gives for an input."""
         if not hasattr(self._own, "request"):
             with self._lock:
-                self._model = self._model or self._compile()
+                if self._model is None:
+                    self._model = self._compile()
+                    self._network = None  # its weights are not needed a second time
             self._own.request = self._model.create_infer_request()
         return torch.from_numpy(self._own.request.infer({0: values.contiguous().numpy()}, share_inputs=True)[0])
+
+    def rest(self) -> None:
+        """Gives back the memory of intermediate results, which the next call takes again. Nobody may be calling meanwhile."""
+        if self._model is not None:
+            self._model.release_memory()
+            if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc
+                libc.malloc_trim(0)
 
     def _compile(self) -> Any:
         structure, tensors = self._kept()

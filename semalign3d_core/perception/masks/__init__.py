@@ -78,6 +78,10 @@ class MaskSource(Protocol):
         """A place (x0, y0, x1, y1) in pixels to look at where the object was not found; None: the source knows none."""
         return None
 
+    def rest(self) -> None:
+        """Nothing will be searched for a while: memory that only :meth:`search` needs can go."""
+        return None
+
 
 def _precomputed(argument: str, **options: Any) -> MaskSource:
     from semalign3d_core.perception.masks.precomputed import PrecomputedMasks

@@ -58,6 +58,11 @@ class CompactMasks(MaskSource):
         """Where the finder sees the object; see :class:`MaskSource`."""
         return None if self.finder is None else self.finder.search(image)
 
+    def rest(self) -> None:
+        """See :meth:`ImageNetFinder.rest`."""
+        if self.finder is not None:
+            self.finder.rest()
+
     def _segment(self, features: FeatureMap, box: Box | None) -> torch.Tensor | None:
         return self._mask(features.grid, self.backbone.class_probabilities(features), box)
 

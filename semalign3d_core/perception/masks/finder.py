@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from semalign3d_core.geometry.image_grid import SquareGrid
 from semalign3d_core.geometry.mask_field import on_image
 from semalign3d_core.perception.backbones.compact import PADDING, prepare
-from semalign3d_core.perception.backbones.compiled import compiled
-from semalign3d_core.perception.backbones.efficientnet_lite import at_cells, load_classifier
+from semalign3d_core.perception.backbones.compiled import OpenVINONetwork, compiled
+from semalign3d_core.perception.backbones.efficientnet_lite import at_cells, load_classifier, weights_path
 from semalign3d_core.perception.evidence import ImageInput
 from semalign3d_core.runtime.errors import MissingDependencyError
 
@@ -62,13 +62,14 @@ class ImageNetFinder:
     """
 
     def __init__(self, category: str) -> None:
-        self._number, self._run = list(CLASSES).index(category), class_maps()
+        self._number = list(CLASSES).index(category)
+        weights_path("0")  # the network itself is read when it is asked for the first time
 
     @torch.inference_mode()
     def search(self, image: ImageInput) -> tuple[float, float, float, float] | None:
         """The box (x0, y0, x1, y1) in pixels of the place where ``image`` shows the category, or None."""
         grid = SquareGrid(image.height, image.width, SIDE // 32, PADDING)
-        values = self._run(prepare(image.rgb, grid, SIDE)[None])
+        values = class_maps()(prepare(image.rgb, grid, SIDE)[None])
         seen = on_image(at_cells(values, grid.cells, SIDE)[0, self._number].clone(), grid)
         if seen.max() < SEEN:
             return None
@@ -77,6 +78,11 @@ class ImageNetFinder:
         weight[0] = 0  # the pixels outside of all regions
         x0, y0, columns, rows = cv2.boundingRect((labels == weight.argmax()).astype(np.uint8))
         return x0, y0, x0 + columns, y0 + rows
+
+    def rest(self) -> None:
+        """Gives memory back that a search needs; the next one takes twice as long."""
+        if class_maps.cache_info().currsize and isinstance(run := class_maps(), OpenVINONetwork):
+            run.rest()
 
 
 def finder_at_hand(category: str) -> ImageNetFinder | None:

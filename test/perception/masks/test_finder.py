@@ -21,6 +21,14 @@ def test_the_place_of_the_cup_is_told(cup):
     assert 100 < (x0 + x1) / 2 < 420 and 60 < (y0 + y1) / 2 < 320
 
 
+def test_a_finder_that_rested_finds_the_same(cup):
+    finder = ImageNetFinder("mug")
+    place = finder.search(cup)
+    finder.rest()
+    finder.rest()
+    assert finder.search(cup) == place
+
+
 def test_a_category_that_the_photograph_does_not_show_is_nowhere(cup):
     assert ImageNetFinder("aeroplane").search(cup) is None
 
@@ -28,7 +36,6 @@ def test_a_category_that_the_photograph_does_not_show_is_nowhere(cup):
 def test_there_is_none_for_own_categories_and_without_the_weights(monkeypatch):
     assert finder_at_hand("valve") is None
     with monkeypatch.context() as patch:
-        finders.class_maps.cache_clear()
-        patch.setattr(finders, "load_classifier", lambda *_: (_ for _ in ()).throw(MissingDependencyError("no weights")))
+        patch.setattr(finders, "weights_path", lambda *_: (_ for _ in ()).throw(MissingDependencyError("no weights")))
         assert finder_at_hand("mug") is None
     assert all(len(set(classes)) == len(classes) and 0 <= min(classes) <= max(classes) < 1000 for classes in CLASSES.values())
