@@ -110,7 +110,7 @@ def trained(options, config):
 def backbone_of(network):
     """The network behind the backbone protocol, two views as shipped."""
     backbone = CompactBackbone()
-    backbone.network, backbone.channels = network, 2 * network.head.out_channels
+    backbone._run, backbone._classes, backbone.channels = network, network.classes, 2 * network.head.out_channels
     return backbone
 
 
