@@ -1,11 +1,12 @@
 """What a sphere mapper adds: docs/spherical_maps.md, "Numbers".
 
-    python bench/spherical_maps.py folded [--work DIR] [--steps 400] [--ablation]
+    python bench/spherical_maps.py folded [--work DIR] [--steps 400] [--folding 0.7 0.85 1] [--ablation]
+    python bench/spherical_maps.py folded --backbone efficientnet_lite:2 [--ablation]
     python bench/spherical_maps.py photographs --eth80 DIR [--category car] [--work DIR]
     python bench/spherical_maps.py speed
 
 folded: renders synthetic objects with simulated features that confuse their sides, trains a mapper on masks and viewpoints of some objects
-and matches others with and without it; with ``--ablation`` once more without each loss.
+and matches others with and without it; with ``--ablation`` once more without each loss. With several shares of folding, a table for each.
 photographs: trains on some objects of ETH-80 (Leibe and Schiele 2003) in SPair-71k's layout and reads the azimuth of the others off the
 sphere. Its pictures come with no licence to train models that ship: what this trains is for this number alone.
 speed: seconds of steps of batch 16 on kept features of 768 channels.
@@ -16,6 +17,7 @@ import itertools
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,12 +37,13 @@ from semalign3d_core.learned.spherical_maps.viewpoint import angle_between, fit_
 from semalign3d_core.perception import backbones, masks
 
 LOSSES = tuple(field.name for field in dataclasses.fields(LossWeights))
+LONG = ["--config.width", "192", "--config.schedule", "cosine", "--config.weights.orientation", "1"]
 KAP_VARIANTS = kap_keys("all")  # {variant: where it stands in results}
 
 
 @dataclass
 class Folded:
-    """Simulated features on unseen objects."""
+    """Features that confuse sides, on unseen objects."""
 
     work: Path | None = None
     """Folder of data set, features and checkpoints, from which an interrupted run goes on; nothing means a temporary one."""
@@ -54,8 +57,12 @@ class Folded:
     """Training steps."""
     ablation: bool = False
     """Also train without each of the four losses."""
-    backbone: str = "precomputed:sim"
-    """Features: the simulated ones, or those of another backbone, for example compact or efficientnet_lite:2."""
+    long: bool = False
+    """Also train a wider mapper (192) longer (2000 steps, whose learning rate falls), with three times the weight of orientation."""
+    folding: tuple[float, ...] = (0.85,)
+    """Shares of the simulated features that cannot tell left from right: 0 none, 1 all."""
+    backbone: str = ""
+    """Features of another backbone in place of the simulated ones, for example compact or efficientnet_lite:2."""
 
 
 @dataclass
@@ -91,35 +98,51 @@ def folded(options):
         work = options.work or Path(temporary)
         root = work / "data"
         counts = ["--train", str(options.train), "--test", str(options.test), "--pairs", "150", "--seed", "5"]
-        if semalign3d(["synth", "--output", str(root), "--categories", *options.categories, *counts, "--features", "sim"]):
-            raise SystemExit(1)
-        print(f"{'':28s} {'PCK':>14s} {'PCK-dagger':>14s} " + " ".join(f"{'KAP ' + variant:>17s}" for variant in KAP_VARIANTS))
-        _print_row("features alone", root, options.backbone, options, work, method="nearest_neighbour", masks="precomputed")
-        for loss in (None, *(LOSSES if options.ablation else ())):
-            mapper = train_mapper(root, work / options.backbone.replace(":", "-") / f"without-{loss}", options, loss)
-            backbone = f"spherical_maps:{mapper},features={options.backbone}"
-            _print_row("with the sphere" if loss is None else f"  without {loss}", root, backbone, options, work, masks="precomputed")
-            if loss is None:
-                (work / "alone.yaml").write_text("inside: true\nshare: 1.0\n")
-                for label, preset in (("features alone, in mask", str(work / "alone.yaml")), ("with the sphere, in mask", "inside")):
-                    _print_row(label, root, backbone, options, work, preset=preset, masks="precomputed")
+        synth = ["synth", "--output", str(root), "--categories", *options.categories, *counts]
+        for share in (None,) if options.backbone else options.folding:
+            name = "" if share is None else f"sim{round(100 * share)}"
+            if semalign3d([*synth, *(() if share is None else ("--features", name, "--folding", str(share)))]):
+                raise SystemExit(1)
+            compare(root, options.backbone or f"precomputed:{name}", options, work)
 
 
-def train_mapper(root, work, options, left_out=None):
-    """Trains with the public command, without one loss if asked for; returns the mapper's file."""
+def compare(root, features, options, work):
+    """Prints the scores of features alone and with the sphere of a mapper that is trained on them."""
+    print(f"{features:28s} {'PCK':>14s} {'PCK-dagger':>14s} " + " ".join(f"{'KAP ' + variant:>17s}" for variant in KAP_VARIANTS))
+    row = partial(_print_row, root, options, work)
+    row("features alone", features, method="nearest_neighbour")
+    for loss in (None, *(LOSSES if options.ablation else ())):
+        without = [f"--config.weights.{loss}", "0"] if loss else []
+        mapper = train_mapper(root, work / features.replace(":", "-") / f"without-{loss}", features, options, without)
+        backbone = f"spherical_maps:{mapper},features={features}"
+        row("with the sphere" if loss is None else f"  without {loss}", backbone)
+        if loss is None:
+            (work / "alone.yaml").write_text("inside: true\nshare: 1.0\n")
+            row("features alone, in mask", backbone, preset=str(work / "alone.yaml"))
+            row("with the sphere, in mask", backbone, preset="inside")
+    if options.long:
+        longer = dataclasses.replace(options, steps=2000)
+        mapper = train_mapper(root, work / features.replace(":", "-") / "long", features, longer, LONG)
+        backbone = f"spherical_maps:{mapper},features={features}"
+        row("with the sphere, long", backbone)
+        row("the same, in mask", backbone, preset="inside")
+
+
+def train_mapper(root, work, features, options, more=()):
+    """Trains with the public command and ``more`` of its options; returns the mapper's file."""
     output = work / "mapper.safetensors"
-    command = ["train", "spherical_maps", "--dataset", str(root), "--backbone", options.backbone, "--categories", *options.categories]
+    command = ["train", "spherical_maps", "--dataset", str(root), "--backbone", features, "--categories", *options.categories]
     command += ["--work", str(work), "--output", str(output), "--config.steps", str(options.steps), "--config.checkpoint-every", "20"]
     command += ["--config.batch", "32", "--config.reconstructed", "24", "--config.weights.viewpoint", "1"]
-    command += [f"--config.weights.{left_out}", "0"] if left_out else []
-    if semalign3d(command):
+    if semalign3d([*command, *more]):
         raise SystemExit(1)
     return output
 
 
-def _print_row(label, root, backbone, options, work, method="spherical_maps", **more):
+def _print_row(root, options, work, label, backbone, method="spherical_maps", **more):
     """PCK, PCK-dagger and the variants of KAP at 0.1 / 0.05, per point over all categories."""
-    seen = {"categories": options.categories, "backbone": backbone, "method": method, "kap": "all", "alpha": (0.05, 0.1), "gallery": 0}
+    seen = {"categories": options.categories, "backbone": backbone, "method": method, "masks": "precomputed"}
+    seen |= {"kap": "all", "alpha": (0.05, 0.1), "gallery": 0}
     results = evaluate(EvaluationConfig(root, work / "out", cache=work / "cache", **seen, **more)).results["all"]
     cells = [_both(results[metric], "mean_of_categories_per_point") for metric in ("pck", "pck_dagger")]
     kap = [_both(results[key], "pooled_mean_of_categories") for key in KAP_VARIANTS.values()]

@@ -65,7 +65,8 @@ def run(options: Options) -> int:
     others = _samples(dataset, options.validation, categories, providers, options) if options.validation else None
     trainer = Trainer(samples, len(categories), options.config, choose_device(options.device))
     settings = {"backbone": backbone.name, "categories": categories, "samples": dataclasses.asdict(options.samples)}
-    kept = {k: v for k, v in dataclasses.asdict(options.config).items() if k not in ("steps", "checkpoint_every")}  # may change on the way
+    free = ("checkpoint_every",) if options.config.schedule == "cosine" else ("checkpoint_every", "steps")  # may change on the way
+    kept = {k: v for k, v in dataclasses.asdict(options.config).items() if k not in free}
     training = Training(
         {"spherical_maps": trainer.model},
         trainer.optimiser,

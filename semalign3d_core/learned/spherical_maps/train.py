@@ -1,7 +1,8 @@
 """Training of the sphere mapper on kept features (SphericalMaps, CVPR 2024, sections 3 and 4)."""
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,9 +18,10 @@ from semalign3d_core.learned.spherical_maps.losses import (
     viewpoint_loss,
     weighted_sum,
 )
-from semalign3d_core.learned.spherical_maps.network import SphericalMaps, sphere_points
+from semalign3d_core.learned.spherical_maps.network import HEAD, SphericalMaps, sphere_points
 from semalign3d_core.learned.spherical_maps.samples import SampleSet
 from semalign3d_core.learned.spherical_maps.viewpoint import BINS, angle_between, fit_azimuth, mean_directions, read_azimuth
+from semalign3d_core.runtime.errors import InputError
 
 CHUNK = 16  # samples at a time
 KNOWN = 256  # training samples whose azimuths say how the sphere stands
@@ -33,7 +35,9 @@ class SphericalTraining:
     batch: int = 16
     cells: int = 64  # random cells of each sample that a step looks at; 0: all of them
     reconstructed: int = 16  # object cells per sample, on average, whose features a step reconstructs; 0: all of them
+    width: int = 0  # channels inside the mapper, a multiple of 64; 0: half as many as features have, as published
     learning_rate: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate; cosine: it falls to 0 towards the last step
     checkpoint_every: int = 200
     triplets: int = 32  # per image and loss
     margin: float = 0.5
@@ -87,7 +91,9 @@ class Trainer:
     def __init__(self, samples: SampleSet, categories: int, config: SphericalTraining, device: Any = "cpu") -> None:
         torch.manual_seed(config.seed)
         self.samples, self.config, self.device = samples, config, torch.device(device)
-        self.model = SphericalMaps(samples.channels, categories)
+        if config.width < 0 or config.width % HEAD:
+            raise InputError(f"config.width {config.width}: it must be a multiple of {HEAD}, or 0 for the published width")
+        self.model = SphericalMaps(samples.channels, categories, config.width or None)
         _start_at_standard_scale(self.model.sphere_mapper[0], samples)
         self.model.to(self.device)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -98,6 +104,9 @@ class Trainer:
         """Optimisation step ``number``; returns its losses, detached."""
         losses = self._losses(self._batch(number), self._generator(0, number))
         total = weighted_sum(losses, self.config.weights)
+        if self.config.schedule == "cosine":
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.config.learning_rate / 2 * (1 + math.cos(math.pi * number / self.config.steps))
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self.optimiser.step()

@@ -12,7 +12,7 @@ from PIL import Image
 from semalign3d_core.cli.main import main
 from semalign3d_core.datasets.folder import FolderDataset
 from semalign3d_core.learned.spherical_maps.samples import SampleConfig, gather_samples, random_crop
-from semalign3d_core.learned.spherical_maps.storage import read_facts
+from semalign3d_core.learned.spherical_maps.storage import MapperFacts, load_mapper, read_facts, save_spherical_maps
 from semalign3d_core.learned.spherical_maps.train import SphericalTraining, Trainer
 from semalign3d_core.perception import backbones, masks
 from semalign3d_core.runtime.errors import FileFormatError, InputError
@@ -92,6 +92,20 @@ def test_sides_of_unseen_images_are_learned(balls, tmp_path):
         losses = trainer.step(number)
     assert losses["viewpoint"] < 0.15 and losses["orientation"] < 0.4
     assert trainer.validate(unseen)["median_azimuth_error"] < min(20, before)
+
+
+def test_width_and_cosine_schedule(balls, tmp_path):
+    samples = gather(balls, tmp_path)
+    with pytest.raises(InputError, match="multiple of 64"):
+        Trainer(samples, 1, SphericalTraining(width=100))
+    trainer = Trainer(samples, 1, SphericalTraining(steps=4, batch=4, cells=32, width=128, schedule="cosine"))
+    save_spherical_maps(trainer.model, tmp_path / "wide.safetensors", MapperFacts("precomputed", False, ("car",)))
+    assert load_mapper(tmp_path / "wide.safetensors")[0].out_features == 128
+    rates = []
+    for number in range(4):
+        trainer.step(number)
+        rates.append(trainer.optimiser.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-3, 0.8536e-3, 0.5e-3, 0.1464e-3], rel=1e-3)
 
 
 COMMAND = ["train", "spherical_maps", "--backbone", "precomputed:ball", "--split", "test", "--validation", "test"]
