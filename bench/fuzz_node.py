@@ -1,10 +1,11 @@
 """Hostile messages and calls for a live node: on every topic that it subscribes to, and every service of its own.
 
-    python bench/fuzz_node.py [--messages 10000] [--seed 0] [--category bottle]
+    python bench/fuzz_node.py [--messages 10000] [--seed 0] [--category bottle] [--compressed]
 
-The topics, services and their types are asked of the running node. Fields are filled at random: texts of any length and alphabet, numbers
-that mean nothing, images whose sizes, encodings and bytes contradict each other. Now and then the node is asked something that it must
-answer. Exit code 1 if it ended, did not answer, held 500 MB more than at the beginning, or printed a traceback.
+The topics, services, their types and the node's parameters are asked of the running node. Fields are filled at random: texts of any
+length and alphabet, numbers that mean nothing, images whose sizes, encodings and bytes contradict each other. Now and then the node is
+asked something that it must answer. In the end its parameters are set back, and it must say of a picture what it said before. Exit code 1
+if it ended, did not answer, held 500 MB more than at the beginning at any moment, answered otherwise, or printed a traceback.
 """
 
 import argparse
@@ -25,10 +26,19 @@ os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 101)
 import numpy as np
 from node_memory import resident_mebibytes
 from PIL import Image as Picture
+from rcl_interfaces.msg import Parameter
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from ros_graph import AlignSession
-from std_srvs.srv import Trigger
+from sensor_msgs.msg import CameraInfo
+from std_srvs.srv import SetBool, Trigger
+
+from semalign3d_core.datasets.synthetic import make_instance, orbit
+from semalign3d_core.datasets.synthetic.writer import instance_range
+from semalign3d_ros.declared import descriptors
+from semalign3d_ros.parameters import AlignParameters
 
 SECONDS, MEBIBYTES = 2.0, 500.0
+SAME = 0.5  # pixels by which an answer may differ afterwards
 TEXTS = ("", "x", "bottle", "é" * 300, "a" * 255, "../../etc/passwd", "/dev/zero", "\n\t\x7f", "中文", "{}", "nan", "rgb8; jpeg")
 ENCODINGS = ("rgb8", "bgr8", "mono8", "mono16", "16UC1", "32FC1", "yuv422", "yuv422_yuy2", "nv12", "bayer_rggb8", "rgba8", "rubbish")
 SKIPPED = ("/parameter_events",)  # not the node's own
@@ -121,7 +131,11 @@ def attack(listener, node, messages: int, seed: int = 0) -> Counter:
         listener.executor.spin_once(timeout_sec=0)
         if number % 10 == 0:
             name = list(services)[int(rng.integers(len(services)))]
-            clients[name].call_async(random_message(services[name].Request, rng))
+            request = random_message(services[name].Request, rng)
+            for parameter in getattr(request, "parameters", ()):
+                if rng.random() < 0.5:  # one that the node has
+                    parameter.name = str(rng.choice(list(descriptors(AlignParameters))))
+            clients[name].call_async(request)
             sent[name] += 1
         if number % 50 == 49 or number == messages - 1:
             began = time.monotonic()
@@ -134,23 +148,58 @@ def attack(listener, node, messages: int, seed: int = 0) -> Counter:
     return sent
 
 
+class Question:
+    """A picture that the node is asked about, with all its parameters as they are now."""
+
+    def __init__(self, session: AlignSession, category: str) -> None:
+        self._session = session
+        self._picture = next(iter(orbit(make_instance(category, instance_range("test")[0]), 4, 240))).image
+        self._infos = session.listener.publisher(CameraInfo, "camera_info")
+        names = [name for name, one in descriptors(AlignParameters).items() if not one.read_only]
+        values = self._call(GetParameters, "get_parameters", names=names).values
+        self._parameters = [Parameter(name=name, value=value) for name, value in zip(names, values, strict=True)]
+
+    def answer(self) -> np.ndarray:
+        """Keypoints (K, 2) in pixels that the node finds with these parameters, in an image with a camera of its own."""
+        result = self._call(SetParametersAtomically, "set_parameters_atomically", parameters=self._parameters).result
+        assert result.successful, result.reason
+        assert self._call(SetBool, "enable", data=True).success and self._call(Trigger, "reset").success
+        side = float(len(self._picture))
+        camera = [1.2 * side, 0.0, side / 2, 0.0, 1.2 * side, side / 2, 0.0, 0.0, 1.0]
+        self._infos.publish(CameraInfo(width=int(side), height=int(side), k=camera))
+        found = self._session.ask(self._picture)
+        return np.array([[point.pixel.x, point.pixel.y] for point in found.keypoints])
+
+    def _call(self, kind, name, **fields):
+        return self._session.listener.call(kind, f"align/{name}", kind.Request(**fields), self._session.node)
+
+
 def main() -> int:
     """Attacks a node and prints what was sent."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--category", default="bottle")
+    parser.add_argument("--compressed", action="store_true", help="images and depth come compressed")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, AlignSession([f"category:={options.category}"], Path(folder) / "node.log") as session:
+    parameters, transport = [f"category:={options.category}"], "raw"
+    if options.compressed:
+        parameters, transport = [*parameters, "depth_transport:=compressedDepth"], "compressed"
+    with tempfile.TemporaryDirectory() as folder, AlignSession(parameters, Path(folder) / "node.log", transport=transport) as session:
+        question = Question(session, options.category)
+        before = question.answer()
         sent = attack(session.listener, session.node, options.messages, options.seed)
-        output = session.node.output()
-        memory = resident_mebibytes(session.node.process.pid)
+        after = question.answer()
+        output, process = session.node.output(), session.node.process.pid
+        memory, peak = resident_mebibytes(process), resident_mebibytes(process, "VmHWM")
     for what, count in sorted(sent.items()):
         print(f"{what:60s} {count:6d}")
-    print(f"{options.messages} messages; node alive, {memory:.0f} MiB; {output.count('Traceback')} tracebacks in its log")
+    same = before.shape == after.shape and np.abs(before - after).max() < SAME
+    print(f"{options.messages} messages; node alive, {memory:.0f} MiB, {peak:.0f} MiB at most; {output.count('Traceback')} tracebacks")
+    print(f"a picture's answer is {'the same as before' if same else 'another one than before'}")
     if "Traceback" in output:
         print(output[output.index("Traceback") :][:3000])
-    return 1 if "Traceback" in output else 0
+    return 0 if same and "Traceback" not in output else 1
 
 
 if __name__ == "__main__":

@@ -3,11 +3,15 @@
     python bench/kill.py [--kills 1000] [--seed 0] [--commands import synth build evaluate]
 
 Every command is run once undisturbed. Then it is started and killed (SIGKILL, with its workers) after a random part of that time, one to
-three times in a folder, and run to its end there: all files must be equal, byte by byte (times in reports left out).
+three times in a folder, and run to its end there: all files must be equal, byte by byte (times in reports left out). Most runs are forked
+from a process that has the modules loaded, so that a kill takes as long as the work before it. In each thirtieth folder all runs are
+processes of their own: the loading of modules is killed, too, and their workers with them.
 """
 
 import argparse
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -18,13 +22,26 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-PROGRAM = "import sys; sys.argv[0] = 'semalign3d'; from semalign3d_core.cli.main import main; sys.exit(main())"
+from semalign3d_core.cli.main import COMMANDS
+
+PROGRAM = "import sys; open(sys.argv.pop(1), 'w').close(); sys.argv[0] = '{}'; from semalign3d_core.cli.{} import main; sys.exit(main())"
 SECONDS = re.compile(r'("(?:[a-z_]*seconds|created|date|time|host)[a-z_]*": )(\{[^}]*\}|[^,\n}]*)|\d+\.\d+ s\b')
 NAMES = ["cap", "neck", "left_base", "right_base"]
+FRESH = 30  # of so many attempts one consists of processes of their own
+MODULES = [
+    *(f"semalign3d_core.cli.{module}" for module, _ in COMMANDS.values()),
+    *(
+        "tyro",
+        "semalign3d_core.datasets.import_coco",
+        "semalign3d_core.evaluation.run.runner",
+        "semalign3d_core.visualization.inspect_report",
+    ),
+]
 
 
 def inputs(folder: Path) -> dict[str, list[str]]:
@@ -40,16 +57,18 @@ def inputs(folder: Path) -> dict[str, list[str]]:
         outline = [[50, 10, 110, 10, 110, 110, 50, 110]]
         content["annotations"].append({"image_id": n, "category_id": 1, "keypoints": keypoints, "segmentation": outline})
     (folder / "labels.json").write_text(json.dumps(content))
-    synth = ["synth", "--categories", "mug", "--features", "sim", "--size", "96", "--workers", "2"]
+    (folder / "fast.yaml").write_text("calibrate: false\nem:\n  rounds: 8\ndense:\n  points: 40\n")
+    synth = ["synth", "--categories", "mug", "--features", "sim", "--size", "64"]
     data = folder / "data"
-    subprocess.run(
-        [sys.executable, "-c", PROGRAM, *synth, "--output", str(data), "--train", "14", "--test", "4", "--pairs", "6"], check=True
-    )
+    assert run([*synth, "--output", "OUT", "--train", "14", "--test", "4", "--pairs", "6"], data) == 0
     providers = ["--backbone", "precomputed:sim", "--depth", "precomputed", "--masks", "precomputed"]
     return {
         "import": ["import", str(folder / "labels.json"), "--images", str(photos), "--output", "OUT"],
-        "synth": [*synth, "--output", "OUT", "--train", "6", "--test", "2", "--pairs", "4"],
-        "build": ["build", "--dataset", str(data), "--category", "mug", *providers, "--output", "OUT"],
+        "synth": [*synth, "--output", "OUT", "--train", "4", "--test", "2", "--pairs", "4"],
+        "build": [
+            *("build", "--dataset", str(data), "--category", "mug", *providers),
+            *("--preset", str(folder / "fast.yaml"), "--output", "OUT"),
+        ],
         "evaluate": [
             *("evaluate", "--dataset", str(data), "--method", "nearest_neighbour", *providers, "--split", "test"),
             *("--cache", "OUT/cache", "--output", "OUT/results"),
@@ -57,19 +76,79 @@ def inputs(folder: Path) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-def run(arguments: list[str], output: Path, seconds: float | None = None) -> int | None:
+class Running:
+    """A command that runs, in a session of its own. ``OUT`` in its arguments is where it writes; a context manager.
+
+    fresh: in a process that loads its modules, else forked from one that has them; there synth has no workers beside it
+    """
+
+    def __init__(self, arguments: list[str], output: Path, fresh: bool = True) -> None:
+        arguments = [part.replace("OUT", str(output)) for part in arguments]
+        program, module = ("eval_spair", arguments.pop(0)) if arguments[0] == "eval_spair" else ("semalign3d", "main")
+        self._folder = tempfile.TemporaryDirectory()
+        self._errors, started = Path(self._folder.name) / "errors", Path(self._folder.name) / "started"
+        self._process: Any
+        if fresh:
+            command = [sys.executable, "-c", PROGRAM.format(program, module), str(started), *arguments]
+            with open(self._errors, "wb") as errors:
+                self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
+        else:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(MODULES)  # of no effect where another user of it has started the server
+            self._process = context.Process(target=_forked, args=(program, module, arguments, self._errors, started))
+            self._process.start()
+        while not started.exists() and self.ended(0) is None:
+            time.sleep(0.001)
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.signal(signal.SIGKILL)
+        self.ended()
+        self._folder.cleanup()
+
+    def ended(self, seconds: float | None = None) -> int | None:
+        """The exit code, waited for so long; None if it still runs then."""
+        if not isinstance(self._process, subprocess.Popen):
+            self._process.join(seconds)
+            return self._process.exitcode
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def signal(self, number: int) -> bool:
+        """Sends a signal to the command and all its processes; False if none is left."""
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def error(self) -> str:
+        """What it has written to stderr."""
+        return self._errors.read_text(errors="replace")
+
+
+def _forked(program, module, arguments, errors, started):
+    os.setsid()
+    for number, name in ((1, os.devnull), (2, errors)):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    sys.argv[0] = program
+    importlib.reload(importlib.import_module("semalign3d_core.starting"))  # which looks who imports it
+    started.touch()
+    main = importlib.import_module(f"semalign3d_core.cli.{module}").main
+    sys.exit(main([*arguments, "--workers", "1"] if arguments[0] == "synth" else arguments))
+
+
+def run(arguments: list[str], output: Path, seconds: float | None = None, fresh: bool = True) -> int | None:
     """Runs a command; with ``seconds`` it is killed after so many, and its workers with it (None), unless it has ended."""
-    command = [sys.executable, "-c", PROGRAM, *(part.replace("OUT", str(output)) for part in arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-    try:
-        _, error = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return None
-    if process.returncode:
-        print(error.decode(errors="replace")[-2000:], file=sys.stderr)
-    return process.returncode
+    with Running(arguments, output, fresh) as running:
+        code = running.ended(seconds)
+        if code:
+            print(running.error()[-2000:], file=sys.stderr)
+        return code
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -91,29 +170,48 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def attack(name: str, arguments: list[str], kills: int, rng: random.Random, folder: Path) -> list[str]:
     """What went wrong with ``kills`` kills of a command; [] if nothing did."""
-    calm = folder / f"{name}_calm"
-    began = time.monotonic()
-    if run(arguments, calm):
-        return ["the undisturbed run failed"]
-    took, expected, problems = time.monotonic() - began, content(calm), []
-    done = 0
+    expected: dict[str, bytes] = {}
+    took, problems = {}, []
+    for fresh in (True, False):
+        took[fresh], code = timed(arguments, folder / f"{name}_calm", fresh)
+        if code:
+            return ["the undisturbed run failed"]
+        found = content(folder / f"{name}_calm")
+        problems += [f"forked, it writes something else: {text}" for text in differences(expected or found, found)]
+        expected = found
+        shutil.rmtree(folder / f"{name}_calm")
+    done, attempts, output = 0, 0, folder / f"{name}_killed"
     while done < kills:
-        output = folder / f"{name}_killed"
+        fresh = attempts % FRESH == 0
         for _ in range(min(rng.randint(1, 3), kills - done)):
-            code = run(arguments, output, rng.uniform(0.2, 1.0) * took)
-            done += 1
+            code = run(arguments, output, rng.random() * took[fresh], fresh)
+            done += code is None
             if code:
                 problems.append(f"kill {done}: a run after a kill failed with code {code}")
-        time.sleep(1.1)  # younger temporary files are left to their writers
-        code = run(arguments, output)
-        found = content(output)
+        if any(output.rglob(".*")):
+            time.sleep(1.1)  # younger temporary files are left to their writers
+        took[fresh], code = timed(arguments, output, fresh)  # once more: the machine may have become slower
         if code:
             problems.append(f"kill {done}: the last run failed with code {code}")
-        differing = [path for path in sorted({*expected, *found}) if expected.get(path) != found.get(path)]
-        if differing:
-            problems.append(f"kill {done}: {', '.join(differing[:4])} differ or are left over")
+        problems += [f"kill {done}: {text}" for text in differences(expected, content(output))]
         shutil.rmtree(output, ignore_errors=True)
+        attempts += 1
+        if attempts % 20 == 0:
+            print(f"  {name}: {done} kills, {len(problems)} problems", flush=True)
     return problems
+
+
+def timed(arguments: list[str], output: Path, fresh: bool) -> tuple[float, int | None]:
+    """(seconds, exit code) of a command that is left alone."""
+    began = time.monotonic()
+    code = run(arguments, output, fresh=fresh)
+    return time.monotonic() - began, code
+
+
+def differences(expected: dict[str, bytes], found: dict[str, bytes]) -> list[str]:
+    """[] if both are the same, else one text that names the first files."""
+    names = [path for path in sorted({*expected, *found}) if expected.get(path) != found.get(path)]
+    return [f"{', '.join(names[:4])} differ or are left over"] if names else []
 
 
 def main() -> int:

@@ -4,13 +4,15 @@
 
 The graph is an image source that loops over pictures, a process align, and a listener. In every cycle the source, align or both are
 killed, after a random time of at most a second, also while they start, and started again. The listener must then get an answer to an
-image that was sent after that. Printed: cycles by victim, the time until the answer, and files left in /dev/shm. The exit code is 1 if
-an answer did not come.
+image that was sent after that. Most nodes are forked from a process that has their modules loaded; each twentieth loads them itself.
+Printed: cycles by victim, the time until the answer, and files left in /dev/shm. The exit code is 1 if an answer did not come.
 """
 
+import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +31,10 @@ from ros_graph import Listener, NodeProcess, executable
 from semalign3d_core.datasets.synthetic import make_instance, orbit
 from semalign3d_core.datasets.synthetic.writer import instance_range
 from semalign3d_ros.msg import SemanticKeypoints
+from semalign3d_ros.process import run_node
+
+FRESH = 20  # of so many starts one loads its modules
+MODULES = ["semalign3d_ros.align_node", "semalign3d_ros.image_source_node", "semalign3d_core.perception.backbones.compiled", "openvino"]
 
 
 @dataclass
@@ -45,19 +51,55 @@ class Options:
     """Seconds after which an answer counts as missing."""
 
 
+class ForkedNode(NodeProcess):
+    """As a NodeProcess, forked from a process that has loaded its modules; it is its own ``process``."""
+
+    def __init__(self, module: str, parameters: list[str], log: Path) -> None:
+        self._log, self.process = log, self
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(MODULES)
+        self._forked = context.Process(target=_run_node, args=(module, parameters, log))
+        self._forked.start()
+
+    def poll(self) -> int | None:
+        return self._forked.exitcode
+
+    def kill(self) -> None:
+        self._forked.kill()
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._forked.pid, number)
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._forked.join(timeout)
+        if self._forked.exitcode is None:
+            raise subprocess.TimeoutExpired("node", timeout)
+        return self._forked.exitcode
+
+
+def _run_node(module, parameters, log):
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    sys.argv = [module, "--ros-args", *(part for parameter in parameters for part in ("-p", parameter))]
+    run_node(module)
+
+
 class Graph:
     """The two nodes, by name; all that they print goes to one file each."""
 
     def __init__(self, category: str, folder: Path) -> None:
-        self.folder, self.running = folder, {}
+        self.folder, self.running, self._starts = folder, {}, 0
         self.parameters = {
             "align": [f"category:={category}", "threads:=1"],
             "source": [f"source:={folder / 'pictures'}", "loop:=true", "rate:=10.0"],
         }
 
     def start(self, name: str) -> None:
-        program = {"align": "align_node", "source": "image_source_node"}[name]
-        self.running[name] = NodeProcess(executable(program), self.parameters[name], self.folder / f"{name}.log")
+        module, log = {"align": "align_node", "source": "image_source_node"}[name], self.folder / f"{name}.log"
+        fresh = self._starts % FRESH == 0
+        self.running[name] = (NodeProcess if fresh else ForkedNode)(executable(module) if fresh else module, self.parameters[name], log)
+        self._starts += 1
 
     def kill(self, name: str) -> None:
         self.running[name].process.kill()
@@ -93,6 +135,8 @@ def attack(options: Options, folder: Path) -> tuple[Counter, list[float], list[s
             problems.append(f"cycle {cycle}: no answer after {options.deadline:.0f} s{text}")
         problems += [f"cycle {cycle}: {n} has ended" for n, node in graph.running.items() if node.process.poll() is not None]
         stamps.clear()
+        if (cycle + 1) % 50 == 0:
+            print(f"{cycle + 1} cycles, {len(problems)} problems, answers after {np.median(waited):.1f} s in the middle", flush=True)
     for name, node in graph.running.items():
         if node.stop(signal.SIGINT) != 0 or "Traceback" in node.output():
             problems.append(f"{name} did not end well:\n{node.output()[-600:]}")

@@ -78,8 +78,8 @@ def memory_of_source(pictures, folder):
     return found
 
 
-def resident_mebibytes(process_id):
-    line = next(line for line in Path(f"/proc/{process_id}/status").read_text().splitlines() if line.startswith("VmRSS"))
+def resident_mebibytes(process_id, kind="VmRSS"):
+    line = next(line for line in Path(f"/proc/{process_id}/status").read_text().splitlines() if line.startswith(kind))
     return int(line.split()[1]) / 1024
 
 

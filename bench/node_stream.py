@@ -1,6 +1,7 @@
 """A camera of 640 x 480 at 30 Hz over the default transport: does the node starve, fall behind, or grow?
 
     python bench/node_stream.py [--seconds 600]
+    python bench/node_stream.py --frames 100000 --rate 150 --size 120 160     # a soak
 
 A process align with the shipped model gets images from another process without any setting. Printed: images sent, received and lost,
 answers, the largest pause between them, whether their stamps rise (newest frame wins), and the growth of resident memory after the
@@ -38,15 +39,19 @@ class Options:
 
     seconds: float = 600.0
     """How long images are sent."""
+    frames: int = 0
+    """How many are sent, instead of a time."""
     rate: float = 30.0
     """Images per second."""
+    size: tuple[int, int] = (480, 640)
+    """Height and width of the images in pixels."""
     category: str = "bottle"
     """Category to look for."""
 
 
 def main(options):
     instance = make_instance(options.category, instance_range("test")[0])
-    pictures = [r.image for r in orbit(instance, 12, (480, 640))]
+    pictures = [r.image for r in orbit(instance, 12, options.size)]
     messages = [array_to_image(picture, "rgb8", Header(frame_id="camera")) for picture in pictures]
     sent, answers, memory, values = [], [], [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -57,13 +62,14 @@ def main(options):
         listener.subscribe(DiagnosticArray, "/diagnostics", lambda m: values.update({v.key: v.value for v in m.status[0].values}))
         listener.wait(lambda: images.get_subscription_count() and listener.node.count_publishers("keypoints"), "waited for the node", node)
         begin = time.monotonic()
-        while time.monotonic() < begin + options.seconds:
+        while len(sent) < options.frames or not options.frames and time.monotonic() < begin + options.seconds:
             message = messages[len(sent) % len(messages)]
             message.header.stamp = listener.node.get_clock().now().to_msg()
             sent.append(time.monotonic())
             images.publish(message)
             if len(sent) % int(10 * options.rate) == 0:
                 memory.append(resident_mebibytes(node.process.pid))
+            listener.executor.spin_once(timeout_sec=0)
             while time.monotonic() < begin + len(sent) / options.rate:
                 listener.executor.spin_once(timeout_sec=0.002)
         end = time.monotonic() + 3
@@ -81,7 +87,7 @@ def report(options, sent, answers, memory, values):
     received, lost = values.get("images received"), values.get("images lost on the way")
     print(f"sent {len(sent)} in {sent[-1] - sent[0]:.0f} s, received {received}, lost on the way {lost}")
     pause = max(np.diff([at for at, _ in answers]), default=0)
-    print(f"answers {len(answers)}, {len(answers) / options.seconds:.1f} Hz, largest pause {pause:.2f} s")
+    print(f"answers {len(answers)}, {len(answers) / (sent[-1] - sent[0]):.1f} Hz, largest pause {pause:.2f} s")
     rise = bool((np.diff(stamps) > 0).all())
     print(f"latency median {np.median(took):.0f} ms, 99 % {np.quantile(took, 0.99):.0f} ms; stamps rise: {rise}")
     if len(memory) >= 2:

@@ -13,11 +13,12 @@ from pathlib import Path
 import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.executors import SingleThreadedExecutor
-from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from semalign3d_ros.conversions import array_to_image
+from semalign3d_ros.inputs.receiver import TRANSPORTS
 from semalign3d_ros.msg import SemanticKeypoints
+from semalign3d_ros.sources.open import as_transport
 
 ROOT = Path(__file__).parents[1]
 RELIABLE = [f"qos_overrides./semalign3d/{topic}.subscription.reliability:=reliable" for topic in ("image", "camera_info", "depth", "mask")]
@@ -118,10 +119,11 @@ class Listener:
 class AlignSession:
     """A running node align that is asked picture by picture; a context manager."""
 
-    def __init__(self, parameters, log, command=None):
-        self.node = NodeProcess(command or executable("align_node"), [*RELIABLE, *parameters], log)
-        self.listener, self._asked, self._answers = Listener("asker"), 0, {}
-        self.images = self.listener.publisher(Image, "image")
+    def __init__(self, parameters, log, command=None, transport="raw"):
+        self.node = NodeProcess(command or executable("align_node"), [*RELIABLE, f"image_transport:={transport}", *parameters], log)
+        self.listener, self._asked, self._answers, self._transport = Listener("asker"), 0, {}, transport
+        ending, kind = TRANSPORTS[transport]
+        self.images = self.listener.publisher(kind, f"image{ending}")
         self.listener.subscribe(SemanticKeypoints, "keypoints", self._store)
 
     def __enter__(self):
@@ -144,6 +146,6 @@ class AlignSession:
         """Publishes a picture and returns the SemanticKeypoints that answer it."""
         self._asked += 1
         header = Header(frame_id="camera", stamp=Time(sec=1, nanosec=self._asked))
-        self.images.publish(array_to_image(rgb, "rgb8", header))
+        self.images.publish(as_transport(array_to_image(rgb, "rgb8", header), self._transport))
         self.listener.wait(lambda: self._asked in self._answers, "waited for keypoints", self.node)
         return self._answers.pop(self._asked)

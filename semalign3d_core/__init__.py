@@ -8,6 +8,9 @@ What travels through the package: :class:`ImageEvidence` (what was seen in an im
 category) and :class:`Alignment` (what was found). These names are the public interface; a test freezes them.
 """
 
+from semalign3d_core import starting  # noqa: F401  (before everything else)
+
+# isort: split
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -20,6 +20,7 @@ from semalign3d_core.objects.categories import create_pipelines
 from semalign3d_core.objects.proposals import Proposal, proposals_of_labels, proposals_of_source
 from semalign3d_core.objects.tracks import Tracks
 from semalign3d_core.pipeline import Demonstration, FrameResult, Pipeline, PipelineConfig
+from semalign3d_core.runtime.threads import processors
 from semalign3d_ros.inputs.decoder import Problem, SensorFrame
 from semalign3d_ros.parameters import AlignParameters
 
@@ -93,7 +94,7 @@ class Engine:
     def prepare(self, parameters: AlignParameters) -> InForce:
         """What these parameters describe, everything read and checked; what is in force is kept where nothing of it changes."""
         if parameters.threads > 0:
-            torch.set_num_threads(parameters.threads)
+            torch.set_num_threads(min(parameters.threads, processors()))  # more would wait for one another
         before = self._in_force
         if before is not None and _pipeline_part(parameters) == _pipeline_part(before.parameters):
             return replace(before, parameters=parameters)

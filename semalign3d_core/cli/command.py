@@ -1,5 +1,6 @@
 """How every command runs: options from its dataclass, errors in one line, Ctrl-C with its exit code."""
 
+import contextlib
 import dataclasses
 import importlib
 import io
@@ -38,8 +39,7 @@ def run_command(module_name: str, arguments: list[str], program: str) -> int:
         if "overwrite" not in {field.name for field in dataclasses.fields(module.Options)}:
             arguments = [argument for argument in arguments if argument != "--overwrite"]
         options = tyro.cli(module.Options, args=arguments, prog=program, description=module.__doc__)
-        signal.signal(signal.SIGINT, _interrupt)
-        with guarded(overwrite):
+        with guarded(overwrite), _interruptible():
             code = module.run(options) or 0
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return code
@@ -62,12 +62,30 @@ def run_command(module_name: str, arguments: list[str], program: str) -> int:
         return 1
 
 
-def _interrupt(*_: object) -> None:
-    """Raises :class:`KeyboardInterrupt`, and once more later: libraries that try to import others take it for a failed import."""
-    again = threading.Timer(AGAIN, os.kill, (os.getpid(), signal.SIGINT))
-    again.daemon = True
-    again.start()
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def _interruptible():
+    """Raises :class:`KeyboardInterrupt` at Ctrl-C, whatever the block makes of it: libraries take it for an import that failed.
+
+    It is raised once more later where one of them goes on, and in the end where one of them has turned it into an error.
+    """
+    came: list[bool] = []
+
+    def interrupt(*_: object) -> None:
+        came.append(True)
+        again = threading.Timer(AGAIN, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception as error:
+        if came:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _load_plugins(arguments: list[str]) -> list[str]:

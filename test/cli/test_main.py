@@ -56,11 +56,13 @@ def test_no_color_is_respected_on_a_terminal(monkeypatch, capsys, wanted):
     assert ("\x1b[" in capsys.readouterr().out) == wanted
 
 
-def test_an_interrupt_that_a_library_swallows_comes_again(tmp_path):
-    """As trimesh does while it looks for optional packages."""
+@pytest.mark.parametrize("then", ["time.sleep(30)", "raise MissingDependencyError('openvino is needed here (initialization failed)')"])
+def test_an_interrupt_that_a_library_swallows_is_one(tmp_path, then):
+    """As trimesh does while it looks for optional packages, and OpenVINO while it loads."""
     (tmp_path / "greedy.py").write_text(
         "import os, signal, time\n"
         "from semalign3d_core.cli import command, config\n"
+        "from semalign3d_core.runtime.errors import MissingDependencyError\n"
         "command.AGAIN = 0.5\n"
         "def run(options):\n"
         "    try:\n"
@@ -68,7 +70,7 @@ def test_an_interrupt_that_a_library_swallows_comes_again(tmp_path):
         "        time.sleep(1)\n"
         "    except BaseException:\n"
         "        pass\n"
-        "    time.sleep(30)\n"
+        f"    {then}\n"
         "config.run = run\n"
         "MATCHERS = {'greedy': None}\n"
     )

@@ -6,8 +6,12 @@ import pytest
 from kill import attack, inputs
 
 
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    return inputs(tmp_path_factory.mktemp("kill"))
+
+
 @pytest.mark.slow
-def test_killed_imports_end_as_undisturbed_ones(tmp_path):
-    """Twelve kills of one command; the fifty over all four commands take minutes and are for the script."""
-    commands = inputs(tmp_path / "inputs")
-    assert attack("import", commands["import"], 12, random.Random(1), tmp_path) == []
+@pytest.mark.parametrize("name, kills", [("import", 20), ("synth", 10), ("build", 10), ("evaluate", 10)])
+def test_killed_commands_end_as_undisturbed_ones(commands, name, kills, tmp_path):
+    assert attack(name, commands[name], kills, random.Random(1), tmp_path) == []

@@ -48,17 +48,20 @@ class OpenVINONetwork:
         self._network: Any = network
         self._example = example
         self._model: Any = None
-        self._lock, self._own = threading.Lock(), threading.local()  # a request belongs to one thread
+        self._lock = threading.Lock()
+        self._idle: list[Any] = []  # requests; each holds what the network has between input and output
 
     def __call__(self, values: Tensor) -> Tensor:
         """What the network gives for an input."""
-        if not hasattr(self._own, "request"):
-            with self._lock:
-                if self._model is None:
-                    self._model = self._compile()
-                    self._network = None  # its weights are not needed a second time
-            self._own.request = self._model.create_infer_request()
-        return torch.from_numpy(self._own.request.infer({0: values.contiguous().numpy()}, share_inputs=True)[0])
+        with self._lock:
+            if self._model is None:
+                self._model = self._compile()
+                self._network = None  # its weights are not needed a second time
+            request = self._idle.pop() if self._idle else self._model.create_infer_request()
+        try:
+            return torch.from_numpy(request.infer({0: values.contiguous().numpy()}, share_inputs=True)[0])
+        finally:
+            self._idle.append(request)
 
     def rest(self) -> None:
         """Gives back the memory of intermediate results, which the next call takes again. Nobody may be calling meanwhile."""
