@@ -110,9 +110,9 @@ def test_the_size_of_the_category_gives_metres_where_its_model_holds_one(engine,
 
 
 class Searching(MaskSource):
-    """Sees nothing anywhere, and counts how often it is asked for another place."""
+    """Sees nothing anywhere, and counts how often it is asked for another place and may rest."""
 
-    searches = 0
+    searches = rests = 0
 
     def segment(self, image, box=None, points=None):
         return None
@@ -120,6 +120,9 @@ class Searching(MaskSource):
     def search(self, image):
         self.searches += 1
         return None
+
+    def rest(self):
+        self.rests += 1
 
 
 def test_while_nothing_is_found_the_image_is_searched_once_a_second(engine, world):
@@ -136,6 +139,7 @@ def test_while_nothing_is_found_the_image_is_searched_once_a_second(engine, worl
 
     never, always = 1.1, 0.0
     assert searches(never, 10.0, 10.3, 10.9, 11.1, 11.5) == 2
+    assert source.rests == 2  # after each search in vain
     assert searches(always, 11.6) == 0
     assert searches(never, 11.7, 11.8) == 1  # lost: searched at once
     assert searches(never, 3.0) == 1  # a recording began again

@@ -57,6 +57,7 @@ class OpenVINONetwork:
             if self._model is None:
                 self._model = self._compile()
                 self._network = None  # its weights are not needed a second time
+                _give_back()
             request = self._idle.pop() if self._idle else self._model.create_infer_request()
         try:
             return torch.from_numpy(request.infer({0: values.contiguous().numpy()}, share_inputs=True)[0])
@@ -67,8 +68,7 @@ class OpenVINONetwork:
         """Gives back the memory of intermediate results, which the next call takes again. Nobody may be calling meanwhile."""
         if self._model is not None:
             self._model.release_memory()
-            if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc
-                libc.malloc_trim(0)
+            _give_back()
 
     def _compile(self) -> Any:
         structure, tensors = self._kept()
@@ -102,3 +102,10 @@ class OpenVINONetwork:
             self._openvino.serialize(model, path)
             weights = torch.from_numpy(np.fromfile(path.with_suffix(".bin"), dtype=np.uint8))
             return {"network": path.read_text()}, {"weights": weights}
+
+
+def _give_back() -> None:
+    """Memory that is free goes back to the system, where the C library is glibc: it would keep what compiling needed."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
