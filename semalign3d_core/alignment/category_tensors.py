@@ -105,14 +105,13 @@ def near_keypoints(points: Tensor, keypoints: Tensor) -> Tensor:
 
 
 def scoring_points(points: Tensor, dense: int, count: int) -> Tensor:
-    """Indices of at most ``count`` of the first ``dense`` points (J, 3), far from one another, and of all others, the keypoints.
-
-    So are the first few of them, however many: each lies as far from those before it as can be.
-    """
+    """Indices of at most ``count`` of the first ``dense`` points (J, 3), far from one another, and of all others, the keypoints."""
     cloud, keypoints = points[:dense], torch.arange(dense, len(points), device=points.device)
+    if dense <= count:
+        return torch.cat([torch.arange(dense, device=points.device), keypoints])
     distance = torch.full_like(cloud[:, 0], torch.inf)
     chosen = [torch.zeros((), dtype=torch.long, device=points.device)]
-    for _ in range(min(count, dense) - 1):  # once per category
+    for _ in range(count - 1):  # once per category
         distance = torch.minimum(distance, ((cloud - cloud[chosen[-1]]) ** 2).sum(-1))
         chosen.append(distance.argmax())
     return torch.cat([torch.stack(chosen), keypoints])

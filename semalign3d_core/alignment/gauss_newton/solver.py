@@ -47,7 +47,6 @@ COARSE_STRIDE = 2  # every second sampled pixel is used while there are many sta
 NEVER_DROPPED = 1e3  # advantage in energy that keeps the distant rival through a halving
 JITTER = math.radians(11.0)  # about each axis, of the copies of training poses
 SEPARATION = math.radians(30.0)  # between two starts
-FEW, KEPT = 32, 640  # points by which all viewpoints and boxes are scored first, and how many of the best are scored by all
 CONSIDERED = 320  # best-scoring viewpoints and boxes among which distinct viewpoints are sought
 SUPPRESSION_ROUNDS = 4
 LEAST_LOG = -50.0  # of a likelihood: exponentials that are no normal numbers take ten times as long
@@ -172,7 +171,6 @@ class ViewpointBank(ShortRepr):
 
     rotations: (R, 3, 3); projected: (2, R, J') for f = 1; low, high: (R, 2) extents of the whole cloud's projection;
     visible: (R, J') weights that sum to one over the points that a coarse depth buffer shows
-    few: the same bank of the first points alone, which lie far from one another; None in that one itself
     """
 
     rotations: Tensor
@@ -180,20 +178,15 @@ class ViewpointBank(ShortRepr):
     low: Tensor
     high: Tensor
     visible: Tensor
-    few: "ViewpointBank | None" = None
 
     @classmethod
     def of(cls, category: CategoryTensors, rotations: Tensor) -> "ViewpointBank":
         """The bank of a category around given rotations (R, 3, 3)."""
         projected, depth = reduced_projection(category.points, rotations)
-        seen = front_most(projected, depth, tolerance=BEHIND, cells=BUFFER)[:, category.scoring].to(projected)
-        shown, low, high = projected[:, category.scoring].movedim(-1, 0), projected.amin(1), projected.amax(1)
-
-        def of_first(count: int | None, few: ViewpointBank | None = None) -> ViewpointBank:
-            weights = seen[:, :count] / seen[:, :count].sum(1, keepdim=True).clamp(min=1)
-            return cls(rotations, shown[..., :count].contiguous(), low, high, weights, few)
-
-        return of_first(None, of_first(FEW))
+        visible = front_most(projected, depth, tolerance=BEHIND, cells=BUFFER)[:, category.scoring].to(projected)
+        visible = visible / visible.sum(1, keepdim=True).clamp(min=1)
+        shown = projected[:, category.scoring].movedim(-1, 0).contiguous()
+        return cls(rotations, shown, projected.amin(1), projected.amax(1), visible)
 
 
 def bank_rotations(pose_rotations: Tensor, config: BankConfig) -> Tensor:
@@ -234,48 +227,31 @@ def best_viewpoints(bank: ViewpointBank, observation: Observation) -> tuple[Tens
     """Scores, viewpoints and boxes, (N,) each, of the best-scoring viewpoints in boxes.
 
     The score is the mean tolerance-map value at the projected visible points + half of (share of points inside the mask + share of
-    mask cells covered). Without a mask only the first part is known. All viewpoints are scored by few points, and those that are the best
-    by them by all points; the last part is expensive and computed only of those that are the best by the others.
+    mask cells covered). Without a mask only the first part is known. The last part is expensive and computed only of those that are the
+    best by the others.
     """
     coarse = observation.coarse
     assert coarse is not None, "observe with search=True"
     tolerance, spacing, origin = tolerance_map(coarse)
-    mask = None if observation.field is None else pooled_coverage(coarse.coverage)
-    scale, centre = fit_box(bank.low, bank.high, observation.boxes[:, None])  # (Nb, R)
-    scale, centre = (scale / spacing)[..., None], (centre - origin) / spacing + 0.5  # so that truncation rounds
-    few = bank.few or bank
-    first, _, _ = _scores(tolerance[: few.projected.shape[2]], mask, scale, centre, few.projected, few.visible)
-    kept = first.reshape(-1).topk(min(KEPT, first.numel())).indices
-    viewpoint, box = kept % first.shape[1], torch.div(kept, first.shape[1], rounding_mode="floor")
-    scale, centre = (values.flatten(0, 1).index_select(0, kept) for values in (scale, centre))
-    projected, visible = bank.projected.index_select(1, viewpoint), bank.visible.index_select(0, viewpoint)
-    score, row, column = _scores(tolerance, mask, scale, centre, projected, visible)
-    best, index = score.topk(min(CONSIDERED, len(score)))
-    if mask is not None:
-        best = best + 0.5 * _covered_share(row.index_select(0, index), column.index_select(0, index), mask)
-    return best, viewpoint.index_select(0, index), box.index_select(0, index)
-
-
-def _scores(
-    tolerance: Tensor, mask: Tensor | None, scale: Tensor, centre: Tensor, projected: Tensor, visible: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores (...) of viewpoints without the share of covered cells, and rows and columns (..., J') of their points in the map.
-
-    tolerance: (J', h, w) map;  mask: (h, w) or None;  scale (..., 1), centre (..., 2): place of the viewpoint's box in the map
-    projected: (2, ..., J'), visible: (..., J') of the bank
-    """
     rows, columns = tolerance.shape[1:]
-    column = torch.addcmul(centre[..., :1], scale, projected[0])
-    row = torch.addcmul(centre[..., 1:], scale, projected[1])
-    # The map has a margin of one node all around, so that what lies beyond it reads nothing. -0.5 ... 0 rounds up, harmlessly.
+    scale, centre = fit_box(bank.low, bank.high, observation.boxes[:, None])
+    scale, centre = scale / spacing, (centre - origin) / spacing + 0.5  # so that truncation rounds; -0.5 ... 0 rounds up, harmlessly
+    column = torch.addcmul(centre[..., :1], scale[..., None], bank.projected[0])  # (Nb, R, J')
+    row = torch.addcmul(centre[..., 1:], scale[..., None], bank.projected[1])
+    # The map has a margin of one node all around, so that what lies beyond it reads nothing.
     column, row = column.clamp_(-1, columns - 2).int(), row.clamp_(-1, rows - 2).int()
     cell = torch.add(column, row, alpha=columns).add_(columns + 1)
     offset = torch.arange(tolerance.shape[0], device=cell.device, dtype=torch.int32) * (rows * columns)
     value = tolerance.reshape(-1).index_select(0, (cell + offset).reshape(-1)).reshape(cell.shape)
-    score = (value * visible).sum(-1)
-    if mask is not None:
+    score = (value * bank.visible).sum(-1)
+    mask = pooled_coverage(coarse.coverage)
+    if observation.field is not None:
         score = score + 0.5 * mask.reshape(-1).index_select(0, cell.reshape(-1)).reshape(cell.shape).mean(-1)
-    return score, row, column
+    best, index = score.reshape(-1).topk(min(CONSIDERED, score.numel()))
+    if observation.field is not None:
+        chosen_row, chosen_column = (values.flatten(0, 1).index_select(0, index) for values in (row, column))
+        best = best + 0.5 * _covered_share(chosen_row, chosen_column, mask)
+    return best, index % score.shape[1], torch.div(index, score.shape[1], rounding_mode="floor")
 
 
 def tolerance_map(coarse: CoarseMap) -> tuple[Tensor, Tensor, Tensor]:
