@@ -14,6 +14,8 @@ from semalign3d_core import starting  # noqa: F401  (before everything else)
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from semalign3d_core.runtime.version import __version__
+
 if TYPE_CHECKING:
     from semalign3d_core.alignment.result import Alignment
     from semalign3d_core.calibration.recipe import build_model
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from semalign3d_core.results import FrameResult, MatchResult
     from semalign3d_core.runtime.errors import SemAlign3DError
     from semalign3d_core.transfer.matches import Matches
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Alignment",

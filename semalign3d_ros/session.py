@@ -180,7 +180,7 @@ class Session:
             self._age = self.clock.ros_time() - seconds(frame.image.header.stamp)
             self._rate.count()
             if self._recording is not None:
-                self._recording.add(found[0].result, seconds(frame.image.header.stamp))
+                self._recording.add(found[0].result.evidence, found[0].result.alignment, seconds(frame.image.header.stamp))
 
 
 def _recording(path: str) -> Any:

@@ -18,8 +18,8 @@ def test_a_recording_holds_image_cloud_keypoints_and_pose(tmp_path):
     pipeline = load_pipeline("mug", device="cpu")
     found, missed = pipeline.process(COFFEE, box=CUP), pipeline.process(COFFEE)
     with RerunLog(tmp_path / "run.rrd") as log:
-        log.add(found, 0.0)
-        log.add(missed, 0.1)
+        log.add(found.evidence, found.alignment, 0.0)
+        log.add(missed.evidence, missed.alignment, 0.1)
     content = (tmp_path / "run.rrd").read_bytes()
     assert content[:3] == b"RRF"
     for entity in (b"/camera/image/keypoints", b"/cloud", b"/keypoints", b"/object", b"/confidence"):

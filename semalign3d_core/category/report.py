@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import semalign3d_core
 from semalign3d_core.category.annotations.checks import Problems, trust_ratio
 from semalign3d_core.category.annotations.constellations import Constellations
 from semalign3d_core.category.annotations.swaps import depth_scores, left_right_scores, look_swapped, swapped_odds
@@ -19,6 +18,7 @@ from semalign3d_core.category.shape.factor_model import FactorModel
 from semalign3d_core.category.shape.find import ShapeResult
 from semalign3d_core.category.surface.surface_map import SurfaceMap, normal
 from semalign3d_core.runtime.config import to_dict
+from semalign3d_core.runtime.version import __version__
 
 TRUST_RATIO = 1.6  # equations per unknown below which a build is warned about
 HANDEDNESS = 2.5  # standard errors by which a shape must explain the images better than its reversal in depth
@@ -119,7 +119,7 @@ def _image_report(view: View, model: FactorModel, n: int, difference: Tensor, vi
 
 def provenance(category: str, providers: Providers, views: Sequence[View], config: BuildConfig) -> dict[str, Any]:
     """{name: value} of what a model was built from and by, stored in it (JSON-serialisable)."""
-    versions = {"semalign3d": semalign3d_core.__version__, "torch": torch.__version__, "numpy": np.__version__}
+    versions = {"semalign3d": __version__, "torch": torch.__version__, "numpy": np.__version__}
     return {
         "category": category,
         "image_names": [v.name for v in views],

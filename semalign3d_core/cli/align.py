@@ -55,7 +55,7 @@ def run(options: Options) -> int:
                 continue
             found, result = done
             if recording is not None:
-                recording.add(found, float(n))
+                recording.add(found.evidence, found.alignment, float(n))
             results.append((name, result))
             tqdm.write(_summary(result, options.output / f"{name}.align.json"), file=sys.stdout)
     if recording is not None:

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code; errors meant for the user are printed without a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["--version"]:
-        from semalign3d_core import __version__
+        from semalign3d_core.runtime.version import __version__
 
         print(f"semalign3d {__version__}")
         return 0

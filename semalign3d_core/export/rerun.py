@@ -5,14 +5,15 @@ from types import TracebackType
 
 import numpy as np
 
+from semalign3d_core.alignment.result import Alignment
+from semalign3d_core.perception.evidence import ImageEvidence
 from semalign3d_core.perception.providers import require
-from semalign3d_core.results import FrameResult
 from semalign3d_core.visualization.object_points import object_points
 from semalign3d_core.visualization.overlay import keypoint_colours
 
 
 class RerunLog:
-    """A recording file (``.rrd``) that grows with every result; a context manager.
+    """A recording file (``.rrd``) that grows with every image; a context manager.
 
     path: the file;  open it with ``rerun FILE``. It is complete when the recording is closed.
     Raises :class:`MissingDependencyError` without the package rerun-sdk.
@@ -28,11 +29,11 @@ class RerunLog:
         self._stream.save(str(path))
         self._stream.log("/", self._rr.ViewCoordinates.RDF, static=True)
 
-    def add(self, result: FrameResult, seconds: float) -> None:
-        """Appends a result at a time in seconds."""
-        rr, stream, alignment = self._rr, self._stream, result.alignment
+    def add(self, evidence: ImageEvidence, alignment: Alignment, seconds: float) -> None:
+        """Appends an aligned image at a time in seconds."""
+        rr, stream = self._rr, self._stream
         stream.set_time("time", duration=seconds)
-        camera, image = alignment.camera, result.evidence.image
+        camera, image = alignment.camera, evidence.image
         stream.log("camera", rr.Pinhole(image_from_camera=camera.matrix_pixels().numpy(), resolution=[camera.width, camera.height]))
         if image is not None:
             stream.log("camera/image", rr.Image(image).compress(jpeg_quality=85))

@@ -18,6 +18,8 @@ from semalign3d_core.datasets.synthetic.varied_scene import varied_effects, vari
 from semalign3d_core.datasets.synthetic.viewpoints import View, ViewConfig, orbit_views, random_view, varied
 from semalign3d_core.runtime.errors import MissingDependencyError
 
+Hits = tuple[np.ndarray, np.ndarray, np.ndarray]  # triangle, depth and weights of the corners, of every ray
+
 
 @dataclass(frozen=True)
 class RenderConfig:
@@ -258,14 +260,7 @@ def _interpolate(corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return corners[:, 0] * weights[:, :1] + corners[:, 1] * weights[:, 1:2] + corners[:, 2] * weights[:, 2:]
 
 
-def _radiance(
-    soup: _Soup,
-    view: View,
-    surroundings: Surroundings,
-    rays: np.ndarray,
-    hits: tuple[np.ndarray, np.ndarray, np.ndarray],
-    config: RenderConfig,
-) -> np.ndarray:
+def _radiance(soup: _Soup, view: View, surroundings: Surroundings, rays: np.ndarray, hits: Hits, config: RenderConfig) -> np.ndarray:
     """(h, w, 3) linear colours: of the ray through each pixel's middle, and of several where neighbours look different."""
     radiance = _shaded(soup, surroundings, rays, hits)
     if config.samples > 1:
@@ -282,7 +277,7 @@ def _differs(radiance: np.ndarray, contrast: float) -> np.ndarray:
     return (cv2.dilate(shown, square) - cv2.erode(shown, square)).max(-1) > contrast
 
 
-def _shaded(soup: _Soup, surroundings: Surroundings, rays: np.ndarray, hits: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+def _shaded(soup: _Soup, surroundings: Surroundings, rays: np.ndarray, hits: Hits) -> np.ndarray:
     """(N, 3) linear colours that come along ``rays`` (N, 3), whose first ``hits`` are known."""
     triangle, depth, weights = hits
     hit = triangle >= 0

@@ -6,7 +6,7 @@ not show count too.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +14,11 @@ import torch
 from semalign3d_core.datasets.records import ImageRecord
 from semalign3d_core.evaluation.keypoints.pairs import EvaluationPair
 from semalign3d_core.evaluation.keypoints.uncertainty import add_kap_intervals
+from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.geometry.image_grid import CANVAS_SIDE, SquareGrid
 from semalign3d_core.matchers.soft_argmax import cell_features
 from semalign3d_core.metrics.kap import KAP_VARIANTS, KapAccumulator, KapPair, kap_samples
 from semalign3d_core.perception.evidence import FeatureMap
-
-if TYPE_CHECKING:
-    from semalign3d_core.evaluation.run.config import EvaluationConfig
 
 SCORES = {
     "features": "similarity of the source keypoint's cell to all cells of the target, the backbone's features, whatever the method",
@@ -53,7 +51,7 @@ def feature_similarity(source: FeatureMap, target: FeatureMap, points: torch.Ten
 
 
 def pair_samples(
-    config: "EvaluationConfig", similarity: torch.Tensor, grid: SquareGrid, records: tuple[ImageRecord, ImageRecord], unit: float
+    config: EvaluationConfig, similarity: torch.Tensor, grid: SquareGrid, records: tuple[ImageRecord, ImageRecord], unit: float
 ) -> dict[str, list[Any]]:
     """{variant: [(scores, labels)] at each alpha} of one pair.
 
@@ -74,7 +72,7 @@ def kap_keys(kap: str) -> dict[str, str]:
     return {variant: "kap" if variant == variants[0] else f"kap_{variant}" for variant in variants}
 
 
-def add_kap(summary: dict[str, Any], pairs: Sequence[EvaluationPair], samples: dict[str, Any], config: "EvaluationConfig") -> None:
+def add_kap(summary: dict[str, Any], pairs: Sequence[EvaluationPair], samples: dict[str, Any], config: EvaluationConfig) -> None:
     """Adds ``kap`` (and with all variants ``kap_<variant>``) and ``kap_counts`` to every category of a summary of PCK and to ``all``.
 
     samples: {pair: result of :func:`pair_samples`}; pairs without one, for whatever reason, count with the worst there are.

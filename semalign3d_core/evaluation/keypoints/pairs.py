@@ -3,19 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from semalign3d_core.datasets.records import Dataset, ImageRecord, PairRecord, category_of, check_categories
 from semalign3d_core.evaluation.items import Query, WorkItem
+from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.metrics.breakdown import BREAKDOWNS
 from semalign3d_core.metrics.geometry_subset import geometry_aware
 from semalign3d_core.runtime.errors import FileFormatError, InputError, SemAlign3DError
-
-if TYPE_CHECKING:
-    from semalign3d_core.evaluation.run.config import EvaluationConfig
 
 OUTSIDE_TOLERANCE = 0.01  # of the longer image side: annotators click a little outside; further out is an error
 
@@ -47,7 +45,7 @@ class EvaluationPair:
     lost_points: int = 0
 
 
-def read_pairs(dataset: Dataset, config: "EvaluationConfig", make: Callable[..., EvaluationPair]) -> list[EvaluationPair]:
+def read_pairs(dataset: Dataset, config: EvaluationConfig, make: Callable[..., EvaluationPair]) -> list[EvaluationPair]:
     """All :class:`EvaluationPair` of a configuration, in the data set's order.
 
     make: function(dataset, config, record, category) that makes one of a :class:`PairRecord`
@@ -87,12 +85,12 @@ def _most_keypoints(dataset):
     return max(len(dataset.keypoint_spec(category).names) for category in dataset.categories())
 
 
-def threshold_kind(dataset: Dataset, config: "EvaluationConfig") -> str:
+def threshold_kind(dataset: Dataset, config: EvaluationConfig) -> str:
     """``bbox`` or ``image``: as configured, or what the data set is published with."""
     return dataset.threshold_kind if config.threshold == "dataset" else config.threshold
 
 
-def keypoint_pair(dataset: Dataset, config: "EvaluationConfig", record: PairRecord, category: str) -> EvaluationPair:
+def keypoint_pair(dataset: Dataset, config: EvaluationConfig, record: PairRecord, category: str) -> EvaluationPair:
     """The :class:`EvaluationPair` of the common keypoints of a :class:`PairRecord`; raises :class:`InputError` where there is no score."""
     groups, flip = dataset.geometry_groups(record.source.category), dataset.keypoint_spec(record.source.category).flip_permutation
     labels = common_labels(record)

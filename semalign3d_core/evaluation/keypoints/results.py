@@ -9,23 +9,21 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-import semalign3d_core
 from semalign3d_core.evaluation.keypoints import uncertainty
 from semalign3d_core.evaluation.keypoints.kap import KAP_PROTOCOL, SCORES, add_kap, kap_keys
 from semalign3d_core.evaluation.keypoints.pairs import outside_count
 from semalign3d_core.evaluation.keypoints.scoring import breakdowns, summarise
 from semalign3d_core.evaluation.keypoints.uncertainty import add_breakdown_intervals, add_intervals
+from semalign3d_core.evaluation.run.evaluation import Evaluation
 from semalign3d_core.evaluation.run.hardware import hardware, memory
 from semalign3d_core.metrics.aggregate import alpha_key
 from semalign3d_core.runtime.code_hash import code_hash
 from semalign3d_core.runtime.files import write_json, write_text
-
-if TYPE_CHECKING:
-    from semalign3d_core.evaluation.run.runner import Evaluation
+from semalign3d_core.runtime.version import __version__
 
 REFERENCE_LENGTHS = {"bbox": "longer side of the target's object box", "image": "longer side of the target image"}
 SCORE_COLUMNS = ("category", "metric", "alpha", "aggregate", "percent", "low", "high", "pairs", "skipped")
@@ -59,7 +57,7 @@ def plain_config(config: Any) -> dict[str, Any]:
     return {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(config).items()}
 
 
-def result_dictionary(evaluation: "Evaluation") -> dict[str, Any]:
+def result_dictionary(evaluation: Evaluation) -> dict[str, Any]:
     """The dictionary of ``results.json``."""
     config, scores = evaluation.config, evaluation.scores
     summary, kap = summarise(scores, config.alpha), {}
@@ -81,7 +79,7 @@ def result_dictionary(evaluation: "Evaluation") -> dict[str, Any]:
     }
 
 
-def common_results(evaluation: "Evaluation", protocol: dict[str, Any]) -> dict[str, Any]:
+def common_results(evaluation: Evaluation, protocol: dict[str, Any]) -> dict[str, Any]:
     """What the results of every kind of evaluation hold beside the scores."""
     config = evaluation.config
     return {
@@ -109,7 +107,7 @@ def versions() -> dict[str, str]:
             packages[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {"semalign3d": semalign3d_core.__version__, "code": code_hash(), "python": platform.python_version(), **packages}
+    return {"semalign3d": __version__, "code": code_hash(), "python": platform.python_version(), **packages}
 
 
 def _data_hashes(evaluation):
@@ -125,7 +123,7 @@ def _data_hashes(evaluation):
     return hashes
 
 
-def write_tables(evaluation: "Evaluation") -> None:
+def write_tables(evaluation: Evaluation) -> None:
     """Writes results.csv, pairs.csv and results.json."""
     folder, scores = evaluation.config.output, evaluation.scores
     write_text(folder / "results.csv", csv_text(SCORE_COLUMNS, _score_rows(evaluation.results)))

@@ -3,26 +3,23 @@
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semalign3d_core.evaluation.masks.transfer import METRICS, transferred_mask
+from semalign3d_core.evaluation.run.evaluation import Evaluation
 from semalign3d_core.pages.html import details, note, page, section, table, tiles, warning
 from semalign3d_core.pages.page import picture_url
 from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import SemAlign3DError
 from semalign3d_core.runtime.files import write_text
 
-if TYPE_CHECKING:
-    from semalign3d_core.evaluation.run.runner import Evaluation
-
 PUBLISHED = (("SFNet (CVPR 2019), Caltech-101", 0.88, 0.67),)
 HEIGHT = 170
 COLOURS = {"both": (25, 176, 91), "transferred only": (229, 56, 59), "missed": (30, 110, 240)}
 
 
-def write_report(evaluation: "Evaluation", sections: Sequence[tuple[str, str]] = ()) -> Path:
+def write_report(evaluation: Evaluation, sections: Sequence[tuple[str, str]] = ()) -> Path:
     """Writes ``report.html`` into the output folder and returns its path."""
     results, config = evaluation.results, evaluation.config
     shown = {"data": f"{config.dataset} ({results['config']['kind']}), split {config.split}", "features": config.backbone}

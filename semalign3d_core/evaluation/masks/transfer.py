@@ -5,7 +5,7 @@ there and compared with the target's. So the roles are turned round: what a matc
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from semalign3d_core.datasets.records import Dataset, PairRecord
 from semalign3d_core.evaluation.keypoints import uncertainty
 from semalign3d_core.evaluation.keypoints.pairs import EvaluationPair
 from semalign3d_core.evaluation.keypoints.results import common_results, csv_text
+from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.evaluation import Evaluation
 from semalign3d_core.metrics.bootstrap import interval, share
 from semalign3d_core.metrics.mask_transfer import (
     MaskTransferAccumulator,
@@ -24,10 +26,6 @@ from semalign3d_core.metrics.mask_transfer import (
     warp_mask,
 )
 from semalign3d_core.runtime.files import write_json, write_text
-
-if TYPE_CHECKING:
-    from semalign3d_core.evaluation.run.config import EvaluationConfig
-    from semalign3d_core.evaluation.run.runner import Evaluation
 
 CELLS = 40  # of the lattice per side
 METRICS = {"lt_acc": "label-transfer accuracy", "iou": "IoU"}
@@ -57,7 +55,7 @@ class MaskScore:
     problem: str = ""
 
 
-def mask_pair(dataset: Dataset, config: "EvaluationConfig", record: PairRecord, category: str) -> EvaluationPair:
+def mask_pair(dataset: Dataset, config: EvaluationConfig, record: PairRecord, category: str) -> EvaluationPair:
     """The :class:`EvaluationPair` of a :class:`PairRecord`: its points are the lattice of the target, which stands as its source."""
     points = lattice(record.target.height, record.target.width, CELLS)
     return EvaluationPair(
@@ -70,13 +68,13 @@ def mask_pair(dataset: Dataset, config: "EvaluationConfig", record: PairRecord, 
     )
 
 
-def score(evaluation: "Evaluation", pair: EvaluationPair, points: np.ndarray) -> MaskScore:
+def score(evaluation: Evaluation, pair: EvaluationPair, points: np.ndarray) -> MaskScore:
     """The :class:`MaskScore` of predicted points (CELLS * CELLS, 2)."""
     transferred, truth = transferred_mask(evaluation.dataset, pair, points)
     return MaskScore(pair, points, label_transfer_accuracy(transferred, truth), intersection_over_union(transferred, truth))
 
 
-def skipped(evaluation: "Evaluation", pair: EvaluationPair, problem: str) -> MaskScore:
+def skipped(evaluation: Evaluation, pair: EvaluationPair, problem: str) -> MaskScore:
     """The :class:`MaskScore` of a pair that could not be evaluated."""
     return MaskScore(pair, None, 0.0, 0.0, problem)
 
@@ -89,7 +87,7 @@ def transferred_mask(dataset: Any, pair: EvaluationPair, points: np.ndarray) -> 
     return warp_mask(dataset.mask(source), grid), dataset.mask(target)
 
 
-def result_dictionary(evaluation: "Evaluation") -> dict[str, Any]:
+def result_dictionary(evaluation: Evaluation) -> dict[str, Any]:
     """The dictionary of ``results.json``."""
     accumulators = {category: MaskTransferAccumulator() for category in evaluation.categories}
     for entry in evaluation.scores:
@@ -134,7 +132,7 @@ def _mean(values):
     return float(np.mean(values)) if len(values) else None
 
 
-def write_tables(evaluation: "Evaluation") -> None:
+def write_tables(evaluation: Evaluation) -> None:
     """Writes results.csv, pairs.csv and results.json."""
     folder, results, rows = evaluation.config.output, evaluation.results, []
     for category, entry in results["per_category"].items():

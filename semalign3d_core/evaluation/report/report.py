@@ -3,25 +3,22 @@
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from semalign3d_core.evaluation.keypoints.scoring import curve
 from semalign3d_core.evaluation.report import tables as tables
 from semalign3d_core.evaluation.report.gallery import best_and_worst, figure
 from semalign3d_core.evaluation.report.published import published_results
+from semalign3d_core.evaluation.run.evaluation import Evaluation
 from semalign3d_core.pages.charts import category_chart, line_chart
 from semalign3d_core.pages.html import details, note, page, section, tiles, warning
 from semalign3d_core.runtime.files import write_text
-
-if TYPE_CHECKING:
-    from semalign3d_core.evaluation.run.runner import Evaluation
 
 CURVE_ALPHAS = tuple(round(0.005 * step, 3) for step in range(41))
 MOST_CURVES = 20
 COMPARED = ("SemAlign3D", "GeoAware (AP-10K pre-trained)")  # published per image and per category: marks in the bar chart
 
 
-def write_report(evaluation: "Evaluation", sections: Sequence[tuple[str, str]] = ()) -> Path:
+def write_report(evaluation: Evaluation, sections: Sequence[tuple[str, str]] = ()) -> Path:
     """Writes ``report.html`` into the output folder and returns its path; ``sections``: further (title, HTML) before the galleries."""
     results, config = evaluation.results, evaluation.config
     parts = [

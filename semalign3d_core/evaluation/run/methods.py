@@ -1,23 +1,22 @@
 """Methods of an evaluation: a matcher for a category, and a description of everything its results depend on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from semalign3d_core.calibration.recipe import BuildOptions
 from semalign3d_core.category.model import CategoryModel
 from semalign3d_core.category.storage import find_model, load_model, model_hash
 from semalign3d_core.datasets.records import Dataset
+from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.evaluation import MethodFacts
 from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.matchers.matcher import Matcher
 from semalign3d_core.matchers.pose_prediction import read_templates, shipped_templates
 from semalign3d_core.runtime.code_hash import code_of
 from semalign3d_core.runtime.errors import InputError, choice
 from semalign3d_core.runtime.files import sha256_of_arrays
-
-if TYPE_CHECKING:
-    from semalign3d_core.evaluation.run.config import EvaluationConfig
 
 NEEDS_MODEL = ("semalign3d", "semalign3d_keypoints", "nearest_neighbour_keypoints")
 NEEDS_TEMPLATES = ("template_pose",)
@@ -27,7 +26,7 @@ HAS_PRESETS = {"preset": (*ALIGNS, "spherical_maps"), "transfer": ALIGNS}
 READS = {"width": ("window_soft_argmax", "kernel_soft_argmax", "adaptive_pose", "template_pose"), "quarters": ("adaptive_pose",)}
 
 
-def build_options(config: "EvaluationConfig", output: Path, max_images: int = 0) -> BuildOptions:
+def build_options(config: EvaluationConfig, output: Path, max_images: int = 0) -> BuildOptions:
     """How the models of an evaluation are built: its data, sources and cache; where it has no source, as ``semalign3d build`` chooses."""
     depth, masks = ("auto" if spec == "none" else spec for spec in (config.depth, config.masks))
     return BuildOptions(
@@ -36,7 +35,7 @@ def build_options(config: "EvaluationConfig", output: Path, max_images: int = 0)
     )  # fmt: skip
 
 
-def make_matcher(config: "EvaluationConfig", category: str, device: Any, backbone: Any = None) -> tuple[Matcher, dict[str, Any]]:
+def make_matcher(config: EvaluationConfig, category: str, device: Any, backbone: Any = None) -> tuple[Matcher, dict[str, Any]]:
     """(matcher, description) of ``config.method`` for a category; the description is JSON and part of the cache's keys.
 
     backbone: extracts the features of template images, for methods that have some
@@ -85,13 +84,13 @@ def _readout(config):
     return asked
 
 
-def model_of(config: "EvaluationConfig", category: str) -> CategoryModel:
+def model_of(config: EvaluationConfig, category: str) -> CategoryModel:
     """The :class:`CategoryModel` of a category: from the configured folder, and from there only, or a shipped one."""
     name = category if config.models is None else str(Path(config.models).absolute() / f"{category}.safetensors")
     return load_model(find_model(name))
 
 
-def with_backbone(config: "EvaluationConfig") -> "EvaluationConfig":
+def with_backbone(config: EvaluationConfig) -> EvaluationConfig:
     """The configuration with the backbone ``auto`` replaced by that of its category models, where it has a folder of them."""
     if config.backbone != "auto" or config.predictions is not None:
         return config
@@ -100,24 +99,9 @@ def with_backbone(config: "EvaluationConfig") -> "EvaluationConfig":
     return replace(config, backbone=load_model(files[0]).backbone_spec() if files else "compact")
 
 
-def templates_of(config: "EvaluationConfig", category: str) -> dict[str, Any]:
+def templates_of(config: EvaluationConfig, category: str) -> dict[str, Any]:
     """The template pictures of a category, the shipped ones unless a folder is given: {set: {view: :class:`ImageInput`}}."""
     return read_templates(shipped_templates(category) if config.templates is None else config.templates / category)
-
-
-@dataclass(frozen=True)
-class MethodFacts:
-    """What is known of a method before it runs.
-
-    settings: everything it was told or resolved from presets (JSON);  models: {category: content hash}
-    kap_scores: what KAP judges, ``features`` or the ``method``
-    told_keypoints: whether the method is told that the queries of a pair are different keypoints of the category
-    """
-
-    settings: dict = field(default_factory=dict)
-    models: dict = field(default_factory=dict)
-    kap_scores: str = "features"
-    told_keypoints: bool = False
 
 
 def templates_hash(templates: dict[str, Any]) -> str:
@@ -125,7 +109,7 @@ def templates_hash(templates: dict[str, Any]) -> str:
     return sha256_of_arrays({f"{name}/{view}": image.rgb for name, views in templates.items() for view, image in views.items()})
 
 
-def check_method(config: "EvaluationConfig", dataset: Dataset, categories: Sequence[str]) -> MethodFacts:
+def check_method(config: EvaluationConfig, dataset: Dataset, categories: Sequence[str]) -> MethodFacts:
     """The :class:`MethodFacts`; raises before any work for what cannot be run.
 
     That is an unknown method or preset, a missing model, or mirror images where it is not known how keypoints change places.

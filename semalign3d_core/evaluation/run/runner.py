@@ -3,24 +3,23 @@
 import functools
 import time
 import uuid
-from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from tqdm import tqdm
 
 from semalign3d_core.datasets import DATASETS, open_dataset
-from semalign3d_core.datasets.records import Dataset
 from semalign3d_core.evaluation.keypoints.kap import source_count
 from semalign3d_core.evaluation.keypoints.pairs import image_items, image_key, match_items, read_pairs, threshold_kind
 from semalign3d_core.evaluation.keypoints.predictions import problem_of, read_predictions, write_predictions
 from semalign3d_core.evaluation.keypoints.results import plain_config
 from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.evaluation.run.engine import ENGINES
+from semalign3d_core.evaluation.run.evaluation import Evaluation
 from semalign3d_core.evaluation.run.hardware import latency
-from semalign3d_core.evaluation.run.methods import MethodFacts, check_method, with_backbone
-from semalign3d_core.evaluation.run.tasks import TASKS, Task
+from semalign3d_core.evaluation.run.methods import check_method, with_backbone
+from semalign3d_core.evaluation.run.tasks import TASKS
 from semalign3d_core.evaluation.run.worker import check_providers, run_item
 from semalign3d_core.perception.backbones.precision import choose_device
 from semalign3d_core.runtime.errors import InputError
@@ -28,41 +27,6 @@ from semalign3d_core.runtime.files import sha256_of_file, write_json
 from semalign3d_core.runtime.outputs import check_replaceable
 
 RESULTS = ("results.json", "results.csv", "pairs.csv", "predictions.jsonl", "report.html")
-
-
-@dataclass
-class Evaluation:
-    """What an evaluation gathers on its way to the result files.
-
-    scores: one per pair in the data set's order, see :class:`Task`;  results: the dictionary of ``results.json``
-    digests: {:func:`image_key`: hash of what was seen of an image};  cache: counts;  seconds: {stage: wall time}
-    latency: {"image", "pair": median and p95};  processes: of all items, see :class:`ItemResult`
-    extra_predictions: pairs of a prediction file that nobody asked for;  kap: {pair: its samples for KAP}, if asked for
-    resolved: the configuration as JSON with everything filled in that it left open;  categories: of the pairs, sorted
-    method: :class:`MethodFacts`
-    """
-
-    config: EvaluationConfig
-    dataset: Dataset
-    threshold: str = "bbox"
-    method: MethodFacts = MethodFacts()
-    resolved: dict = field(default_factory=dict)
-    categories: list = field(default_factory=list)
-    scores: list = field(default_factory=list)
-    results: dict = field(default_factory=dict)
-    hashes: dict = field(default_factory=dict)
-    digests: dict = field(default_factory=dict)
-    cache: Counter = field(default_factory=Counter)
-    seconds: dict = field(default_factory=dict)
-    latency: dict = field(default_factory=dict)
-    processes: set = field(default_factory=set)
-    extra_predictions: int = 0
-    kap: dict = field(default_factory=dict)
-
-    @property
-    def task(self) -> Task:
-        """The :class:`Task` that the data set's annotation asks for."""
-        return TASKS[self.dataset.annotation]
 
 
 def evaluate(config: EvaluationConfig) -> Evaluation:
@@ -73,8 +37,9 @@ def evaluate(config: EvaluationConfig) -> Evaluation:
             check_replaceable(config.output / name, same_kind=lambda _: False)
     write_json(config.output / "config.json", plain_config(config))  # first of all, so that an unwritable folder costs no work
     started = time.monotonic()
-    evaluation = Evaluation(config, open_dataset(config.dataset, config.kind))
-    dataset, task = evaluation.dataset, evaluation.task
+    dataset = open_dataset(config.dataset, config.kind)
+    task = TASKS[dataset.annotation]
+    evaluation = Evaluation(config, dataset, task)
     with ExitStack() as stack:
         run = None
         if config.predictions is None:

@@ -1,32 +1,11 @@
 """What kinds of evaluation there are, by what a data set publishes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from semalign3d_core.evaluation.keypoints import results, scoring
 from semalign3d_core.evaluation.keypoints.pairs import keypoint_pair
 from semalign3d_core.evaluation.masks import report as mask_report
 from semalign3d_core.evaluation.masks import transfer as mask_transfer
 from semalign3d_core.evaluation.report import report
-
-
-@dataclass(frozen=True)
-class Task:
-    """The steps of an evaluation that depend on what is scored.
-
-    make_pair(dataset, config, record, category) -> :class:`EvaluationPair`;  score(evaluation, pair, points), skipped(evaluation,
-    pair, problem) -> a score with ``pair``, ``points`` and ``problem``;  result_dictionary(evaluation), write_tables(evaluation);
-    terminal_table(results) -> text;  write_report(evaluation, sections) -> path
-    """
-
-    make_pair: Callable
-    score: Callable
-    skipped: Callable
-    result_dictionary: Callable
-    write_tables: Callable
-    terminal_table: Callable
-    write_report: Callable
-
+from semalign3d_core.evaluation.run.evaluation import Task
 
 # annotation of the data set -> task
 TASKS = {

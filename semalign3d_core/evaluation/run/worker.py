@@ -6,13 +6,14 @@ A worker is made from the configuration alone, so that any process of any engine
 import functools
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from semalign3d_core.category.storage import check_backbone
 from semalign3d_core.evaluation.items import ItemResult, WorkItem
 from semalign3d_core.evaluation.keypoints.kap import pair_samples, source_keypoints
+from semalign3d_core.evaluation.run.config import EvaluationConfig
 from semalign3d_core.evaluation.run.hardware import process_facts
 from semalign3d_core.evaluation.run.images import ImageStore
 from semalign3d_core.evaluation.run.matching import match_to_targets, rate_cells
@@ -23,11 +24,8 @@ from semalign3d_core.runtime.code_hash import code_of
 from semalign3d_core.runtime.errors import OutputError, SemAlign3DError
 from semalign3d_core.runtime.files import sha256_of_arrays
 
-if TYPE_CHECKING:
-    from semalign3d_core.evaluation.run.config import EvaluationConfig
 
-
-def run_item(config: "EvaluationConfig", run: str, item: WorkItem) -> ItemResult:
+def run_item(config: EvaluationConfig, run: str, item: WorkItem) -> ItemResult:
     """Prepares or matches one :class:`WorkItem`; bad input becomes a failure in the :class:`ItemResult`.
 
     run: names the evaluation, so that a process keeps nothing (models, images) from one evaluation to the next.
@@ -35,7 +33,7 @@ def run_item(config: "EvaluationConfig", run: str, item: WorkItem) -> ItemResult
     return _worker(config, run).run(item)
 
 
-def check_providers(config: "EvaluationConfig", run: str, category: str) -> None:
+def check_providers(config: EvaluationConfig, run: str, category: str) -> None:
     """Makes everything that looks at images, as far as it is known without (``category`` empty) or with a category.
 
     What is missing (weights, packages, files) ends the run here, before any work.

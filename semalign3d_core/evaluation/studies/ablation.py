@@ -10,19 +10,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from semalign3d_core.evaluation.report.published import published_ablation
 from semalign3d_core.evaluation.report.tables import main_alpha
+from semalign3d_core.evaluation.run.config import EvaluationConfig
+from semalign3d_core.evaluation.run.evaluation import Evaluation
 from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.pages.charts import bar_chart, line_chart
 from semalign3d_core.pages.html import note, table
 from semalign3d_core.runtime.errors import SemAlign3DError
 from semalign3d_core.runtime.files import write_json, write_text
-
-if TYPE_CHECKING:
-    from semalign3d_core.evaluation.run.config import EvaluationConfig
-    from semalign3d_core.evaluation.run.runner import Evaluation
 
 # term -> what turns it off, in the reported energy and in both solvers
 TERMS = {
@@ -56,7 +54,7 @@ class Row:
     images: int = 0
 
 
-def run_ablation(evaluation: "Evaluation") -> list[tuple[str, str]]:
+def run_ablation(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Runs what the configuration of a finished evaluation asks for; returns (title, HTML) sections for its report.
 
     Writes ``ablation.json`` and ``ablation.csv`` beside the other results.
@@ -113,7 +111,7 @@ def _rebuilt(config, categories, group, name, count):
     return _evaluated(replace(config, models=folder / "models", output=folder), group, name, images)
 
 
-def build_models(config: "EvaluationConfig", category: str, folder: Path, count: int) -> Any:
+def build_models(config: EvaluationConfig, category: str, folder: Path, count: int) -> Any:
     """Builds one category's model from ``count`` images of the split ``trn`` (0: all), evenly spread; returns their number.
 
     With the settings that the model of the evaluation was built with, and sources as ``semalign3d build`` chooses them where the evaluation

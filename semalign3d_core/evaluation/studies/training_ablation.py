@@ -9,9 +9,10 @@ import io
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from semalign3d_core.evaluation.report.tables import main_alpha
+from semalign3d_core.evaluation.run.evaluation import Evaluation
 from semalign3d_core.evaluation.run.runner import evaluate
 from semalign3d_core.evaluation.studies.training_validation import validation_on
 from semalign3d_core.learned.geoaware.losses import LossConfig
@@ -21,9 +22,6 @@ from semalign3d_core.pages.charts import bar_chart
 from semalign3d_core.pages.html import note, table
 from semalign3d_core.runtime.config import from_dict
 from semalign3d_core.runtime.files import read_yaml, write_json, write_text
-
-if TYPE_CHECKING:
-    from semalign3d_core.evaluation.run.runner import Evaluation
 
 ARG_MAX, WINDOW = "nearest_neighbour", "window_soft_argmax"
 SPARSE = LossConfig(dense=False, variants=False, noise=0.0)
@@ -46,7 +44,7 @@ class Row:
     results: dict
 
 
-def run_training_ablation(evaluation: "Evaluation") -> list[tuple[str, str]]:
+def run_training_ablation(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Trains and evaluates the rows for a finished evaluation's configuration; returns (title, HTML) sections for its report.
 
     Writes ``training_ablation.json`` and ``training_ablation.csv`` beside the other results.
