@@ -5,8 +5,9 @@ from dataclasses import replace
 import torch
 
 from semalign3d_core.alignment.gauss_newton.poses import Candidates, project_points
-from semalign3d_core.alignment.gauss_newton.residuals import RobustResiduals
-from semalign3d_core.alignment.result import warm_start
+from semalign3d_core.alignment.gauss_newton.residuals import KEYPOINT_BACKGROUND, KEYPOINT_LIMIT, RobustResiduals
+from semalign3d_core.alignment.result import inside_image, warm_start
+from semalign3d_core.geometry.camera import PinholeCamera
 from semalign3d_core.perception.evidence import FeatureMap
 
 
@@ -93,3 +94,22 @@ def test_a_keypoint_beside_the_mask_is_pulled_back_more_than_a_point_of_the_clou
     by_all, by_features = (RobustResiduals(each, cloud, aligner.config.energy, sigma)(places, 0)[0] for each in seen)
     point, keypoint = (by_all - by_features)[:, [0, -1]].T
     assert keypoint[0] < 5 * point[0] < 0 and keypoint[2] > 5 * point[2] > 0  # to the left, where the mask is; and the weights
+
+
+def test_keypoints_far_beside_the_mask_cost_a_bounded_amount(chair):
+    """A mask that lacks a part leaves many keypoints outside."""
+    category, aligner = chair
+    _, observation = observed(aligner, category.image(60).evidence)
+    solver = aligner.solver
+    residuals = RobustResiduals(observation, solver.fine, solver.weights, solver.sigmas[-1:])
+    for beside in (0.5, 1.0):
+        residuals(torch.full((1, 2, solver.fine.mean.shape[1]), beside), 0)
+    largest = KEYPOINT_BACKGROUND * solver.weights.background * KEYPOINT_LIMIT
+    near, far = (float(costs[2]) for costs in residuals.means)  # after the dense likelihoods and the cost of the cloud
+    assert 0.9 * largest < near <= far <= 1.0001 * largest
+
+
+def test_a_pixel_belongs_to_the_image_up_to_its_outer_edge():
+    camera = PinholeCamera.centred(1.5, 4, 10)
+    assert inside_image(torch.tensor([[-0.4, -0.4], [9.4, 3.4]]), camera).all()
+    assert not inside_image(torch.tensor([[-0.6, 1.0], [1.0, 3.6], [torch.nan, 0.0]]), camera).any()

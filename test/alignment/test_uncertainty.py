@@ -6,6 +6,7 @@ import torch
 
 from semalign3d_core.alignment.aligner import Aligner
 from semalign3d_core.alignment.uncertainty import uncertainty_of
+from semalign3d_core.perception.evidence import DepthMap
 
 
 def test_covariances_are_of_the_size_of_the_errors(chair):
@@ -41,3 +42,14 @@ def test_a_solver_without_normal_equations_says_nothing(chair):
     image = category.image(1)
     alignment = aligner.align(image.evidence)
     assert uncertainty_of(aligner, image.evidence, replace(alignment, tracking=None)) is None
+
+
+def test_only_metric_depth_fixes_the_distance_of_an_object_of_known_size(chair):
+    category, _ = chair
+    aligner, image = Aligner(category.model(), known_diameter=0.2), category.image(1)
+    alignment = aligner.align(image.evidence)
+    values = torch.full_like(image.evidence.depth.values, 0.5)
+    depths = (None, DepthMap(values, "disparity"), DepthMap(values, "metric"))
+    without, relative, metric = (uncertainty_of(aligner, replace(image.evidence, depth=depth), alignment).pose for depth in depths)
+    torch.testing.assert_close(relative, without)
+    assert not torch.allclose(metric, without, rtol=0.01)

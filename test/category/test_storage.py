@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from semalign3d_core.category import storage
 from semalign3d_core.category.model import BetaTable, CategoryModel
 from semalign3d_core.category.storage import find_model, load_model, model_hash, save_model
+from semalign3d_core.category.value_ranges import value_problem
 from semalign3d_core.runtime import tensors
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, OutputError
 
@@ -218,3 +219,11 @@ def test_find_model_prefers_the_folder_and_lists_what_there_is(saved, tmp_path, 
         find_model("sofa", tmp_path)
     with pytest.raises(MissingFileError, match=r"x/sofa\.safetensors does not exist"):
         find_model("x/sofa.safetensors")
+
+
+@pytest.mark.parametrize("name", ["keypoint_features", "dense_features", "keypoint_mu", "dense_mu", "modes"])
+def test_cosines_and_parts_of_unit_vectors_are_at_most_one(name):
+    sound = {"focal": torch.tensor([1.5, 0.2]), "diameter_metres": torch.full((2,), torch.nan), "pose_rotations": torch.eye(3)[None]}
+    for value in (1.0, -1.0):
+        assert value_problem({**sound, name: torch.tensor([0.0, value])}, {}) is None
+        assert name in value_problem({**sound, name: torch.tensor([0.0, 1.05 * value])}, {})
