@@ -15,7 +15,7 @@ from semalign3d_core.category.annotations.views import Providers, View
 from semalign3d_core.category.config import BuildConfig
 from semalign3d_core.category.progress import Clock
 from semalign3d_core.category.shape.factor_model import FactorModel
-from semalign3d_core.category.shape.find import ShapeResult
+from semalign3d_core.category.shape.find import ShapeResult, exchange_evidence
 from semalign3d_core.category.surface.surface_map import SurfaceMap, normal
 from semalign3d_core.runtime.config import to_dict
 from semalign3d_core.runtime.version import __version__
@@ -96,7 +96,8 @@ def left_right_odds(views: Sequence[View], shape: ShapeResult, flip: Tensor | No
     """(N,) logarithm of the odds that left and right are exchanged in an image, :func:`swapped_odds`; NaN without left and right."""
     if flip is None:
         return np.full(len(views), np.nan)
-    return swapped_odds(left_right_scores(views, flip), depth_scores(shape.model.in_camera()[..., 2], shape.data.visible))
+    nearer = depth_scores(shape.model.in_camera()[..., 2], shape.data.visible)
+    return swapped_odds(left_right_scores(views, flip), nearer, explained=exchange_evidence(shape.model, shape.data).numpy())
 
 
 def _image_report(view: View, model: FactorModel, n: int, difference: Tensor, visible: Tensor, names: list[str]) -> dict[str, Any]:

@@ -1,13 +1,19 @@
-"""Pictures with left and right exchanged are found by features and by which keypoints are seen; right ones are not accused."""
+"""Pictures with left and right exchanged are found by features, by which keypoints are seen, and by perspective; right ones are not accused."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from random_category import random_category
 from torch.nn.functional import normalize
 
 from semalign3d_core.category.annotations.swaps import depth_scores, left_right_scores, look_swapped, swapped_odds
+from semalign3d_core.category.config import EmOptions
+from semalign3d_core.category.shape.em import fit_factor_model
+from semalign3d_core.category.shape.find import exchange_evidence
+from semalign3d_core.category.shape.mirror import symmetrised
 
 FLIP = torch.tensor([1, 0, 3, 2, 5, 4, 6])
 
@@ -73,6 +79,39 @@ def test_features_that_hardly_tell_are_helped_by_what_is_seen():
 
 def test_features_that_do_not_tell_accuse_hardly_anybody():
     assert count(lambda seed, swapped: [of_features(seed, (), told=0.0)])[1] < 20
+
+
+def test_pictures_whose_look_misleads_are_judged_by_the_other_cues():
+    """A network takes left for right in three pictures of 30. With one cue they are accused, with three they are not."""
+    look, seen, explained = (np.random.default_rng(seed).normal(-3, 0.5, 30) for seed in range(3))
+    look[:3] *= -1
+    assert look_swapped(swapped_odds(look))[:3].all()
+    assert not look_swapped(swapped_odds(look, seen, explained=explained)).any()
+    look[3], seen[:4], explained[:4] = -look[3], -seen[:4], -explained[:4]  # exchanged: all cues of the fourth, two of the others
+    assert np.flatnonzero(look_swapped(swapped_odds(look, seen, explained=explained))).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("depth_known", "sure"), [(False, 1.0), (True, 5.0)])
+def test_a_pose_explains_exchanged_labels_worse_by_perspective_and_by_known_depths(depth_known, sure):
+    data, truth = random_category(images=30, seed=3)
+    swapped = torch.zeros(30, dtype=torch.bool)
+    swapped[[4, 17]] = True
+    changed = {
+        name: torch.where(swapped.view(-1, *[1] * (getattr(data, name).ndim - 1)), getattr(data.exchanged, name), getattr(data, name))
+        for name in ("points", "visible", "inverse", "measured")
+    }
+    data = replace(data, **changed)
+    if not depth_known:
+        data = replace(data, measured=torch.zeros_like(data.measured), inverse=torch.zeros_like(data.inverse))
+    model = fit_factor_model(symmetrised(truth.shape, data.flip), data, EmOptions(rounds=15))
+    odds = exchange_evidence(model, data)
+    assert odds[swapped].min() > sure and odds[~swapped].max() < 0
+
+
+def test_labels_exchanged_twice_are_the_labels(seed=5):
+    data, _ = random_category(images=4, seed=seed)
+    assert torch.equal(data.exchanged.exchanged.points, data.points) and not torch.equal(data.exchanged.points, data.points)
+    assert torch.equal(data.exchanged.flip, data.flip) and replace(data, flip=None).exchanged.points is data.points
 
 
 def test_a_cue_that_is_unknown_counts_for_nothing():

@@ -23,7 +23,7 @@ class Outline:
     measured: Tensor
 
     def only(self, keypoints: Tensor) -> "Outline":
-        """The readings of the keypoints (K',) bool alone."""
+        """The readings of the keypoints alone: (K,) bool, or their numbers in any order."""
         return Outline(self.inset[:, keypoints], self.middle[:, keypoints], self.measured[:, keypoints])
 
 
@@ -85,13 +85,17 @@ class Constellations:
     def only(self, keypoints: Tensor) -> "Constellations":
         """The same images with the keypoints (K',) bool alone; mirror partners must stay together."""
         number = torch.cumsum(keypoints.long(), 0) - 1
+        return replace(self._in_order(keypoints), flip=None if self.flip is None else number[self.flip[keypoints]])
+
+    @property
+    def exchanged(self) -> "Constellations":
+        """The same images with left and right labels exchanged; the same where the category has no symmetry."""
+        return self if self.flip is None else self._in_order(self.flip)
+
+    def _in_order(self, keypoints: Tensor) -> "Constellations":
         per_keypoint = ("points", "visible", "inverse", "measured", "corrected", "depth")
-        return replace(
-            self,
-            flip=None if self.flip is None else number[self.flip[keypoints]],
-            outline=None if self.outline is None else self.outline.only(keypoints),
-            **{name: getattr(self, name)[:, keypoints] for name in per_keypoint},
-        )
+        outline = None if self.outline is None else self.outline.only(keypoints)
+        return replace(self, outline=outline, **{name: getattr(self, name)[:, keypoints] for name in per_keypoint})
 
     @property
     def count(self) -> int:

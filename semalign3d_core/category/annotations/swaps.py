@@ -1,20 +1,22 @@
-"""Pictures whose left and right labels look exchanged, by what the keypoints look like and by which of them are seen.
+"""Pictures whose left and right labels look exchanged, by what the keypoints look like, by which are seen, and by how well a pose explains them.
 
-Reprojection errors hardly tell: labels exchanged in one picture are, but for perspective, explained by a pose reversed in depth. Two other
-things do. The left part of an object does not look like the right part of others, as its neighbourhood lies on the other side of it. And
-in the reversed pose the annotated keypoints lie on the far side of the object, where nobody would see them.
+Labels exchanged in one picture are, but for perspective, explained by a pose reversed in depth, so that the last tells little where objects
+are far away. Two other things do. The left part of an object does not look like the right part of others, as its neighbourhood lies on the
+other side of it. And in the reversed pose the annotated keypoints lie on the far side of the object, where nobody would see them.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.special import expit, logit
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from semalign3d_core.category.annotations.views import View
 
 FREEDOM = 3.0  # degrees of freedom of Student's t: pictures that are odd for other reasons prove little
+ERRORS = 0.05  # share of the pictures in which a cue is wrong altogether
 OUTLIER = 2.7  # robust standard deviations above the usual odds
 
 
@@ -48,18 +50,19 @@ def depth_scores(depth: Tensor, visible: Tensor) -> np.ndarray:
     return ((depth * seen).sum(1) / seen.sum(1) - (depth * hidden).sum(1) / hidden.sum(1)).numpy()
 
 
-def swapped_odds(*cues: np.ndarray) -> np.ndarray:
-    """(N,) logarithm of the odds that left and right are exchanged in a picture; NaN where no cue (N,) is known.
+def swapped_odds(*cues: np.ndarray, explained: np.ndarray | None = None) -> np.ndarray:
+    """(N,) logarithm of the odds that left and right are exchanged in a picture; NaN where nothing (N,) is known.
 
     Exchanging the labels of a picture changes the sign of its cue. So cues of right pictures lie around the median and those of exchanged
     pictures around minus the median, and a cue that tells nothing has its median near 0. Cues are taken as independent.
+    explained: logarithm of the odds by how well a pose explains the picture, which is another cue
     """
-    odds = []
+    odds = [] if explained is None else [_bounded(explained)]
     for cue in cues:
         known = cue[np.isfinite(cue)]
         middle = np.median(known) if len(known) else 0.0
         spread = max(_spread(known), 1e-9) if len(known) else 1.0
-        odds.append(_log_t((cue + middle) / spread) - _log_t((cue - middle) / spread))
+        odds.append(_bounded(_log_t((cue + middle) / spread) - _log_t((cue - middle) / spread)))
     stacked = np.stack(odds)
     return np.where(np.isfinite(stacked).any(0), np.nansum(stacked, 0), np.nan)
 
@@ -80,3 +83,8 @@ def _spread(values: np.ndarray) -> float:
 def _log_t(x: np.ndarray) -> np.ndarray:
     """Logarithm of the density of Student's t, up to a constant."""
     return -(FREEDOM + 1) / 2 * np.log1p(x * x / FREEDOM)
+
+
+def _bounded(odds: np.ndarray) -> np.ndarray:
+    """Odds (logarithms) of a cue that may be wrong altogether."""
+    return logit(ERRORS + (1 - 2 * ERRORS) * expit(odds))

@@ -70,6 +70,12 @@ def _first_poses(shape: Tensor, data: Constellations) -> FactorModel:
     return rigid_model(shape, covariance, weak.rotation[0], translation, data)
 
 
+def posed_anew(model: FactorModel, data: Constellations) -> FactorModel:
+    """The model with poses found anew from its mean shape, without displacements."""
+    first = _first_poses(model.shape, data)
+    return replace(model, rotation=first.rotation, translation=first.translation, displacement=first.displacement)
+
+
 def expectation(model: FactorModel, data: Constellations, steps: int) -> tuple[FactorModel, Tensor]:
     """The E step: Gauss-Newton on pose and displacement of all images.
 

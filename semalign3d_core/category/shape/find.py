@@ -11,10 +11,10 @@ from semalign3d_core.category.config import BuildConfig
 from semalign3d_core.category.progress import Progress, no_progress
 from semalign3d_core.category.published.shape import reference_shape
 from semalign3d_core.category.shape.disparity_start import disparity_start
-from semalign3d_core.category.shape.em import FIRST_STEPS, expectation, fit_factor_model, image_costs
+from semalign3d_core.category.shape.em import FIRST_STEPS, expectation, fit_factor_model, image_costs, posed_anew
 from semalign3d_core.category.shape.factor_model import FactorModel
 from semalign3d_core.category.shape.flat import fit_outline_model
-from semalign3d_core.category.shape.mirror import MIRROR
+from semalign3d_core.category.shape.mirror import MIRROR, mirrored
 from semalign3d_core.category.shape.multiview import multiview_start, view_diversity
 from semalign3d_core.category.statistics.geometric_features import BetaTable
 from semalign3d_core.category.surface.surface_map import is_flat
@@ -86,18 +86,46 @@ def handedness_evidence(model: FactorModel, data: Constellations) -> float:
     return float(advantage.mean() / (advantage.std() / len(advantage) ** 0.5).clamp(min=1e-9))
 
 
+@one_thread()
+def exchange_evidence(model: FactorModel, data: Constellations) -> Tensor:
+    """(N,) logarithm of the odds that left and right are exchanged in an image, by how well both explain it; of data with left and right.
+
+    Exchanged labels are explained by the pose reversed in depth, but for perspective, the mask and known depths. Costs are twice the
+    negative logarithm of a likelihood.
+    """
+    flip = data.flip
+    mirror_model = replace(
+        model,
+        rotation=_reversed_in_depth(model) * MIRROR,
+        displacement=mirrored(model.displacement, flip),
+        hidden=None if model.hidden is None else model.hidden[:, flip],
+        spread=None if model.spread is None else model.spread[:, flip],
+    )
+    return (_least_costs(model, data) - _least_costs(mirror_model, data.exchanged)) / 2
+
+
+def _least_costs(model: FactorModel, data: Constellations) -> Tensor:
+    """(N,) costs of the images from their poses, or from new ones where these lead further down."""
+    return torch.minimum(*(image_costs(expectation(start, data, 2 * FIRST_STEPS)[0], data) for start in (model, posed_anew(model, data))))
+
+
 def depth_reversed(model: FactorModel) -> FactorModel:
     """The model whose keypoints in the camera frame are those of ``model`` reversed along the line of sight.
 
     R' = (I - 2 v v^T) R M, X' = M X with v the direction to the object and M a reflection of the object frame.
     """
     sign = MIRROR.flip(0)
-    v = torch.nn.functional.normalize(model.translation, dim=-1)
     signs = sign.repeat(len(model.shape))
     return replace(
         model,
         shape=model.shape * sign,
         displacement=model.displacement * sign,
         covariance=model.covariance * signs[:, None] * signs,
-        rotation=(torch.eye(3, dtype=sign.dtype) - 2 * v[:, :, None] * v[:, None]) @ model.rotation * sign,
+        rotation=_reversed_in_depth(model) * sign,
     )
+
+
+def _reversed_in_depth(model: FactorModel) -> Tensor:
+    """(N, 3, 3) rotations followed by the reflection that reverses the depth, (I - 2 v v^T) R with v the direction to the object."""
+    v = torch.nn.functional.normalize(model.translation, dim=-1)
+    return (torch.eye(3, dtype=v.dtype) - 2 * v[:, :, None] * v[:, None]) @ model.rotation
