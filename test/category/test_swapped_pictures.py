@@ -1,4 +1,4 @@
-"""Pictures with left and right exchanged are found by features, by which keypoints are seen, and by perspective; right ones are not accused."""
+"""Pictures with left and right exchanged are found by features, by what is seen and by perspective; right ones are not accused."""
 
 from dataclasses import replace
 from types import SimpleNamespace

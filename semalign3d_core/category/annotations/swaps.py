@@ -1,8 +1,8 @@
-"""Pictures whose left and right labels look exchanged, by what the keypoints look like, by which are seen, and by how well a pose explains them.
+"""Pictures whose left and right labels look exchanged, by three cues.
 
-Labels exchanged in one picture are, but for perspective, explained by a pose reversed in depth, so that the last tells little where objects
-are far away. Two other things do. The left part of an object does not look like the right part of others, as its neighbourhood lies on the
-other side of it. And in the reversed pose the annotated keypoints lie on the far side of the object, where nobody would see them.
+One is how well a pose explains them: labels exchanged in one picture are, but for perspective, explained by a pose reversed in depth, so
+this tells little where objects are far away. The left part of an object does not look like the right part of others, as its neighbourhood
+lies on the other side of it. And in the reversed pose the annotated keypoints lie on the far side of the object, where nobody sees them.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from torch.nn.functional import normalize
 from semalign3d_core.category.annotations.views import View
 
 FREEDOM = 3.0  # degrees of freedom of Student's t: pictures that are odd for other reasons prove little
-ERRORS = 0.05  # share of the pictures in which a cue is wrong altogether
-OUTLIER = 2.7  # robust standard deviations above the usual odds
+ERRORS, POSE_ERRORS = 0.2, 0.01  # shares of the pictures in which a cue, or the pose, misleads altogether
+OUTLIER = 3.0  # robust standard deviations above the usual odds
 
 
 def left_right_scores(views: Sequence[View], flip: Tensor | None) -> np.ndarray:
@@ -55,14 +55,14 @@ def swapped_odds(*cues: np.ndarray, explained: np.ndarray | None = None) -> np.n
 
     Exchanging the labels of a picture changes the sign of its cue. So cues of right pictures lie around the median and those of exchanged
     pictures around minus the median, and a cue that tells nothing has its median near 0. Cues are taken as independent.
-    explained: logarithm of the odds by how well a pose explains the picture, which is another cue
+    explained: logarithm of the odds by how well a pose explains the picture, which tells more the more there is of perspective
     """
-    odds = [] if explained is None else [_bounded(explained)]
+    odds = [] if explained is None else [_bounded(explained, POSE_ERRORS)]
     for cue in cues:
         known = cue[np.isfinite(cue)]
         middle = np.median(known) if len(known) else 0.0
         spread = max(_spread(known), 1e-9) if len(known) else 1.0
-        odds.append(_bounded(_log_t((cue + middle) / spread) - _log_t((cue - middle) / spread)))
+        odds.append(_bounded(_log_t((cue + middle) / spread) - _log_t((cue - middle) / spread), ERRORS))
     stacked = np.stack(odds)
     return np.where(np.isfinite(stacked).any(0), np.nansum(stacked, 0), np.nan)
 
@@ -85,6 +85,6 @@ def _log_t(x: np.ndarray) -> np.ndarray:
     return -(FREEDOM + 1) / 2 * np.log1p(x * x / FREEDOM)
 
 
-def _bounded(odds: np.ndarray) -> np.ndarray:
-    """Odds (logarithms) of a cue that may be wrong altogether."""
-    return logit(ERRORS + (1 - 2 * ERRORS) * expit(odds))
+def _bounded(odds: np.ndarray, errors: float) -> np.ndarray:
+    """Odds (logarithms) of a cue that is wrong altogether in a share ``errors`` of the pictures."""
+    return logit(errors + (1 - 2 * errors) * expit(odds))

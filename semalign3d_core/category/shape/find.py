@@ -88,12 +88,14 @@ def handedness_evidence(model: FactorModel, data: Constellations) -> float:
 
 @one_thread()
 def exchange_evidence(model: FactorModel, data: Constellations) -> Tensor:
-    """(N,) logarithm of the odds that left and right are exchanged in an image, by how well both explain it; of data with left and right.
+    """(N,) logarithm of the odds that left and right are exchanged in an image, by how well both explain it; NaN without left and right.
 
     Exchanged labels are explained by the pose reversed in depth, but for perspective, the mask and known depths. Costs are twice the
     negative logarithm of a likelihood.
     """
     flip = data.flip
+    if flip is None:
+        return torch.full((len(data.points),), torch.nan)
     mirror_model = replace(
         model,
         rotation=_reversed_in_depth(model) * MIRROR,
