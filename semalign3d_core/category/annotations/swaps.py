@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from semalign3d_core.category.annotations.views import View
 
 FREEDOM = 3.0  # degrees of freedom of Student's t: pictures that are odd for other reasons prove little
-ERRORS, POSE_ERRORS = 0.2, 0.01  # shares of the pictures in which a cue, or the pose, misleads altogether
+ERRORS, POSE_ERRORS = 0.2, 0.1  # shares of the pictures in which a cue, or the pose, misleads altogether
 OUTLIER = 3.0  # robust standard deviations above the usual odds
 
 
