@@ -4,7 +4,7 @@
 
 Every command is run once undisturbed. Then it is started and killed (SIGKILL, with its workers) after a random part of that time, one to
 three times in a folder, and run to its end there: all files must be equal, byte by byte (times in reports left out). Most runs are forked
-from a process that has the modules loaded, so that a kill takes as long as the work before it. In each thirtieth folder all runs are
+from a process that has the modules loaded, so that a kill takes as long as the work before it. In each twentieth folder all runs are
 processes of their own: the loading of modules is killed, too, and their workers with them.
 """
 
@@ -32,7 +32,7 @@ from semalign3d_core.cli.main import COMMANDS
 PROGRAM = "import sys; open(sys.argv.pop(1), 'w').close(); sys.argv[0] = '{}'; from semalign3d_core.cli.{} import main; sys.exit(main())"
 SECONDS = re.compile(r'("(?:[a-z_]*seconds|created|date|time|host)[a-z_]*": )(\{[^}]*\}|[^,\n}]*)|\d+\.\d+ s\b')
 NAMES = ["cap", "neck", "left_base", "right_base"]
-FRESH = 30  # of so many attempts one consists of processes of their own
+FRESH = 20  # of so many attempts one consists of processes of their own
 MODULES = [
     *(f"semalign3d_core.cli.{module}" for module, _ in COMMANDS.values()),
     *(
@@ -171,18 +171,17 @@ def content(folder: Path) -> dict[str, bytes]:
 def attack(name: str, arguments: list[str], kills: int, rng: random.Random, folder: Path) -> list[str]:
     """What went wrong with ``kills`` kills of a command; [] if nothing did."""
     expected: dict[str, bytes] = {}
-    took, problems = {}, []
-    for fresh in (True, False):
-        took[fresh], code = timed(arguments, folder / f"{name}_calm", fresh)
-        if code:
-            return ["the undisturbed run failed"]
-        found = content(folder / f"{name}_calm")
-        problems += [f"forked, it writes something else: {text}" for text in differences(expected or found, found)]
-        expected = found
-        shutil.rmtree(folder / f"{name}_calm")
-    done, attempts, output = 0, 0, folder / f"{name}_killed"
+    took: dict[bool, float] = {}
+    problems, done, attempts, output = [], 0, 0, folder / f"{name}_out"
     while done < kills:
-        fresh = attempts % FRESH == 0
+        fresh = attempts % FRESH == FRESH - 1
+        if fresh not in took:
+            took[fresh], code = timed(arguments, output, fresh)
+            if code:
+                return ["the undisturbed run failed"]
+            expected = expected or content(output)
+            problems += [f"undisturbed, it writes something else: {text}" for text in differences(expected, content(output))]
+            shutil.rmtree(output)
         for _ in range(min(rng.randint(1, 3), kills - done)):
             code = run(arguments, output, rng.random() * took[fresh], fresh)
             done += code is None
@@ -190,7 +189,8 @@ def attack(name: str, arguments: list[str], kills: int, rng: random.Random, fold
                 problems.append(f"kill {done}: a run after a kill failed with code {code}")
         if any(output.rglob(".*")):
             time.sleep(1.1)  # younger temporary files are left to their writers
-        took[fresh], code = timed(arguments, output, fresh)  # once more: the machine may have become slower
+        seconds, code = timed(arguments, output, fresh)
+        took[fresh] = max(0.9 * took[fresh], seconds)  # the machine may have become slower, or quicker
         if code:
             problems.append(f"kill {done}: the last run failed with code {code}")
         problems += [f"kill {done}: {text}" for text in differences(expected, content(output))]
