@@ -44,7 +44,7 @@ test: setup
 	. scripts/env.sh && python -m pytest $(PYTEST_ARGS)
 
 test-fast: setup
-	. scripts/env.sh && python -m pytest -m "not slow and not ros" $(PYTEST_ARGS)
+	. scripts/env.sh && python -m pytest -n auto --dist loadfile -m "not slow and not ros" $(PYTEST_ARGS)
 
 # Scripts that print the numbers of README and docs and need nothing but this machine; others say in their docstring what they need.
 BENCH := embedded alignment build_quality build_speed transfer synth throughput providers node_rate node_memory demo

@@ -51,7 +51,7 @@ class Options:
 
 def main(options):
     instance = make_instance(options.category, instance_range("test")[0])
-    pictures = [r.image for r in orbit(instance, 12, options.size)]
+    pictures = [r.image for r in orbit(instance, 180, options.size)]  # six seconds of video: an object that moves smoothly
     messages = [array_to_image(picture, "rgb8", Header(frame_id="camera")) for picture in pictures]
     sent, answers, memory, values = [], [], [], {}
     with tempfile.TemporaryDirectory() as folder:
