@@ -141,7 +141,7 @@ def training_providers(options: BuildOptions, category: str) -> Providers:
     """Where features, depth and masks of the training images come from, through the cache if there is one."""
     device = choose_device(options.device)
     backbone = backbones.create(on_device(options.backbone, backbones.BACKBONES, device), options.dataset)
-    stored = any((options.dataset / "Depth" / category).glob("*.npz"))
+    stored = any((options.dataset / "Depth" / category).glob("[!.]*.npz"))
     depth_spec = ("precomputed" if stored else "none") if options.depth == "auto" else options.depth
     depth_source = depth.create(on_device(depth_spec, depth.DEPTHS, device), options.dataset)
     mask_source: MaskSource | None

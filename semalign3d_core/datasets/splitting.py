@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from semalign3d_core.runtime.files import read_json, write_json, write_text
+from semalign3d_core.runtime.files import read_json, visible, write_json, write_text
 
 SPLITS = ("trn", "test")
 COMMON_KEYPOINTS = 1  # a pair shares at least that many
@@ -18,7 +18,7 @@ def write_splits(root: Path, category: str, test_share: float, pairs: int) -> di
     Pairs of other categories stay in the lists; those of an earlier import of this one are replaced.
     """
     root = Path(root)
-    annotations = {path.stem: read_json(path) for path in sorted((root / "ImageAnnotation" / category).glob("*.json"))}
+    annotations = {path.stem: read_json(path) for path in visible((root / "ImageAnnotation" / category).glob("*.json"))}
     for split in SPLITS:
         _remove_split(root, category, split)
     if not test_share or len(annotations) < 4:

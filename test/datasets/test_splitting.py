@@ -57,3 +57,11 @@ def test_without_splits_all_images_train(tmp_path):
     assert dataset.splits() == [] and len(training_records(dataset, "bottle", "trn", 0)) == 6
     with pytest.raises(InputError, match="unknown category"):
         training_records(dataset, "chair", "trn", 0)
+
+
+def test_what_a_killed_import_left_is_no_image(tmp_path):
+    assert imported(tmp_path, "bottle") == 0
+    before = sorted(open_dataset(tmp_path / "data").pair_names("test"))
+    for left in (".semalign3d-x1y2z3.json", "._p0.json"):
+        (tmp_path / "data" / "ImageAnnotation" / "bottle" / left).write_bytes(b"")
+    assert imported(tmp_path, "bottle") == 0 and sorted(open_dataset(tmp_path / "data").pair_names("test")) == before

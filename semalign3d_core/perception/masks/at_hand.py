@@ -57,7 +57,7 @@ def masks_at_hand(dataset_root: Path, category: str) -> AtHandMasks:
     from semalign3d_core.perception.weights.store import locate
 
     sources: dict[str, Callable] = {}
-    if any((Path(dataset_root) / "Segmentation" / category).glob("*.png")):
+    if any((Path(dataset_root) / "Segmentation" / category).glob("[!.]*.png")):
         sources["precomputed"] = create("precomputed", dataset_root).segment  # type: ignore[union-attr]
     try:
         locate(KNOWN["sam2:tiny"], may_download=False)
