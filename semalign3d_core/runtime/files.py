@@ -9,7 +9,6 @@ import os
 import stat
 import tempfile
 import threading
-import time
 import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -125,9 +124,12 @@ def atomic_path(path: str | Path, same_kind: SameKind | None = None) -> Iterator
             check_replaceable(path, same_kind=same_kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path.parent)
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
-        temporary = Path(name)
-        fcntl.flock(handle, fcntl.LOCK_EX)  # says that its writer lives
+        while temporary is None or not os.fstat(handle).st_nlink:  # before its lock, somebody may take it for a leftover
+            if temporary is not None:
+                os.close(handle)
+            handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
+            temporary = Path(name)
+            fcntl.flock(handle, fcntl.LOCK_EX)  # says that its writer lives
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; results are meant to be shared
         os.replace(temporary, path)
@@ -152,8 +154,7 @@ def _remove_leftovers(folder: Path) -> None:
     for left in folder.glob(f"{TEMPORARY}*"):
         with suppress(OSError), open(left, "rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if time.time() - left.stat().st_mtime > 1:  # between its creation and its lock a file has no owner
-                left.unlink()
+            left.unlink()
 
 
 def _umask() -> int:

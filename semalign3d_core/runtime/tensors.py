@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save, save_file
+from safetensors.torch import save
 
 from semalign3d_core.runtime.errors import FileFormatError
 from semalign3d_core.runtime.files import atomic_path, reading
@@ -54,10 +54,7 @@ def open_tensors(path: str | Path) -> Iterator[Any]:
 
 def save_tensors(tensors: Tensors, path: Path, metadata: dict[str, str] | None = None) -> None:
     """Writes a safetensors file, whatever its name is."""
-    if _is_text(path):
-        save_file(tensors, path, metadata=metadata)
-    else:
-        path.write_bytes(save(tensors, metadata=metadata))
+    path.write_bytes(save(tensors, metadata=metadata))  # the library's save_file leaves files of its own where it is killed
 
 
 def _is_text(path: str | Path) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from semalign3d_core.category import storage
 from semalign3d_core.category.model import BetaTable, CategoryModel
 from semalign3d_core.category.storage import find_model, load_model, model_hash, save_model
 from semalign3d_core.category.value_ranges import value_problem
-from semalign3d_core.runtime import tensors
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, OutputError
 
 
@@ -187,11 +187,12 @@ def test_failed_write_leaves_the_old_file(saved, monkeypatch):
     model, path = saved
     content = path.read_bytes()
 
-    def fail(tensors, temporary, metadata):
-        temporary.write_bytes(b"half")
+    def fail(path, data):
+        with open(path, "wb") as file:
+            file.write(data[:5])
         raise OSError("disk full")
 
-    monkeypatch.setattr(tensors, "save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OutputError, match="disk full"):
         save_model(replace(model, category="car"), path)
     assert path.read_bytes() == content

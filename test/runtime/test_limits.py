@@ -2,6 +2,7 @@
 
 import os
 import struct
+import tempfile
 import zlib
 
 import numpy as np
@@ -14,7 +15,7 @@ from semalign3d_core.perception.evidence import read_image
 from semalign3d_core.runtime.errors import FileFormatError, InputError, MissingFileError, OutputError
 from semalign3d_core.runtime.files import TEMPORARY, atomic_path, inside, read_arrays, read_json, read_text, read_yaml, write_json
 from semalign3d_core.runtime.pictures import picture_of_bytes
-from semalign3d_core.runtime.tensors import read_checkpoint, read_tensors
+from semalign3d_core.runtime.tensors import read_checkpoint, read_tensors, save_tensors
 
 
 def _png(width, height):
@@ -113,11 +114,32 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path):
 def test_what_killed_writers_left_is_removed_and_what_others_write_is_not(tmp_path):
     left = tmp_path / f"{TEMPORARY}left.json"
     left.write_text("half")
-    os.utime(left, (0, 0))
     with atomic_path(tmp_path / "a.json") as mine:
         assert not left.exists() and mine.exists()
         mine.write_text("{}")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_file_taken_for_a_leftover_before_its_lock_is_made_again(tmp_path, monkeypatch):
+    made, make = [], tempfile.mkstemp
+
+    def taken_once(**options):
+        handle, name = make(**options)
+        if not made:
+            os.unlink(name)
+        made.append(name)
+        return handle, name
+
+    monkeypatch.setattr(tempfile, "mkstemp", taken_once)
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert len(made) == 2 and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_tensors_are_written_into_the_locked_file_itself(tmp_path):
+    with atomic_path(tmp_path / "a.safetensors") as mine:
+        before = mine.stat().st_ino
+        save_tensors({"a": torch.ones(3)}, mine)
+        assert mine.stat().st_ino == before  # else a kill in between leaves a file of another name
 
 
 def test_names_that_are_no_text_are_written(tmp_path):
