@@ -6,71 +6,24 @@ start of the next frame only if that one is still in force.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from semalign3d_core.alignment.motion import predicted
-from semalign3d_core.alignment.result import Alignment
-from semalign3d_core.alignment.uncertainty import Uncertainty, uncertainty_of
 from semalign3d_core.alignment.visibility import depth_agreement
 from semalign3d_core.objects.categories import create_pipelines
 from semalign3d_core.objects.proposals import Proposal, proposals_of_labels, proposals_of_source
-from semalign3d_core.objects.tracks import Tracks
 from semalign3d_core.pipeline import Demonstration, FrameResult, Pipeline, PipelineConfig
 from semalign3d_core.runtime.threads import processors
 from semalign3d_ros.inputs.decoder import Problem, SensorFrame
+from semalign3d_ros.memory import Found, InForce, Memory, keep_motion, previous_of, remember
 from semalign3d_ros.parameters import AlignParameters
 
 PIPELINE_FIELDS = {item.name for item in fields(PipelineConfig)}
 LEAST_AGREEMENT = 0.35  # share of the depth readings on the object that must lie where its surface is
 LARGEST_CONTRADICTION = 1.3  # ratio between the sizes by depth and by a known diameter
-SEARCH_PAUSE = 1.0  # seconds of stamps after a search in vain before the next one: one takes as long as several frames
-CONTINUES = 0.3  # least overlap (intersection over union) of an object with one of the frame before to start from that
-
-
-@dataclass
-class _Memory:
-    """What was found in the frame before: identities, and (box, alignment) of every object. Only the worker writes it.
-
-    in_vain: time of the last search, if it and all frames since found nothing
-    moving: the objects of the frame before, each with its time and, where it was seen before that, with that time and alignment
-    """
-
-    tracks: Tracks = field(default_factory=Tracks)
-    previous: list[tuple[np.ndarray, Alignment]] = field(default_factory=list)
-    in_vain: float | None = None
-    moving: list[tuple["Found", float, tuple[float, Alignment] | None]] = field(default_factory=list)
-
-    def may_search(self, time: float) -> bool:
-        """Whether a frame in which nothing is found at the first place is searched for another one."""
-        return self.in_vain is None or not 0 < time - self.in_vain < SEARCH_PAUSE
-
-
-@dataclass(frozen=True)
-class InForce:
-    """The pipelines of the categories, the parameters that they were made of, and what frames under it have found."""
-
-    parameters: AlignParameters
-    pipelines: tuple[Pipeline, ...]
-    memory: _Memory = field(default_factory=_Memory)
-
-
-@dataclass(frozen=True)
-class Found:
-    """One object of a frame: what a ``pipeline`` that is in force says of it, and its number over all frames."""
-
-    by: InForce
-    pipeline: Pipeline
-    result: FrameResult
-    number: int = 0
-
-    @property
-    def uncertainty(self) -> Uncertainty | None:
-        """How well the alignment is determined."""
-        return uncertainty_of(self.pipeline.aligner, self.result.evidence, self.result.alignment)
 
 
 class Engine:
@@ -134,7 +87,7 @@ class Engine:
     def reset(self) -> None:
         """The next frame is searched anew; the frame in flight leaves nothing behind."""
         with self._lock:
-            self._in_force = replace(self.in_force, memory=_Memory())
+            self._in_force = replace(self.in_force, memory=Memory())
 
     def process(self, frame: SensorFrame, time: float = 0.0, by: InForce | None = None) -> list[Found]:
         """The objects of a frame, the best one first. At least one, which may be not found.
@@ -152,11 +105,11 @@ class Engine:
         found.sort(key=lambda one: -one.result.alignment.confidence)
         found = [one for one in found if one.result.alignment.found] or found[:1]
         with self._lock:
-            numbers = _remember(by, found, time)
+            numbers = remember(by, found, time)
             if search or by.memory.previous:
                 by.memory.in_vain = None if by.memory.previous else time
             found = [replace(one, number=number) for one, number in zip(found, numbers, strict=True)]
-            _keep_motion(by.memory, found, time)
+            keep_motion(by.memory, found, time)
         return found
 
     def predict(self, time: float) -> list[Found]:
@@ -196,7 +149,7 @@ class Engine:
 
     def _best(self, by: InForce, proposal: Proposal, frame: SensorFrame, search: bool) -> Found:
         """What the category says that is most confident of an object; search: as of :meth:`Pipeline.process`."""
-        previous, found = _previous(by, proposal), []
+        previous, found = previous_of(by, proposal), []
         for pipeline in by.pipelines:
             if proposal.category in ("", pipeline.model.category):
                 known = frame.image, frame.camera, frame.depth, proposal.mask, previous, proposal.box
@@ -231,44 +184,3 @@ class Engine:
 
 def _pipeline_part(parameters: AlignParameters) -> dict[str, Any]:
     return {name: getattr(parameters, name) for name in PIPELINE_FIELDS}
-
-
-def _remember(by: InForce, found: list[Found], time: float) -> list[int]:
-    """Keeps what the next frame starts from; the numbers of the objects, 0 for one that is not found."""
-    seen = [one for one in found if one.result.alignment.found]
-    boxes = [box_of(one.result.alignment) for one in seen]
-    by.memory.previous = [(box, one.result.alignment) for box, one in zip(boxes, seen, strict=True)]
-    numbers = by.memory.tracks.update(time, [one.pipeline.model.category for one in seen], np.array(boxes))
-    return numbers or [0] * len(found)
-
-
-def _keep_motion(memory: _Memory, found: list[Found], time: float) -> None:
-    before = {one.number: (last, one.result.alignment) for one, last, _ in memory.moving}
-    memory.moving = [(one, time, before.get(one.number)) for one in found if one.number]
-
-
-def _previous(by: InForce, proposal: Proposal) -> Alignment | None:
-    """The alignment of the frame before that a proposal continues; the aligner checks again whether it does."""
-    if not by.parameters.warm_start or not by.memory.previous:
-        return None
-    extent = proposal.extent()
-    if extent is None:
-        return by.memory.previous[0][1]
-    overlaps = [_overlap(np.array(extent), box) for box, _ in by.memory.previous]
-    best = int(np.argmax(overlaps))
-    overlap, alignment = overlaps[best], by.memory.previous[best][1]
-    return alignment if overlap >= CONTINUES else None
-
-
-def box_of(alignment: Alignment) -> np.ndarray:
-    """(4,) x0, y0, x1, y1 in pixels that the aligned object fills."""
-    camera = alignment.camera
-    pixels = camera.to_pixels(camera.project(alignment.cloud_3d)).numpy()
-    return np.concatenate([pixels.min(0), pixels.max(0)])
-
-
-def _overlap(first, second):
-    """Intersection over union of two boxes (4,)."""
-    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
-    shared = np.clip(high - low, 0, None).prod()
-    return shared / max((first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod() - shared, 1e-9)

@@ -17,12 +17,13 @@ from semalign3d_ros.clock import NodeClock
 from semalign3d_ros.conversions import BadMessage, seconds
 from semalign3d_ros.declared import LiveParameters, declare
 from semalign3d_ros.diagnostics import Diagnostics
-from semalign3d_ros.engine import Engine, Found, InForce
+from semalign3d_ros.engine import Engine
 from semalign3d_ros.inputs.decoder import FrameDecoder, SensorFrame
 from semalign3d_ros.inputs.depth import DepthReader, transform_of
 from semalign3d_ros.inputs.receiver import Receiver
 from semalign3d_ros.inputs.synchroniser import Frame
 from semalign3d_ros.inputs.transforms import NoTransform, TransformListener
+from semalign3d_ros.memory import Found, InForce
 from semalign3d_ros.outputs.frames import Place, read_grasps
 from semalign3d_ros.outputs.publisher import ResultPublisher
 from semalign3d_ros.parameters import AlignParameters

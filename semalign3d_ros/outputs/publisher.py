@@ -15,10 +15,10 @@ from visualization_msgs.msg import MarkerArray
 from semalign3d_core.alignment.result import Alignment
 from semalign3d_core.alignment.uncertainty import Uncertainty
 from semalign3d_core.pipeline import FrameResult
-from semalign3d_ros.engine import Found
 from semalign3d_ros.inputs.decoder import Problem, SensorFrame
 from semalign3d_ros.inputs.detections import detections_3d, vision_messages
 from semalign3d_ros.inputs.transforms import TF, tf_messages
+from semalign3d_ros.memory import Found
 from semalign3d_ros.msg import Correspondences, SemanticKeypoints, SemanticObjects
 from semalign3d_ros.outputs import messages
 from semalign3d_ros.outputs.frames import Grasp, Place, pose_of, transform_stamped
