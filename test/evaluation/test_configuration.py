@@ -1,6 +1,7 @@
 """The resolved configuration beside the results, and faults of the configuration: these end a run, whatever the policy for bad input."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tiny_category import tiny_model
@@ -71,12 +72,10 @@ def test_a_cache_that_cannot_be_written_ends_the_run(folder, models, method):
 
 
 def test_a_full_disk_is_named(folder, monkeypatch):
-    from semalign3d_core.runtime import tensors
-
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tensors, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match=r"No space left on device.*--cache"):
         evaluate(configuration(folder))
     assert not list((folder.parent / "out").rglob("*.safetensors"))
