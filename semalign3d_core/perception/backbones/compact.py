@@ -139,10 +139,8 @@ class CompactBackbone(FeatureBackbone):
         self.name = f"{name}-close-mirrored"  # other features than those of the network alone
         self.device = torch.device(device)
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._run, self._classes = (
-            compiled(network, torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE, device=self.device), runtime),
-            network.classes,
-        )
+        self._run = compiled(network, torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE, device=self.device), runtime)
+        self._classes = network.classes
         self.channels = 2 * network.head.out_channels
 
     @torch.inference_mode()
