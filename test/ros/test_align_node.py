@@ -271,11 +271,9 @@ def test_compressed_images(world, listener, start):
     assert node.stop() == 0
 
 
-def test_malformed_input_is_counted_logged_once_and_survived(world, camera, listener):
+def test_malformed_input_is_counted_logged_once_and_survived(world, listener, start):
+    camera = Camera(listener, start(standin("align_node"), [*world.parameters, "patience:=30.0"]))
     diagnostics = listener.collect(DiagnosticArray, "/diagnostics")
-    topics = {"camera_info": CameraInfo, "depth": Image, "mask": Image}
-    infos, depths, masks = (listener.publisher(kind, topic) for topic, kind in topics.items())
-    listener.wait(lambda: infos.get_subscription_count() and depths.get_subscription_count(), "waited for subscriptions", camera.node)
 
     def counts():
         own = [status for array in diagnostics for status in array.status if status.name == "semalign3d/align"]
@@ -291,6 +289,10 @@ def test_malformed_input_is_counted_logged_once_and_survived(world, camera, list
         listener.wait(lambda kind=kind: f"image: {kind}:" in camera.node.output(), f"waited for the log line of {kind}", camera.node)
         camera.send(message)
         listener.wait(lambda kind=kind: counts().get(f"problem: image: {kind}") == "2", f"waited for {kind} to be counted", camera.node)
+    # Advertised only now: partners that stay silent while images come are no longer waited for.
+    publishers = [listener.publisher(kind, topic) for topic, kind in {"camera_info": CameraInfo, "depth": Image, "mask": Image}.items()]
+    listener.wait(lambda: all(one.get_subscription_count() for one in publishers), "waited for subscriptions", camera.node)
+    infos, depths, masks = publishers
     for number in range(2):
         infos.publish(CameraInfo(header=header(), k=[float("nan")] * 9, height=240, width=240))
         sent = camera.send(array_to_image(world.pictures[number], "rgb8", Header()))
