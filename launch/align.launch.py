@@ -15,7 +15,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 INPUTS = ("image", "camera_info", "depth", "depth_camera_info", "mask", "detections")
-PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+PROFILE, FROM_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_FASTRTPS_USE_QOS_FROM_XML"  # which profile; all that it says counts
 # name -> (default, description)
 ARGUMENTS = {
     "category": ("bottle", "category to look for: name of a model, or path of a model file"),
@@ -84,10 +84,10 @@ def generate_launch_description():
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     arguments = [DeclareLaunchArgument(name, default_value=value, description=about) for name, (value, about) in ARGUMENTS.items()]
-    shared_memory = SetEnvironmentVariable(
-        PROFILE,
-        PathJoinSubstitution([FindPackageShare("semalign3d_ros"), "config", "fastdds_shared_memory.xml"]),
-        condition=IfCondition(LaunchConfiguration("shared_memory")),
-    )
-    known = [] if os.environ.get(PROFILE) else [shared_memory]  # one of the user's own counts
+    profile = PathJoinSubstitution([FindPackageShare("semalign3d_ros"), "config", "fastdds_shared_memory.xml"])
+    shared_memory = [
+        SetEnvironmentVariable(name, value, condition=IfCondition(LaunchConfiguration("shared_memory")))
+        for name, value in ((PROFILE, profile), (FROM_PROFILE, "1"))
+    ]
+    known = [] if os.environ.get(PROFILE) or os.environ.get(FROM_PROFILE) else shared_memory  # one of the user's own counts
     return LaunchDescription([*arguments, *known, align, source, rviz])
