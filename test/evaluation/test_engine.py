@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -168,11 +169,14 @@ def test_ray_starts_its_processes_once_and_lets_them_work(monkeypatch):
 
 @NEEDS_RAY
 def test_a_port_that_does_not_answer_is_no_cluster(monkeypatch):
+    before = {thread.name for thread in threading.enumerate()}
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(engines, "RAY_SECONDS", 2.0)
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(InputError, match=r"no answer within 2 s.*--engine local"):
             RayEngine()
+    assert not importlib.import_module("ray").is_initialized()
+    assert not {thread.name for thread in threading.enumerate()} - before  # one that waits for Ray crashes the process at its end
 
 
 @NEEDS_RAY

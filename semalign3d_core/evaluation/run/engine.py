@@ -9,7 +9,8 @@ every process uses one CPU thread.
 import logging
 import os
 import socket
-import threading
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -111,17 +112,25 @@ def _connect(ray: Any, workers: int) -> None:
         settings = {"worker_niceness": 0}
         ray.init("local", log_to_driver=False, configure_logging=False, num_cpus=workers, include_dashboard=False, _system_config=settings)
         return
-    problem = _unreachable(address)
-    if not problem:
-        failures: list[BaseException] = []
-        thread = threading.Thread(target=_try, args=(lambda: ray.init(log_to_driver=False, configure_logging=False), failures), daemon=True)
-        thread.start()
-        thread.join(RAY_SECONDS)
-        problem = f"no answer within {RAY_SECONDS:g} s" if thread.is_alive() else "".join(str(error).strip() for error in failures)
+    problem = _unreachable(address) or _no_cluster()
     if problem:
         raise InputError(
             f"there is no Ray cluster at RAY_ADDRESS={address} ({problem}); start it, correct the address, or use --engine local"
         )
+    ray.init(log_to_driver=False, configure_logging=False)
+
+
+def _no_cluster() -> str:
+    """Why Ray cannot connect to ``RAY_ADDRESS``, or "".
+
+    Tried in a process of its own: a thread in which Ray waits cannot be ended, and makes this process crash when it ends.
+    """
+    attempt = "import ray; ray.init(log_to_driver=False, configure_logging=False)"
+    try:
+        tried = subprocess.run([sys.executable, "-c", attempt], capture_output=True, text=True, errors="replace", timeout=RAY_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {RAY_SECONDS:g} s"
+    return "" if tried.returncode == 0 else (tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"])[-1]
 
 
 def _unreachable(address: str) -> str:
@@ -134,13 +143,6 @@ def _unreachable(address: str) -> str:
     except (OSError, ValueError) as error:
         return str(error)
     return ""
-
-
-def _try(call: Callable, failures: list[BaseException]) -> None:
-    try:
-        call()
-    except Exception as error:
-        failures.append(error)
 
 
 def _in_this_process(function, items, retries):
