@@ -31,8 +31,9 @@ def commands(folder: Path) -> dict[str, list[str]]:
     """{name: arguments} of all commands, ``OUT`` for the folder that they write; writes the inputs below ``folder``."""
     found, data = inputs(folder), str(folder / "data")
     mug, screen = (str(path) for path in sorted(PHOTOGRAPHS.glob("*.jpg"))[:2])
-    mapper = SphericalMaps(create("compact").channels, 1)
-    save_spherical_maps(mapper, folder / "mapper.safetensors", MapperFacts("compact", False))
+    backbone = create("compact")
+    mapper = SphericalMaps(backbone.channels, 1)
+    save_spherical_maps(mapper, folder / "mapper.safetensors", MapperFacts(backbone.name, False))
     with open(folder / "SPair-71k.tar.gz", "wb") as archive:
         archive.truncate(1 << 32)  # which takes a while to hash
     results = ["--backbone", "precomputed:sim", "--depth", "precomputed", "--masks", "precomputed"]
