@@ -7,10 +7,12 @@ Renders a data set with simulated features (training, validation and test object
 makes a training step four times cheaper, evaluates the features as they are, trains, and evaluates the trained features. A second training
 starts from the first one, on more pairs of the same images and with dropout. With the features of another backbone there is one
 training, on the many pairs and with dropout.
---ablation adds the rows of GeoAware-SC's Table 5, --semalign3d models of both features and their transfer. What is there already is kept.
+--ablation adds the rows of GeoAware-SC's Table 5 with three seeds, trained longer on the few pairs; --semalign3d models of both features
+and their transfer. What is there already is kept.
 """
 
 import argparse
+import csv
 import json
 import re
 import subprocess
@@ -18,6 +20,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -26,6 +29,8 @@ FIRST = {"width": 128, "learning_rate": 5e-3, "dropout": 0, "validate_every": 40
 FIRST["steps"] = 1200
 SECOND = {**FIRST, "learning_rate": 3e-3, "dropout": 0.2, "validate_every": 350, "validation_pairs": 40, "steps": 700}
 OTHER = {**SECOND, "learning_rate": 2e-3, "validate_every": 300, "steps": 900}  # of another backbone than the simulated one
+ABLATION = {**FIRST, "dropout": 0.2, "steps": 2400}  # as long as regularisation needs to pay
+SEEDS = (0, 1, 2)  # of the ablation
 FEW, MANY = 200, 1500  # pairs per category that the first and the second training use
 SIMULATED = "precomputed:sim30"
 
@@ -100,12 +105,23 @@ class Study:
         return self.evaluated(f"semalign3d_{name}", backbone, "semalign3d", *options)
 
     def ablation(self, settings):
-        """Prints the rows of Table 5."""
-        (self.folder / "training.yaml").write_text("".join(f"{k}: {v}\n" for k, v in settings.items()))
-        options = ("--method", "window_soft_argmax", "--window", self.window, "--output", self.folder / "ablation", "--gallery", 0)
-        options += ("--limit", self.limit, "--categories", *self.categories)
-        options += ("--training-ablation", "--training", self.folder / "training.yaml")
-        command("evaluate", "--dataset", self.data, "--backbone", self.backbone, *options)
+        """Prints the rows of Table 5, each the mean of SEEDS."""
+        found = []
+        for seed in SEEDS:
+            output = self.folder / f"ablation_{seed}"
+            if not (output / "training_ablation.csv").is_file():
+                training = self.folder / f"training_{seed}.yaml"
+                training.write_text("".join(f"{name}: {value}\n" for name, value in {**settings, "seed": seed}.items()))
+                options = ("--method", "window_soft_argmax", "--window", self.window, "--output", output, "--gallery", 0)
+                options += ("--limit", self.limit, "--categories", *self.categories, "--training-ablation", "--training", training)
+                command("evaluate", "--dataset", self.data, "--backbone", self.backbone, *options)
+            with open(output / "training_ablation.csv") as file:
+                found.append(list(csv.DictReader(file)))
+        print(f"Table 5, mean of {len(SEEDS)} seeds (deviation):")
+        for rows in zip(*found, strict=True):
+            values = [np.array([float(row[name]) for row in rows]) for name in ("standard", "geometry_aware")]
+            cells = "".join(f"{v.mean():8.1f} ({v.std(ddof=1):.1f})" for v in values)
+            print(f"{rows[0]['row']:34s}@{rows[0]['alpha']:5s}{cells}")
 
 
 def main():
@@ -142,7 +158,8 @@ def main():
     for name, scores in rows.items():
         print(f"{name:34s}" + "".join(f"{scores[column]:23.1f}" for column in columns))
     if options.ablation:
-        study.ablation(settings)
+        make_data(folder, options.categories, FEW)
+        study.ablation(ABLATION if base == SIMULATED else settings)
 
 
 if __name__ == "__main__":
