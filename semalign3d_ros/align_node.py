@@ -15,7 +15,6 @@ from semalign3d_ros.session import Session
 
 NAME, NAMESPACE = "align", "semalign3d"
 LIFECYCLE = "--lifecycle"
-THREADS = 3  # callbacks, a request that waits for its image, and the cancelling of it
 
 
 class AlignNode(Node):
@@ -86,4 +85,4 @@ class ManagedAlignNode(LifecycleNode):
 def main(arguments: list[str] | None = None) -> int:
     """Runs the node; see :func:`semalign3d_ros.process.run_node`."""
     managed = LIFECYCLE in (arguments or [])
-    return spin(arguments, ManagedAlignNode if managed else AlignNode, THREADS)
+    return spin(arguments, ManagedAlignNode if managed else AlignNode)

@@ -1,5 +1,6 @@
 """Requests besides the stream of images: other categories and demonstrations, one image on demand, pause and reset."""
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
+from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
@@ -40,7 +42,8 @@ class Requests:
     """The services and the action of the node; ``session`` is what they act on (:class:`semalign3d_ros.session.Session`)."""
 
     def __init__(self, node: Node, session: Any) -> None:
-        self._session, self._active = session, False
+        self._node, self._session, self._active = node, session, False
+        self._closing = threading.Event()
         values = session.live.values  # as the node was started: later values may be those of a request
         self._folders = [Path(values.models)] if values.models else []
         self._folders += [Path(values.demonstration).parent] if values.demonstration else []
@@ -57,7 +60,8 @@ class Requests:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Ends the action server."""
+        """Ends the action server, and a request that waits."""
+        self._closing.set()
         self._server.destroy()
 
     def _on_set_category(self, request, response):
@@ -107,7 +111,7 @@ class Requests:
         response.success, response.message = True, "images are processed" if request.data else "images are ignored"
         return response
 
-    # The action; it runs in a thread of its own
+    # The action; it runs in a thread of its own, for it waits for images
 
     def _on_goal(self, _):
         if self._active:
@@ -115,7 +119,19 @@ class Requests:
         self._active = True
         return GoalResponse.ACCEPT
 
-    def _align_now(self, handle: Any) -> Any:
+    async def _align_now(self, handle: Any) -> Any:
+        answer = Future(executor=self._node.executor)
+
+        def work():
+            try:
+                answer.set_result(self._answered(handle))
+            except Exception as error:  # the node has ended meanwhile
+                answer.set_exception(error)
+
+        threading.Thread(target=work, name="request").start()
+        return await answer
+
+    def _answered(self, handle: Any) -> Any:
         result = AlignNow.Result()
         try:
             self._answer(handle, result)
@@ -170,9 +186,10 @@ class Requests:
         while self._session.frames_taken == number:
             if handle.is_cancel_requested:
                 raise Cancelled
+            if self._closing.wait(LOOK):
+                raise InputError("the node was stopped before an image came")
             if time.monotonic() > end:
                 raise InputError(f"no image came within {timeout:g} s; is the camera running, and is its topic remapped to image?")
-            time.sleep(LOOK)
         return self._session.last_frame
 
 

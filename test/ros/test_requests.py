@@ -85,6 +85,10 @@ def test_images_on_demand_with_a_demonstration_in_the_request(world, listener, s
     listener.wait(lambda: "waiting for the next image" in client.stages, "waited for feedback", node)
     sent = camera.send(array_to_image(world.pictures[1], "rgb8", Header()))
     assert client.result(handle).result.found.header == sent
+    # a request that waits for ever does not keep the node from ending
+    client.stages.clear()
+    client.accept(AlignNow.Goal())
+    listener.wait(lambda: "waiting for the next image" in client.stages, "waited for feedback", node)
     client.close()
     assert node.stop() == 0 and "Traceback" not in node.output()
 
