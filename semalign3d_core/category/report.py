@@ -96,8 +96,9 @@ def left_right_odds(views: Sequence[View], shape: ShapeResult, flip: Tensor | No
     """(N,) logarithm of the odds that left and right are exchanged in an image, :func:`swapped_odds`; NaN without left and right."""
     if flip is None:
         return np.full(len(views), np.nan)
-    nearer = depth_scores(shape.model.in_camera()[..., 2], shape.data.visible)
-    return swapped_odds(left_right_scores(views, flip), nearer, explained=exchange_evidence(shape.model, shape.data).numpy())
+    explained, camera = exchange_evidence(shape.model, shape.data)
+    nearer = depth_scores(camera[..., 2], shape.data.visible)
+    return swapped_odds(left_right_scores(views, flip), nearer, explained=explained.numpy())
 
 
 def _image_report(view: View, model: FactorModel, n: int, difference: Tensor, visible: Tensor, names: list[str]) -> dict[str, Any]:

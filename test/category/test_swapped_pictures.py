@@ -11,7 +11,8 @@ from torch.nn.functional import normalize
 
 from semalign3d_core.category.annotations.swaps import depth_scores, left_right_scores, look_swapped, swapped_odds
 from semalign3d_core.category.config import EmOptions
-from semalign3d_core.category.shape.em import fit_factor_model
+from semalign3d_core.category.shape.em import expectation, fit_factor_model, image_costs, posed_anew
+from semalign3d_core.category.shape.factor_model import rigid_model
 from semalign3d_core.category.shape.find import exchange_evidence
 from semalign3d_core.category.shape.mirror import symmetrised
 
@@ -104,8 +105,27 @@ def test_a_pose_explains_exchanged_labels_worse_by_perspective_and_by_known_dept
     if not depth_known:
         data = replace(data, measured=torch.zeros_like(data.measured), inverse=torch.zeros_like(data.inverse))
     model = fit_factor_model(symmetrised(truth.shape, data.flip), data, EmOptions(rounds=15))
-    odds = exchange_evidence(model, data)
+    odds = exchange_evidence(model, data)[0]
     assert odds[swapped].min() > sure and odds[~swapped].max() < 0
+
+
+@pytest.mark.parametrize(("flat", "seed"), [((1, 0.15, 1), 1), ((1, 1, 0.15), 0)])
+def test_nearly_flat_shapes_are_explained_as_well_as_by_the_true_pose(flat, seed):
+    """A new pose is by chance the reversal of the true one (of 4 and 9 of the 30 pictures here): both are tried."""
+    data, truth = random_category(images=30, seed=seed)
+    shapes = truth.shapes * torch.tensor(flat).double()
+    shape, translation = symmetrised(shapes.mean(0), data.flip), torch.tensor([0, 0, 2.5]).double().expand(30, 3)
+    true = shapes @ truth.rotation.mT + translation[:, None]
+    points, unknown = data.visible[..., None] * 1.5 * true[..., :2] / true[..., 2:], torch.zeros_like(data.inverse)
+    data = replace(data, points=points, inverse=unknown, measured=unknown.bool())
+    difference = (shapes - shape).flatten(1)
+    covariance = difference.T @ difference / 30 + 1e-5 * torch.eye(30).double()
+    model = rigid_model(shape, covariance, truth.rotation, translation, data)
+    least = image_costs(expectation(model, data, 12)[0], data)
+    wrong = image_costs(expectation(posed_anew(model, data), data, 12)[0], data) > least + 2
+    assert wrong.sum() >= 4
+    odds, camera = exchange_evidence(posed_anew(model, data), data)
+    assert odds[wrong].max() < 0.5 and (camera - true).norm(dim=-1)[wrong].mean() < 0.1
 
 
 def test_labels_exchanged_twice_are_the_labels(seed=5):

@@ -16,7 +16,8 @@ from torch.nn.functional import normalize
 from semalign3d_core.category.annotations.views import View
 
 FREEDOM = 3.0  # degrees of freedom of Student's t: pictures that are odd for other reasons prove little
-ERRORS, POSE_ERRORS = 0.2, 0.1  # shares of the pictures in which a cue, or the pose, misleads altogether
+ERRORS = 0.02  # share of the pictures in which a cue misleads altogether
+ENOUGH = -0.5  # logarithm of the odds from which a picture is named: a picture looked at in vain costs less than an exchanged one missed
 OUTLIER = 3.0  # robust standard deviations above the usual odds
 
 
@@ -57,22 +58,22 @@ def swapped_odds(*cues: np.ndarray, explained: np.ndarray | None = None) -> np.n
     pictures around minus the median, and a cue that tells nothing has its median near 0. Cues are taken as independent.
     explained: logarithm of the odds by how well a pose explains the picture, which tells more the more there is of perspective
     """
-    odds = [] if explained is None else [_bounded(explained, POSE_ERRORS)]
+    odds = [] if explained is None else [_bounded(explained)]
     for cue in cues:
         known = cue[np.isfinite(cue)]
         middle = np.median(known) if len(known) else 0.0
         spread = max(_spread(known), 1e-9) if len(known) else 1.0
-        odds.append(_bounded(_log_t((cue + middle) / spread) - _log_t((cue - middle) / spread), ERRORS))
+        odds.append(_bounded(_log_t((cue + middle) / spread) - _log_t((cue - middle) / spread)))
     stacked = np.stack(odds)
     return np.where(np.isfinite(stacked).any(0), np.nansum(stacked, 0), np.nan)
 
 
 def look_swapped(odds: np.ndarray) -> np.ndarray:
-    """(N,) bool: odds above 1 that also lie far above the usual odds, so that cues which tell nothing accuse nobody. odds: logarithms."""
+    """(N,) bool: odds (logarithms) above ``ENOUGH`` and far above the usual ones, so that cues which tell nothing accuse nobody."""
     known = odds[np.isfinite(odds)]
     if not len(known):
         return np.zeros(len(odds), bool)
-    return np.nan_to_num(odds, nan=-1.0) > max(0.0, np.median(known) + OUTLIER * _spread(known))
+    return np.nan_to_num(odds, nan=-np.inf) > max(ENOUGH, np.median(known) + OUTLIER * _spread(known))
 
 
 def _spread(values: np.ndarray) -> float:
@@ -85,6 +86,6 @@ def _log_t(x: np.ndarray) -> np.ndarray:
     return -(FREEDOM + 1) / 2 * np.log1p(x * x / FREEDOM)
 
 
-def _bounded(odds: np.ndarray, errors: float) -> np.ndarray:
-    """Odds (logarithms) of a cue that is wrong altogether in a share ``errors`` of the pictures."""
-    return logit(errors + (1 - 2 * errors) * expit(odds))
+def _bounded(odds: np.ndarray) -> np.ndarray:
+    """Odds (logarithms) of a cue that is wrong altogether in a share ``ERRORS`` of the pictures."""
+    return logit(ERRORS + (1 - 2 * ERRORS) * expit(odds))

@@ -87,15 +87,16 @@ def handedness_evidence(model: FactorModel, data: Constellations) -> float:
 
 
 @one_thread()
-def exchange_evidence(model: FactorModel, data: Constellations) -> Tensor:
-    """(N,) logarithm of the odds that left and right are exchanged in an image, by how well both explain it; NaN without left and right.
+def exchange_evidence(model: FactorModel, data: Constellations) -> tuple[Tensor, Tensor]:
+    """By how well a pose explains it: (N,) logarithm of the odds that left and right are exchanged in an image, and what that pose is.
 
     Exchanged labels are explained by the pose reversed in depth, but for perspective, the mask and known depths. Costs are twice the
-    negative logarithm of a likelihood.
+    negative logarithm of a likelihood. NaN without left and right.
+    Returns the odds and the keypoints (N, K, 3) in the camera frame in the best pose of the labels as they are.
     """
     flip = data.flip
     if flip is None:
-        return torch.full((len(data.points),), torch.nan)
+        return torch.full((len(data.points),), torch.nan), model.in_camera()
     mirror_model = replace(
         model,
         rotation=_reversed_in_depth(model) * MIRROR,
@@ -103,12 +104,20 @@ def exchange_evidence(model: FactorModel, data: Constellations) -> Tensor:
         hidden=None if model.hidden is None else model.hidden[:, flip],
         spread=None if model.spread is None else model.spread[:, flip],
     )
-    return (_least_costs(model, data) - _least_costs(mirror_model, data.exchanged)) / 2
+    cost, camera = _best_explanation(model, data)
+    return (cost - _best_explanation(mirror_model, data.exchanged)[0]) / 2, camera
 
 
-def _least_costs(model: FactorModel, data: Constellations) -> Tensor:
-    """(N,) costs of the images from their poses, or from new ones where these lead further down."""
-    return torch.minimum(*(image_costs(expectation(start, data, 2 * FIRST_STEPS)[0], data) for start in (model, posed_anew(model, data))))
+def _best_explanation(model: FactorModel, data: Constellations) -> tuple[Tensor, Tensor]:
+    """Least costs (N,) of the images, and keypoints (N, K, 3) in the camera frame, from the poses of the model or from new ones.
+
+    A nearly flat shape is explained by two poses, one the other's reversal in depth. Chance decides which one is found, so both are tried.
+    """
+    anew = posed_anew(model, data)
+    reversals = [replace(anew, rotation=_reversed_in_depth(anew) * MIRROR.roll(axis)) for axis in (1, 2)]  # of shapes flat in y, in z
+    found = [expectation(start, data, 2 * FIRST_STEPS)[0] for start in (model, anew, *reversals)]
+    cost, best = torch.stack([image_costs(one, data) for one in found]).min(0)
+    return cost, torch.stack([one.in_camera() for one in found])[best, torch.arange(len(best))]
 
 
 def depth_reversed(model: FactorModel) -> FactorModel:
