@@ -157,12 +157,14 @@ class SquareGrid:
         pixels, grid = self.manageable(inside.numpy().view(np.uint8))  # most of a pixel's area decides
         if grid is not self:
             return grid.cells_inside(torch.from_numpy(pixels))
-        square = self.square(inside[None])[0]
-        sums = cv2.integral(square.numpy().view(np.uint8))
         first = np.arange(self.cells) * self.side // self.cells
         last = -(-np.arange(1, self.cells + 1) * self.side // self.cells)  # cells share the pixels that they cut
-        rows = sums[last] - sums[first]
-        return torch.from_numpy((rows[:, last] - rows[:, first]) / ((last - first)[:, None] * (last - first))).float()
+        x, y = (round(value) for value in self.offset)
+        left, right = ((edges - x).clip(0, self.width) for edges in (first, last))  # nothing is inside beyond the image
+        top, bottom = ((edges - y).clip(0, self.height) for edges in (first, last))
+        sums = cv2.integral(pixels)
+        rows = sums[bottom] - sums[top]
+        return torch.from_numpy((rows[:, right] - rows[:, left]) / ((last - first)[:, None] * (last - first))).float()
 
 
 def _moved(points: torch.Tensor, x: float, y: float) -> torch.Tensor:

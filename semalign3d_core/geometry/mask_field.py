@@ -83,8 +83,8 @@ def _offsets_to(inside: np.ndarray, spacing: float) -> np.ndarray:
 
 def mask_box(mask: np.ndarray) -> np.ndarray:
     """(4,) x0, y0, x1, y1 in pixels of a mask (h, w) bool array, outer edges of its pixels."""
-    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    return np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5])
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return np.array([left - 0.5, top - 0.5, left + width - 0.5, top + height - 0.5])
 
 
 def square_around(box: Sequence[float] | np.ndarray, margin: float) -> tuple[int, int, int]:

@@ -93,7 +93,8 @@ def similarity_alignment(
     u, s, vt = torch.linalg.svd(covariance)
     sign = torch.ones_like(s)
     if not reflect:
-        sign[..., 2] = torch.linalg.det(u @ vt).sign()
+        first, second, third = (u @ vt).unbind(-2)
+        sign[..., 2] = (torch.linalg.cross(first, second) * third).sum(-1).sign()  # of the determinant
     rotation = (u * sign[..., None, :]) @ vt
     scale = (s * sign).sum(-1) / (share * a * a).sum((-2, -1)).clamp(min=1e-20)
     translation = target_mean - scale[..., None] * (rotation @ source_mean[..., None])[..., 0]

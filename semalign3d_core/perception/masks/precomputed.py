@@ -38,5 +38,6 @@ class PrecomputedMasks(MaskSource):
 
     @staticmethod
     def _object_pixels(values: np.ndarray) -> np.ndarray:
-        binary = set(np.unique(values)) <= {0, 255}  # 255 is "void" only where other labels exist
-        return values > 0 if binary else (values > 0) & (values != 255)
+        marked = values > 0
+        labelled = marked & (values != 255)
+        return labelled if labelled.any() else marked  # 255 is "void" only where other labels exist
