@@ -71,6 +71,7 @@ def choices() -> dict[str, tuple[Callable[[AlignConfig], AlignConfig], AbstractC
         "winner by the loss of the last step": (same, patch.object(published.AdamWSolver, "solve", _least_loss)),
         "winner without the order in depth": (same, patch.object(judgement, "depth_order", _no_order)),
         "order in depth of neighbours in place of the whole object": (same, patch.object(judgement, "depth_order", _local_order)),
+        "starts whose face looks away discarded (for flat categories)": (same, patch.object(published.AdamWSolver, "solve", _facing)),
         "winner without the cost of unusual views": (lambda config: replace(config, view_weight=0.0), nullcontext()),
         "weight decay 0.01 (PyTorch's default) in place of 0": (same, decay),
         "2 focal lengths in place of 4": (starts(focals=(1.1, 2.0)), nullcontext()),
@@ -90,6 +91,7 @@ def _with_decay(optimizer, *arguments, weight_decay=0.0, **options):
 SOLVE = published.AdamWSolver.solve
 SOLVED: dict[int, object] = {}  # {image: solutions of the preset}: choices of the winner start from them
 IMAGE = [0]  # that is aligned
+FRONT: list[torch.Tensor] = []  # (3,) direction of the object's frame that faces the cameras of the training images
 NEIGHBOURS = 0.1  # distance in the image, of its longer side
 
 
@@ -108,6 +110,14 @@ def _least_loss(solver, observation):
         loss = solver._energy(observation, found.keypoints, found.focal, solver.config.steps, generator)
     best = loss.argmin()[None]
     return replace(found, keypoints=found.keypoints[best], focal=found.focal[best], rotations=found.rotations[best])
+
+
+def _facing(solver, observation):
+    """The solutions that turn their front to the camera, the side that most training images show; all of them if none does."""
+    found = _solved(solver, observation)
+    facing = (found.rotations @ FRONT[0])[:, 2] < 0
+    keep = facing if facing.any() else ~facing
+    return replace(found, keypoints=found.keypoints[keep], focal=found.focal[keep], rotations=found.rotations[keep])
 
 
 def _no_order(image, solutions):
@@ -136,12 +146,13 @@ def main(options: Options, folder: Path) -> None:
     records = FolderDataset(root).images(options.category, "test")[: options.images]
     evidence = [look(read_image(record.path, record), *providers) for record in records]
     model = load_model(models / f"{options.category}.safetensors")
+    FRONT[:] = [-model.pose_rotations[:, 2].mean(0)]
     for name, (changed, patched) in choices().items():
         if options.only and not any(part in name for part in options.only):
             continue
         right, started = [], time.process_time()
         with ExitStack() as stack:
-            if name.startswith(("the preset", "winner", "order")):
+            if name.startswith(("the preset", "winner", "order", "starts")):
                 stack.enter_context(patch.object(published.AdamWSolver, "solve", _solved))
             stack.enter_context(patched)
             aligner = Aligner(model, changed(load_preset(AlignConfig, "align", "reference")))
