@@ -67,7 +67,8 @@ class Poses(ShortRepr):
 
     def keypoints(self, category: CategoryTensors) -> Tensor:
         """Keypoints X (B, K, 3) in the camera frame."""
-        shape = category.shape + torch.einsum("bm,mkc->bkc", self.coefficients, category.modes)
+        mean, modes = category.shape, category.modes
+        shape = torch.addmm(mean.flatten(), self.coefficients, modes.flatten(1)).unflatten(1, mean.shape)
         moved = self.log_scale.exp()[:, None, None] * shape @ self.rotation.transpose(1, 2)
         return moved + self.translation[:, None]
 

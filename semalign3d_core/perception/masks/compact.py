@@ -77,9 +77,9 @@ class CompactMasks(MaskSource):
             return torch.from_numpy(full.view(bool))
         thing = (1 - probabilities[0]).clamp(1e-4, 1 - 1e-4)
         wanted = OTHER + (1 - OTHER) * probabilities[self.wanted].sum(0) / thing
-        seen, part = on_image(torch.logit(thing).cpu(), grid), grid.covered_part
-        evidence = np.full_like(seen, -1)
-        evidence[part] = seen[part]
+        evidence, (rows, columns) = on_image(torch.logit(thing).cpu(), grid), grid.covered_part
+        for unseen in np.s_[: rows.start], np.s_[rows.stop :], np.s_[:, : columns.start], np.s_[:, columns.stop :]:
+            evidence[unseen] = -1
         if box is not None:
             evidence[~inside_box(evidence.shape, box)] = -1
         mask = strongest_parts(evidence, lambda: on_image(wanted.cpu(), grid))
@@ -92,9 +92,9 @@ def strongest_parts(evidence: np.ndarray, share: Callable[[], np.ndarray]) -> np
     evidence: (h, w), positive where the object may be; share: gives by how much every pixel counts, (h, w), where regions compete.
     """
     positive = (evidence > 0).view(np.uint8)
-    if not positive.any():
-        return None
     x, y, columns, rows = cv2.boundingRect(positive)
+    if not columns:
+        return None
     part = np.s_[y : y + rows, x : x + columns]  # where nothing is positive, nothing can be found
     regions, labels = cv2.connectedComponents(positive[part])
     mask = positive.astype(bool)
@@ -102,4 +102,4 @@ def strongest_parts(evidence: np.ndarray, share: Callable[[], np.ndarray]) -> np
         counted = (evidence[part] * share()[part])[labels > 0]
         weight = np.bincount(labels[labels > 0], counted, regions)
         mask[part] = (weight >= LEAST_PART * weight.max())[labels] & (labels > 0)
-    return mask if mask.mean() >= SMALLEST else None
+    return mask if np.count_nonzero(mask) >= SMALLEST * mask.size else None
