@@ -65,8 +65,8 @@ class PinholeCamera:
 
     def check(self) -> None:
         """Raises :class:`InputError` for a camera that there is not: focal lengths of zero or of kilometres, NaN, a centre far away."""
-        focal, centre = self.focal, self.principal
-        if not (focal.min() >= FOCAL[0] and focal.max() <= FOCAL[1] and centre.abs().max() <= FAR_CENTRE):  # also NaN
+        usual = all(FOCAL[0] <= length <= FOCAL[1] for length in self.focal.tolist())  # NaN is not
+        if not (usual and all(-FAR_CENTRE <= place <= FAR_CENTRE for place in self.principal.tolist())):
             text = f"focal lengths of {FOCAL[0]:g} to {FOCAL[1]:g} times its longer side and a centre near it"
             matrix = self.matrix_pixels().flatten().tolist()
             raise InputError(f"camera matrix {matrix}, image {self.width} x {self.height}: expected {text}; calibrate the camera")
