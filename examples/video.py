@@ -12,6 +12,8 @@ from semalign3d_core import Alignment, load_pipeline
 
 def main(category: str, video: str, output: str) -> int:
     pipeline, capture = load_pipeline(category), cv2.VideoCapture(video)
+    if not capture.isOpened():
+        sys.exit(f"{video} cannot be read as a video")
     writer: cv2.VideoWriter | None = None
     previous: Alignment | None = None
     found = 0

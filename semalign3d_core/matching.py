@@ -56,6 +56,8 @@ def match(
     >>> match(cup, cup, [[300, 20], [221, 303]])
     MatchResult(examples/photographs/coffee.jpg -> examples/photographs/coffee.jpg: 2 points by window_soft_argmax)
     """
+    if len(boxes) != 2 or not all(box is None or isinstance(box, Sequence) for box in boxes):
+        raise InputError(f"boxes are {boxes}; give two, one of each image, for example ((10, 20, 110, 120), None)")
     images = as_image(source, channel_order, "source"), as_image(target, channel_order, "target")
     queries = lattice(images[0], boxes[0]) if points is None else _checked(points, images[0])
     if category is not None:

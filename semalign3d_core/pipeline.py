@@ -214,6 +214,7 @@ class Pipeline:
         up: Up | None = None,
         search: bool = True,
     ) -> FrameResult:
+        _check_known(camera, depth, mask, previous)
         mask_source = self.mask_source if mask is None else None
         depth_source = self.depth_source if depth is None else None
         last_box = last_seen(previous, self.aligner.model_hash, max(image.height, image.width))
@@ -274,6 +275,18 @@ def align_with_looks(
     again = look_again(evidence, window)
     second = aligner.align(again)
     return (second, again) if second.confidence >= first.confidence else (first, evidence)
+
+
+def _check_known(camera: Any, depth: Any, mask: Any, previous: Any) -> None:
+    """Raises :class:`InputError` for values of other types than :meth:`Pipeline.process` takes: they fail far from here."""
+    for name, value, kind, remedy in (
+        ("camera", camera, PinholeCamera, "PinholeCamera.from_pixels(matrix, height, width)"),
+        ("depth", depth, DepthMap, "DepthMap(values, kind), values a torch tensor"),
+        ("mask", mask, torch.Tensor, "a torch tensor (h, w) of bool: torch.from_numpy(mask)"),
+        ("previous", previous, Alignment, "the alignment of the result of the frame before"),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise InputError(f"{name} is a {type(value).__name__}; give {remedy}")
 
 
 def _unit(up: Up) -> np.ndarray:

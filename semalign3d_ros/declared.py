@@ -1,5 +1,6 @@
 """Node parameters from dataclasses: default, type, range and description of each stand in one place."""
 
+import difflib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -30,6 +31,7 @@ class OneOf:
     values: tuple[str, ...]
 
 
+OF_TOPICS = "qos_overrides."  # begins the names of parameters that are declared with their topics
 FIXED = "fixed"  # marks a parameter that cannot be changed while the node runs
 
 
@@ -77,10 +79,20 @@ def declare(node: Node, parameter_class: type[Parameters]) -> Parameters:
     for name, descriptor in wanted.items():
         loose = ParameterDescriptor(description=descriptor.description, dynamic_typing=True)  # so that our own error names what is wrong
         node.declare_parameter(name, defaults[name], loose)
+    _warn_of_unknown(node)
     parameters = checked(parameter_class, {name: node.get_parameter(name).value for name in defaults}, _where(node))
     for name, descriptor in wanted.items():
         node.set_descriptor(name, descriptor)
     return parameters
+
+
+def _warn_of_unknown(node: Node) -> None:
+    """ROS ignores values of parameters that a node does not have, without a word: a misspelt one then has no effect."""
+    known = [name for name in node._parameters if "." not in name]  # nothing public lists what was given and not declared
+    for name in node._parameter_overrides:
+        if not node.has_parameter(name) and not name.startswith(OF_TOPICS):
+            near = difflib.get_close_matches(name, known, 1)
+            node.get_logger().warning(f"there is no parameter {name}; it is ignored" + (f" (did you mean {near[0]}?)" if near else ""))
 
 
 class LiveParameters:

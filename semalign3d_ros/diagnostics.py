@@ -47,7 +47,8 @@ class Diagnostics:
         status = DiagnosticStatus(
             level=DiagnosticStatus.WARN if wrong else DiagnosticStatus.OK,
             name=self._node.get_fully_qualified_name().lstrip("/"),
-            message="; ".join(f"{kind}: {text}" for kind, text in wrong.items()) or "running",
+            message="; ".join(f"{kind}: {text}" for kind, text in wrong.items())
+            or ("running" if values.get("enabled", True) else "images are ignored: call the service enable"),
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )
         self._publisher.publish(DiagnosticArray(header=Header(stamp=self._node.get_clock().now().to_msg()), status=[status]))

@@ -7,6 +7,7 @@ start of the next frame only if that one is still in force.
 import threading
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from semalign3d_core.alignment.visibility import depth_agreement
 from semalign3d_core.objects.categories import create_pipelines
 from semalign3d_core.objects.proposals import Proposal, proposals_of_labels, proposals_of_source
 from semalign3d_core.pipeline import Demonstration, FrameResult, Pipeline, PipelineConfig
+from semalign3d_core.runtime.errors import InputError
+from semalign3d_core.runtime.files import shown
 from semalign3d_core.runtime.threads import processors
 from semalign3d_ros.inputs.decoder import Problem, SensorFrame
 from semalign3d_ros.memory import Found, InForce, Memory, keep_motion, previous_of, remember
@@ -48,15 +51,25 @@ class Engine:
         """What these parameters describe, everything read and checked; what is in force is kept where nothing of it changes."""
         if parameters.threads > 0:
             torch.set_num_threads(min(parameters.threads, processors()))  # more would wait for one another
+        if parameters.models and not Path(parameters.models).is_dir():
+            raise InputError(f"parameter models: {shown(parameters.models)} is no folder")
         before = self._in_force
         if before is not None and _pipeline_part(parameters) == _pipeline_part(before.parameters):
+            self._check_names(parameters, before.pipelines)
             return replace(before, parameters=parameters)
-        shown = self._shown.get(parameters.demonstration)
-        first, *others = create_pipelines(parameters if shown is None else replace(parameters, demonstration=""))
-        if shown is not None:
-            first = first.with_demonstration(shown)
+        given = self._shown.get(parameters.demonstration)
+        first, *others = create_pipelines(parameters if given is None else replace(parameters, demonstration=""))
+        if given is not None:
+            first = first.with_demonstration(given)
         self._check_demonstration(first)
+        self._check_names(parameters, (first, *others))
         return InForce(parameters, (first, *others))
+
+    def _check_names(self, parameters: AlignParameters, pipelines: tuple[Pipeline, ...]) -> None:
+        named = {key.strip() for key in parameters.tf_keypoints.split(",")} - {"", "all"}
+        unknown = named.difference(*(pipeline.model.keypoint_names for pipeline in pipelines))
+        if unknown:
+            self._problem("tf_keypoints: unknown", shown(f"{parameters.category} has no keypoints {', '.join(sorted(unknown))}"))
 
     def add_demonstration(self, shown: Demonstration) -> str:
         """Keeps a demonstration that came in a request; returns the name that the parameter ``demonstration`` knows it by."""
@@ -160,7 +173,12 @@ class Engine:
     def _checked(self, result: FrameResult, frame: SensorFrame, diameter: float | None) -> FrameResult:
         """The result, up to scale where depth contradicts what else is known of the object."""
         alignment = result.alignment
-        if frame.depth is None or not alignment.found or alignment.scale_kind != "metric":
+        if not alignment.found or alignment.scale_kind != "metric":
+            return result
+        if frame.depth is None:
+            if frame.camera is None:
+                text = "the size of the object is known, but distances follow from a guessed focal length; publish camera_info"
+                self._problem("camera: not calibrated", text)
             return result
         ratio, share = depth_agreement(alignment, frame.depth)
         if share < LEAST_AGREEMENT:

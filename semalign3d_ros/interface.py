@@ -48,12 +48,15 @@ SERVICES = {
 }
 BEGIN, END = "<!-- tables: python -m semalign3d_ros.interface -->", "<!-- end of tables -->"
 
+LEGEND = "\\* only where the package of its type (vision_msgs, tf2_msgs) is installed when the node starts"
+
 
 def tables() -> str:
     """All tables as Markdown."""
     parts = []
     for title, rows in (("Inputs", INPUTS), ("Outputs", OUTPUTS), ("Services and action", SERVICES)):
         parts += [f"### {title}", _table(("name", "type", "what"), [(f"`{name}`", *row) for name, row in rows.items()])]
+    parts.insert(4, LEGEND)
     for title, parameters in (("align", AlignParameters), ("image_source", ImageSourceParameters)):
         parts += [f"### Parameters of {title}", _table(("name", "default", "range", "changes live", "what"), _rows(parameters))]
     return "\n\n".join(parts)

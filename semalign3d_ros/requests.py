@@ -115,6 +115,7 @@ class Requests:
 
     def _on_goal(self, _):
         if self._active:
+            self._node.get_logger().warning("a request of align_now is refused: one at a time, and the one before is not yet answered")
             return GoalResponse.REJECT
         self._active = True
         return GoalResponse.ACCEPT
@@ -157,6 +158,8 @@ class Requests:
             handle.publish_feedback(AlignNow.Feedback(stage=text))
 
         stage("reading the request")
+        if not goal.timeout >= 0:
+            raise InputError(f"the timeout is {goal.timeout} s; give seconds, or 0 to wait for ever")
         self._check_category(goal.category)
         by = engine.apart(goal.category, demonstration_of(goal.demonstration, CompressedImage(), goal.labels, goal.points))
         begin = time.monotonic()
@@ -207,6 +210,8 @@ def frame_of(goal: Any) -> Frame | None:
 def demonstration_of(image: Image, compressed: CompressedImage, labels: list[str], points: list[Any]) -> Demonstration | None:
     """The demonstration that a request holds, None if it holds no image; raises :class:`InputError` for one that cannot be used."""
     if not len(image.data) and not len(compressed.data):
+        if points or labels:
+            raise InputError(f"there are {len(labels)} labels and {len(points)} points of a demonstration, but no image that they are in")
         return None
     rgb = image_to_rgb(image) if len(image.data) else compressed_to_rgb(compressed)
     if not points or len(labels) != len(points):

@@ -43,7 +43,10 @@ def run(options: Options) -> int:
     if options.network:
         return _match_by_network(options)
     images = [read_input(path, options.dataset) for path in (options.source, options.target)]
-    boxes = tuple(parse_box(options.boxes, image) for image in images)
+    texts = options.boxes.split() if "," in options.boxes else [options.boxes]  # else a file, whose name may hold spaces
+    if len(texts) > len(images):
+        raise InputError(f"--boxes {options.boxes!r}: give one box for both images, or two with a space between them")
+    boxes = tuple(parse_box(text, image) for text, image in zip((*texts, *texts), images, strict=False))
     points = parse_points(options.points, images[0]) if options.points else lattice(images[0], boxes[0])
     found = (
         _by_features(options, images, points, boxes)

@@ -17,11 +17,13 @@ KEPT = 32  # looks at one image that are remembered
 def create_pipelines(config: PipelineConfig) -> tuple[Pipeline, ...]:
     """The :class:`Pipeline` of every category that ``config.category`` names, separated by commas; the demonstration is the first one's.
 
-    Raises :class:`InputError` where no category is named, and what :func:`create_pipeline` raises.
+    Raises :class:`InputError` where no category is named, or one twice, and what :func:`create_pipeline` raises.
     """
     names = [name.strip() for name in config.category.split(",") if name.strip()]
     if not names:
         raise InputError("no category is named; name one, or several separated by commas")
+    if len(set(names)) < len(names):
+        raise InputError(f"{config.category!r} names a category twice")
     first = create_pipeline(replace(config, category=names[0]))
     if len(names) > 1:
         share_looks(first.backbone)

@@ -124,7 +124,9 @@ def _area(mask: torch.Tensor) -> float:
 
 
 def filled_box(image: ImageInput, box: Box) -> torch.Tensor:
-    """(h, w) bool mask of a box; raises :class:`InputError` for one outside of the image."""
+    """(h, w) bool mask of a box; raises :class:`InputError` for one outside of the image, or that is none."""
+    if len(box) != 4 or not all(math.isfinite(edge) for edge in box):
+        raise InputError(f"{image.name}: the box is {tuple(box)}; give x0, y0, x1, y1 in pixels")
     x0, y0, x1, y1 = (max(round(edge), 0) for edge in box)
     mask = torch.zeros(image.height, image.width, dtype=torch.bool)
     mask[y0:y1, x0:x1] = True

@@ -32,7 +32,8 @@ TURNS = {
 def open_picture(path: str | Path, remedy: str = "") -> Iterator[Image.Image]:
     """The Pillow picture of a file, not yet decoded; pictures above the limits are refused before they are."""
     expected = (
-        f"expected a whole picture that Pillow can read (JPEG, PNG, WebP, TIFF, BMP ...); copy or export it again{remedy and f'; {remedy}'}"
+        "expected a whole picture that Pillow can read (JPEG, PNG, WebP, TIFF, BMP ...), no video; "
+        f"copy or export it again{remedy and f'; {remedy}'}"
     )
     with reading(path, expected, remedy) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, on what our own limit decides

@@ -105,7 +105,9 @@ class ResultPublisher:
         if shown.alignment.scale_kind != "metric":
             if wanted and not relative_too:
                 topics = ", ".join(publisher.topic_name for publisher in wanted)
-                text = f"nothing is published on {topics}; give metric depth, the parameter diameter, or relative_outputs"
+                text = (
+                    f"nothing is published on {topics}; give metric depth, the parameter diameter or category_size, or set relative_outputs"
+                )
                 self._problem("scale: not known", text)
             if not relative_too:
                 return

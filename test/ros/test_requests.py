@@ -21,7 +21,7 @@ from semalign3d_core.perception.evidence import ImageInput  # noqa: E402
 from semalign3d_ros.action import AlignNow  # noqa: E402
 from semalign3d_ros.conversions import array_to_image  # noqa: E402
 from semalign3d_ros.msg import Correspondences, Point2D, SemanticObjects  # noqa: E402
-from semalign3d_ros.srv import SetDemonstration  # noqa: E402
+from semalign3d_ros.srv import SetCategory, SetDemonstration  # noqa: E402
 
 
 class Client:
@@ -70,6 +70,8 @@ def test_images_on_demand_with_a_demonstration_in_the_request(world, listener, s
         (AlignNow.Goal(image=picture, category=str(world.model_path)), "a category is named, not a file"),
         (AlignNow.Goal(image=Image(height=2, width=2, encoding="rgb8", step=6, data=[1] * 5)), "check the driver"),
         (AlignNow.Goal(image=picture, demonstration=shown, labels=["a"]), "1 labels and 0 points"),
+        (AlignNow.Goal(image=picture, labels=["a"], points=points[:1]), "no image that they are in"),
+        (AlignNow.Goal(timeout=-1.0), "0 to wait for ever"),
         (AlignNow.Goal(timeout=0.2), "no image came within 0.2 s"),
     ):
         answer = client.result(client.accept(wrong))
@@ -94,7 +96,10 @@ def test_images_on_demand_with_a_demonstration_in_the_request(world, listener, s
 
 
 def test_a_demonstration_by_service_and_a_pause(world, listener, start):
-    node = start(standin("align_node"), world.parameters)
+    node = start(standin("align_node"), [*world.parameters, "catgory:=mug"])
+    listener.wait(lambda: "did you mean category?" in node.output(), "waited for a warning of the misspelt parameter", node)
+    twice = listener.call(SetCategory, "align/set_category", SetCategory.Request(category="chair,chair"), node)
+    assert not twice.success and "twice" in twice.message
     camera, received = Camera(listener, node), listener.collect(Correspondences, "correspondences")
     request = SetDemonstration.Request(
         image=array_to_image(world.pictures[0], "rgb8", Header()), labels=["tip"], points=[Point2D(x=100.0, y=120.0)]
