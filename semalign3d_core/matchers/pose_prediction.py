@@ -129,7 +129,10 @@ class PosePredictor:
 
     def maps(self, description: Description, mask: torch.Tensor | None = None) -> list[torch.Tensor]:
         """Where the distances of :meth:`predict` come from: (cells, cells) per template, NaN off the object."""
-        return [distance_map(a, b, inside, all_, self.cells) for a, b, inside, all_ in self._compared(description, mask)]
+        from tqdm import tqdm
+
+        compared = tqdm(self._compared(description, mask), total=len(self.templates), unit="template", leave=False, disable=None)
+        return [distance_map(a, b, inside, all_, self.cells) for a, b, inside, all_ in compared]
 
     def _compared(self, description, mask):
         """(query, template, mask of the query, mask of the template) for every template."""
