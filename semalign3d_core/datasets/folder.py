@@ -96,7 +96,8 @@ class FolderDataset(Dataset):
         """Names of all pairs of a split, in the order of ``Layout/<layout>/<split>.txt``."""
         path = self.root / "Layout" / layout / f"{split}.txt"
         if not path.is_file():
-            raise self._missing(path, "splits are trn, val and test, layouts large and small")
+            known = "splits are trn, val and test, layouts large and small; semalign3d import --split writes them for your own pictures"
+            raise self._missing(path, known)
         names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
         for category in sorted({category_of(name) for name in names} - set(self.categories())):
             raise self._missing(self.root / "ImageAnnotation" / category, f"{path} lists pairs of {category!r}")
