@@ -4,8 +4,9 @@
 
 The graph is an image source that loops over pictures, a process align, and a listener. In every cycle the source, align or both are
 killed, after a random time of at most a second, also while they start, and started again. The listener must then get an answer to an
-image that was sent after that. Most nodes are forked from a process that has their modules loaded; each twentieth loads them itself.
-Printed: cycles by victim, the time until the answer, and files left in /dev/shm. The exit code is 1 if an answer did not come.
+image that was sent after that. A node that ends by itself is started again, as the launch file does with ``respawn:=true``. Most nodes
+are forked from a process that has their modules loaded; each twentieth loads them itself. Printed: cycles by victim, the time until the
+answer, and files left in /dev/shm. The exit code is 1 if an answer did not come.
 """
 
 import multiprocessing
@@ -33,6 +34,7 @@ from semalign3d_core.datasets.synthetic.writer import instance_range
 from semalign3d_ros.msg import SemanticKeypoints
 from semalign3d_ros.process import run_node
 
+RESTARTS = "nodes that ended by themselves"
 FRESH = 20  # of so many starts one loads its modules
 MODULES = ["semalign3d_ros.align_node", "semalign3d_ros.image_source_node", "semalign3d_core.perception.backbones.compiled", "openvino"]
 
@@ -129,11 +131,13 @@ def attack(options: Options, folder: Path) -> tuple[Counter, list[float], list[s
         begin, since = time.monotonic(), time.time_ns()
         while not any(stamp > since for stamp in stamps) and time.monotonic() < begin + options.deadline:
             listener.executor.spin_once(timeout_sec=0.02)
+            for name in [name for name, node in graph.running.items() if node.process.poll() is not None]:
+                graph.start(name)  # as the launch file does with respawn:=true
+                kills[RESTARTS] += 1
         waited.append(time.monotonic() - begin)
         if not any(stamp > since for stamp in stamps):
             text = "".join(f"\n{name}: {node.output()[-600:]}" for name, node in graph.running.items())
             problems.append(f"cycle {cycle}: no answer after {options.deadline:.0f} s{text}")
-        problems += [f"cycle {cycle}: {n} has ended" for n, node in graph.running.items() if node.process.poll() is not None]
         stamps.clear()
         if (cycle + 1) % 50 == 0:
             print(f"{cycle + 1} cycles, {len(problems)} problems, answers after {np.median(waited):.1f} s in the middle", flush=True)
@@ -151,6 +155,7 @@ def main(options: Options) -> int:
         for number, rendering in enumerate(orbit(instance, 4, 160)):
             Picture.fromarray(rendering.image).save(Path(name) / "pictures" / f"{number}.png")
         kills, waited, problems = attack(options, Path(name))
+    print(f"{RESTARTS} and were started again: {kills.pop(RESTARTS, 0)}")
     print(", ".join(f"{victim}: {count} kills" for victim, count in sorted(kills.items())))
     print(f"{len(waited)} answers, after {np.median(waited):.1f} s in the middle and {max(waited):.1f} s at most; {len(problems)} problems")
     print(f"files in /dev/shm: {before} before, {len(os.listdir('/dev/shm'))} after")

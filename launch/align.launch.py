@@ -16,6 +16,7 @@ from launch_ros.substitutions import FindPackageShare
 
 INPUTS = ("image", "camera_info", "depth", "depth_camera_info", "mask", "detections")
 PROFILE, FROM_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_FASTRTPS_USE_QOS_FROM_XML"  # which profile; all that it says counts
+RESPAWN_DELAY = 2.0  # seconds
 # name -> (default, description)
 ARGUMENTS = {
     "category": ("bottle", "category to look for: name of a model, or path of a model file"),
@@ -24,6 +25,7 @@ ARGUMENTS = {
     "backbone": ("auto", "feature backbone; auto: the one that the category model was built with"),
     "diameter": ("0.0", "the object's diameter in metres, which gives metric positions without depth; 0: not known"),
     "objects": ("one", "one object, or all that the mask source finds"),
+    "respawn": ("false", "start the nodes again when they end by themselves, for robots that run for weeks"),
     "lifecycle": ("false", "start as a managed node, which others configure and activate"),
     "shared_memory": ("true", "larger shared-memory segments, through which best-effort images travel whole"),
     "warm_start": ("false", "start from the alignment of the previous image instead of searching anew"),
@@ -62,6 +64,8 @@ def generate_launch_description():
             {"diameter": ParameterValue(LaunchConfiguration("diameter"), value_type=float)},
         ],
         remappings=[(topic, LaunchConfiguration(topic)) for topic in INPUTS],
+        respawn=LaunchConfiguration("respawn"),
+        respawn_delay=RESPAWN_DELAY,
         output="screen",
     )
     source = Node(

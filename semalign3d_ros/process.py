@@ -2,11 +2,14 @@
 
 import contextlib
 import ctypes
+import faulthandler
 import importlib
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -15,6 +18,7 @@ BUILD_HINT = (
     "{name} is missing. Build the package and source it in this shell: colcon build && . install/setup.bash   "
     "(without a ROS installation: make setup && . scripts/env.sh)"
 )
+STUCK = 60.0  # seconds after which a node that does not come back to its messages ends itself; requests load models meanwhile
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
 PROFILE, FROM_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_FASTRTPS_USE_QOS_FROM_XML"  # of Fast DDS and its ROS layer
 _spinning = threading.Event()  # a node is there, which a signal has to close
@@ -71,6 +75,7 @@ def spin(arguments: list[str] | None, make_node: Callable[[], Any]) -> int:
         if rclpy.ok():
             raise
     finally:
+        faulthandler.cancel_dump_traceback_later()
         if node is not None:
             node.close()
         rclpy.try_shutdown()
@@ -78,14 +83,22 @@ def spin(arguments: list[str] | None, make_node: Callable[[], Any]) -> int:
 
 
 def _spin(node, executor):
-    """Spins until the end. A callback that fails is logged: no message and no call ends a node, or another's answer."""
+    """Spins until the end. A callback that fails is logged: no message and no call ends a node, or another's answer.
+
+    A callback, or a library, that does not come back ends the process, for whoever started it starts it again: Fast DDS can loop for
+    ever over a message of a publisher that was killed, with the interpreter locked.
+    """
     import rclpy
     from rclpy.executors import ExternalShutdownException
 
     executor.add_node(node)
+    watched = -math.inf
     while rclpy.ok():
+        if time.monotonic() > watched + 1:
+            faulthandler.dump_traceback_later(STUCK, exit=True)
+            watched = time.monotonic()
         try:
-            executor.spin_once()
+            executor.spin_once(timeout_sec=STUCK / 10)
         except (KeyboardInterrupt, ExternalShutdownException):
             raise
         except Exception as error:

@@ -33,6 +33,39 @@ class Ends(Node):
 sys.exit(spin(None, Ends))
 """
 
+STUCK = """
+import sys
+import time
+from rclpy.node import Node
+from semalign3d_ros import process
+
+class Hangs(Node):
+    exit_code = 0
+
+    def __init__(self):
+        super().__init__("hangs")
+        self.create_timer(0.01, self.tick)
+
+    def tick(self):
+        if sys.argv[1] == "hang":
+            time.sleep(600)
+        self.ticks = getattr(self, "ticks", 0) + 1
+        if self.ticks == 300:  # three seconds: longer than it may hang
+            raise KeyboardInterrupt
+
+    def close(self):
+        self.destroy_node()
+
+process.STUCK = 2.0
+sys.exit(process.spin(None, Hangs))
+"""
+
+
+@pytest.mark.parametrize("does, code", [("hang", 1), ("work", 0)])
+def test_a_node_that_hangs_ends_and_says_where(does, code):
+    ended = subprocess.run([sys.executable, "-c", STUCK, does], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == code and ("in tick" in ended.stderr) == (does == "hang"), ended.stderr
+
 
 @pytest.mark.parametrize("ending, logged", [("shut down", 0), ("broken", 2)])
 def test_errors_of_a_callback_are_logged_and_end_no_node(ending, logged):
