@@ -10,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
 
 from semalign3d_core.runtime.errors import SemAlign3DError
-from semalign3d_ros.process import spin
+from semalign3d_ros.process import spin, take_time
 from semalign3d_ros.session import Session
 
 NAME, NAMESPACE = "align", "semalign3d"
@@ -43,6 +43,7 @@ class ManagedAlignNode(LifecycleNode):
 
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
         """Reads parameters and models; fails, and says why, where they cannot be used."""
+        take_time()
         try:
             self.session = Session(self, enabled=False)
         except SemAlign3DError as error:

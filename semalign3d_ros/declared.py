@@ -12,6 +12,7 @@ from typing_extensions import Doc
 
 from semalign3d_core.runtime.config import from_dict
 from semalign3d_core.runtime.errors import InputError, SemAlign3DError
+from semalign3d_ros.process import take_time
 
 Parameters = TypeVar("Parameters", bound=Any)  # a dataclass
 
@@ -120,6 +121,7 @@ class LiveParameters:
             raise InputError(result.reason)
 
     def _on_set(self, parameters):
+        take_time()
         own = {item.name: item.value for item in parameters if hasattr(self.values, item.name)}
         self._next = None
         if not own:

@@ -18,7 +18,7 @@ BUILD_HINT = (
     "{name} is missing. Build the package and source it in this shell: colcon build && . install/setup.bash   "
     "(without a ROS installation: make setup && . scripts/env.sh)"
 )
-STUCK = 60.0  # seconds after which a node that does not come back to its messages ends itself; requests load models meanwhile
+STUCK = 60.0  # seconds after which a node that does not come back to its messages ends itself
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
 PROFILE, FROM_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_FASTRTPS_USE_QOS_FROM_XML"  # of Fast DDS and its ROS layer
 _spinning = threading.Event()  # a node is there, which a signal has to close
@@ -109,10 +109,16 @@ def _spin(node, executor):
             node.get_logger().error(f"a callback failed, going on: {type(error).__name__}: {str(error)[:500]} ({where})")
 
 
+def take_time() -> None:
+    """For callbacks that may load for long, weights from a hub for example: a node does not count as hanging until its loop goes on."""
+    faulthandler.cancel_dump_traceback_later()
+
+
 def answered(callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """A service's ``callback(request, response)`` that answers with ``success`` False and the reason where it fails, whatever fails."""
 
     def call(request: Any, response: Any) -> Any:
+        take_time()
         try:
             return callback(request, response)
         except Exception as error:

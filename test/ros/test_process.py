@@ -50,6 +50,9 @@ class Hangs(Node):
         if sys.argv[1] == "hang":
             time.sleep(600)
         self.ticks = getattr(self, "ticks", 0) + 1
+        if sys.argv[1] == "load" and self.ticks == 1:
+            process.take_time()
+            time.sleep(3)
         if self.ticks == 300:  # three seconds: longer than it may hang
             raise KeyboardInterrupt
 
@@ -61,7 +64,7 @@ sys.exit(process.spin(None, Hangs))
 """
 
 
-@pytest.mark.parametrize("does, code", [("hang", 1), ("work", 0)])
+@pytest.mark.parametrize("does, code", [("hang", 1), ("work", 0), ("load", 0)])
 def test_a_node_that_hangs_ends_and_says_where(does, code):
     ended = subprocess.run([sys.executable, "-c", STUCK, does], capture_output=True, text=True, timeout=60)
     assert ended.returncode == code and ("in tick" in ended.stderr) == (does == "hang"), ended.stderr
