@@ -21,9 +21,8 @@ from semalign3d_core.evaluation.run.hardware import latency
 from semalign3d_core.evaluation.run.methods import check_method, with_backbone
 from semalign3d_core.evaluation.run.tasks import TASKS
 from semalign3d_core.evaluation.run.worker import check_providers, run_item
-from semalign3d_core.matchers import MATCHERS
 from semalign3d_core.perception.backbones.precision import choose_device
-from semalign3d_core.runtime.errors import InputError, choice
+from semalign3d_core.runtime.errors import InputError
 from semalign3d_core.runtime.files import sha256_of_file, write_json
 from semalign3d_core.runtime.outputs import check_replaceable
 
@@ -38,8 +37,6 @@ def evaluate(config: EvaluationConfig) -> Evaluation:
             check_replaceable(config.output / name, same_kind=lambda _: False)
     write_json(config.output / "config.json", plain_config(config))  # first of all, so that an unwritable folder costs no work
     started = time.monotonic()
-    if config.predictions is None:
-        choice("method", config.method, MATCHERS)
     dataset = open_dataset(config.dataset, config.kind)
     task = TASKS[dataset.annotation]
     evaluation = Evaluation(config, dataset, task)
